@@ -1,0 +1,1 @@
+"""Alchemist for Ray."""

@@ -1,0 +1,514 @@
+"""Every error that a caller of Alchemist can meet.
+
+::
+
+    AlchemistError
+     +-- ServerUnreachableError (ConnectionError)      nobody answers at that address, or somebody else does
+     +-- AuthenticationError (PermissionError)         the token is missing or wrong, on either side
+     +-- ProtocolError                                 bytes that break the protocol
+     |    +-- LocalProtocolError                       ... sent by this program: a bug on this side
+     |    +-- RemoteProtocolError                      ... received from the peer
+     |    +-- ProtocolVersionError                     the peer speaks another version
+     +-- DeadlineError (TimeoutError)                  an answer did not come in time
+     +-- SessionError
+     |    +-- NotConnectedError                        the session has no server, or has been stopped
+     |    +-- NoWorkersError                           the session has no workers yet, or has given them back
+     |    +-- NotEnoughWorkersError                    more workers were asked for than are free
+     |    +-- GroupStartError                          the MPI job of a worker group did not start
+     |    +-- GroupDiedError                           the MPI job of the session's workers ended
+     |    +-- ServerStartError                         the embedded server did not start
+     +-- MatrixError
+     |    +-- LayoutError (ValueError)                 no such layout, or one that does not fit
+     |    +-- InvalidArrayError (ValueError)           not a matrix that Alchemist can hold
+     |    +-- MatrixMemoryError (MemoryError)          the workers have no room for it
+     |    +-- FreedMatrixError (LookupError)           the matrix has been freed, or never was
+     |    +-- ForeignMatrixError                       the handle belongs to another session
+     |    +-- IncompleteMatrixError                    parts of it have not been written
+     |    +-- RegionError (IndexError)                 a part lies outside, or was written twice
+     +-- LibraryError
+     |    +-- LibraryNotFoundError (LookupError)       no library of that name is registered
+     |    +-- LibraryRefusedError (PermissionError)    the server does not load libraries by path
+     |    +-- LibraryLoadError                         it does not import, or describes itself wrongly
+     |    +-- TaskNotFoundError (LookupError)          the library has no such task
+     |    +-- ArgumentError (TypeError)                an argument is missing, unknown or of the wrong type
+     |    +-- ArgumentValueError (ValueError)          an argument is out of range, or shapes do not fit
+     +-- TaskError                                     raised while a task ran
+          +-- RemoteTaskError                          an exception of the library, on the rank that is named
+          +-- NonFiniteError (ValueError)              NaN or Inf where the routine cannot take it
+          +-- SingularMatrixError (LinAlgError)        a matrix that must be inverted is singular
+          +-- ConvergenceError (LinAlgError)           an iteration did not reach its tolerance
+
+An error is a dataclass: it takes fields and makes its own text, which says what happened, to what, and what to do. It
+pickles (Ray moves it), and it crosses Alchemist's own wire as its class name and fields. One that was raised on a
+worker carries `rank`, `host` and, as a note, the remote traceback.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+
+@dataclass(eq=False)
+class AlchemistError(Exception):
+    """Base class of all errors of Alchemist.
+
+    Attributes
+    ----------
+    rank : int or None
+        Rank of the worker on which the error was raised; None if it was raised in this process or by the driver.
+    host : str or None
+        Host name of that worker.
+    """
+
+    rank = None
+    host = None
+
+    def _text(self) -> str:
+        """Return the text that the fields make."""
+        return type(self).__doc__ or type(self).__name__
+
+    def __str__(self) -> str:
+        place = "" if self.rank is None else f" [rank {self.rank} on {self.host}]"
+        return self._text() + place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.__dict__.copy())
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def raised_on(self, rank: int | None, host: str | None, traceback: str = "") -> Self:
+        """Say on which worker the error was raised; return the error itself."""
+        self.rank, self.host = rank, host  # type: ignore[assignment]  # class defaults are None
+        if traceback:
+            self.add_note(f"\nTraceback on rank {rank} ({host}):\n{traceback.rstrip()}")
+        return self
+
+
+def _rebuild(cls: type[AlchemistError], state: dict[str, Any]) -> AlchemistError:
+    error = cls(**{f.name: state[f.name] for f in dataclasses.fields(cls) if f.init})
+    error.__dict__.update(state)
+    return error
+
+
+# --- the connection ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class ServerUnreachableError(AlchemistError, ConnectionError):
+    """Nobody answers at that address, or what answers is no Alchemist server."""
+
+    hostname: str
+    port: int
+    reason: str
+
+    def _text(self) -> str:
+        return (
+            f"no Alchemist server answers at {self.hostname}:{self.port} ({self.reason}). Check the address, or start "
+            f"a server there with: alchemist serve --port {self.port}"
+        )
+
+
+@dataclass(eq=False)
+class AuthenticationError(AlchemistError, PermissionError):
+    """The two sides do not share the same token."""
+
+    reason: str
+
+    def _text(self) -> str:
+        return (
+            f"authentication failed: {self.reason}. Pass token=..., or set ALCHEMIST_TOKEN or ALCHEMIST_TOKEN_FILE "
+            "to the token of that server"
+        )
+
+
+@dataclass(eq=False)
+class ProtocolError(AlchemistError):
+    """Bytes or messages that break the protocol."""
+
+    reason: str
+
+    def _text(self) -> str:
+        return f"protocol error: {self.reason}"
+
+
+@dataclass(eq=False)
+class LocalProtocolError(ProtocolError):
+    """This program was about to break the protocol."""
+
+
+@dataclass(eq=False)
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the protocol."""
+
+
+@dataclass(eq=False)
+class ProtocolVersionError(ProtocolError):
+    """The peer speaks another version of the protocol, or another protocol altogether."""
+
+    reason: str = dataclasses.field(init=False, default="")
+    ours: int
+    theirs: int
+
+    def __post_init__(self) -> None:
+        self.reason = f"this side speaks version {self.ours}, the peer version {self.theirs}"
+
+    def _text(self) -> str:
+        return (
+            f"{self.reason} of the Alchemist protocol. Install the same release of alchemist-ray on both sides "
+            "(and check that the address is that of an Alchemist server)"
+        )
+
+
+@dataclass(eq=False)
+class DeadlineError(AlchemistError, TimeoutError):
+    """An answer did not come in time."""
+
+    waited_for: str
+    seconds: float
+    advice: str = ""
+
+    def _text(self) -> str:
+        return f"{self.waited_for} did not come within {self.seconds:g} s" + (f". {self.advice}" if self.advice else "")
+
+
+# --- the session ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class SessionError(AlchemistError):
+    """The session cannot do what was asked of it."""
+
+
+@dataclass(eq=False)
+class NotConnectedError(SessionError):
+    """The session is not connected to a server."""
+
+    def _text(self) -> str:
+        return "the session is not connected to a server (or has been stopped): call connect() first"
+
+
+@dataclass(eq=False)
+class NoWorkersError(SessionError):
+    """The session has no workers."""
+
+    def _text(self) -> str:
+        return "the session has no workers: call request_workers(n) first"
+
+
+@dataclass(eq=False)
+class NotEnoughWorkersError(SessionError):
+    """More workers were asked for than are free."""
+
+    requested: int
+    available: int
+    total: int
+    holders: list[str]
+
+    def _text(self) -> str:
+        held = f" (held: {'; '.join(self.holders)})" if self.holders else ""
+        return (
+            f"{self.requested} workers were requested, but {self.available} of the server's {self.total} are free"
+            f"{held}. Request at most {self.available}, wait for the others, or start the server with more --workers"
+        )
+
+
+@dataclass(eq=False)
+class GroupStartError(SessionError):
+    """The MPI job of a worker group did not start."""
+
+    reason: str
+    log: str = ""
+
+    def _text(self) -> str:
+        tail = f"\nThe end of its log:\n{self.log}" if self.log else ""
+        return f"the worker group did not start: {self.reason}{tail}"
+
+
+@dataclass(eq=False)
+class GroupDiedError(SessionError):
+    """The MPI job of the session's workers ended, and its matrices with it."""
+
+    session_id: int
+    reason: str
+
+    def _text(self) -> str:
+        return (
+            f"the workers of session {self.session_id} are gone ({self.reason}), and their matrices with them. Call "
+            "request_workers(n) for new ones and send the matrices again"
+        )
+
+
+@dataclass(eq=False)
+class ServerStartError(SessionError):
+    """The embedded server did not start."""
+
+    reason: str
+
+    def _text(self) -> str:
+        return f"the Alchemist server did not start: {self.reason}"
+
+
+# --- matrices ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class MatrixError(AlchemistError):
+    """Something is wrong with a matrix or a handle."""
+
+
+@dataclass(eq=False)
+class LayoutError(MatrixError, ValueError):
+    """There is no such layout, or it does not fit the matrix or the group."""
+
+    reason: str
+
+    def _text(self) -> str:
+        return self.reason
+
+
+@dataclass(eq=False)
+class InvalidArrayError(MatrixError, ValueError):
+    """The array is not a matrix that Alchemist can hold."""
+
+    reason: str
+
+    def _text(self) -> str:
+        return self.reason
+
+
+@dataclass(eq=False)
+class MatrixMemoryError(MatrixError, MemoryError):
+    """The workers have no room for the matrix."""
+
+    needed: int
+    available: int
+    limit: int
+
+    def _text(self) -> str:
+        return (
+            f"a worker would need {self.needed:,} bytes for its part of the matrix, but {self.available:,} of its "
+            f"{self.limit:,} are free. Free matrices, request more workers, or start the server with a larger "
+            "--memory-per-worker"
+        )
+
+
+@dataclass(eq=False)
+class FreedMatrixError(MatrixError, LookupError):
+    """The workers do not hold the matrix (any more)."""
+
+    matrix_id: int
+
+    def _text(self) -> str:
+        return f"matrix {self.matrix_id} has been freed (or was lost with its workers): send or compute it again"
+
+
+@dataclass(eq=False)
+class ForeignMatrixError(MatrixError):
+    """The handle belongs to another session."""
+
+    matrix_id: int
+    owner: str
+    session: str
+
+    def _text(self) -> str:
+        return (
+            f"matrix {self.matrix_id} belongs to session {self.owner}, not to session {self.session}: fetch it there "
+            "and send it here, or run the task in its own session"
+        )
+
+
+@dataclass(eq=False)
+class IncompleteMatrixError(MatrixError):
+    """Parts of the matrix have not been written."""
+
+    matrix_id: int
+    missing: str
+
+    def _text(self) -> str:
+        return f"matrix {self.matrix_id} is not complete ({self.missing}): write the missing parts first"
+
+
+@dataclass(eq=False)
+class RegionError(MatrixError, IndexError):
+    """A part of a matrix lies outside it, or was written twice."""
+
+    matrix_id: int
+    region: str
+    reason: str
+
+    def _text(self) -> str:
+        return f"{self.region} of matrix {self.matrix_id}: {self.reason}"
+
+
+# --- libraries --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class LibraryError(AlchemistError):
+    """Something is wrong with a library or a call into it."""
+
+
+@dataclass(eq=False)
+class LibraryNotFoundError(LibraryError, LookupError):
+    """No library of that name is registered with the server."""
+
+    library: str
+    registered: list[str]
+
+    def _text(self) -> str:
+        known = ", ".join(self.registered) or "none"
+        return (
+            f"the server has no library {self.library!r}; it has {known}. Register it with: "
+            f"alchemist serve --library {self.library}=MODULE_OR_PATH"
+        )
+
+
+@dataclass(eq=False)
+class LibraryRefusedError(LibraryError, PermissionError):
+    """The server does not load libraries from a client's path."""
+
+    library: str
+    path: str
+
+    def _text(self) -> str:
+        return (
+            f"the server does not load library {self.library!r} from {self.path!r}: only its owner names paths. Ask "
+            f"for: alchemist serve --library {self.library}={self.path} (or --allow-library-paths)"
+        )
+
+
+@dataclass(eq=False)
+class LibraryLoadError(LibraryError):
+    """The library does not import, or what it says about itself is wrong."""
+
+    library: str
+    reason: str
+
+    def _text(self) -> str:
+        return f"library {self.library!r} could not be loaded: {self.reason}"
+
+
+@dataclass(eq=False)
+class TaskNotFoundError(LibraryError, LookupError):
+    """The library has no such task."""
+
+    library: str
+    task: str
+    tasks: list[str]
+
+    def _text(self) -> str:
+        return f"library {self.library!r} has no task {self.task!r}; it has {', '.join(self.tasks)}"
+
+
+@dataclass(eq=False)
+class ArgumentError(LibraryError, TypeError):
+    """An argument of a task is missing, unknown, or of the wrong type."""
+
+    task: str
+    reason: str
+
+    def _text(self) -> str:
+        return f"{self.task}: {self.reason}"
+
+
+@dataclass(eq=False)
+class ArgumentValueError(LibraryError, ValueError):
+    """An argument of a task is out of range, or the shapes of its matrices do not fit."""
+
+    task: str
+    reason: str
+
+    def _text(self) -> str:
+        return f"{self.task}: {self.reason}"
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class TaskError(AlchemistError):
+    """A task failed while it ran."""
+
+
+@dataclass(eq=False)
+class RemoteTaskError(TaskError):
+    """The library raised an exception."""
+
+    task: str
+    exception: str
+    message: str
+
+    def _text(self) -> str:
+        return f"{self.task} raised {self.exception}: {self.message}"
+
+
+@dataclass(eq=False)
+class NonFiniteError(TaskError, ValueError):
+    """A matrix has NaN or Inf where the routine cannot take it."""
+
+    task: str
+    argument: str
+
+    def _text(self) -> str:
+        return f"{self.task}: matrix {self.argument} contains NaN or Inf, which this routine cannot take"
+
+
+@dataclass(eq=False)
+class SingularMatrixError(TaskError, np.linalg.LinAlgError):
+    """A matrix that must be inverted is singular."""
+
+    task: str
+    argument: str
+    pivot: int
+
+    def _text(self) -> str:
+        return (
+            f"{self.task}: matrix {self.argument} is singular (pivot {self.pivot} of its LU factorisation is exactly "
+            "zero)"
+        )
+
+
+@dataclass(eq=False)
+class ConvergenceError(TaskError, np.linalg.LinAlgError):
+    """An iteration did not reach its tolerance."""
+
+    task: str
+    reason: str
+
+    def _text(self) -> str:
+        return f"{self.task}: {self.reason}"
+
+
+# --- crossing the wire ------------------------------------------------------------------------------------------------
+
+
+def _subclasses(cls: type[AlchemistError]) -> dict[str, type[AlchemistError]]:
+    found = {cls.__name__: cls}
+    for sub in cls.__subclasses__():
+        found.update(_subclasses(sub))
+    return found
+
+
+def to_wire(error: AlchemistError) -> tuple[str, dict[str, Any]]:
+    """Return the class name and the fields of `error`, made of what the wire carries."""
+    return type(error).__name__, error.fields()
+
+
+def from_wire(name: str, fields: Mapping[str, Any]) -> AlchemistError:
+    """Return the error that :func:`to_wire` described; a name or fields this release does not know still make one."""
+    cls = _subclasses(AlchemistError).get(name)
+    if cls is not None:
+        wanted = {f.name for f in dataclasses.fields(cls) if f.init}
+        try:
+            return cls(**{key: value for key, value in fields.items() if key in wanted})
+        except TypeError:
+            pass  # fields of another release: fall through to the plain text
+    detail = ", ".join(f"{key}={value!r}" for key, value in fields.items())
+    return RemoteTaskError(task="the server", exception=name, message=detail)

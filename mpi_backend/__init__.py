@@ -1,0 +1,1 @@
+"""The server: driver, launchers, workers, distributed matrices, libraries. No Ray here."""

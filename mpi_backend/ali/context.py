@@ -1,0 +1,61 @@
+"""What a running task is given beside its arguments."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+from alchemist_ray.layout import Layout
+from alchemist_ray.mpi_backend.distmatrix import Allocate, DistMatrix, _allocate_plain
+
+
+def _silent(done: float, total: float, message: str) -> None:
+    """Report progress to nobody."""
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """The surroundings of one task on one rank.
+
+    Attributes
+    ----------
+    comm : MPI.Comm
+        The ranks that run the task; every task is collective over it.
+    task : str
+        ``library.task``, for messages.
+    allocate : callable
+        ``allocate(shape, dtype)`` makes the local block of a matrix, in the memory that results are served from.
+    report : callable
+        ``report(done, total, message)``; use :meth:`progress`.
+    log : logging.Logger
+        Goes to this worker's log file.
+    """
+
+    comm: MPI.Comm
+    task: str = "task"
+    allocate: Allocate = _allocate_plain
+    report: Callable[[float, float, str], None] = _silent
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("alchemist.library"))
+
+    def progress(self, done: float, total: float, message: str = "") -> None:
+        """Tell the caller how far the task is (`done` of `total`, in any unit). Local; only rank 0's word is sent."""
+        if self.comm.rank == 0:
+            self.report(done, total, message)
+
+    def empty(self, shape: tuple[int, int], dtype: npt.DTypeLike, layout: Layout | str) -> DistMatrix:
+        """Return an uninitialised distributed matrix on the ranks of the task. Local."""
+        if isinstance(layout, str):
+            layout = Layout.of(layout, shape, self.comm.size)
+        return DistMatrix.empty(self.comm, shape, np.dtype(dtype), layout, self.allocate)
+
+    def from_replicated(self, A: npt.NDArray[Any], layout: Layout | str) -> DistMatrix:
+        """Return `A`, which every rank holds whole, as a distributed matrix. Local."""
+        if isinstance(layout, str):
+            layout = Layout.of(layout, (A.shape[0], A.shape[1]), self.comm.size)
+        return DistMatrix.from_global(self.comm, A, layout, self.allocate)

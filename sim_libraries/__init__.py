@@ -1,0 +1,1 @@
+"""MPI simulations, each an ALI library."""
