@@ -1,1 +1,3 @@
 """Alchemist for Ray."""
+
+__version__ = "0.1.0"

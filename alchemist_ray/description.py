@@ -1,12 +1,37 @@
-"""What a library says about itself, as plain data that crosses the wire."""
+"""What a library says about itself, as plain data that crosses the wire, and how a call is held against it."""
 
 from __future__ import annotations
 
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 
-@dataclass(frozen=True, slots=True)
+from alchemist_ray.errors import ArgumentError
+from alchemist_ray.protocol.values import MatrixReference
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "matrix": (MatrixReference,),
+    "int": (int, np.integer),
+    "float": (float, int, np.floating, np.integer),
+    "complex": (complex, float, int, np.number),
+    "bool": (bool, np.bool_),
+    "str": (str,),
+    "bytes": (bytes,),
+    "array": (np.ndarray, list, tuple),
+    "list": (list, tuple),
+    "dict": (dict,),
+    "none": (type(None),),
+    "any": (object,),
+}
+_NAMES = {"matrix": "a matrix handle", "int": "an integer", "float": "a number", "none": "None", "any": "anything"}
+
+
+@dataclass(frozen=True)
 class ParameterDescription:
     """One parameter of a task.
 
@@ -20,8 +45,18 @@ class ParameterDescription:
     default: Any
     keyword_only: bool
 
+    def admits(self, value: Any) -> bool:
+        """Whether `value` is of one of the kinds; True and False are no numbers."""
+        if isinstance(value, (bool, np.bool_)):
+            return "bool" in self.kinds or "any" in self.kinds
+        return any(isinstance(value, _TYPES[kind]) for kind in self.kinds)
 
-@dataclass(frozen=True, slots=True)
+    def wanted(self) -> str:
+        """Return the kinds in words."""
+        return " or ".join(_NAMES.get(kind, f"a {kind}") for kind in self.kinds)
+
+
+@dataclass(frozen=True)
 class TaskDescription:
     """One task of a library."""
 
@@ -30,8 +65,67 @@ class TaskDescription:
     parameters: tuple[ParameterDescription, ...]
     returns: str
 
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The parameters as Python shows them."""
+        return inspect.Signature(
+            [
+                inspect.Parameter(
+                    p.name,
+                    inspect.Parameter.KEYWORD_ONLY if p.keyword_only else inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                    default=inspect.Parameter.empty if p.required else p.default,
+                    annotation=" | ".join("None" if kind == "none" else kind for kind in p.kinds),
+                )
+                for p in self.parameters
+            ],
+            return_annotation=self.returns,
+        )
 
-@dataclass(frozen=True, slots=True)
+    def bind(self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call by name, without defaults.
+
+        Parameters
+        ----------
+        task : str
+            What to call the task in messages.
+        args, kwargs
+            The arguments, with :class:`~alchemist_ray.protocol.values.MatrixReference` for matrices.
+
+        Raises
+        ------
+        ArgumentError
+            If an argument is missing, unknown or of the wrong type; it is named.
+        """
+        names = [p.name for p in self.parameters]
+        for name in kwargs:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(names) or 'no arguments'}"
+                raise ArgumentError(task, f"unknown argument {name!r}: {hint}")
+        try:
+            bound = self.signature.bind(*args, **kwargs).arguments
+        except TypeError as misfit:
+            raise ArgumentError(task, f"{misfit} (signature: {self.name}{self.signature})") from None
+        for parameter in self.parameters:
+            if parameter.name in bound and not parameter.admits(bound[parameter.name]):
+                self._refuse(task, parameter, bound[parameter.name])
+        return bound
+
+    def check_bound(self, task: str, arguments: Mapping[str, Any]) -> None:
+        """Raise :class:`ArgumentError` unless `arguments`, by name, fit the task."""
+        if self.parameters or arguments:
+            self.bind(task, (), arguments)
+
+    def _refuse(self, task: str, parameter: ParameterDescription, value: Any) -> None:
+        advice = ""
+        if "matrix" in parameter.kinds and isinstance(value, np.ndarray):
+            advice = ": send the array first, with send_matrix(), and pass the handle"
+        raise ArgumentError(
+            task, f"argument {parameter.name!r} must be {parameter.wanted()}, not {type(value).__name__}{advice}"
+        )
+
+
+@dataclass(frozen=True)
 class LibraryDescription:
     """A library: its name, version, docstring and tasks."""
 
@@ -51,9 +145,7 @@ class LibraryDescription:
             TaskDescription(
                 name=t["name"],
                 doc=t["doc"],
-                parameters=tuple(
-                    ParameterDescription(**{**p, "kinds": tuple(p["kinds"])}) for p in t["parameters"]
-                ),
+                parameters=tuple(ParameterDescription(**{**p, "kinds": tuple(p["kinds"])}) for p in t["parameters"]),
                 returns=t["returns"],
             )
             for t in fields["tasks"]

@@ -37,6 +37,7 @@
           +-- NonFiniteError (ValueError)              NaN or Inf where the routine cannot take it
           +-- SingularMatrixError (LinAlgError)        a matrix that must be inverted is singular
           +-- ConvergenceError (LinAlgError)           an iteration did not reach its tolerance
+          +-- PeerFailedError                          another rank failed, and tells why itself
 
 An error is a dataclass: it takes fields and makes its own text, which says what happened, to what, and what to do. It
 pickles (Ray moves it), and it crosses Alchemist's own wire as its class name and fields. One that was raised on a
@@ -85,7 +86,7 @@ class AlchemistError(Exception):
 
     def raised_on(self, rank: int | None, host: str | None, traceback: str = "") -> Self:
         """Say on which worker the error was raised; return the error itself."""
-        self.rank, self.host = rank, host  # type: ignore[assignment]  # class defaults are None
+        self.rank, self.host = rank, host
         if traceback:
             self.add_note(f"\nTraceback on rank {rank} ({host}):\n{traceback.rstrip()}")
         return self
@@ -140,7 +141,7 @@ class ProtocolError(AlchemistError):
 
 @dataclass(eq=False)
 class LocalProtocolError(ProtocolError):
-    """This program was about to break the protocol."""
+    """Our own program was about to break the protocol."""
 
 
 @dataclass(eq=False)
@@ -484,6 +485,16 @@ class ConvergenceError(TaskError, np.linalg.LinAlgError):
 
     def _text(self) -> str:
         return f"{self.task}: {self.reason}"
+
+
+@dataclass(eq=False)
+class PeerFailedError(TaskError):
+    """Another rank failed before the task began, and tells why itself."""
+
+    failed_rank: int
+
+    def _text(self) -> str:
+        return f"rank {self.failed_rank} failed before the task began"
 
 
 # --- crossing the wire ------------------------------------------------------------------------------------------------

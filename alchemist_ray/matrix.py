@@ -1,0 +1,165 @@
+"""Matrix handles: matrices that happen to live with the workers of a session."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.address import GroupAddress
+from alchemist_ray.errors import FreedMatrixError, InvalidArrayError
+from alchemist_ray.layout import Grid
+from alchemist_ray.protocol.values import MatrixReference
+from alchemist_ray.spec import MatrixSpec
+from alchemist_ray.transfer import TransferTimes, plane_of
+
+Array = npt.NDArray[Any]
+
+
+class MatrixHandle:
+    """A matrix that lives, distributed, with the workers of a session. Its elements move only when asked for.
+
+    Handles are made by a session. They pickle: in another process, a handle reads the same matrix straight from the
+    workers. The matrix is freed by :meth:`free`, in any process; when the handle that the session made is garbage
+    collected; and with the session's workers. A pickled copy does not keep it alive.
+
+    Attributes
+    ----------
+    matrix_id : int
+        Its number in the session.
+    spec : MatrixSpec
+        Shape, element type and layout.
+    address : GroupAddress
+        Where its workers are.
+    """
+
+    def __init__(self, matrix_id: int, spec: MatrixSpec, address: GroupAddress, owned: bool) -> None:
+        self.matrix_id = matrix_id
+        self.spec = spec
+        self.address = address
+        self._freed = False
+        if owned:
+            self._finalizer: weakref.finalize[Any, Any] | None = weakref.finalize(
+                self, plane_of(address).drop, matrix_id
+            )
+            self._finalizer.atexit = False
+        else:
+            self._finalizer = None
+
+    # --- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.spec.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions: 2."""
+        return 2
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return self.spec.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements, each counted once."""
+        return self.spec.nbytes
+
+    @property
+    def layout(self) -> str:
+        """Name of the distribution pair, e.g. ``"MC_MR"``."""
+        return self.spec.layout.pair
+
+    @property
+    def grid(self) -> Grid:
+        """The process grid."""
+        return self.spec.layout.grid
+
+    @property
+    def block_size(self) -> tuple[int, int]:
+        """Rows and columns of a block of the layout."""
+        return self.spec.layout.block
+
+    @property
+    def freed(self) -> bool:
+        """Whether the matrix was freed through this handle."""
+        return self._freed
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        rows, cols = self.shape
+        state = "freed, " if self._freed else ""
+        return (
+            f"<MatrixHandle {self.matrix_id}: {rows} x {cols} {self.dtype}, {state}{self.spec.layout}, "
+            f"session {self.address.session}>"
+        )
+
+    # --- its elements -------------------------------------------------------------------------------------------------
+
+    def fetch(self, out: Array | None = None) -> tuple[Array, list[TransferTimes]]:
+        """Return the elements, and the seconds that each worker's part took.
+
+        Parameters
+        ----------
+        out : ndarray, optional
+            Array of the matrix's shape and dtype to fill; a new one by default.
+
+        Raises
+        ------
+        InvalidArrayError
+            If `out` does not fit.
+        FreedMatrixError
+            If the matrix has been freed.
+        GroupDiedError
+            If its workers are gone.
+        """
+        self.check_alive()
+        if out is None:
+            out = np.empty(self.shape, self.dtype)
+        elif out.shape != self.shape or out.dtype != self.dtype or not out.flags.writeable:
+            raise InvalidArrayError(
+                f"out must be a writeable array of shape {self.shape} and dtype {self.dtype}, "
+                f"not {out.shape} and {out.dtype}"
+            )
+        return out, plane_of(self.address).fetch(self.matrix_id, self.spec, out)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("a MatrixHandle becomes an array only by copying it from its workers")
+        fetched, _ = self.fetch()
+        return fetched if dtype is None else fetched.astype(dtype, copy=False)
+
+    def free(self) -> None:
+        """Free the matrix on its workers. Freeing it twice is no error."""
+        if self._freed:
+            return
+        self._freed = True
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        plane_of(self.address).free([self.matrix_id])
+
+    def check_alive(self) -> None:
+        """Raise :class:`FreedMatrixError` if the matrix was freed through this handle."""
+        if self._freed:
+            raise FreedMatrixError(self.matrix_id)
+
+    def reference(self) -> MatrixReference:
+        """Return what stands for the matrix on the wire."""
+        self.check_alive()
+        return MatrixReference(self.matrix_id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.check_alive()
+        return MatrixHandle, (self.matrix_id, self.spec, self.address, False)

@@ -1,0 +1,322 @@
+r"""One connection, without its socket: bytes in, messages out, and the reverse.
+
+Both sides run the same state machine, moved by the messages of either side::
+
+    NEW --Hello--> GREETED --Challenge--> CHALLENGED --Proof--> PROVEN --Welcome--> OPEN
+     \________________\______________________\____ Failure ____\_________________> CLOSED
+
+The side that opened the connection (INITIATOR) says `Hello` and `Proof`; the other (ACCEPTOR) says `Challenge` and
+`Welcome`. In OPEN, what each side may say depends on the purpose of the connection (:data:`VOCABULARY`). A message that
+the table does not have is a :class:`LocalProtocolError` when we were about to send it and a
+:class:`RemoteProtocolError` when the peer sent it.
+
+Payloads do not pass through here. A message that announces one is handed out as soon as its header is complete; the
+shell then reads :attr:`Connection.payload_left` bytes, first those that had already arrived (:meth:`take_payload`), the
+rest from its socket to wherever they belong, and reports them with :meth:`payload_received`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from alchemist_ray.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.frames import (
+    MAX_HEADER,
+    MAX_HEADER_UNPROVEN,
+    PREFIX,
+    Prefix,
+    check_version,
+    pack_frame,
+    parse_prefix,
+)
+from alchemist_ray.protocol.handshake import ACCEPTOR, INITIATOR, NONCE_BYTES, Transcript, new_nonce
+from alchemist_ray.protocol.values import decode, encode
+
+
+class Side(enum.Enum):
+    """Which side of a connection."""
+
+    INITIATOR = INITIATOR
+    ACCEPTOR = ACCEPTOR
+
+    @property
+    def other(self) -> Side:
+        """The other side."""
+        return Side.ACCEPTOR if self is Side.INITIATOR else Side.INITIATOR
+
+
+class State(enum.Enum):
+    """How far a connection is."""
+
+    NEW = "new"
+    GREETED = "greeted"
+    CHALLENGED = "challenged"
+    PROVEN = "proven"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Purpose(enum.StrEnum):
+    """What a connection is for."""
+
+    SESSION = "session"  # client to driver: holds a session
+    MONITOR = "monitor"  # client to driver: looks, holds nothing
+    LINK = "link"  # worker to driver
+    CONTROL = "control"  # client to worker: tasks, in order; one a group
+    MATRICES = "matrices"  # client to worker: parts of matrices; as many as there are senders
+
+
+_I, _A = Side.INITIATOR, Side.ACCEPTOR
+
+TRANSITIONS: dict[tuple[State, Side, type[m.Message]], State] = {
+    (State.NEW, _I, m.Hello): State.GREETED,
+    (State.GREETED, _A, m.Challenge): State.CHALLENGED,
+    (State.CHALLENGED, _I, m.Proof): State.PROVEN,
+    (State.PROVEN, _A, m.Welcome): State.OPEN,
+    (State.NEW, _A, m.Failure): State.CLOSED,
+    (State.GREETED, _A, m.Failure): State.CLOSED,
+    (State.CHALLENGED, _A, m.Failure): State.CLOSED,
+    (State.CHALLENGED, _I, m.Failure): State.CLOSED,
+    (State.PROVEN, _A, m.Failure): State.CLOSED,
+}
+"""(state, who speaks, message) -> next state, up to OPEN."""
+
+VOCABULARY: dict[tuple[Purpose, Side], frozenset[type[m.Message]]] = {
+    (Purpose.SESSION, _I): frozenset(
+        {
+            m.RequestWorkers,
+            m.YieldWorkers,
+            m.ListWorkers,
+            m.ListLibraries,
+            m.ResolveLibrary,
+            m.AskStatus,
+            m.EndGroup,
+        }
+    ),
+    (Purpose.SESSION, _A): frozenset({m.Done, m.Failure, m.GroupDied}),
+    (Purpose.MONITOR, _I): frozenset({m.ListWorkers, m.ListLibraries, m.AskStatus}),
+    (Purpose.MONITOR, _A): frozenset({m.Done, m.Failure}),
+    (Purpose.LINK, _I): frozenset({m.WorkerReady, m.Done, m.Failure}),
+    (Purpose.LINK, _A): frozenset({m.AskStatus, m.Shutdown}),
+    (Purpose.CONTROL, _I): frozenset({m.LoadLibrary, m.RunTask}),
+    (Purpose.CONTROL, _A): frozenset({m.Done, m.TaskDone, m.Progress, m.Failure}),
+    (Purpose.MATRICES, _I): frozenset(
+        {
+            m.MapArena,
+            m.CreateMatrix,
+            m.WriteBlock,
+            m.ReadBlock,
+            m.PinMatrix,
+            m.UnpinMatrix,
+            m.CheckMatrix,
+            m.FreeMatrices,
+        }
+    ),
+    (Purpose.MATRICES, _A): frozenset({m.Done, m.Block, m.Failure}),
+}
+"""What each side may say once a connection of this purpose is open."""
+
+CARRIES_PAYLOAD = (m.WriteBlock, m.Block)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The secret of a connection: a server's token or a session's ticket."""
+
+    secret: bytes
+
+    @classmethod
+    def of(cls, text: str) -> Key:
+        """Return the key that `text`, a token or ticket, is."""
+        return cls(text.encode())
+
+    def __repr__(self) -> str:
+        return "Key(...)"
+
+
+FindKey = Callable[[m.Hello], Key | None]
+
+
+class Connection:
+    """The protocol state of one connection.
+
+    Parameters
+    ----------
+    side : Side
+        Which side this is.
+    find_key : callable
+        For the acceptor: the key that the sender of this `Hello` must prove, or None to refuse it.
+    """
+
+    def __init__(self, side: Side, find_key: FindKey | None = None) -> None:
+        self.side = side
+        self.state = State.NEW
+        self.payload_left = 0
+        self.hello: m.Hello | None = None
+        self._purpose: Purpose | None = None
+        self._find_key = find_key
+        self._key: Key | None = None
+        self._transcript: Transcript | None = None
+        self._inbox = bytearray()
+        self._prefix: Prefix | None = None
+
+    @property
+    def purpose(self) -> Purpose:
+        """What the connection is for; known once it has been greeted."""
+        if self._purpose is None:
+            raise LocalProtocolError("the connection has not been greeted")
+        return self._purpose
+
+    # --- messages out -------------------------------------------------------------------------------------------------
+
+    def send(self, message: m.Message, payload_length: int = 0) -> bytes:
+        """Return the bytes of `message`; `payload_length` bytes of payload must follow them.
+
+        Raises
+        ------
+        LocalProtocolError
+            If the message is not one that this side may send now.
+        """
+        if not self._step(message, self.side):
+            raise LocalProtocolError(self._describe(message, self.side))
+        if payload_length and not isinstance(message, CARRIES_PAYLOAD):
+            raise LocalProtocolError(f"a {type(message).__name__} carries no payload")
+        return pack_frame(message.kind, encode(message.fields()), payload_length)
+
+    def greet(self, purpose: Purpose, group_id: int, key: Key, software: str) -> bytes:
+        """Return the first bytes of the initiator."""
+        hello = m.Hello(purpose.value, group_id, new_nonce(), software)
+        self._key = key
+        self._note_hello(hello)
+        return self.send(hello)
+
+    # --- bytes in -----------------------------------------------------------------------------------------------------
+
+    def receive(self, octets: bytes | bytearray | memoryview) -> None:
+        """Take in bytes from the peer; :meth:`next_message` hands out what they complete."""
+        self._inbox += octets
+
+    def next_message(self) -> m.Message | None:
+        """Return the next complete message, or None until more bytes have been received.
+
+        Raises
+        ------
+        ProtocolVersionError
+            If the peer speaks another version.
+        RemoteProtocolError
+            If what it sent is not a message, or not one that it may send now.
+        """
+        if self.payload_left:
+            return None
+        prefix = self._next_prefix()
+        if prefix is None or len(self._inbox) < PREFIX.size + prefix.header_length:
+            return None
+        end = PREFIX.size + prefix.header_length
+        with memoryview(self._inbox) as view:
+            values = decode(view[PREFIX.size : end])
+        del self._inbox[:end]
+        self._prefix = None
+        message = m.to_message(prefix.kind, values)
+        if prefix.payload_length and not isinstance(message, CARRIES_PAYLOAD):
+            raise RemoteProtocolError(f"a {type(message).__name__} with a payload")
+        if not self._step(message, self.side.other):
+            raise RemoteProtocolError(self._describe(message, self.side.other))
+        self.payload_left = prefix.payload_length
+        return message
+
+    def _next_prefix(self) -> Prefix | None:
+        if self._prefix is None:
+            if self._inbox:
+                check_version(self._inbox[0])
+            if len(self._inbox) < PREFIX.size:
+                return None
+            limit = MAX_HEADER if self.state is State.OPEN else MAX_HEADER_UNPROVEN
+            self._prefix = parse_prefix(self._inbox, limit)
+        return self._prefix
+
+    def take_payload(self, target: memoryview) -> int:
+        """Move payload bytes that have already arrived into `target` (bytes); return how many."""
+        count = min(len(target), len(self._inbox), self.payload_left)
+        target[:count] = self._inbox[:count]
+        del self._inbox[:count]
+        self.payload_left -= count
+        return count
+
+    def payload_received(self, count: int) -> None:
+        """Say that the shell has read `count` bytes of payload itself."""
+        if count > self.payload_left:
+            raise LocalProtocolError(f"{count} bytes of payload, but {self.payload_left} were left")
+        self.payload_left -= count
+
+    # --- the handshake ------------------------------------------------------------------------------------------------
+
+    def answer(self, message: m.Message) -> bytes | None:
+        """Return our next bytes of the handshake after `message`, or None when it needs none.
+
+        After `Proof`, it is the acceptor's turn to send `Welcome` (or `Failure`) itself.
+
+        Raises
+        ------
+        AuthenticationError
+            If the peer does not know the key, or the acceptor knows no key for it.
+        """
+        match message:
+            case m.Hello():
+                return self._challenge(message)
+            case m.Challenge():
+                return self._prove(message)
+            case m.Proof():
+                self._verify(message.proof, INITIATOR, "the client's token is wrong")
+        return None
+
+    def _challenge(self, hello: m.Hello) -> bytes:
+        self._note_hello(hello)
+        self._key = self._find_key(hello) if self._find_key else None
+        # A key that nobody can know takes the place of one that does not exist, so that the two cannot be told apart.
+        key = self._key or Key(new_nonce())
+        self._transcript = Transcript(hello, new_nonce())
+        return self.send(m.Challenge(self._transcript.nonce, self._transcript.proof(ACCEPTOR, key.secret)))
+
+    def _prove(self, challenge: m.Challenge) -> bytes:
+        if self.hello is None or self._key is None:
+            raise LocalProtocolError("a challenge before our greeting")
+        self._transcript = Transcript(self.hello, challenge.nonce)
+        self._verify(challenge.proof, ACCEPTOR, "the server does not know this token")
+        return self.send(m.Proof(self._transcript.proof(INITIATOR, self._key.secret)))
+
+    def _verify(self, proof: bytes, label: bytes, complaint: str) -> None:
+        known = self._key is not None and self._transcript is not None
+        if not known or not self._transcript.verify(label, self._key.secret, proof):  # type: ignore[union-attr]
+            self.state = State.CLOSED if self.side is Side.INITIATOR else self.state
+            raise AuthenticationError(complaint)
+
+    def _note_hello(self, hello: m.Hello) -> None:
+        try:
+            self._purpose = Purpose(hello.purpose)
+        except ValueError:
+            raise RemoteProtocolError(f"a connection for {hello.purpose[:40]!r}") from None
+        if len(hello.nonce) != NONCE_BYTES:
+            raise RemoteProtocolError(f"a nonce of {len(hello.nonce)} bytes instead of {NONCE_BYTES}")
+        self.hello = hello
+
+    # --- the state machine --------------------------------------------------------------------------------------------
+
+    def _step(self, message: m.Message, speaker: Side) -> bool:
+        """Move on by `message`; return False if it is not allowed here."""
+        if self.state is State.OPEN:
+            return type(message) in VOCABULARY[self.purpose, speaker]
+        following = TRANSITIONS.get((self.state, speaker, type(message)))
+        if following is None:
+            return False
+        self.state = following
+        return True
+
+    def _describe(self, message: m.Message, speaker: Side) -> str:
+        purpose = self._purpose.value if self._purpose else "new"
+        return (
+            f"the {speaker.value.decode()} of a {purpose} connection may not send {type(message).__name__} "
+            f"in state {self.state.value}"
+        )

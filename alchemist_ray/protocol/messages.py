@@ -1,0 +1,384 @@
+"""Every message of the protocol.
+
+A message is a frozen dataclass; its header on the wire is the list of its fields. Requests carry a number, and
+replies repeat it, so that a caller that gave up on an answer recognises and drops it when it comes late.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Any, ClassVar
+
+from alchemist_ray.errors import AlchemistError, RemoteProtocolError, from_wire, to_wire
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Message:
+    """Base class of all messages."""
+
+    kind: ClassVar[int]
+
+    def fields(self) -> list[Any]:
+        """Return the values of the fields, in order."""
+        return list(self.__dict__.values())
+
+
+# --- the handshake ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hello(Message):
+    """First message of whoever opened the connection: what for, with which worker group (0: none), and a nonce."""
+
+    kind = 1
+    purpose: str
+    group_id: int
+    nonce: bytes
+    software: str
+
+
+@dataclass(frozen=True)
+class Challenge(Message):
+    """Answer to `Hello`: a nonce, and the proof that this side knows the key."""
+
+    kind = 2
+    nonce: bytes
+    proof: bytes
+
+
+@dataclass(frozen=True)
+class Proof(Message):
+    """Answer to `Challenge`: the proof that the opening side knows the key too."""
+
+    kind = 3
+    proof: bytes
+
+
+@dataclass(frozen=True)
+class Welcome(Message):
+    """The connection is open. `facts` says who has answered."""
+
+    kind = 4
+    facts: Fields
+
+
+@dataclass(frozen=True)
+class Failure(Message):
+    """A request, or the handshake (request 0), failed with this error."""
+
+    kind = 5
+    request: int
+    error: str
+    details: Fields
+    rank: int | None = None
+    host: str | None = None
+    traceback: str = ""
+
+    @classmethod
+    def of(
+        cls, request: int, error: AlchemistError, rank: int | None = None, host: str | None = None, traceback: str = ""
+    ) -> Failure:
+        """Return the failure that tells `error`."""
+        return cls(request, *to_wire(error), rank, host, traceback)
+
+    def to_error(self) -> AlchemistError:
+        """Return the error that the failure tells."""
+        return from_wire(self.error, self.details).raised_on(self.rank, self.host, self.traceback)
+
+
+@dataclass(frozen=True)
+class Done(Message):
+    """The request was carried out; `result` says what there is to say."""
+
+    kind = 6
+    request: int
+    result: Any = None
+
+
+# --- client to driver -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RequestWorkers(Message):
+    """Start a worker group of `count` workers for this session. Done: group_id, ticket, workers."""
+
+    kind = 16
+    request: int
+    count: int
+
+
+@dataclass(frozen=True)
+class YieldWorkers(Message):
+    """Give the session's workers back."""
+
+    kind = 17
+    request: int
+
+
+@dataclass(frozen=True)
+class ListWorkers(Message):
+    """Ask for all workers of the server. Done: a list of rows."""
+
+    kind = 18
+    request: int
+
+
+@dataclass(frozen=True)
+class ListLibraries(Message):
+    """Ask for the registered libraries. Done: a list of rows."""
+
+    kind = 19
+    request: int
+
+
+@dataclass(frozen=True)
+class ResolveLibrary(Message):
+    """Ask whether the session may load library `name` (from `path`). Done: the source that its workers import."""
+
+    kind = 20
+    request: int
+    name: str
+    path: str | None
+
+
+@dataclass(frozen=True)
+class AskStatus(Message):
+    """Ask driver or worker how it is. Done: a dict."""
+
+    kind = 21
+    request: int
+
+
+@dataclass(frozen=True)
+class EndGroup(Message):
+    """Kill the session's worker group, because of `reason`."""
+
+    kind = 22
+    request: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class GroupDied(Message):
+    """Tell the client, unasked, that its worker group `generation` is gone."""
+
+    kind = 23
+    generation: int
+    reason: str
+
+
+# --- worker and driver ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WorkerReady(Message):
+    """A worker has started and listens. Sent unasked."""
+
+    kind = 32
+    rank: int
+    pid: int
+    host: str
+    address: str
+    port: int
+    socket_name: str
+    memory: int
+
+
+@dataclass(frozen=True)
+class Shutdown(Message):
+    """Tell a worker to end."""
+
+    kind = 33
+
+
+# --- client to worker: control ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LoadLibrary(Message):
+    """Load library `name` from `source`. Done: its description (from rank 0)."""
+
+    kind = 48
+    request: int
+    name: str
+    source: str
+
+
+@dataclass(frozen=True)
+class RunTask(Message):
+    """Run a task, collectively on all workers. Its result matrices are numbered from `first_id`."""
+
+    kind = 49
+    request: int
+    library: str
+    task: str
+    arguments: Fields
+    first_id: int
+
+
+@dataclass(frozen=True)
+class TaskDone(Message):
+    """A task has run. Rank 0 gives the result; every rank says which matrices it has kept."""
+
+    kind = 50
+    request: int
+    result: Any
+    matrices: list[Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Progress(Message):
+    """A running task is at `done` of `total`. Sent by rank 0, unasked."""
+
+    kind = 51
+    request: int
+    done: float
+    total: float
+    text: str
+
+
+# --- client to worker: matrices ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MapArena(Message):
+    """Ask for the worker's memory, as a file descriptor beside the answer. Done: its size."""
+
+    kind = 64
+    request: int
+
+
+@dataclass(frozen=True)
+class CreateMatrix(Message):
+    """Make room for this worker's part of a matrix. Done: its offset in the arena."""
+
+    kind = 65
+    request: int
+    matrix_id: int
+    spec: Fields
+
+
+@dataclass(frozen=True)
+class WriteBlock(Message):
+    """Write local rows [i0, i1) and columns [j0, j1): the payload, or (`mapped`) what was written in place.
+
+    Done: seconds spent receiving, seconds spent placing.
+    """
+
+    kind = 66
+    request: int
+    matrix_id: int
+    i0: int
+    i1: int
+    j0: int
+    j1: int
+    mapped: bool
+
+
+@dataclass(frozen=True)
+class ReadBlock(Message):
+    """Read local rows [i0, i1) and columns [j0, j1). Answered by `Block`."""
+
+    kind = 67
+    request: int
+    matrix_id: int
+    i0: int
+    i1: int
+    j0: int
+    j1: int
+
+
+@dataclass(frozen=True)
+class Block(Message):
+    """The elements that were asked for follow as payload. `seconds` were spent gathering them."""
+
+    kind = 68
+    request: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PinMatrix(Message):
+    """Keep the matrix where it is while this connection reads it in place. Done: its offset in the arena."""
+
+    kind = 69
+    request: int
+    matrix_id: int
+
+
+@dataclass(frozen=True)
+class UnpinMatrix(Message):
+    """The reader is done."""
+
+    kind = 70
+    request: int
+    matrix_id: int
+
+
+@dataclass(frozen=True)
+class CheckMatrix(Message):
+    """Ask whether this worker's part is complete. Done, or an IncompleteMatrixError."""
+
+    kind = 71
+    request: int
+    matrix_id: int
+
+
+@dataclass(frozen=True)
+class FreeMatrices(Message):
+    """Free matrices. Those already freed are passed over; Done: how many were held."""
+
+    kind = 72
+    request: int
+    matrix_ids: list[int] = field(default_factory=list)
+
+
+# --- decoding ---------------------------------------------------------------------------------------------------------
+
+
+def _admitted(annotation: Any) -> tuple[type, ...]:
+    """Return the types that a field annotated `annotation` may have on the wire."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, UnionType):
+        return tuple(t for member in typing.get_args(annotation) for t in _admitted(member))
+    if annotation is Any:
+        return (object,)
+    if annotation in (None, NoneType):
+        return (NoneType,)
+    if annotation is float:
+        return (float, int)
+    return (origin or annotation,)
+
+
+MESSAGES: dict[int, type[Message]] = {cls.kind: cls for cls in Message.__subclasses__()}
+_ADMITTED = {
+    cls: tuple(_admitted(typing.get_type_hints(cls)[f.name]) for f in dataclasses.fields(cls))
+    for cls in MESSAGES.values()
+}
+
+
+def to_message(kind: int, values: Any) -> Message:
+    """Return the message of this kind with these field values.
+
+    Raises
+    ------
+    RemoteProtocolError
+        If there is no such message, or the values are not those of its fields.
+    """
+    cls = MESSAGES.get(kind)
+    if cls is None:
+        raise RemoteProtocolError(f"a message of unknown kind {kind}")
+    admitted = _ADMITTED[cls]
+    if not isinstance(values, list) or len(values) != len(admitted):
+        raise RemoteProtocolError(f"a {cls.__name__} with other fields than {cls.__match_args__}")
+    for value, types in zip(values, admitted, strict=True):
+        if not isinstance(value, types):
+            wanted = types[0].__name__
+            raise RemoteProtocolError(f"a {cls.__name__} with a {type(value).__name__} where it has a {wanted}")
+    return cls(*values)

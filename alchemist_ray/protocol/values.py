@@ -1,0 +1,107 @@
+"""What the header of a frame may contain: msgpack's own types, and three more.
+
+====  ===========================  ======================================================
+code  Python                       bytes
+====  ===========================  ======================================================
+1     numpy.ndarray                msgpack of (dtype, shape), then the elements, C-ordered
+2     complex                      real and imaginary part, float64 little endian
+3     MatrixReference              matrix id, uint64 little endian
+====  ===========================  ======================================================
+
+Nothing is ever pickled, in either direction: a peer can send values, not code.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from alchemist_ray.errors import InvalidArrayError, RemoteProtocolError
+
+_ARRAY, _COMPLEX, _MATRIX = 1, 2, 3
+_KINDS_OF_DTYPE = "biufc"
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixReference:
+    """Stands for a distributed matrix of the session, among the arguments or results of a task."""
+
+    matrix_id: int
+
+
+def encode(value: Any) -> bytes:
+    """Return `value` as msgpack.
+
+    Raises
+    ------
+    TypeError
+        If it contains something that cannot cross the wire.
+    OverflowError
+        If it contains an integer of more than 64 bits.
+    """
+    packed: bytes = msgpack.packb(value, default=_encode_extension, use_bin_type=True)
+    return packed
+
+
+def decode(octets: bytes | bytearray | memoryview) -> Any:
+    """Return the value that :func:`encode` wrote.
+
+    Raises
+    ------
+    RemoteProtocolError
+        If `octets` are not such a value.
+    """
+    try:
+        return msgpack.unpackb(octets, ext_hook=_decode_extension, raw=False, strict_map_key=False)
+    except (ValueError, TypeError, struct.error, msgpack.exceptions.UnpackException) as failure:
+        raise RemoteProtocolError(f"a header that is not msgpack ({failure})") from failure
+
+
+def _encode_extension(value: Any) -> Any:
+    match value:
+        case MatrixReference():
+            return msgpack.ExtType(_MATRIX, struct.pack("<Q", value.matrix_id))
+        case np.ndarray():
+            return msgpack.ExtType(_ARRAY, _encode_array(value))
+        case np.generic():
+            return value.item()
+        case complex():
+            return msgpack.ExtType(_COMPLEX, struct.pack("<dd", value.real, value.imag))
+    raise TypeError(f"a value of type {type(value).__name__} cannot cross the wire")
+
+
+def _encode_array(array: np.ndarray[Any, Any]) -> bytes:
+    if array.dtype.kind not in _KINDS_OF_DTYPE:
+        raise InvalidArrayError(f"an array of dtype {array.dtype} cannot cross the wire; numbers and bool can")
+    head: bytes = msgpack.packb((array.dtype.str, array.shape))
+    return head + array.tobytes()
+
+
+def _decode_extension(code: int, octets: bytes) -> Any:
+    match code:
+        case 1:
+            return _decode_array(octets)
+        case 2:
+            return complex(*struct.unpack("<dd", octets))
+        case 3:
+            return MatrixReference(struct.unpack("<Q", octets)[0])
+    raise ValueError(f"extension type {code}")
+
+
+def _decode_array(octets: bytes) -> np.ndarray[Any, Any]:
+    unpacker = msgpack.Unpacker(max_buffer_size=0)
+    unpacker.feed(octets[:1024])
+    name, shape = unpacker.unpack()
+    dtype = np.dtype(name)
+    start = unpacker.tell()
+    if dtype.kind not in _KINDS_OF_DTYPE or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError(f"an array of dtype {dtype} and shape {shape}")
+    count = math.prod(shape)
+    if len(octets) - start != count * dtype.itemsize:
+        raise ValueError(f"{len(octets) - start} bytes for an array of {dtype} of shape {shape}")
+    return np.frombuffer(octets, dtype, count, start).reshape(shape).copy()

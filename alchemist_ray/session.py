@@ -1,0 +1,590 @@
+"""A session: one client application's connection to a server, its workers, libraries and matrices.
+
+No Ray and no MPI here. The names are those of the 2019 interface (ACIPython).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.address import Endpoint, GroupAddress
+from alchemist_ray.channel import Channel
+from alchemist_ray.control import CommandStream, RanksStuckError
+from alchemist_ray.credentials import find_token
+from alchemist_ray.description import LibraryDescription, TaskDescription
+from alchemist_ray.errors import (
+    AlchemistError,
+    DeadlineError,
+    ForeignMatrixError,
+    GroupDiedError,
+    InvalidArrayError,
+    NotConnectedError,
+    NoWorkersError,
+)
+from alchemist_ray.layout import Layout
+from alchemist_ray.library import Library
+from alchemist_ray.matrix import MatrixHandle
+from alchemist_ray.progress import ProgressBar
+from alchemist_ray.protocol import Key
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.connection import Purpose
+from alchemist_ray.protocol.values import MatrixReference
+from alchemist_ray.server import default_server
+from alchemist_ray.spec import MatrixSpec, check_dtype, check_shape
+from alchemist_ray.transfer import TransferTimes, forget_plane, plane_of
+
+Array = npt.NDArray[Any]
+
+REQUEST_SECONDS = 30.0
+"""How long the driver may take to answer."""
+START_SECONDS = 90.0
+"""How long it may take to start a worker group."""
+NOTICE_SECONDS = 3.0
+"""How long to wait for the driver's word on why a group is gone."""
+
+DEFAULT_PORT = 24960
+
+log = logging.getLogger("alchemist.session")
+
+
+class AlchemistSession:
+    """One client application's connection to an Alchemist server.
+
+    ::
+
+        with AlchemistSession() as als:                       # a server of this process's own
+            als.request_workers(2)
+            linalg = als.load_library("linalg")
+            A = als.send_matrix(np.random.rand(1000, 100))
+            U, S, Vt = linalg.truncated_svd(A, k=10)
+            print(S, np.asarray(U).shape)
+
+    Parameters
+    ----------
+    verbose : bool, optional
+        Whether to say on stdout what the session does; by default in an interactive interpreter.
+    transport : {"auto", "tcp"}
+        How matrices move: over shared memory where possible, or always over TCP.
+
+    Notes
+    -----
+    A session may be used by several threads; its commands run one after the other, in the order in which they came.
+    """
+
+    def __init__(self, *, verbose: bool | None = None, transport: str = "auto") -> None:
+        if transport not in ("auto", "tcp"):
+            raise ValueError(f"transport must be 'auto' or 'tcp', not {transport!r}")
+        self._verbose = hasattr(sys, "ps1") if verbose is None else verbose
+        self._transport = transport
+        self._driver: Channel | None = None
+        self._hostname, self._port = "", 0
+        self._address: GroupAddress | None = None
+        self._commands: CommandStream | None = None
+        self._libraries: dict[str, Library] = {}
+        self._stopped = False
+        self._next_id = 1
+        self._requests = 0
+        self._lock = threading.RLock()
+        self._say("Starting Alchemist session ... ready")
+
+    # --- the server ---------------------------------------------------------------------------------------------------
+
+    def connect(self, hostname: str | None = None, port: int | None = None, token: str | None = None) -> Self:
+        """Connect to a server.
+
+        Parameters
+        ----------
+        hostname, port : str, int, optional
+            Where it listens. With neither, a server of this process's own is started (once) and stops with the
+            process; with a host name alone, the port is 24960.
+        token : str, optional
+            What the server wants clients to know; by default from ``ALCHEMIST_TOKEN``, ``ALCHEMIST_TOKEN_FILE`` or
+            the file that a server of the same user has written on this machine.
+
+        Returns
+        -------
+        AlchemistSession
+            The session itself.
+
+        Raises
+        ------
+        ServerUnreachableError
+            If no server answers there.
+        AuthenticationError
+            If the token is wrong, or there is none.
+        ProtocolVersionError
+            If the server is of another release.
+        """
+        with self._lock:
+            if self._driver is not None:
+                self.stop()
+            if hostname is None and port is None:
+                server = default_server()
+                hostname, port, token = server.hostname, server.port, server.token
+            hostname, port = hostname or "127.0.0.1", DEFAULT_PORT if port is None else port
+            self._say(f"Connecting to Alchemist at {hostname}:{port} ...", end="")
+            self._driver = _open_driver(hostname, port, token, Purpose.SESSION)
+            self._hostname, self._port, self._stopped = hostname, port, False
+            self._say("Connected to Alchemist!")
+            return self
+
+    connect_to_alchemist = connect
+
+    @property
+    def session_id(self) -> int:
+        """Number of the session on its server."""
+        return int(self._connected().facts["session_id"])
+
+    @property
+    def connected(self) -> bool:
+        """Whether the session is connected to a server."""
+        return self._driver is not None
+
+    @property
+    def name(self) -> str:
+        """The session's name in messages."""
+        return f"{self.session_id}@{self._hostname}:{self._port}"
+
+    def _connected(self) -> Channel:
+        if self._driver is None:
+            if self._stopped:
+                raise NotConnectedError
+            self.connect()
+        if self._driver is None:
+            raise NotConnectedError
+        return self._driver
+
+    def _ask(self, make: Callable[[int], m.Message], seconds: float = REQUEST_SECONDS) -> Any:
+        """Send the driver a request; return the result of its answer."""
+        with self._lock:
+            channel = self._connected()
+            self._requests += 1
+            try:
+                channel.send(make(self._requests))
+                while True:
+                    reply: Any = channel.receive(seconds)
+                    if isinstance(reply, m.GroupDied):
+                        self._note_death(reply)
+                    elif reply.request == self._requests:
+                        break
+            except DeadlineError:
+                raise DeadlineError(f"the answer of the server at {self._hostname}:{self._port}", seconds) from None
+            except (OSError, EOFError) as lost:
+                self._disconnect()
+                raise NotConnectedError from lost
+            if isinstance(reply, m.Failure):
+                raise reply.to_error()
+            return reply.result
+
+    def stop(self) -> None:
+        """End the session: free its matrices, give its workers back, disconnect. Stopping twice is no error."""
+        with self._lock:
+            self._stopped = True
+            if self._driver is not None:
+                with contextlib.suppress(AlchemistError):
+                    if self._address is not None:
+                        self._ask(m.YieldWorkers)
+                self._disconnect()
+
+    def _disconnect(self) -> None:
+        self._forget_group()
+        if self._driver is not None:
+            self._driver.close()
+        self._driver = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    def request_workers(self, num_workers: int) -> list[Endpoint]:
+        """Get a group of workers: an MPI job of `num_workers` ranks of this session's own.
+
+        Raises
+        ------
+        NotEnoughWorkersError
+            If fewer are free; the error says who holds the others.
+        ArgumentValueError
+            If `num_workers` is less than 1, or the session has workers already.
+        GroupStartError
+            If the MPI job does not start; the error has the end of its log.
+        """
+        with self._lock:
+            self._say(f"Requesting {num_workers} workers from Alchemist")
+            granted = self._ask(lambda n: m.RequestWorkers(n, int(num_workers)), START_SECONDS)
+            address = GroupAddress.from_wire(granted, self.name, self._hostname, self._transport)
+            self._commands = CommandStream(address)
+            self._address = address
+            self._say(f"Total allocated {address.size} workers:")
+            for endpoint in address.endpoints:
+                self._say(str(endpoint))
+            return list(address.endpoints)
+
+    def yield_workers(self) -> None:
+        """Give the session's workers back; its matrices are freed with them.
+
+        Raises
+        ------
+        NoWorkersError
+            If the session has none.
+        """
+        with self._lock:
+            self._group()
+            self._ask(m.YieldWorkers)
+            self._forget_group()
+
+    def list_all_workers(self) -> list[dict[str, Any]]:
+        """Return all workers of the server: ``id, name, host, address, port, pid, session, state``."""
+        rows: list[dict[str, Any]] = self._ask(m.ListWorkers)
+        return rows
+
+    def list_available_workers(self) -> list[dict[str, Any]]:
+        """Return the workers that are free."""
+        return [row for row in self.list_all_workers() if row["session"] is None]
+
+    def list_assigned_workers(self) -> list[dict[str, Any]]:
+        """Return the workers of this session."""
+        return [row for row in self.list_all_workers() if row["session"] == self.session_id]
+
+    @property
+    def address(self) -> GroupAddress:
+        """Where the session's workers are; with it, any process can read and write their matrices."""
+        return self._group()[0]
+
+    @property
+    def num_workers(self) -> int:
+        """Number of the session's workers."""
+        return self._address.size if self._address is not None else 0
+
+    def _group(self) -> tuple[GroupAddress, CommandStream]:
+        self._connected()
+        if self._address is None or self._commands is None:
+            raise NoWorkersError
+        return self._address, self._commands
+
+    def _forget_group(self) -> None:
+        if self._commands is not None:
+            self._commands.close()
+        if self._address is not None:
+            forget_plane(self._address)
+        self._address = self._commands = None
+        self._libraries.clear()
+
+    def _note_death(self, notice: m.GroupDied) -> str | None:
+        """Take in the driver's word that a group is gone; return why if it was this session's."""
+        if self._address is None or notice.generation != self._address.group_id:
+            return None
+        self._forget_group()
+        return notice.reason
+
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Turn the loss of a worker into an error that says what happened, and end what is left of the group."""
+        try:
+            yield
+        except GroupDiedError as lost:
+            reason = self._why_dead()
+            raise GroupDiedError(self.session_id, reason or lost.reason) from lost
+        except RanksStuckError as stuck:
+            ranks = ", ".join(map(str, stuck.ranks))
+            reason = f"rank {ranks} did not come back from a task in which another rank had failed"
+            self._ask(lambda n: m.EndGroup(n, reason))
+            self._forget_group()
+            stuck.failure.add_note(f"The worker group was ended: {reason}. Call request_workers(n) for a new one.")
+            raise stuck.failure from None
+
+    def _why_dead(self) -> str | None:
+        """Return the driver's word on why the group is gone."""
+        deadline = time.monotonic() + NOTICE_SECONDS
+        reason: str | None = None
+        if self._driver is None or self._address is None:
+            return None
+        try:
+            while reason is None:
+                message = self._driver.receive(max(0.001, deadline - time.monotonic()))
+                if isinstance(message, m.GroupDied):
+                    reason = self._note_death(message)
+        except DeadlineError:
+            with contextlib.suppress(AlchemistError):  # no word: a single connection broke; end the rest
+                self._ask(lambda n: m.EndGroup(n, "a worker does not answer"))
+            self._forget_group()
+        except (OSError, EOFError):
+            self._disconnect()
+            return "the server is gone"
+        return reason
+
+    # --- libraries ----------------------------------------------------------------------------------------------------
+
+    def list_available_libraries(self) -> list[dict[str, Any]]:
+        """Return the libraries that the server offers: ``name, source, provider``."""
+        rows: list[dict[str, Any]] = self._ask(m.ListLibraries)
+        return rows
+
+    def load_library(self, name: str, path: str | None = None) -> Library:
+        """Load a library on the session's workers.
+
+        Parameters
+        ----------
+        name : str
+            Its registered name.
+        path : str, optional
+            Module or path of a library that is not registered, where the server allows that.
+
+        Returns
+        -------
+        Library
+            Its tasks are methods, with signatures and docstrings.
+
+        Raises
+        ------
+        LibraryNotFoundError, LibraryRefusedError
+            If it is not registered.
+        LibraryLoadError
+            If it does not import, or describes itself wrongly.
+        """
+        with self._lock:
+            _, commands = self._group()
+            source = self._ask(lambda n: m.ResolveLibrary(n, name, path))
+            with self._watching():
+                replies = commands.run(lambda n: m.LoadLibrary(n, name, source))
+            library = Library(LibraryDescription.from_wire(replies[0].result), self._run)
+            self._libraries[name] = library
+            self._say(f"Library '{name}' successfully loaded.")
+            return library
+
+    def run_task(self, library: str | Library, task: str, /, **arguments: Any) -> Any:
+        """Run a task of a library, loading the library first if need be.
+
+        Parameters
+        ----------
+        library : str or Library
+            The library, or its name.
+        task : str
+            Name of the task.
+        **arguments
+            Its arguments; matrices as handles.
+
+        Returns
+        -------
+        Any
+            What the task returns; matrices as handles.
+
+        Raises
+        ------
+        TaskNotFoundError, ArgumentError
+            If there is no such task, or an argument is missing, unknown or of the wrong type.
+        ForeignMatrixError, FreedMatrixError
+            If a handle is of another session, or freed.
+        TaskError
+            If the task fails.
+        GroupDiedError
+            If the workers die.
+        """
+        name = library.name if isinstance(library, Library) else library
+        loaded = self._libraries.get(name) or self.load_library(name)
+        return self._run(name, loaded.task(task), (), arguments)
+
+    def _run(self, library: str, task: TaskDescription, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a task; what every function of a library calls."""
+        with self._lock:
+            address, commands = self._group()
+            label = f"{library}.{task.name}"
+            arguments = task.bind(
+                label,
+                [self._to_reference(value) for value in args],
+                {name: self._to_reference(value) for name, value in kwargs.items()},
+            )
+            first_id = self._next_id
+            bar = ProgressBar(label)
+            started = time.perf_counter()
+            try:
+                with self._watching():
+                    plane_of(address).free_dropped()
+                    replies = commands.run(lambda n: m.RunTask(n, library, task.name, arguments, first_id), bar)
+            finally:
+                bar.close()
+            self._say(f"Alchemist started task '{task.name}' ... done ({time.perf_counter() - started:.4e}s)")
+            return self._to_handles(replies[0], task, address)
+
+    def _to_reference(self, value: Any) -> Any:
+        """Return what stands for a handle on the wire, and anything else as it is."""
+        if not isinstance(value, MatrixHandle):
+            return value
+        if self._address is None or value.address.ticket != self._address.ticket:
+            raise ForeignMatrixError(value.matrix_id, value.address.session, self.name)
+        return value.reference()
+
+    def _to_handles(self, reply: m.TaskDone, task: TaskDescription, address: GroupAddress) -> Any:
+        specs = {matrix_id: MatrixSpec.from_wire(spec) for matrix_id, spec in reply.matrices}
+        self._next_id += len(specs)
+        handles = {matrix_id: MatrixHandle(matrix_id, spec, address, owned=True) for matrix_id, spec in specs.items()}
+
+        def convert(value: Any) -> Any:
+            match value:
+                case MatrixReference():
+                    return handles[value.matrix_id]
+                case list():
+                    return [convert(member) for member in value]
+                case dict():
+                    return {name: convert(member) for name, member in value.items()}
+            return value
+
+        result = convert(reply.result)
+        return tuple(result) if isinstance(result, list) and task.returns.startswith("tuple") else result
+
+    # --- matrices -----------------------------------------------------------------------------------------------------
+
+    def send_matrix(
+        self, matrix: npt.ArrayLike, layout: str | Layout = "MC_MR", print_times: bool = False
+    ) -> MatrixHandle:
+        """Send a matrix to the session's workers.
+
+        Parameters
+        ----------
+        matrix : array_like, shape (m, n)
+            Of one of the types float64, float32, complex128, complex64, int64, int32, bool; any strides.
+        layout : str or Layout
+            How it is to be distributed: the name of a distribution pair, e.g. ``"VC_STAR"``, or a
+            :class:`~alchemist_ray.layout.Layout`.
+        print_times : bool
+            Whether to print how long each worker's part took.
+
+        Returns
+        -------
+        MatrixHandle
+
+        Raises
+        ------
+        InvalidArrayError
+            If it is not two-dimensional, is empty, or is of another type.
+        LayoutError
+            If there is no such layout.
+        MatrixMemoryError
+            If the workers have no room for it; nothing has been sent, then.
+        """
+        with self._lock:
+            array = as_matrix(matrix)
+            address, _ = self._group()
+            spec = spec_of(array, layout, address.size)
+            matrix_id = self._next_id
+            self._next_id += 1
+            started = time.perf_counter()
+            with self._watching():
+                times = plane_of(address).send(matrix_id, spec, array)
+            if print_times:
+                _print_times("Sending array data to Alchemist", time.perf_counter() - started, times)
+            return MatrixHandle(matrix_id, spec, address, owned=True)
+
+    def fetch_matrix(self, handle: MatrixHandle, out: Array | None = None, print_times: bool = False) -> Array:
+        """Fetch a matrix from the session's workers.
+
+        Parameters
+        ----------
+        handle : MatrixHandle
+            The matrix.
+        out : ndarray, optional
+            Array of its shape and dtype to fill; a new one by default.
+        print_times : bool
+            Whether to print how long each worker's part took.
+
+        Returns
+        -------
+        ndarray, shape (m, n)
+
+        Raises
+        ------
+        ForeignMatrixError, FreedMatrixError
+            If the handle is of another session, or freed.
+        InvalidArrayError
+            If `out` does not fit.
+        """
+        with self._lock:
+            self._group()
+            self._to_reference(handle)
+            started = time.perf_counter()
+            with self._watching():
+                fetched, times = handle.fetch(out)
+            if print_times:
+                _print_times("Fetching data from Alchemist", time.perf_counter() - started, times)
+            return fetched
+
+    # --- words --------------------------------------------------------------------------------------------------------
+
+    def _say(self, text: str, end: str = "\n") -> None:
+        if self._verbose:
+            print(text, end=end, flush=True)  # noqa: T201 - the interactive session of the paper's Figure 3
+
+    def __repr__(self) -> str:
+        if self._driver is None:
+            return "<AlchemistSession, not connected>"
+        return f"<AlchemistSession {self.name}, {self.num_workers} workers>"
+
+
+def open_monitor(hostname: str, port: int, token: str | None = None) -> Channel:
+    """Connect to a server to look at it, holding no session; the errors are those of ``connect``."""
+    return _open_driver(hostname, port, token, Purpose.MONITOR)
+
+
+def _open_driver(hostname: str, port: int, token: str | None, purpose: Purpose) -> Channel:
+    return Channel.open((hostname, port), purpose, Key.of(token or find_token(port)))
+
+
+def as_matrix(matrix: npt.ArrayLike) -> Array:
+    """Return `matrix` as a two-dimensional array of a type that can be sent, without copying it if it is one.
+
+    Raises
+    ------
+    InvalidArrayError
+        If it is not two-dimensional, is empty, or is of another type.
+    """
+    if isinstance(matrix, MatrixHandle):
+        raise InvalidArrayError("a matrix handle was given where an array is wanted: the matrix is with the workers")
+    try:
+        array = np.asarray(matrix)
+    except ValueError as ragged:
+        raise InvalidArrayError(f"this is no matrix: {ragged}") from ragged
+    check_dtype(array.dtype)
+    check_shape(array.shape)
+    return array
+
+
+def spec_of(array: Array, layout: str | Layout, size: int) -> MatrixSpec:
+    """Return the spec of `array` in `layout` on `size` workers."""
+    shape = (array.shape[0], array.shape[1])
+    if not isinstance(layout, Layout):
+        layout = Layout.of(layout, shape, size)
+    return MatrixSpec(shape, array.dtype, layout)
+
+
+def _print_times(what: str, seconds: float, times: list[TransferTimes]) -> None:
+    """Print how long a transfer took, as in Figure 3 of the CUG 2019 paper."""
+    rule = "-" * 88
+    lines = [
+        f"{what} ... done ({seconds:.4e}s)",
+        "",
+        "Data transfer times breakdown",
+        rule,
+        "Worker | Serialization time |  Send time  | Receive time | Deserialization time",
+        rule,
+    ]
+    for row in times:
+        lines.append(
+            f"{row.worker_id:6d} | {row.serialization:18.4e} | {row.send:11.4e} | {row.receive:12.4e} | "
+            f"{row.deserialization:20.4e}"
+        )
+    print("\n".join([*lines, rule]))  # noqa: T201 - asked for

@@ -1,0 +1,109 @@
+"""What a distributed matrix is, apart from its elements: shape, type, layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.errors import InvalidArrayError
+from alchemist_ray.layout import Grid, Layout
+
+DTYPES = ("float64", "float32", "complex128", "complex64", "int64", "int32", "bool")
+"""The element types of distributed matrices."""
+
+_MAX_EXTENT = 2**62
+
+
+def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Return `dtype` in native byte order.
+
+    Raises
+    ------
+    InvalidArrayError
+        If it is not one of :data:`DTYPES`.
+    """
+    given = np.dtype(dtype)
+    native = given.newbyteorder("=")
+    if native.name not in DTYPES:
+        raise InvalidArrayError(
+            f"a matrix of dtype {given} cannot be sent; the types are {', '.join(DTYPES)}: convert it, for example "
+            "with A.astype(np.float64)"
+        )
+    return native
+
+
+def check_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return `shape`.
+
+    Raises
+    ------
+    InvalidArrayError
+        If it is not that of a matrix with at least one element.
+    """
+    if len(shape) != 2:
+        advice = ": make it a matrix of one column with a[:, numpy.newaxis]" if len(shape) == 1 else ""
+        raise InvalidArrayError(f"a matrix has 2 dimensions, this array has {len(shape)} (shape {shape}){advice}")
+    m, n = shape
+    if m < 1 or n < 1:
+        raise InvalidArrayError(f"a matrix of shape {shape} is empty: it needs at least one row and one column")
+    if m > _MAX_EXTENT or n > _MAX_EXTENT:
+        raise InvalidArrayError(f"a matrix of shape {shape} is too large to index")
+    return m, n
+
+
+@dataclass(frozen=True)
+class MatrixSpec:
+    """Shape, element type and layout of a distributed matrix."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    layout: Layout
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", check_shape(self.shape))
+        object.__setattr__(self, "dtype", check_dtype(self.dtype))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole matrix, each element counted once."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the spec as plain values."""
+        layout = self.layout
+        return {
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+            "pair": layout.pair,
+            "grid": [layout.grid.nprow, layout.grid.npcol],
+            "block": list(layout.block),
+            "align": list(layout.align),
+        }
+
+    @classmethod
+    def from_wire(cls, fields: dict[str, Any]) -> MatrixSpec:
+        """Return the spec that :meth:`to_wire` wrote.
+
+        Raises
+        ------
+        LayoutError, InvalidArrayError
+            If there is no such layout or matrix.
+        """
+        try:
+            layout = Layout(
+                str(fields["pair"]),
+                Grid(*map(int, fields["grid"])),
+                _pair_of(fields["block"]),
+                _pair_of(fields["align"]),
+            )
+            return cls(_pair_of(fields["shape"]), np.dtype(str(fields["dtype"])), layout)
+        except (KeyError, TypeError) as failure:
+            raise InvalidArrayError(f"a matrix description that is not one ({failure!r})") from failure
+
+
+def _pair_of(values: Any) -> tuple[int, int]:
+    first, second = values
+    return int(first), int(second)

@@ -1,0 +1,116 @@
+"""A worker's memory for matrices: one anonymous file, mapped once, dealt out by first fit.
+
+The first touch of a page costs ten times as much as copying into it, so pages that a freed matrix has touched are kept
+and dealt out again. The file (``memfd_create``) has no name: a client on the same host is handed its descriptor and
+maps it too, so that it reads and writes matrices in place, and the kernel takes the memory back when the last process
+that has it is gone, however that process ended.
+
+A block lives for as long as an array refers to it: freeing a matrix is dropping its array.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import math
+import mmap
+import os
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.errors import MatrixMemoryError
+
+Array = npt.NDArray[Any]
+
+_ALIGNMENT = 4096
+
+
+class Arena:
+    """Memory for the local blocks of matrices.
+
+    Parameters
+    ----------
+    capacity : int
+        Bytes that may be in use at once. None of them is touched, or taken from the machine, before it is needed.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity - capacity % _ALIGNMENT
+        self.fd = os.memfd_create("alchemist-arena", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, self.capacity)
+        self._memory = mmap.mmap(self.fd, self.capacity)
+        with contextlib.suppress(OSError, AttributeError):  # a hint, which not every kernel takes
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
+        self._base = np.frombuffer(self._memory, np.uint8).ctypes.data
+        # Holes, ascending, never adjacent: offset -> length. Reentrant: a block can be released, by the garbage
+        # collector, in the middle of an allocation.
+        self._lock = threading.RLock()
+        self._starts = [0]
+        self._lengths = {0: self.capacity}
+        self.in_use = 0
+
+    def allocate(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
+        """Return an uninitialised C-ordered array in the arena.
+
+        Raises
+        ------
+        MatrixMemoryError
+            If no hole is large enough.
+        """
+        nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes == 0:
+            return np.empty(shape, dtype)
+        length = -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+        offset = self._take(length)
+        view = memoryview(self._memory)[offset : offset + nbytes]
+        array = np.frombuffer(view, dtype).reshape(shape)
+        # Every view of the array, however derived, keeps this buffer object alive, and nothing else does.
+        weakref.finalize(_buffer_of(array), self._give_back, offset, length).atexit = False
+        return array
+
+    def offset_of(self, array: Array) -> int | None:
+        """Return where in the arena `array` begins, or None if it lies elsewhere (an empty one lies nowhere)."""
+        offset = array.ctypes.data - self._base
+        return offset if array.size and 0 <= offset < self.capacity else None
+
+    def _take(self, length: int) -> int:
+        with self._lock:
+            for start in self._starts:
+                if self._lengths[start] >= length:
+                    break
+            else:
+                raise MatrixMemoryError(needed=length, available=self.capacity - self.in_use, limit=self.capacity)
+            hole = self._lengths.pop(start)
+            index = bisect.bisect_left(self._starts, start)
+            if hole == length:
+                del self._starts[index]
+            else:
+                self._starts[index] = start + length
+                self._lengths[start + length] = hole - length
+            self.in_use += length
+            return start
+
+    def _give_back(self, start: int, length: int) -> None:
+        with self._lock:
+            self.in_use -= length
+            index = bisect.bisect_left(self._starts, start)
+            if index < len(self._starts) and self._starts[index] == start + length:
+                length += self._lengths.pop(self._starts.pop(index))
+            if index > 0:
+                before = self._starts[index - 1]
+                if before + self._lengths[before] == start:
+                    self._lengths[before] += length
+                    return
+            self._starts.insert(index, start)
+            self._lengths[start] = length
+
+
+def _buffer_of(array: Array) -> Any:
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base

@@ -1,0 +1,49 @@
+"""Matrices on ScaLAPACK's terms: a two-dimensional grid of ranks, square blocks, memory that may be overwritten."""
+
+from __future__ import annotations
+
+from alchemist_ray.layout import Layout
+from alchemist_ray.mpi_backend.ali import DistMatrix
+
+
+def square_blocked(A: DistMatrix) -> bool:
+    """Whether `A` lies on a grid of all ranks in square blocks of a size that ScaLAPACK is fast with. Local."""
+    mb, nb = A.layout.block
+    return A.layout.pair == "MC_MR" and mb == nb and (32 <= mb <= 512 or mb >= max(A.shape)) and A.layout.align == (0, 0)
+
+
+def on_grid(A: DistMatrix) -> DistMatrix:
+    """Return `A` on a grid in square blocks; the matrix itself if it lies so. Collective over comm."""
+    return A if square_blocked(A) else A.relayout("MC_MR")
+
+
+def grid_copy(A: DistMatrix) -> DistMatrix:
+    """Return a copy of `A` on a grid in square blocks. Collective over comm."""
+    B = on_grid(A)
+    if B is not A:
+        return B
+    B = A.new(A.shape, A.layout)
+    B.local[...] = A.local
+    return B
+
+
+def transposed_copy(A: DistMatrix, layout: Layout) -> DistMatrix:
+    """Return A^T in `layout`. Collective over comm."""
+    m, n = A.shape
+    At = A.new((n, m), A.layout.transposed())
+    At.local[...] = A.local.T
+    return At.relayout(layout)
+
+
+def leading_columns(A: DistMatrix, k: int) -> DistMatrix:
+    """Return the first `k` columns of `A`, in its layout. Local."""
+    B = A.new((A.shape[0], k), A.layout)
+    B.local[...] = A.local[:, : B.cols.size]
+    return B
+
+
+def leading_rows(A: DistMatrix, k: int) -> DistMatrix:
+    """Return the first `k` rows of `A`, in its layout. Local."""
+    B = A.new((k, A.shape[1]), A.layout)
+    B.local[...] = A.local[: B.rows.size]
+    return B

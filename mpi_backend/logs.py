@@ -1,0 +1,39 @@
+"""Log lines in the manner of the original: ``[2026-05-07 02:29:25.576] [worker-001] [info] Worker ready``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TextIO
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"[%(asctime)s.%(msecs)03d] [{name}] [%(level)s] %(message)s", "%Y-%m-%d %H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.level = record.levelname.lower()
+        return super().format(record)
+
+
+def configure_logging(name: str, stream: TextIO | None = None, file: Path | None = None) -> None:
+    """Send what is logged under ``alchemist`` to `stream` (default: stderr) and `file`, as coming from `name`."""
+    logger = logging.getLogger("alchemist")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    handlers: list[logging.Handler] = [logging.StreamHandler(stream)]
+    if file is not None:
+        handlers.append(logging.FileHandler(file))
+    for handler in handlers:
+        handler.setFormatter(_Formatter(name))
+    logger.handlers = handlers
+
+
+def tail(path: Path, lines: int = 20) -> str:
+    """Return the last `lines` lines of a log file, or nothing if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 64 * 1024))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""

@@ -1,0 +1,139 @@
+"""ScaLAPACK routines on distributed matrices, and the one local BLAS routine that NumPy does not offer.
+
+Every routine here takes matrices in a layout that is a BLACS grid with square blocks, overwrites them as ScaLAPACK
+does, and is collective over their ranks. Matrices are handed over as their transposes (see :mod:`.grids`), so an LU,
+LQ or SVD of what ScaLAPACK sees is one of the transpose; each docstring says what that means for the caller.
+
+Names of routines are chosen by element type: ``s`` and ``d`` for real, ``c`` and ``z`` for complex numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.mpi_backend.distmatrix import DistMatrix
+from alchemist_ray.mpi_backend.scalapack.grids import descriptor
+from alchemist_ray.mpi_backend.scalapack.loader import libraries
+
+Array = npt.NDArray[Any]
+
+_PREFIX = {"f": "s", "d": "d", "F": "c", "D": "z"}
+_HIDDEN_LENGTH = ctypes.c_size_t(1)  # Fortran passes the length of each character argument after all others
+
+
+def _call(name: str, dtype: np.dtype[Any], *arguments: Any) -> None:
+    """Call the Fortran routine whose name has ``?`` in place of the prefix of `dtype`."""
+    routine = libraries().function(name.replace("?", _PREFIX[dtype.char]) + "_")
+    characters = sum(isinstance(argument, bytes) for argument in arguments)
+    routine(*map(_by_reference, arguments), *[_HIDDEN_LENGTH] * characters)
+
+
+def _by_reference(argument: Any) -> Any:
+    if isinstance(argument, np.ndarray):
+        return ctypes.c_void_p(argument.ctypes.data)
+    if isinstance(argument, (int, np.integer)):
+        return ctypes.byref(ctypes.c_int(int(argument)))
+    return argument
+
+
+def _scalar(value: complex, dtype: np.dtype[Any]) -> Array:
+    return np.array([value], dtype)
+
+
+def _whole(A: DistMatrix) -> tuple[Any, ...]:
+    """Return the four arguments that name the whole of `A`: the local block, first row, first column, descriptor."""
+    return A.local, 1, 1, descriptor(A)
+
+
+def _call_with_workspace(name: str, dtype: np.dtype[Any], before: tuple[Any, ...], after: tuple[Any, ...] = ()) -> int:
+    """Call ``name(*before, work, lwork, *after, info)`` with the workspace it asks for; return info."""
+    info = np.zeros(1, np.int32)
+    size = np.zeros(1, dtype)
+    _call(name, dtype, *before, size, -1, *after, info)
+    # The answer is a floating-point number: in single precision a large one may have been rounded down.
+    lwork = int(np.nextafter(size.real[0], np.inf)) + 1
+    _call(name, dtype, *before, np.empty(lwork, dtype), lwork, *after, info)
+    return int(info[0])
+
+
+def gelqf(A: DistMatrix) -> Array:
+    """Factor A^T = L Q^ in place (p?gelqf), that is A = Q R with Q = Q^^T and R = L^T; return the scalars tau.
+
+    Afterwards the upper triangle of `A` is R, and the rest holds the reflectors for :func:`orglq`.
+    """
+    m, n = A.shape
+    tau = np.empty(max(1, A.cols.size), A.dtype)
+    _call_with_workspace("p?gelqf", A.dtype, (n, m, *_whole(A), tau))
+    return tau
+
+
+def orglq(A: DistMatrix, tau: Array) -> None:
+    """Overwrite the first min(m, n) columns of `A` with the Q of the factorisation that :func:`gelqf` made."""
+    m, n = A.shape
+    p = min(m, n)
+    name = "p?unglq" if A.dtype.kind == "c" else "p?orglq"
+    _call_with_workspace(name, A.dtype, (p, m, p, *_whole(A), tau))
+
+
+def getrf(A: DistMatrix) -> tuple[Array, int]:
+    """Factor A^T = P L U in place (p?getrf); return the pivots and info, the 1-based index of a zero pivot or 0."""
+    m, n = A.shape
+    ipiv = np.zeros(A.cols.size + A.layout.block[1], np.int32)
+    info = np.zeros(1, np.int32)
+    _call("p?getrf", A.dtype, n, m, *_whole(A), ipiv, info)
+    return ipiv, int(info[0])
+
+
+def getrs(A: DistMatrix, ipiv: Array, Bt: DistMatrix) -> None:
+    """Overwrite B^T, given as the matrix `Bt`, with X^T such that A X = B (p?getrs), from the factors of :func:`getrf`.
+
+    `Bt` has the grid and the block of `A`. What ScaLAPACK factored is A^T, hence its transposed solve.
+    """
+    nrhs, n = Bt.shape
+    info = np.zeros(1, np.int32)
+    _call("p?getrs", A.dtype, b"T", n, nrhs, *_whole(A), ipiv, *_whole(Bt), info)
+
+
+def gesvd(A: DistMatrix) -> tuple[DistMatrix, Array, DistMatrix, int]:
+    """Return U, S, Vt and info of the economic SVD of `A`, which is destroyed (p?gesvd).
+
+    The SVD of A^T = V S U^T delivers V in column-major order, which is Vt in row-major order; likewise U.
+    """
+    m, n = A.shape
+    p = min(m, n)
+    U, Vt = A.new((m, p), A.layout), A.new((p, n), A.layout)
+    S = np.zeros(p, A.local.real.dtype)
+    rwork = (np.empty(4 * max(m, n) + 1, S.dtype),) if A.dtype.kind == "c" else ()
+    info = _call_with_workspace(
+        "p?gesvd", A.dtype, (b"V", b"V", n, m, *_whole(A), S, *_whole(Vt), *_whole(U)), rwork
+    )
+    return U, S, Vt, info
+
+
+def gemm_accumulate(alpha: complex, A: Array, B: Array, C: Array) -> None:
+    """Add alpha A B to `C` in place, with no temporary (BLAS ?gemm). Local.
+
+    `C` is C-ordered; `A` and `B` may be C- or Fortran-ordered, or blocks of such arrays.
+    """
+    (m, k), n = A.shape, B.shape[1]
+    if not (m and n and k):
+        return
+    (trans_a, A, lda), (trans_b, B, ldb) = _operand(A), _operand(B)
+    one = _scalar(1, C.dtype)
+    ldc = C.strides[0] // C.itemsize
+    _call("?gemm", C.dtype, trans_b, trans_a, n, m, k, _scalar(alpha, C.dtype), B, ldb, A, lda, one, C, max(ldc, n))
+
+
+def _operand(X: Array) -> tuple[bytes, Array, int]:
+    """Return how the transpose of `X` is given to a column-major routine: its flag, its memory, its leading dimension."""
+    rows, cols = X.shape
+    down, along = X.strides[0] // X.itemsize, X.strides[1] // X.itemsize
+    if along == 1 and down >= cols:
+        return b"N", X, down
+    if down == 1 and along >= rows:
+        return b"T", X, along
+    return b"N", np.ascontiguousarray(X), cols

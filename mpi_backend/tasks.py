@@ -1,0 +1,199 @@
+"""Load libraries and run their tasks on one rank: the commands of the control connection."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from alchemist_ray.channel import Channel
+from alchemist_ray.errors import (
+    AlchemistError,
+    LibraryNotFoundError,
+    PeerFailedError,
+    RemoteTaskError,
+    TaskNotFoundError,
+)
+from alchemist_ray.mpi_backend.ali.context import TaskContext
+from alchemist_ray.mpi_backend.ali.library import Library, Task, load
+from alchemist_ray.mpi_backend.distmatrix import DistMatrix
+from alchemist_ray.mpi_backend.store import Store
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.values import MatrixReference
+from alchemist_ray.spec import MatrixSpec
+
+PROGRESS_SECONDS = 0.1
+"""Progress is reported at most this often."""
+
+log = logging.getLogger("alchemist")
+
+
+class TaskRunner:
+    """Runs the session's commands on one rank. All of it is called by the one thread that calls MPI.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        The ranks of the group.
+    store : Store
+        This rank's matrices.
+    host : str
+        Host name, for errors.
+    """
+
+    def __init__(self, comm: MPI.Comm, store: Store, host: str) -> None:
+        self._comm = comm.Dup()
+        self._agreement = comm.Dup()  # a communicator of its own: no message of a library can get between
+        self._store = store
+        self._host = host
+        self._libraries: dict[str, Library] = {}
+        self.running = ""
+        self._started = 0.0
+
+    @property
+    def running_seconds(self) -> float:
+        """How long the running task has been running."""
+        return time.monotonic() - self._started if self.running else 0.0
+
+    def serve(self, channel: Channel, command: m.Message) -> None:
+        """Carry out one command and answer it."""
+        answer: Callable[[], m.Message]
+        match command:
+            case m.RunTask():
+                self.running, self._started = f"{command.library}.{command.task}", time.monotonic()
+                answer = lambda: self._run(channel, command)  # noqa: E731
+            case m.LoadLibrary():
+                answer = lambda: self._load(command)  # noqa: E731
+            case _:  # the protocol has let nothing else through
+                return
+        try:
+            reply = answer()
+        except AlchemistError as error:
+            reply = m.Failure.of(command.request, error, self._comm.rank, self._host, _remote_traceback(error))
+        except BaseException as error:  # noqa: BLE001 - the library's own code, which may also call exit()
+            task = self.running or f"loading library {command.name}"  # type: ignore[union-attr]
+            wrapped = RemoteTaskError(task, type(error).__name__, str(error))
+            reply = m.Failure.of(command.request, wrapped, self._comm.rank, self._host, traceback.format_exc())
+        finally:
+            self.running = ""
+        channel.send(reply)
+        _flush()
+
+    def _load(self, command: m.LoadLibrary) -> m.Message:
+        failure: AlchemistError | None = None
+        try:
+            library = load(command.name, command.source)
+        except AlchemistError as error:
+            failure = error
+        self._agree(failure)
+        self._libraries[command.name] = library
+        log.info("Library %s loaded from %s", command.name, command.source)
+        return m.Done(command.request, library.description.to_wire() if self._comm.rank == 0 else None)
+
+    def _run(self, channel: Channel, command: m.RunTask) -> m.Message:
+        task = self._find(command.library, command.task)
+        task.description.check_bound(self.running, command.arguments)
+        arguments = self._resolve(command.arguments)
+        context = TaskContext(
+            comm=self._comm,
+            task=self.running,
+            allocate=self._store.arena.allocate,
+            report=_Reporter(channel, command.request),
+            log=logging.getLogger(f"alchemist.{command.library}"),
+        )
+        started = time.perf_counter()
+        result = task(context, arguments)
+        seconds = time.perf_counter() - started
+        del arguments
+        kept: list[Any] = []
+        result = self._keep(result, command.first_id, kept)
+        return m.TaskDone(command.request, result if self._comm.rank == 0 else None, kept, seconds)
+
+    def _find(self, library_name: str, task_name: str) -> Task:
+        library = self._libraries.get(library_name)
+        if library is None:
+            raise LibraryNotFoundError(library_name, sorted(self._libraries))
+        task = library.tasks.get(task_name)
+        if task is None:
+            raise TaskNotFoundError(library_name, task_name, sorted(library.tasks))
+        return task
+
+    # --- matrices in and out ------------------------------------------------------------------------------------------
+
+    def _resolve(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Put matrices where the arguments refer to them. Collective if they do."""
+        if not any(isinstance(value, MatrixReference) for value in arguments.values()):
+            return arguments
+        failure: AlchemistError | None = None
+        resolved = dict(arguments)
+        try:
+            for name, value in arguments.items():
+                if isinstance(value, MatrixReference):
+                    resolved[name] = self._matrix(value.matrix_id)
+        except AlchemistError as error:
+            failure = error
+        self._agree(failure)
+        return resolved
+
+    def _matrix(self, matrix_id: int) -> DistMatrix:
+        stored = self._store.get_complete(matrix_id)
+        return DistMatrix(
+            self._comm, stored.spec.shape, stored.spec.layout, stored.local, allocate=self._store.arena.allocate
+        )
+
+    def _agree(self, failure: AlchemistError | None) -> None:
+        """Raise on every rank if a rank has failed: there its own error, elsewhere one that says so. Collective."""
+        mine = np.array([self._comm.rank if failure else -1], np.int32)
+        worst = np.empty(1, np.int32)
+        self._agreement.Allreduce(mine, worst, MPI.MAX)
+        if failure is not None:
+            raise failure
+        if worst[0] >= 0:
+            raise PeerFailedError(int(worst[0]))
+
+    def _keep(self, value: Any, first_id: int, kept: list[Any]) -> Any:
+        """Store the matrices of a result, putting references in their place; note their specs in `kept`."""
+        if isinstance(value, DistMatrix):
+            matrix_id = first_id + len(kept)
+            spec = MatrixSpec(value.shape, value.dtype, value.layout)
+            self._store.adopt(matrix_id, spec, value.local)
+            kept.append([matrix_id, spec.to_wire()])
+            return MatrixReference(matrix_id)
+        if isinstance(value, (list, tuple)):
+            return [self._keep(member, first_id, kept) for member in value]
+        if isinstance(value, dict):
+            return {name: self._keep(member, first_id, kept) for name, member in value.items()}
+        return value
+
+
+class _Reporter:
+    """Sends a task's progress to the session's owner, not too often."""
+
+    def __init__(self, channel: Channel, request: int) -> None:
+        self._channel = channel
+        self._request = request
+        self._last = 0.0
+
+    def __call__(self, done: float, total: float, text: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= PROGRESS_SECONDS or done >= total:
+            self._last = now
+            self._channel.send(m.Progress(self._request, float(done), float(total), text))
+
+
+def _remote_traceback(error: AlchemistError) -> str:
+    """Return the traceback of an error that a library did not raise on purpose; a typed one speaks for itself."""
+    return "".join(traceback.format_exception(error)) if error.__cause__ is not None else ""
+
+
+def _flush() -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()

@@ -1,0 +1,221 @@
+"""A worker: one MPI rank of a session's worker group.
+
+Three kinds of threads, each blocked in a socket when it has nothing to do, so that an idle worker costs nothing:
+
+* the **task thread** (main) reads the session's commands from the control connection and runs them. It alone calls MPI;
+* the **link thread** talks to the driver: status, shutdown. When the link breaks, the worker ends, whatever it does;
+* one **matrix thread** a sender or reader (:mod:`alchemist_ray.mpi_backend.matrix_service`).
+
+Every rank gets every command straight from the session's owner, over its own socket and in the same order, so no rank
+ever waits for a command inside MPI. Before a task touches its matrices the ranks agree that each of them has them all:
+a rank that found one missing would otherwise leave the others waiting in the task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import queue
+import secrets
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import mpi4py
+
+mpi4py.rc.thread_level = "funneled"
+
+from mpi4py import MPI  # noqa: E402 - after its thread level is set
+
+from alchemist_ray.channel import Channel  # noqa: E402
+from alchemist_ray.errors import AlchemistError, AuthenticationError, ProtocolError  # noqa: E402
+from alchemist_ray.mpi_backend.arena import Arena  # noqa: E402
+from alchemist_ray.mpi_backend.logs import configure_logging  # noqa: E402
+from alchemist_ray.mpi_backend.matrix_service import MatrixService  # noqa: E402
+from alchemist_ray.mpi_backend.store import Store  # noqa: E402
+from alchemist_ray.mpi_backend.tasks import TaskRunner  # noqa: E402
+from alchemist_ray.mpi_backend.worker_config import ENVIRONMENT, WorkerConfig  # noqa: E402
+from alchemist_ray.protocol import Key  # noqa: E402
+from alchemist_ray.protocol import messages as m  # noqa: E402
+from alchemist_ray.protocol.connection import Purpose  # noqa: E402
+
+SHUTDOWN_SECONDS = 1.0
+"""How long a running task is given to end when the worker is told to."""
+
+log = logging.getLogger("alchemist")
+
+
+class Worker:
+    """One rank: its listeners, its threads, its matrices.
+
+    Parameters
+    ----------
+    config : WorkerConfig
+        From the driver.
+    comm : MPI.Comm
+        The ranks of the group.
+    """
+
+    def __init__(self, config: WorkerConfig, comm: MPI.Comm) -> None:
+        self._config = config
+        self._rank = comm.rank
+        self._key = Key.of(config.ticket)
+        self._host = socket.gethostname()
+        self._store = Store(Arena(config.memory), comm.size, comm.rank)
+        self._runner = TaskRunner(comm, self._store, self._host)
+        self._control: queue.Queue[Channel | None] = queue.Queue()
+        self._current_control: Channel | None = None
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Serve until the driver says so, or is gone."""
+        worker_id = self._config.worker_ids[self._rank]
+        tcp = _listen(self._config.bind, self._config.ports, worker_id)
+        unix, socket_name = _listen_local()
+        link = Channel.open(self._config.driver, Purpose.LINK, self._key, self._config.group_id, timeout=30)
+        link.send(
+            m.WorkerReady(
+                rank=self._rank,
+                pid=os.getpid(),
+                host=self._host,
+                address=self._config.advertise,
+                port=tcp.getsockname()[1],
+                socket_name=socket_name,
+                memory=self._store.arena.capacity,
+            )
+        )
+        log.info("Running on %s %s:%d", self._host, self._config.advertise, tcp.getsockname()[1])
+        log.info("Worker ready")
+        self._start(self._serve_link, link)
+        self._start(self._accept_all, tcp)
+        self._start(self._accept_all, unix)
+        self._serve_control()
+
+    def _start(self, target: Any, *args: Any) -> None:
+        threading.Thread(target=target, args=args, daemon=True).start()
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    def _accept_all(self, listener: socket.socket) -> None:
+        while True:
+            sock, _ = listener.accept()
+            self._start(self._serve_client, sock)
+
+    def _find_key(self, hello: m.Hello) -> Key | None:
+        right = hello.group_id == self._config.group_id
+        return self._key if right and hello.purpose in (Purpose.CONTROL, Purpose.MATRICES) else None
+
+    def _serve_client(self, sock: socket.socket) -> None:
+        facts = {"rank": self._rank, "host": self._host, "pid": os.getpid()}
+        try:
+            channel = Channel.accept(sock, self._find_key, facts)
+        except (AuthenticationError, ProtocolError, OSError) as refused:
+            log.warning("Refused a connection: %s", refused)
+            return
+        if channel.connection.purpose is Purpose.CONTROL:
+            self._control.put(channel)
+        else:
+            MatrixService(channel, self._store, self._rank, self._host).run()
+
+    def _serve_link(self, link: Channel) -> None:
+        """Answer the driver; end the process when it says so or is gone."""
+        try:
+            while not isinstance(message := link.receive(), m.Shutdown):
+                if isinstance(message, m.AskStatus):
+                    link.send(m.Done(message.request, self._status()))
+        except (OSError, ProtocolError) as lost:
+            log.error("Lost the driver: %s", lost)
+        else:
+            log.info("Shutting down")
+        self._stopping.set()
+        self._control.put(None)
+        if self._current_control is not None:
+            with contextlib.suppress(OSError):
+                self._current_control.sock.shutdown(socket.SHUT_RDWR)
+        time.sleep(SHUTDOWN_SECONDS)
+        os._exit(0)  # a task is running that does not end: the group ends around it
+
+    def _status(self) -> dict[str, Any]:
+        arena = self._store.arena
+        return {
+            "rank": self._rank,
+            "memory_in_use": arena.in_use,
+            "memory": arena.capacity,
+            "matrices": self._store.describe(),
+            "task": self._runner.running,
+            "task_seconds": self._runner.running_seconds,
+        }
+
+    # --- the task thread ----------------------------------------------------------------------------------------------
+
+    def _serve_control(self) -> None:
+        while not self._stopping.is_set():
+            channel = self._control.get()
+            if channel is None:
+                return
+            self._current_control = channel
+            try:
+                while True:
+                    self._runner.serve(channel, channel.receive())
+            except (OSError, ProtocolError) as ended:
+                log.info("The session's control connection ended: %s", ended)
+            finally:
+                self._current_control = None
+                channel.close()
+
+
+def _listen(bind: str, ports: tuple[int, int] | None, worker_id: int) -> socket.socket:
+    """Listen on TCP: on this worker's own port of the range if it is free, else on the first that is."""
+    if ports is None:
+        return socket.create_server((bind, 0))
+    low, high = ports
+    preferred = low + worker_id - 1
+    candidates = [port for port in (preferred, *range(low, high + 1)) if low <= port <= high]
+    for port in candidates:
+        with contextlib.suppress(OSError):
+            return socket.create_server((bind, port))
+    raise OSError(f"no port of {low}-{high} is free on {bind}: widen --worker-ports")
+
+
+def _listen_local() -> tuple[socket.socket, str]:
+    """Listen on an abstract Unix socket of a random name, which only those who are told it can find."""
+    name = f"alchemist-{secrets.token_hex(16)}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind("\0" + name)
+    listener.listen()
+    return listener, name
+
+
+def _redirect_output(path: Path) -> None:
+    """Send stdout and stderr, also those of C libraries, to the worker's log file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+
+
+def main() -> None:
+    """Run this rank of a worker group; the driver starts it through ``mpiexec``."""
+    config = WorkerConfig.from_json(os.environ.pop(ENVIRONMENT))
+    comm = MPI.COMM_WORLD
+    name = f"worker-{config.worker_ids[comm.rank]:03d}"
+    _redirect_output(Path(config.log_dir) / f"{name}.log")
+    faulthandler.enable()
+    configure_logging(name)
+    try:
+        Worker(config, comm).run()
+    except (AlchemistError, OSError) as failure:
+        log.error("The worker could not start: %s", failure)
+        sys.stderr.flush()
+        comm.Abort(1)
+
+
+if __name__ == "__main__":
+    main()
