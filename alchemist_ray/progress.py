@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 from alchemist_ray.protocol import messages as m
 
 SHOW_AFTER_SECONDS = 0.5
+
+
+class ProgressDisplay(Protocol):
+    """What shows the progress of one task."""
+
+    def __call__(self, report: m.Progress) -> None:
+        """Show a report."""
+
+    def close(self) -> None:
+        """Take the display away: the task has ended."""
 
 
 class ProgressBar:

@@ -34,7 +34,7 @@ from alchemist_ray.errors import (
 from alchemist_ray.layout import Layout
 from alchemist_ray.library import Library
 from alchemist_ray.matrix import MatrixHandle
-from alchemist_ray.progress import ProgressBar
+from alchemist_ray.progress import ProgressBar, ProgressDisplay
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
@@ -95,6 +95,7 @@ class AlchemistSession:
         self._next_id = 1
         self._requests = 0
         self._lock = threading.RLock()
+        self.make_progress: Callable[[str], ProgressDisplay] = ProgressBar
         self._say("Starting Alchemist session ... ready")
 
     # --- the server ---------------------------------------------------------------------------------------------------
@@ -410,7 +411,7 @@ class AlchemistSession:
                 {name: self._to_reference(value) for name, value in kwargs.items()},
             )
             first_id = self._next_id
-            bar = ProgressBar(label)
+            bar = self.make_progress(label)
             started = time.perf_counter()
             try:
                 with self._watching():

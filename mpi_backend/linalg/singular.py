@@ -46,7 +46,7 @@ def leading_triplets(
     if triplets is not None or min(A.shape) <= _SMALL:
         triplets = triplets or _direct(ctx, slab, k)
         return _results(ctx, slab, dataclasses.replace(triplets, s=triplets.s / triplets.s.dtype.type(factor)))
-    return _full(ctx, A, k)
+    return _full(ctx, A, k, factor)
 
 
 def _tolerance(ctx: TaskContext, tol: float | None, dtype: np.dtype[Any]) -> float:
@@ -59,11 +59,14 @@ def _tolerance(ctx: TaskContext, tol: float | None, dtype: np.dtype[Any]) -> flo
 def _scale(slab: Slab) -> float:
     """Return the power of two that brings the largest element near 1; 1 if squares are safe without. Collective."""
     local = slab.local
-    largest = np.array(max(float(local.max()), -float(local.min())) if local.size else 0.0)
-    slab.comm.Allreduce(MPI.IN_PLACE, largest, MPI.MAX)
-    limit = np.finfo(local.dtype).maxexp // 4
-    exponent = math.frexp(float(largest))[1]
-    return 1.0 if abs(exponent) < limit else math.ldexp(1.0, -exponent)
+    precision = np.finfo(local.dtype)
+    flat = local.ravel(order="K")
+    squares = slab.comm.allreduce(float(np.vdot(flat, flat)))
+    if 2.0 ** (precision.minexp // 2) < squares < 2.0 ** (precision.maxexp // 2):
+        return 1.0
+    largest = slab.comm.allreduce(float(np.abs(local).max()) if local.size else 0.0, MPI.MAX)
+    exponent = math.frexp(largest)[1]
+    return math.ldexp(1.0, min(-exponent, int(precision.maxexp) - 2))
 
 
 def _iterative(
@@ -106,13 +109,14 @@ def _results(ctx: TaskContext, slab: Slab, triplets: Triplets) -> tuple[DistMatr
     return (small, triplets.s, tall) if slab.flipped else (tall, triplets.s, small)
 
 
-def _full(ctx: TaskContext, A: DistMatrix, k: int) -> tuple[DistMatrix, Array, DistMatrix]:
+def _full(ctx: TaskContext, A: DistMatrix, k: int, factor: float) -> tuple[DistMatrix, Array, DistMatrix]:
     """Return the triplets from the whole SVD by ScaLAPACK, p?gesvd. Collective over comm."""
     ctx.progress(0, 1, "full SVD (p?gesvd)")
     work = grid_copy(A)
+    work.local[...] *= work.dtype.type(factor)
     U, S, Vt, info = scalapack.gesvd(work)
     # info = min(m, n) + 1 says that the ranks' arithmetic differs in the last bits, which is harmless
     if 0 < info <= min(A.shape):
         raise ConvergenceError(ctx.task, f"{info} superdiagonals of p?gesvd did not converge to zero")
     ctx.progress(1, 1, "done")
-    return leading_columns(U, k), S[:k].copy(), leading_rows(Vt, k)
+    return leading_columns(U, k), S[:k] / S.dtype.type(factor), leading_rows(Vt, k)

@@ -1,0 +1,207 @@
+"""The Ray actor that holds a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from alchemist_ray.address import GroupAddress
+from alchemist_ray.errors import ArgumentValueError, GroupDiedError
+from alchemist_ray.matrix import MatrixHandle
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.routines import ROUTINES, Routine, as_operand
+from alchemist_ray.session import AlchemistSession
+from alchemist_ray.spec import MatrixSpec
+
+ATTACHMENT_BITS = 40
+"""A process that writes matrices itself numbers them from its own multiple of 2**ATTACHMENT_BITS."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A matrix that the caller has written to the workers itself, for the session to use and free."""
+
+    matrix_id: int
+    spec: MatrixSpec
+    ticket: str
+    vector: bool
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """What a process needs to write matrices to a session's workers itself."""
+
+    address: GroupAddress
+    first_id: int
+
+
+class SessionHolder:
+    """An :class:`~alchemist_ray.session.AlchemistSession` held by a Ray actor.
+
+    ``SessionActor`` is this class as a Ray actor: ``SessionActor.remote(num_workers=2)``. It connects, and gets its
+    workers, with the first call; when its workers die, the next call gets new ones. It ends with its last handle or the
+    Ray job, and its workers and their matrices with it.
+
+    Parameters
+    ----------
+    num_workers : int, optional
+        Size of the worker group; by default as many as there are cores on the actor's node.
+    hostname, port, token : optional
+        The server, as for :meth:`AlchemistSession.connect`; by default the actor starts one of its own.
+    show_progress : bool
+        Whether long tasks show a progress bar on the terminal of the Ray driver.
+    """
+
+    def __init__(
+        self,
+        num_workers: int | None = None,
+        hostname: str | None = None,
+        port: int | None = None,
+        token: str | None = None,
+        show_progress: bool = False,
+    ) -> None:
+        import os
+
+        self._num_workers = num_workers if num_workers is not None else os.cpu_count() or 1
+        self._server = hostname, port, token
+        self._session = AlchemistSession(verbose=False)
+        if show_progress:
+            self._session.make_progress = RayProgress
+        self._attachments = 0
+        self._kept: dict[int, MatrixHandle] = {}
+
+    def attach(self) -> Attachment:
+        """Return where the workers are, and from where the caller may number matrices that it writes itself."""
+        self._ready()
+        self._attachments += 1
+        return Attachment(self._session.address, self._attachments << ATTACHMENT_BITS)
+
+    def _ready(self) -> AlchemistSession:
+        """Return the session, connected and with workers."""
+        if not self._session.connected:
+            self._session.connect(*self._server)
+        if self._session.num_workers == 0:
+            self._kept.clear()
+            self._session.request_workers(self._num_workers)
+        return self._session
+
+    def run_routine(self, name: str, parameters: list[str], *values: Any) -> Any:
+        """Run one of :data:`~alchemist_ray.routines.ROUTINES`.
+
+        Parameters
+        ----------
+        name : str
+            The routine.
+        parameters : list of str
+            Its parameters, in the order of `values`.
+        *values
+            Their values. Matrices are arrays, handles, or already placed with the workers.
+
+        Returns
+        -------
+        Any
+            Arrays, or handles if a matrix was given as a handle.
+        """
+        routine, session = ROUTINES[name], self._ready()
+        given = dict(zip(parameters, values, strict=True))
+        vector = any(_is_vector(given[p]) for p in routine.layouts)
+        handles_out = any(isinstance(given[p], MatrixHandle) for p in routine.layouts)
+        operands = {p: self._operand(routine, p, given[p]) for p in routine.layouts}
+        scalars = {p: value for p, value in given.items() if p not in routine.layouts}
+        if "k" in scalars and scalars["k"] is None:
+            scalars["k"] = min(operands["A"].shape)
+        result = session.run_task("linalg", routine.task, **operands, **scalars)
+        if handles_out:
+            return self._keep(result)
+        return _map_matrices(result, lambda handle: _to_array(session, handle, vector))
+
+    def _operand(self, routine: Routine, parameter: str, value: Any) -> MatrixHandle:
+        """Return a handle for a matrix, sending it to the workers if it is not there."""
+        match value:
+            case MatrixHandle():
+                return value
+            case Placed():
+                address = self._session.address
+                if value.ticket != address.ticket:
+                    raise GroupDiedError(self._session.session_id, "they were replaced after the matrix was sent")
+                return MatrixHandle(value.matrix_id, value.spec, address, owned=True)
+        array = as_operand(parameter, value)
+        return self._session.send_matrix(array, layout=routine.layouts[parameter]((array.shape[0], array.shape[1])))
+
+    def run_task(self, library: str, task: str, arguments: dict[str, Any]) -> Any:
+        """Run a task of any library; see :meth:`AlchemistSession.run_task`."""
+        return self._keep(self._ready().run_task(library, task, **arguments))
+
+    def _keep(self, result: Any) -> Any:
+        """Keep the matrices of a result alive until they are freed by name: others hold copies of their handles."""
+
+        def keep(handle: MatrixHandle) -> MatrixHandle:
+            self._kept[handle.matrix_id] = handle
+            return handle
+
+        return _map_matrices(result, keep)
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call any method of the session: ``ray.get(actor.call.remote("list_all_workers"))``."""
+        if method.startswith("_"):
+            raise ArgumentValueError("call", f"{method!r} is not a public method of AlchemistSession")
+        return self._keep(getattr(self._ready(), method)(*args, **kwargs))
+
+    def stop(self) -> None:
+        """End the session."""
+        self._kept.clear()
+        self._session.stop()
+
+
+SessionActor = ray.remote(max_restarts=3)(SessionHolder)
+"""The session holder as a Ray actor. It takes no CPU of Ray's: its workers are not Ray's to schedule."""
+
+
+def _is_vector(value: Any) -> bool:
+    return value.vector if isinstance(value, Placed) else isinstance(value, (np.ndarray, list)) and np.ndim(value) == 1
+
+
+def _to_array(session: AlchemistSession, handle: MatrixHandle, vector: bool) -> Any:
+    array = session.fetch_matrix(handle)
+    return array[:, 0] if vector else array
+
+
+def _map_matrices(value: Any, convert: Callable[[MatrixHandle], Any]) -> Any:
+    """Return `value` with every matrix handle in it converted."""
+    match value:
+        case MatrixHandle():
+            return convert(value)
+        case tuple():
+            return tuple(_map_matrices(member, convert) for member in value)
+        case list():
+            return [_map_matrices(member, convert) for member in value]
+        case dict():
+            return {name: _map_matrices(member, convert) for name, member in value.items()}
+    return value
+
+
+class RayProgress:
+    """Shows the progress of a task on the terminal of the Ray driver, wherever the task's session is."""
+
+    def __init__(self, task: str) -> None:
+        self._task = task
+        self._bar: Any = None
+
+    def __call__(self, report: m.Progress) -> None:
+        """Show a report."""
+        if self._bar is None:
+            from ray.experimental import tqdm_ray
+
+            self._bar = tqdm_ray.tqdm(total=100, desc=self._task)
+        percent = int(100 * report.done / report.total) if report.total else 0
+        self._bar.set_description(f"{self._task} {report.text}".strip())
+        self._bar.update(percent - self._bar._x)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,248 @@
+"""The command ``alchemist``: start a server, look at one."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alchemist_ray import __version__
+from alchemist_ray.credentials import find_token, read_token, token_path, write_token
+from alchemist_ray.errors import AlchemistError, RemoteProtocolError, ServerStartError
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.handshake import new_token
+from alchemist_ray.session import DEFAULT_PORT, open_monitor
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except AlchemistError as failure:
+        print(f"alchemist: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="alchemist", description="Run MPI libraries from Ray and Python.")
+    parser.add_argument("--version", action="version", version=f"alchemist-ray {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="run a server until Ctrl-C", description="Run a server until Ctrl-C.")
+    serve.set_defaults(run=_serve)
+    serve.add_argument("--workers", type=_count, default=os.cpu_count() or 1, metavar="N", help="MPI ranks to offer")
+    serve.add_argument("--hostname", default="127.0.0.1", help="interface to listen on (default: %(default)s)")
+    serve.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
+    serve.add_argument("--advertise", default="", metavar="ADDRESS", help="address that clients reach the workers at")
+    serve.add_argument("--worker-ports", type=_port_range, metavar="A-B", help="ports of the workers (default: any)")
+    serve.add_argument("--token-file", type=Path, metavar="F", help="file with the token (mode 0600); made if missing")
+    serve.add_argument(
+        "--library", type=_library, action="extend", nargs="+", default=[], metavar="NAME=MODULE_OR_PATH",
+        help="a library to offer beside the installed ones",
+    )  # fmt: skip
+    serve.add_argument("--allow-library-paths", action="store_true", help="let clients load libraries from any path")
+    serve.add_argument("--memory-per-worker", type=_size, metavar="SIZE", help="for matrices, e.g. 4GiB")
+    serve.add_argument("--log-dir", metavar="D", help="where to keep logs (default: nowhere)")
+    for name, run, text in (
+        ("status", _status, "show the workers, sessions, matrices and tasks of a server"),
+        ("libraries", _libraries, "show the libraries that a server offers"),
+    ):
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.set_defaults(run=run)
+        command.add_argument("--hostname", default="127.0.0.1", help="where the server is (default: %(default)s)")
+        command.add_argument("--port", type=_port, default=DEFAULT_PORT, help="its port (default: %(default)s)")
+        command.add_argument("--token-file", type=Path, metavar="F", help="file with its token")
+    return parser
+
+
+# --- serve ------------------------------------------------------------------------------------------------------------
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    try:
+        from alchemist_ray.mpi_backend.driver import Driver, DriverConfig
+        from alchemist_ray.mpi_backend.logs import configure_logging
+        from alchemist_ray.mpi_backend.serve import serve
+    except ImportError as missing:
+        raise ServerStartError(f"{missing}: pip install 'alchemist-ray[server]'") from missing
+    token, written = _server_token(arguments)
+    config = DriverConfig(
+        num_workers=arguments.workers,
+        token=token,
+        hostname=arguments.hostname,
+        port=arguments.port,
+        advertise=arguments.advertise,
+        worker_ports=arguments.worker_ports,
+        memory_per_worker=arguments.memory_per_worker,
+        libraries=dict(arguments.library),
+        allow_library_paths=arguments.allow_library_paths,
+        log_dir=arguments.log_dir,
+    )
+    made: list[Path] = []
+
+    def on_ready(driver: Driver) -> None:
+        if not written:
+            made.append(token_path(driver.port))
+            write_token(made[0], token)
+            print(f"Clients of this user on this machine find the token in {made[0]}", flush=True)
+
+    if arguments.log_dir:
+        Path(arguments.log_dir).mkdir(parents=True, exist_ok=True)
+    configure_logging("driver", sys.stdout, Path(arguments.log_dir) / "driver.log" if arguments.log_dir else None)
+    try:
+        asyncio.run(serve(config, on_ready))
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)
+    return 0
+
+
+def _server_token(arguments: argparse.Namespace) -> tuple[str, bool]:
+    """Return the server's token, and whether its owner keeps it somewhere already."""
+    if arguments.token_file is None:
+        return (os.environ["ALCHEMIST_TOKEN"], True) if "ALCHEMIST_TOKEN" in os.environ else (new_token(), False)
+    if not arguments.token_file.exists():
+        write_token(arguments.token_file, new_token())
+    return read_token(arguments.token_file), True
+
+
+# --- looking at a server ----------------------------------------------------------------------------------------------
+
+
+def _ask(arguments: argparse.Namespace, request: m.Message) -> Any:
+    token = read_token(arguments.token_file) if arguments.token_file else find_token(arguments.port)
+    channel = open_monitor(arguments.hostname, arguments.port, token)
+    try:
+        channel.send(request)
+        reply = channel.receive(10.0)
+    finally:
+        channel.close()
+    if isinstance(reply, m.Failure):
+        raise reply.to_error()
+    if not isinstance(reply, m.Done):
+        raise RemoteProtocolError(f"a {type(reply).__name__} in answer to {type(request).__name__}")
+    return reply.result
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    status = _ask(arguments, m.AskStatus(1))
+    free = sum(row["session"] is None for row in status["workers"])
+    print(f"Alchemist {status['version']} on {status['host']} ({status['hostname']}:{status['port']})")
+    print(f"{len(status['workers'])} workers, {free} free; {len(status['sessions'])} sessions\n")
+    _print_table(
+        ("Worker", "Host", "Address", "Process", "State", "Session"),
+        [
+            (row["name"], row["host"], _address(row), row["pid"] or "", row["state"], row["session"] or "")
+            for row in status["workers"]
+        ],
+    )
+    for session in status["sessions"]:
+        _print_session(session)
+    return 0
+
+
+def _address(row: dict[str, Any]) -> str:
+    return f"{row['address']}:{row['port']}" if row["port"] else ""
+
+
+def _print_session(session: dict[str, Any]) -> None:
+    print(
+        f"\nSession {session['id']}, {session['software']} at {session['client']}, for {session['age_seconds']:.0f} s"
+    )
+    workers = session["workers"]
+    _print_table(
+        ("Rank", "Memory in use", "of", "Running task", "for"),
+        [
+            (
+                row["rank"],
+                _bytes(row["memory_in_use"]),
+                _bytes(row["memory"]),
+                row["task"] or "-",
+                f"{row['task_seconds']:.1f} s" if row["task"] else "",
+            )
+            for row in workers
+        ],
+    )
+    if workers and workers[0]["matrices"]:
+        print()
+        _print_table(
+            ("Matrix", "Shape", "Type", "Layout", "Grid", "On rank 0"),
+            [
+                (
+                    matrix["id"],
+                    "{} x {}".format(*matrix["shape"]),
+                    matrix["dtype"],
+                    matrix["pair"],
+                    "{}x{}".format(*matrix["grid"]),
+                    _bytes(matrix["local_bytes"]) + ("" if matrix["complete"] else ", incomplete"),
+                )
+                for matrix in workers[0]["matrices"]
+            ],
+        )
+
+
+def _libraries(arguments: argparse.Namespace) -> int:
+    rows = _ask(arguments, m.ListLibraries(1))
+    _print_table(("Library", "Loaded from", "Provided by"), [(r["name"], r["source"], r["provider"]) for r in rows])
+    return 0
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+# --- argument types ---------------------------------------------------------------------------------------------------
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers: give 1 or more")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give 0 to 65535")
+    return int(text)
+
+
+def _port_range(text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    if _port(low) > _port(high) or int(low) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of ports: give LOW-HIGH, e.g. 24961-24999")
+    return int(low), int(high)
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
+    if match is None or match[2] not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give bytes, or e.g. 512MiB, 4GiB, 2GB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _library(text: str) -> tuple[str, str]:
+    name, separator, source = text.partition("=")
+    if not (separator and name and source):
+        raise argparse.ArgumentTypeError(f"{text!r}: give NAME=MODULE or NAME=PATH")
+    return name, str(Path(source).resolve()) if source.endswith(".py") else source

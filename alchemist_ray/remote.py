@@ -1,0 +1,306 @@
+"""Linear algebra as Ray remote functions: ``ray.get(alchemist.svd.remote(A, k))``.
+
+A call finds its session (an actor), sees to it that the matrices are with that session's workers, and submits the task
+to the actor. A large array is written by the caller straight to the workers: Ray's object store, which would copy it
+at a tenth of the speed, never sees it. An ``ObjectRef`` is passed on as it is, and read by the actor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+
+from alchemist_ray.actor import Attachment, Placed, SessionActor
+from alchemist_ray.address import GroupAddress
+from alchemist_ray.errors import ArgumentValueError, GroupDiedError
+from alchemist_ray.layout import Layout
+from alchemist_ray.matrix import MatrixHandle
+from alchemist_ray.routines import ROUTINES, Routine, as_operand
+from alchemist_ray.session import spec_of
+from alchemist_ray.transfer import plane_of
+
+Array = npt.NDArray[Any]
+SessionLike = Any
+"""A SessionActor handle, or the name of one."""
+
+NAMESPACE = "alchemist"
+"""Ray namespace of the sessions that are made on first use."""
+
+BY_VALUE_BYTES = 100 * 1024
+"""Arrays up to this size go to the actor by value: Ray sends them inside the call."""
+
+
+class RemoteSession:
+    """A session actor, as one process that submits to it sees it."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+        self._lock = threading.Lock()
+        self._attachment: Attachment | None = None
+        self._ids = itertools.count()
+
+    def attach(self) -> Attachment:
+        """Return where the session's workers are."""
+        with self._lock:
+            if self._attachment is None:
+                self._attachment = ray.get(self.actor.attach.remote())
+                self._ids = itertools.count(self._attachment.first_id)
+            return self._attachment
+
+    def place(self, array: Array, layout: str | Layout) -> tuple[int, Any, GroupAddress]:
+        """Write `array` to the session's workers; return its id, its spec and the workers' address.
+
+        If the workers that this process knows of are gone, the session's new ones are asked for once.
+        """
+        for attempt in (1, 2):
+            address = self.attach().address
+            spec = spec_of(array, layout, address.size)
+            matrix_id = next(self._ids)
+            try:
+                plane_of(address).send(matrix_id, spec, array)
+            except GroupDiedError:
+                self._attachment = None
+                if attempt == 2:
+                    raise
+            else:
+                break
+        return matrix_id, spec, address
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    """What :func:`init` has set for sessions that are made on first use."""
+
+    num_workers: int | None = None
+    hostname: str | None = None
+    port: int | None = None
+    token: str | None = None
+
+
+_defaults = _Defaults()
+_sessions: dict[tuple[str, Any], RemoteSession] = {}
+_lock = threading.Lock()
+
+
+def init(
+    num_workers: int | None = None, hostname: str | None = None, port: int | None = None, token: str | None = None
+) -> Any:
+    """Say how the default session is made, and make it.
+
+    Parameters
+    ----------
+    num_workers : int, optional
+        Size of its worker group; by default as many as there are cores.
+    hostname, port, token : optional
+        The server to connect to; by default one is started on this machine and ends with the Ray job.
+
+    Returns
+    -------
+    ActorHandle
+        The session's actor.
+
+    Raises
+    ------
+    ServerUnreachableError, AuthenticationError, NotEnoughWorkersError
+        If there is no such server, the token is wrong, or the server has too few free workers.
+    """
+    global _defaults
+    shutdown()
+    _defaults = _Defaults(num_workers, hostname, port, token)
+    try:
+        session = _default_session(None)
+        session.attach()
+    except Exception:
+        shutdown()
+        raise
+    return session.actor
+
+
+def shutdown() -> None:
+    """End the sessions that were made on first use; the next call makes a new one."""
+    global _defaults
+    with _lock:
+        sessions = list(_sessions.items())
+        _sessions.clear()
+        _defaults = _Defaults()
+    if not ray.is_initialized():
+        return
+    here = _process_key()
+    for (process, what), session in sessions:
+        if process == here and isinstance(what, _OnFirstUse):
+            with contextlib.suppress(
+                ray.exceptions.RayError, TimeoutError
+            ):  # gone already, or busy: killed all the same
+                ray.get(session.actor.stop.remote(), timeout=10)
+            ray.kill(session.actor)
+            _await_name_free(what.actor_name)
+
+
+def _await_name_free(name: str) -> None:
+    """Wait until a killed actor has given back its name."""
+    deadline = time.monotonic() + 10
+    with contextlib.suppress(ValueError):
+        while time.monotonic() < deadline:
+            ray.get_actor(name, namespace=NAMESPACE)
+            time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class _OnFirstUse:
+    """Key of a session that is made on first use, and shared by the processes of a Ray job."""
+
+    num_workers: int | None
+
+    @property
+    def actor_name(self) -> str:
+        """Name of its actor in :data:`NAMESPACE`."""
+        size = "default" if self.num_workers is None else str(self.num_workers)
+        return f"session-{ray.get_runtime_context().get_job_id()}-{size}"
+
+
+def _process_key() -> str:
+    """Return what tells this process's connection to its Ray cluster from any other."""
+    return str(ray.get_runtime_context().get_worker_id())
+
+
+def _default_session(num_workers: int | None) -> RemoteSession:
+    """Return the session of this process with so many workers, making it on first use."""
+    if not ray.is_initialized():
+        ray.init()
+    count = num_workers if num_workers is not None else _defaults.num_workers
+    with _lock:
+        what = _OnFirstUse(num_workers)
+        key = _process_key(), what
+        if key not in _sessions:
+            actor = SessionActor.options(name=what.actor_name, namespace=NAMESPACE, get_if_exists=True).remote(
+                count, _defaults.hostname, _defaults.port, _defaults.token, show_progress=sys.stderr.isatty()
+            )
+            _sessions[key] = RemoteSession(actor)
+        return _sessions[key]
+
+
+def _named_session(session: SessionLike) -> RemoteSession:
+    if not ray.is_initialized():
+        ray.init()
+    actor = ray.get_actor(session) if isinstance(session, str) else session
+    with _lock:
+        return _sessions.setdefault((_process_key(), actor._actor_id), RemoteSession(actor))
+
+
+def _find_session(session: SessionLike | None, num_workers: int | None, handles: list[MatrixHandle]) -> RemoteSession:
+    """Return the session named, or the one that the handles belong to, or the default one."""
+    if session is not None:
+        return _named_session(session)
+    with _lock:
+        known = list(_sessions.values())
+    for candidate in known:
+        attachment = candidate._attachment
+        if attachment and any(handle.address.ticket == attachment.address.ticket for handle in handles):
+            return candidate
+    return _default_session(num_workers)
+
+
+def put(A: npt.ArrayLike, layout: str | Layout = "MC_MR", session: SessionLike | None = None) -> MatrixHandle:
+    """Write a matrix to the workers of a session, to use it more than once.
+
+    Parameters
+    ----------
+    A : array_like, shape (m, n)
+        The matrix.
+    layout : str or Layout
+        How it is to be distributed.
+    session : ActorHandle or str, optional
+        The session; by default this process's own.
+
+    Returns
+    -------
+    MatrixHandle
+        Lives until it is freed or garbage collected.
+    """
+    found = _find_session(session, None, [])
+    matrix_id, spec, address = found.place(as_operand("A", A), layout)
+    return MatrixHandle(matrix_id, spec, address, owned=True)
+
+
+class RemoteRoutine:
+    """A routine of linear algebra as a Ray remote function.
+
+    Call it as ``routine.remote(...)``; ``routine.options(session=..., num_workers=...).remote(...)`` says where.
+    """
+
+    def __init__(self, routine: Routine, session: SessionLike | None = None, num_workers: int | None = None) -> None:
+        self._routine = routine
+        self._session = session
+        self._num_workers = num_workers
+        self.__name__ = routine.name
+        self.__doc__ = routine.doc
+
+    def options(self, *, session: SessionLike | None = None, num_workers: int | None = None) -> RemoteRoutine:
+        """Return the same function with other surroundings.
+
+        Parameters
+        ----------
+        session : ActorHandle or str, optional
+            The :class:`SessionActor` to run in, or its name.
+        num_workers : int, optional
+            Run in this process's session with so many workers, made on first use.
+        """
+        if session is not None and num_workers is not None:
+            raise ArgumentValueError("options", "give a session or a number of workers, not both")
+        if num_workers is not None and num_workers < 1:
+            raise ArgumentValueError("options", f"num_workers must be at least 1, not {num_workers}")
+        return RemoteRoutine(self._routine, session, num_workers)
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit the routine; return an ``ObjectRef`` to its result."""
+        routine = self._routine
+        arguments = routine.bind(args, kwargs)
+        handles = [value for value in arguments.values() if isinstance(value, MatrixHandle)]
+        arguments = {
+            name: as_operand_or_pass(name, value) if name in routine.layouts else value
+            for name, value in arguments.items()
+        }
+        session = _find_session(self._session, self._num_workers, handles)
+        values = [self._pass(session, name, value) for name, value in arguments.items()]
+        return session.actor.run_routine.remote(routine.name, list(arguments), *values)
+
+    def _pass(self, session: RemoteSession, name: str, value: Any) -> Any:
+        """Return what the actor is given for an argument; a large array is written to the workers here and now."""
+        if not isinstance(value, np.ndarray) or name not in self._routine.layouts or value.nbytes <= BY_VALUE_BYTES:
+            return value
+        operand = as_operand(name, value)
+        layout = self._routine.layouts[name]((operand.shape[0], operand.shape[1]))
+        matrix_id, spec, address = session.place(operand, layout)
+        return Placed(matrix_id, spec, address.ticket, vector=value.ndim == 1)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: a remote function is not called directly."""
+        name = self._routine.name
+        raise TypeError(f"{name} is a remote function: call it as alchemist.{name}.remote(...)")
+
+    def __repr__(self) -> str:
+        return f"<remote function alchemist.{self._routine.name}({', '.join(self._routine.parameters)})>"
+
+
+def as_operand_or_pass(name: str, value: Any) -> Any:
+    """Return an array for anything but references and handles, having checked that it is a matrix."""
+    if isinstance(value, (ray.ObjectRef, MatrixHandle)):
+        return value
+    array = np.asarray(value)
+    as_operand(name, array)
+    return array
+
+
+svd = RemoteRoutine(ROUTINES["svd"])
+matmul = RemoteRoutine(ROUTINES["matmul"])
+qr = RemoteRoutine(ROUTINES["qr"])
+solve = RemoteRoutine(ROUTINES["solve"])

@@ -1,0 +1,186 @@
+"""Dense linear algebra on distributed matrices: products, QR, linear systems, singular values.
+
+Matrices are float32 or float64, in any layout; they are brought to the layout that a method wants and never
+overwritten. Every task is collective over the worker group.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
+from alchemist_ray.mpi_backend.linalg import orthogonal, products, singular, systems
+
+__version__ = "1.0"
+
+
+@task
+def gemm(
+    ctx: TaskContext,
+    A: DistMatrix,
+    B: DistMatrix,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    alpha: float = 1.0,
+) -> DistMatrix:
+    """Return the matrix product alpha op(A) op(B).
+
+    Parameters
+    ----------
+    A : DistMatrix, shape (m, k), or (k, m) if `transpose_a`
+        Left factor.
+    B : DistMatrix, shape (k, n), or (n, k) if `transpose_b`
+        Right factor. If the dtypes differ, the product has the wider one.
+    transpose_a, transpose_b : bool
+        Whether the transpose of A, of B, is meant.
+    alpha : float
+        A scalar factor.
+
+    Returns
+    -------
+    C : DistMatrix, shape (m, n)
+        In the layout of op(A) if the rows of that are dealt and op(B) is small; else in MC_MR.
+
+    Raises
+    ------
+    ArgumentError
+        If a matrix is not float32 or float64.
+    ArgumentValueError
+        If the shapes do not multiply.
+
+    Notes
+    -----
+    2mnk operations. Memory beyond the result: one block of columns of A and of rows of B on each rank, or a copy of op(B)
+    or of C where that is no larger than a rank's share of the other factor, and of each operand that is not in MC_MR in
+    equal blocks. Source: van de Geijn and Watts, Concurrency: Pract. Exper. 9 (1997), 255 (SUMMA).
+    """
+    return products.product(ctx, A, B, transpose_a, transpose_b, alpha)
+
+
+@task
+def qr(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, DistMatrix]:
+    """Return the economic QR factorisation A = Q R.
+
+    Parameters
+    ----------
+    A : DistMatrix, shape (m, n)
+        The matrix.
+
+    Returns
+    -------
+    Q : DistMatrix, shape (m, p)
+        Orthonormal columns, ``p = min(m, n)``; dealt by rows where A is tall, else in MC_MR.
+    R : DistMatrix, shape (p, n)
+        Upper triangular, exactly zero below the diagonal; in MC_MR. Diagonal entries may be negative.
+
+    Raises
+    ------
+    ArgumentError
+        If A is not float32 or float64.
+    NonFiniteError
+        If A contains NaN or Inf.
+
+    Notes
+    -----
+    Where each rank can have at least n rows and n is at most 2,000: TSQR, 4mn^2 operations, one n x n triangle on each rank
+    and two copies of its rows (Demmel et al., SIAM J. Sci. Comput. 34 (2012), A206). Else p?gelqf and p?orglq of the
+    transpose, which is how ScaLAPACK sees row-major storage; one copy of A.
+    """
+    return orthogonal.factor(ctx, A)
+
+
+@task
+def solve(ctx: TaskContext, A: DistMatrix, b: DistMatrix) -> DistMatrix:
+    """Return x such that A x = b.
+
+    Parameters
+    ----------
+    A : DistMatrix, shape (n, n)
+        The matrix.
+    b : DistMatrix, shape (n, nrhs)
+        Right-hand sides. If the dtypes differ, the wider one is computed with.
+
+    Returns
+    -------
+    x : DistMatrix, shape (n, nrhs)
+        In the layout of b.
+
+    Raises
+    ------
+    ArgumentError
+        If a matrix is not float32 or float64.
+    ArgumentValueError
+        If A is not square, or b has another number of rows.
+    NonFiniteError
+        If A or b contains NaN or Inf.
+    SingularMatrixError
+        If a pivot of the LU factorisation is exactly zero. A matrix that is singular but for rounding passes.
+
+    Notes
+    -----
+    LU with partial pivoting, p?getrf and p?getrs: 2/3 n^3 + 2 n^2 nrhs operations; one copy of A, two of b. ScaLAPACK sees
+    the transpose of row-major storage, so columns are pivoted instead of rows, which is as stable.
+    """
+    return systems.solution(ctx, A, b)
+
+
+@task
+def truncated_svd(
+    ctx: TaskContext,
+    A: DistMatrix,
+    k: int,
+    tol: float | None = 1e-10,
+    seed: int = 0,
+    max_iterations: int = 300,
+) -> tuple[DistMatrix, npt.NDArray[Any], DistMatrix]:
+    """Return the leading k singular triplets, A ~ U diag(S) Vt.
+
+    Parameters
+    ----------
+    A : DistMatrix, shape (m, n)
+        The matrix, tall, wide or square.
+    k : int
+        Number of triplets, ``1 <= k <= min(m, n)``.
+    tol : float or None
+        The residuals ‖A v - sigma u‖ and ‖A^T u - sigma v‖ are to be at most this times the largest singular value. None, and
+        what is below 100 times the machine precision of the dtype, means the latter.
+    seed : int
+        Of the random start of the iteration for large matrices. The same seed on as many workers gives the same result.
+    max_iterations : int
+        Blocks of vectors that the iteration may add before the whole SVD is computed instead.
+
+    Returns
+    -------
+    U : DistMatrix, shape (m, k)
+        Left singular vectors, orthonormal even where the singular values are zero.
+    S : ndarray, shape (k,)
+        Singular values, descending.
+    Vt : DistMatrix, shape (k, n)
+        Right singular vectors, orthonormal.
+
+    Raises
+    ------
+    ArgumentError
+        If A is not float32 or float64.
+    ArgumentValueError
+        If k is out of range, or tol is negative.
+    NonFiniteError
+        If A contains NaN or Inf.
+    ConvergenceError
+        If the whole SVD does not converge.
+
+    Notes
+    -----
+    In what follows n is the smaller side; a wide matrix is treated as its transpose. The first that applies:
+
+    - m n^2 at most 2e9, or k > n/4, with n at most 2,000: TSQR and the SVD of R on one rank; 4mn^2 + O(n^3).
+    - n at most 2,000: eigenvectors of A^T A and a Rayleigh-Ritz step, mn^2 + O(n^3); if the spectrum spans too much for
+      that (see :mod:`.gram`), the former.
+    - k up to about n/9: thick-restart block Lanczos bidiagonalisation; 4mn(k + 8) or so per block (see :mod:`.lanczos`).
+    - else, and where that does not converge, p?gesvd of the whole.
+
+    Memory: one copy of A where it is not dealt along its longer side; for TSQR and p?gesvd one or two more.
+    """
+    return singular.leading_triplets(ctx, A, k, tol, seed, max_iterations)
