@@ -262,6 +262,11 @@ class AlchemistSession:
         """Return the workers of this session."""
         return [row for row in self.list_all_workers() if row["session"] == self.session_id]
 
+    def server_status(self) -> dict[str, Any]:
+        """Return what ``alchemist status`` shows: workers, sessions, matrices and running tasks."""
+        status: dict[str, Any] = self._ask(m.AskStatus)
+        return status
+
     @property
     def address(self) -> GroupAddress:
         """Where the session's workers are; with it, any process can read and write their matrices."""

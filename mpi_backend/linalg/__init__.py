@@ -52,9 +52,9 @@ def gemm(
 
     Notes
     -----
-    2mnk operations. Memory beyond the result: one block of columns of A and of rows of B on each rank, or a copy of op(B)
-    or of C where that is no larger than a rank's share of the other factor, and of each operand that is not in MC_MR in
-    equal blocks. Source: van de Geijn and Watts, Concurrency: Pract. Exper. 9 (1997), 255 (SUMMA).
+    2mnk operations. Memory beyond the result: a thousand columns of A and rows of B on each rank, or a copy of op(B) or
+    of C where that is no larger than a rank's share of a factor; and a copy of each operand that is not in MC_MR with
+    blocks that match. Source: van de Geijn and Watts, Concurrency: Pract. Exper. 9 (1997), 255 (SUMMA).
     """
     return products.product(ctx, A, B, transpose_a, transpose_b, alpha)
 
@@ -84,9 +84,9 @@ def qr(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, DistMatrix]:
 
     Notes
     -----
-    Where each rank can have at least n rows and n is at most 2,000: TSQR, 4mn^2 operations, one n x n triangle on each rank
-    and two copies of its rows (Demmel et al., SIAM J. Sci. Comput. 34 (2012), A206). Else p?gelqf and p?orglq of the
-    transpose, which is how ScaLAPACK sees row-major storage; one copy of A.
+    Where each rank can have at least n rows and n is at most 2,000: TSQR, 4mn^2 operations, one n x n triangle on each
+    rank and two copies of its rows (Demmel et al., SIAM J. Sci. Comput. 34 (2012), A206). Else p?gelqf and p?orglq of
+    the transpose, which is how ScaLAPACK sees row-major storage; one copy of A.
     """
     return orthogonal.factor(ctx, A)
 
@@ -120,8 +120,8 @@ def solve(ctx: TaskContext, A: DistMatrix, b: DistMatrix) -> DistMatrix:
 
     Notes
     -----
-    LU with partial pivoting, p?getrf and p?getrs: 2/3 n^3 + 2 n^2 nrhs operations; one copy of A, two of b. ScaLAPACK sees
-    the transpose of row-major storage, so columns are pivoted instead of rows, which is as stable.
+    LU with partial pivoting, p?getrf and p?getrs: 2/3 n^3 + 2 n^2 nrhs operations; one copy of A, two of b. ScaLAPACK
+    sees the transpose of row-major storage, so columns are pivoted instead of rows, which is as stable.
     """
     return systems.solution(ctx, A, b)
 
@@ -144,8 +144,8 @@ def truncated_svd(
     k : int
         Number of triplets, ``1 <= k <= min(m, n)``.
     tol : float or None
-        The residuals ‖A v - sigma u‖ and ‖A^T u - sigma v‖ are to be at most this times the largest singular value. None, and
-        what is below 100 times the machine precision of the dtype, means the latter.
+        The residuals ‖A v - sigma u‖ and ‖A^T u - sigma v‖ are to be at most this times the largest singular value.
+        None, and what is below 100 times the machine precision of the dtype, means the latter.
     seed : int
         Of the random start of the iteration for large matrices. The same seed on as many workers gives the same result.
     max_iterations : int
@@ -175,11 +175,12 @@ def truncated_svd(
     -----
     In what follows n is the smaller side; a wide matrix is treated as its transpose. The first that applies:
 
-    - m n^2 at most 2e9, or k > n/4, with n at most 2,000: TSQR and the SVD of R on one rank; 4mn^2 + O(n^3).
-    - n at most 2,000: eigenvectors of A^T A and a Rayleigh-Ritz step, mn^2 + O(n^3); if the spectrum spans too much for
-      that (see :mod:`.gram`), the former.
-    - k up to about n/9: thick-restart block Lanczos bidiagonalisation; 4mn(k + 8) or so per block (see :mod:`.lanczos`).
-    - else, and where that does not converge, p?gesvd of the whole.
+    - m n^2 more than 2e9, k <= n/4, n <= 2,000: eigenvectors of A^T A and a Rayleigh-Ritz step, mn^2 + O(n^3), unless
+      the spectrum spans too much for that (see :mod:`.gram`);
+    - m n^2 more than 2e9, k up to about n/9: thick-restart block Lanczos bidiagonalisation (see :mod:`.lanczos`), some
+      4mn(k + 8) operations a block, unless it does not converge;
+    - n <= 6,000: TSQR and the SVD of R on one rank, 4mn^2 + O(n^3), with R on every rank;
+    - p?gesvd of the whole.
 
     Memory: one copy of A where it is not dealt along its longer side; for TSQR and p?gesvd one or two more.
     """

@@ -30,7 +30,8 @@ def require_floating(ctx: TaskContext, **matrices: DistMatrix) -> np.dtype[Any]:
     for name, A in matrices.items():
         if A.dtype.name not in _SUPPORTED:
             raise ArgumentError(
-                ctx.task, f"matrix {name} has dtype {A.dtype}; convert it to {' or '.join(_SUPPORTED)}, e.g. with astype"
+                ctx.task,
+                f"matrix {name} has dtype {A.dtype}; convert it to {' or '.join(_SUPPORTED)}, e.g. with astype",
             )
     return np.result_type(*(A.dtype for A in matrices.values()))
 

@@ -9,7 +9,9 @@ from alchemist_ray.mpi_backend.ali import DistMatrix
 def square_blocked(A: DistMatrix) -> bool:
     """Whether `A` lies on a grid of all ranks in square blocks of a size that ScaLAPACK is fast with. Local."""
     mb, nb = A.layout.block
-    return A.layout.pair == "MC_MR" and mb == nb and (32 <= mb <= 512 or mb >= max(A.shape)) and A.layout.align == (0, 0)
+    return (
+        A.layout.pair == "MC_MR" and mb == nb and (32 <= mb <= 512 or mb >= max(A.shape)) and A.layout.align == (0, 0)
+    )
 
 
 def on_grid(A: DistMatrix) -> DistMatrix:

@@ -63,7 +63,9 @@ class Basis:
         Gives new directions where a block adds none; this rank's own.
     """
 
-    def __init__(self, comm: MPI.Comm, rows: int, capacity: int, dtype: npt.DTypeLike, rng: np.random.Generator) -> None:
+    def __init__(
+        self, comm: MPI.Comm, rows: int, capacity: int, dtype: npt.DTypeLike, rng: np.random.Generator
+    ) -> None:
         self._comm = comm
         self._rng = rng
         # Fortran order: a leading part of the columns is contiguous
@@ -72,7 +74,7 @@ class Basis:
 
     @property
     def columns(self) -> Array:
-        """This rank's rows of the columns so far."""
+        """The columns so far: the rows of them that this rank has."""
         return self._columns[:, : self.size]
 
     def append(self, block: Array) -> None:
@@ -144,7 +146,7 @@ class Bidiagonalisation:
     @property
     def full(self) -> bool:
         """Whether the bases must be compressed before they grow."""
-        return self._U.size > self._limit
+        return bool(self._U.size > self._limit)
 
     def grow(self) -> None:
         """Extend both bases by a block. Collective over comm."""

@@ -26,6 +26,9 @@ Array = npt.NDArray[Any]
 _SMALL = 2000
 """The largest short side whose n x n problems one rank solves: 0.2 s for an n of 1,000, some 2 s here."""
 
+_LARGEST_TRIANGLE = 6000
+"""The largest short side for which one rank takes the SVD of R: p?gesvd on two ranks is four times slower."""
+
 _CHEAP = 2e9
 """Operations (m n^2) below which the most accurate method is taken without asking for a faster one."""
 
@@ -43,7 +46,7 @@ def leading_triplets(
     if factor != 1:
         slab = slab.scaled(factor)
     triplets = _iterative(ctx, slab, k, tolerance, seed, max_iterations)
-    if triplets is not None or min(A.shape) <= _SMALL:
+    if triplets is not None or min(A.shape) <= _LARGEST_TRIANGLE:
         triplets = triplets or _direct(ctx, slab, k)
         return _results(ctx, slab, dataclasses.replace(triplets, s=triplets.s / triplets.s.dtype.type(factor)))
     return _full(ctx, A, k, factor)

@@ -25,7 +25,7 @@ _PANEL = 4096  # rows of a slab that are multiplied at a time where sums are kep
 
 @dataclass(frozen=True)
 class Slab:
-    """This rank's rows of a tall m x n matrix.
+    """A tall m x n matrix, of which this rank has some rows.
 
     Attributes
     ----------

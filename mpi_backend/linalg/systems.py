@@ -29,4 +29,6 @@ def _require_shapes(ctx: TaskContext, A: DistMatrix, b: DistMatrix) -> None:
     if m != n:
         raise ArgumentValueError(ctx.task, f"A must be square, but is {m}x{n}; for least squares use qr")
     if rows != n:
-        raise ArgumentValueError(ctx.task, f"A is {n}x{n}, so b must have {n} rows, but it is {b.shape[0]}x{b.shape[1]}")
+        raise ArgumentValueError(
+            ctx.task, f"A is {n}x{n}, so b must have {n} rows, but it is {b.shape[0]}x{b.shape[1]}"
+        )

@@ -6,14 +6,13 @@ Three concepts: the libraries of this process (:mod:`.loader`), BLACS grids and 
 
 from alchemist_ray.mpi_backend.scalapack.grids import context, descriptor, places, release
 from alchemist_ray.mpi_backend.scalapack.loader import Libraries, libraries
-from alchemist_ray.mpi_backend.scalapack.routines import gelqf, gemm_accumulate, gesvd, getrf, getrs, orglq
+from alchemist_ray.mpi_backend.scalapack.routines import gelqf, gesvd, getrf, getrs, orglq
 
 __all__ = [
     "Libraries",
     "context",
     "descriptor",
     "gelqf",
-    "gemm_accumulate",
     "gesvd",
     "getrf",
     "getrs",

@@ -46,7 +46,7 @@ _keyval = MPI.KEYVAL_INVALID
 
 
 def _attribute_key() -> int:
-    global _keyval  # noqa: PLW0603 - an MPI keyval is a property of the process
+    global _keyval
     if _keyval == MPI.KEYVAL_INVALID:
         _keyval = MPI.Comm.Create_keyval(delete_fn=lambda comm, keyval, contexts: contexts.release())
     return _keyval
@@ -74,15 +74,21 @@ def places(layout: Layout) -> npt.NDArray[np.int32]:
 
 def context(comm: MPI.Comm, layout: Layout) -> int:
     """Return the BLACS context of the transposed grid of `layout`. Collective over comm at its first use there."""
-    contexts = comm.Get_attr(_attribute_key())
-    if contexts is None:
-        contexts = _Contexts(_system_handle(comm))
-        comm.Set_attr(_attribute_key(), contexts)
+    contexts = _contexts(comm)
     ranks = places(layout)
     key = tuple(map(tuple, ranks.tolist()))
     if key not in contexts.by_places:
         contexts.by_places[key] = _gridmap(contexts.system_handle, ranks)
-    return int(contexts.by_places[key])
+    return contexts.by_places[key]
+
+
+def _contexts(comm: MPI.Comm) -> _Contexts:
+    known = comm.Get_attr(_attribute_key())
+    if isinstance(known, _Contexts):
+        return known
+    made = _Contexts(_system_handle(comm))
+    comm.Set_attr(_attribute_key(), made)
+    return made
 
 
 def _system_handle(comm: MPI.Comm) -> int:

@@ -1,4 +1,4 @@
-"""ScaLAPACK routines on distributed matrices, and the one local BLAS routine that NumPy does not offer.
+"""ScaLAPACK routines on distributed matrices.
 
 Every routine here takes matrices in a layout that is a BLACS grid with square blocks, overwrites them as ScaLAPACK
 does, and is collective over their ranks. Matrices are handed over as their transposes (see :mod:`.grids`), so an LU,
@@ -38,10 +38,6 @@ def _by_reference(argument: Any) -> Any:
     if isinstance(argument, (int, np.integer)):
         return ctypes.byref(ctypes.c_int(int(argument)))
     return argument
-
-
-def _scalar(value: complex, dtype: np.dtype[Any]) -> Array:
-    return np.array([value], dtype)
 
 
 def _whole(A: DistMatrix) -> tuple[Any, ...]:
@@ -108,32 +104,5 @@ def gesvd(A: DistMatrix) -> tuple[DistMatrix, Array, DistMatrix, int]:
     U, Vt = A.new((m, p), A.layout), A.new((p, n), A.layout)
     S = np.zeros(p, A.local.real.dtype)
     rwork = (np.empty(4 * max(m, n) + 1, S.dtype),) if A.dtype.kind == "c" else ()
-    info = _call_with_workspace(
-        "p?gesvd", A.dtype, (b"V", b"V", n, m, *_whole(A), S, *_whole(Vt), *_whole(U)), rwork
-    )
+    info = _call_with_workspace("p?gesvd", A.dtype, (b"V", b"V", n, m, *_whole(A), S, *_whole(Vt), *_whole(U)), rwork)
     return U, S, Vt, info
-
-
-def gemm_accumulate(alpha: complex, A: Array, B: Array, C: Array) -> None:
-    """Add alpha A B to `C` in place, with no temporary (BLAS ?gemm). Local.
-
-    `C` is C-ordered; `A` and `B` may be C- or Fortran-ordered, or blocks of such arrays.
-    """
-    (m, k), n = A.shape, B.shape[1]
-    if not (m and n and k):
-        return
-    (trans_a, A, lda), (trans_b, B, ldb) = _operand(A), _operand(B)
-    one = _scalar(1, C.dtype)
-    ldc = C.strides[0] // C.itemsize
-    _call("?gemm", C.dtype, trans_b, trans_a, n, m, k, _scalar(alpha, C.dtype), B, ldb, A, lda, one, C, max(ldc, n))
-
-
-def _operand(X: Array) -> tuple[bytes, Array, int]:
-    """Return how the transpose of `X` is given to a column-major routine: its flag, its memory, its leading dimension."""
-    rows, cols = X.shape
-    down, along = X.strides[0] // X.itemsize, X.strides[1] // X.itemsize
-    if along == 1 and down >= cols:
-        return b"N", X, down
-    if down == 1 and along >= rows:
-        return b"T", X, along
-    return b"N", np.ascontiguousarray(X), cols

@@ -1,0 +1,93 @@
+"""What the tests share: a server, sessions, and a check that nothing outlives them."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import alchemist_ray as alchemist
+
+LIBRARIES = Path(__file__).parent / "libraries"
+MARK = "ALCHEMIST_TEST_RUN"
+
+os.environ[MARK] = uuid.uuid4().hex
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def marked_processes() -> dict[int, str]:
+    """Return the processes that this test run has started and that still live, with their command lines."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            environment = (entry / "environ").read_bytes()
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if f"{MARK}={os.environ[MARK]}".encode() in environment and command:
+            found[int(entry.name)] = command
+    return found
+
+
+def shared_memory() -> set[str]:
+    """Return the shared-memory segments of MPI and of ours."""
+    return {name for name in os.listdir("/dev/shm") if "mpich" in name.lower() or "alchemist" in name.lower()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left() -> object:
+    """Fail the run if a process or a shared-memory segment of it is left at its end."""
+    before = shared_memory()
+    yield
+    deadline = time.monotonic() + 10
+    while (left := marked_processes()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left, f"processes outlived the tests: {left}"
+    assert not shared_memory() - before
+
+
+@pytest.fixture(scope="session")
+def server():
+    with alchemist.start_server(
+        num_workers=12, memory_per_worker=256 * 2**20, libraries={"faults": str(LIBRARIES / "faults.py")}
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def connect(server):
+    """Return a function that opens sessions on the server; they are stopped after the test."""
+    opened = []
+
+    def open_session(num_workers: int = 0, **options: object) -> alchemist.AlchemistSession:
+        session = alchemist.AlchemistSession(**options)
+        opened.append(session)
+        session.connect(server.hostname, server.port, server.token)
+        if num_workers:
+            session.request_workers(num_workers)
+        return session
+
+    yield open_session
+    for session in opened:
+        session.stop()
+
+
+@pytest.fixture(scope="module")
+def session(server):
+    """A session with two workers for the tests of a module."""
+    with alchemist.AlchemistSession() as shared:
+        shared.connect(server.hostname, server.port, server.token)
+        shared.request_workers(2)
+        yield shared
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20190507)
