@@ -19,6 +19,7 @@ from alchemist_ray import __version__
 from alchemist_ray.errors import (
     AuthenticationError,
     DeadlineError,
+    ProtocolError,
     ProtocolVersionError,
     RemoteProtocolError,
     ServerUnreachableError,
@@ -118,7 +119,7 @@ class Channel:
             while channel.connection.state is not State.PROVEN:
                 channel._answer(channel.receive(max(0.001, deadline - time.monotonic())))
             channel.send(m.Welcome(facts))
-        except (AuthenticationError, RemoteProtocolError) as refusal:
+        except (AuthenticationError, ProtocolError) as refusal:
             with contextlib.suppress(OSError):
                 sock.sendall(channel.connection.send(m.Failure.of(0, refusal)))
             channel.close()

@@ -246,3 +246,7 @@ def _library(text: str) -> tuple[str, str]:
     if not (separator and name and source):
         raise argparse.ArgumentTypeError(f"{text!r}: give NAME=MODULE or NAME=PATH")
     return name, str(Path(source).resolve()) if source.endswith(".py") else source
+
+
+if __name__ == "__main__":
+    sys.exit(main())

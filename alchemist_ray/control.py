@@ -19,6 +19,7 @@ GRACE_SECONDS = 10.0
 """How long the other ranks may go on once one has failed: they may be waiting for it, in MPI, for ever."""
 
 OnProgress = Callable[[m.Progress], None]
+OnOrphans = Callable[[list[int]], None]
 
 
 class RanksStuckError(Exception):
@@ -56,9 +57,15 @@ class CommandStream:
             self._poller.register(channel.sock, select.POLLIN)
             self._ranks[channel.sock.fileno()] = rank
         self._request = 0
+        self._orphans: list[int] = []
         self._lock = threading.Lock()
 
-    def run(self, make: Callable[[int], m.Message], on_progress: OnProgress | None = None) -> list[Any]:
+    def run(
+        self,
+        make: Callable[[int], m.Message],
+        on_progress: OnProgress | None = None,
+        on_orphans: OnOrphans | None = None,
+    ) -> list[Any]:
         """Send a command to every rank; return the answers by rank.
 
         Parameters
@@ -67,6 +74,9 @@ class CommandStream:
             Makes the command from its number.
         on_progress : callable, optional
             Gets each report of progress.
+        on_orphans : callable, optional
+            Gets the ids of matrices that a rank has kept, but nobody will ever ask for: another rank has failed, or
+            the caller of an earlier command did not wait for its answer.
 
         Raises
         ------
@@ -86,8 +96,14 @@ class CommandStream:
                 replies = self._collect(on_progress)
             except (OSError, EOFError) as lost:
                 raise GroupDiedError(self._address.group_id, f"a worker closed its connection: {lost}") from lost
+        if self._orphans and on_orphans is not None:
+            on_orphans(self._orphans)
+            self._orphans = []
         failures = {rank: reply for rank, reply in replies.items() if isinstance(reply, m.Failure)}
         if failures:
+            kept = [reply for reply in replies.values() if isinstance(reply, m.TaskDone)]
+            if on_orphans is not None:
+                on_orphans([matrix_id for reply in kept for matrix_id, _ in reply.matrices])
             self._raise(failures, missing=[rank for rank in range(self._address.size) if rank not in replies])
         return [replies[rank] for rank in range(self._address.size)]
 
@@ -114,11 +130,13 @@ class CommandStream:
         message: Any = channel.receive()
         taken = []
         while message is not None:
-            if message.request == self._request:  # others answer a command whose caller has given up
-                if not isinstance(message, m.Progress):
-                    taken.append(message)
-                elif on_progress is not None:
+            if isinstance(message, m.Progress):
+                if message.request == self._request and on_progress is not None:
                     on_progress(message)
+            elif message.request == self._request:
+                taken.append(message)
+            elif isinstance(message, m.TaskDone):  # the answer to a command whose caller has given up
+                self._orphans.extend(matrix_id for matrix_id, _ in message.matrices)
             message = channel.connection.next_message()
         return taken
 

@@ -24,10 +24,12 @@ from alchemist_ray.credentials import find_token
 from alchemist_ray.description import LibraryDescription, TaskDescription
 from alchemist_ray.errors import (
     AlchemistError,
+    ArgumentError,
     DeadlineError,
     ForeignMatrixError,
     GroupDiedError,
     InvalidArrayError,
+    LocalProtocolError,
     NotConnectedError,
     NoWorkersError,
 )
@@ -49,6 +51,8 @@ REQUEST_SECONDS = 30.0
 """How long the driver may take to answer."""
 START_SECONDS = 90.0
 """How long it may take to start a worker group."""
+MAX_RESULTS = 1000
+"""Numbers that are set aside for the matrices of a task whose answer has not come."""
 NOTICE_SECONDS = 3.0
 """How long to wait for the driver's word on why a group is gone."""
 
@@ -91,7 +95,7 @@ class AlchemistSession:
         self._address: GroupAddress | None = None
         self._commands: CommandStream | None = None
         self._libraries: dict[str, Library] = {}
-        self._stopped = False
+        self._ended = False
         self._next_id = 1
         self._requests = 0
         self._lock = threading.RLock()
@@ -135,7 +139,7 @@ class AlchemistSession:
             hostname, port = hostname or "127.0.0.1", DEFAULT_PORT if port is None else port
             self._say(f"Connecting to Alchemist at {hostname}:{port} ...", end="")
             self._driver = _open_driver(hostname, port, token, Purpose.SESSION)
-            self._hostname, self._port, self._stopped = hostname, port, False
+            self._hostname, self._port, self._ended = hostname, port, False
             self._say("Connected to Alchemist!")
             return self
 
@@ -158,7 +162,7 @@ class AlchemistSession:
 
     def _connected(self) -> Channel:
         if self._driver is None:
-            if self._stopped:
+            if self._ended:
                 raise NotConnectedError
             self.connect()
         if self._driver is None:
@@ -190,7 +194,7 @@ class AlchemistSession:
     def stop(self) -> None:
         """End the session: free its matrices, give its workers back, disconnect. Stopping twice is no error."""
         with self._lock:
-            self._stopped = True
+            self._ended = True
             if self._driver is not None:
                 with contextlib.suppress(AlchemistError):
                     if self._address is not None:
@@ -202,6 +206,7 @@ class AlchemistSession:
         if self._driver is not None:
             self._driver.close()
         self._driver = None
+        self._ended = True  # a session that has lost its server must not go on with another one unasked
 
     def __enter__(self) -> Self:
         return self
@@ -415,16 +420,25 @@ class AlchemistSession:
                 [self._to_reference(value) for value in args],
                 {name: self._to_reference(value) for name, value in kwargs.items()},
             )
-            first_id = self._next_id
+            first_id, self._next_id = self._next_id, self._next_id + MAX_RESULTS  # less, once the results are here
+            plane = plane_of(address)
+
+            def drop(matrix_ids: list[int]) -> None:
+                for matrix_id in matrix_ids:
+                    plane.drop(matrix_id)
+
             bar = self.make_progress(label)
             started = time.perf_counter()
             try:
                 with self._watching():
-                    plane_of(address).free_dropped()
-                    replies = commands.run(lambda n: m.RunTask(n, library, task.name, arguments, first_id), bar)
+                    plane.free_dropped()
+                    replies = commands.run(lambda n: m.RunTask(n, library, task.name, arguments, first_id), bar, drop)
+            except LocalProtocolError as misfit:
+                raise ArgumentError(label, misfit.reason) from misfit
             finally:
                 bar.close()
             self._say(f"Alchemist started task '{task.name}' ... done ({time.perf_counter() - started:.4e}s)")
+            self._next_id = first_id + len(replies[0].matrices)
             return self._to_handles(replies[0], task, address)
 
     def _to_reference(self, value: Any) -> Any:
@@ -437,7 +451,6 @@ class AlchemistSession:
 
     def _to_handles(self, reply: m.TaskDone, task: TaskDescription, address: GroupAddress) -> Any:
         specs = {matrix_id: MatrixSpec.from_wire(spec) for matrix_id, spec in reply.matrices}
-        self._next_id += len(specs)
         handles = {matrix_id: MatrixHandle(matrix_id, spec, address, owned=True) for matrix_id, spec in specs.items()}
 
         def convert(value: Any) -> Any:

@@ -418,13 +418,18 @@ class DataPlane:
             self._pool.shutdown(wait=False)
 
 
-_planes: dict[tuple[int, str], DataPlane] = {}
+_planes: dict[tuple[int, int, str], DataPlane] = {}
 _planes_lock = threading.Lock()
+
+
+def _plane_key(address: GroupAddress) -> tuple[int, int, str]:
+    # With the process id, since a forked child must not share its parent's sockets.
+    return os.getpid(), address.group_id, address.ticket
 
 
 def plane_of(address: GroupAddress) -> DataPlane:
     """Return this process's data plane of a group, the same one each time."""
-    key = (os.getpid(), address.ticket)  # a forked child must not share its parent's sockets
+    key = _plane_key(address)
     with _planes_lock:
         if key not in _planes:
             _planes[key] = DataPlane(address)
@@ -434,6 +439,6 @@ def plane_of(address: GroupAddress) -> DataPlane:
 def forget_plane(address: GroupAddress) -> None:
     """Close this process's data plane of a group, if it has one."""
     with _planes_lock:
-        plane = _planes.pop((os.getpid(), address.ticket), None)
+        plane = _planes.pop(_plane_key(address), None)
     if plane is not None:
         plane.close()

@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 from alchemist_ray.channel import HANDSHAKE_SECONDS, prepare
-from alchemist_ray.errors import AuthenticationError, RemoteProtocolError
+from alchemist_ray.errors import AuthenticationError, ProtocolError
 from alchemist_ray.protocol import Connection, Side, State
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import FindKey
@@ -53,7 +53,7 @@ class AsyncChannel:
 
         Raises
         ------
-        AuthenticationError, RemoteProtocolError
+        AuthenticationError, ProtocolError
             If it does not; it has been told.
         """
         try:
@@ -62,7 +62,7 @@ class AsyncChannel:
                     reply = self.connection.answer(await self.receive())
                     if reply is not None:
                         self._writer.write(reply)
-        except (AuthenticationError, RemoteProtocolError) as refusal:
+        except (AuthenticationError, ProtocolError) as refusal:
             with contextlib.suppress(OSError):
                 await self.send(m.Failure.of(0, refusal))
             raise

@@ -145,6 +145,10 @@ class Driver:
         except OSError as failure:
             raise ServerStartError(f"{config.hostname}:{config.port}: {failure.strerror or failure}") from failure
         self.port = self._server.sockets[0].getsockname()[1]
+
+    def announce(self) -> None:
+        """Log that the server is ready, and for what."""
+        config = self.config
         for line in (
             RULE,
             f"Starting Alchemist {__version__}",

@@ -43,6 +43,7 @@ async def serve(
     await driver.start()
     try:
         on_ready(driver)
+        driver.announce()
         if until is not None:
             until(stop)
         await stop.wait()

@@ -17,6 +17,7 @@ from alchemist_ray.channel import Channel
 from alchemist_ray.errors import (
     AlchemistError,
     LibraryNotFoundError,
+    LocalProtocolError,
     PeerFailedError,
     RemoteTaskError,
     TaskNotFoundError,
@@ -83,7 +84,11 @@ class TaskRunner:
             reply = m.Failure.of(command.request, wrapped, self._comm.rank, self._host, traceback.format_exc())
         finally:
             self.running = ""
-        channel.send(reply)
+        try:
+            channel.send(reply)
+        except LocalProtocolError as unspeakable:
+            wrapped = RemoteTaskError(f"the result of {command.library}.{command.task}", "TypeError", unspeakable.reason)  # type: ignore[union-attr]
+            channel.send(m.Failure.of(command.request, wrapped, self._comm.rank, self._host))
         _flush()
 
     def _load(self, command: m.LoadLibrary) -> m.Message:

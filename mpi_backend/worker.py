@@ -191,6 +191,19 @@ def _listen_local() -> tuple[socket.socket, str]:
     return listener, name
 
 
+def _unname_shared_memory(comm: MPI.Comm) -> None:
+    """Take away the names of the shared-memory segments that MPI has mapped at its start. Collective over comm.
+
+    MPI libraries remove them when they finalise, which a rank that is killed never does. By now every rank of this host
+    has mapped them, and the mappings go on without a name; what has no name goes with its last process.
+    """
+    comm.Barrier()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        _, separator, name = line.partition("/dev/shm/")  # noqa: S108 - no temporary file, but where POSIX has them
+        if separator and not name.endswith("(deleted)"):
+            Path("/dev/shm", name).unlink(missing_ok=True)  # noqa: S108
+
+
 def _redirect_output(path: Path) -> None:
     """Send stdout and stderr, also those of C libraries, to the worker's log file."""
     sys.stdout.flush()
@@ -209,6 +222,7 @@ def main() -> None:
     _redirect_output(Path(config.log_dir) / f"{name}.log")
     faulthandler.enable()
     configure_logging(name)
+    _unname_shared_memory(comm)
     try:
         Worker(config, comm).run()
     except (AlchemistError, OSError) as failure:

@@ -21,7 +21,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from alchemist_ray.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
+from alchemist_ray.errors import AuthenticationError, InvalidArrayError, LocalProtocolError, RemoteProtocolError
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.frames import (
     MAX_HEADER,
@@ -178,13 +178,16 @@ class Connection:
         Raises
         ------
         LocalProtocolError
-            If the message is not one that this side may send now.
+            If the message is not one that this side may send now, or it contains what cannot cross the wire.
         """
         if not self._step(message, self.side):
             raise LocalProtocolError(self._describe(message, self.side))
         if payload_length and not isinstance(message, CARRIES_PAYLOAD):
             raise LocalProtocolError(f"a {type(message).__name__} carries no payload")
-        return pack_frame(message.kind, encode(message.fields()), payload_length)
+        try:
+            return pack_frame(message.kind, encode(message.fields()), payload_length)
+        except (TypeError, OverflowError, InvalidArrayError) as misfit:
+            raise LocalProtocolError(str(misfit)) from misfit
 
     def greet(self, purpose: Purpose, group_id: int, key: Key, software: str) -> bytes:
         """Return the first bytes of the initiator."""

@@ -11,6 +11,10 @@ from alchemist_ray.mpi_backend.linalg.grid_matrices import grid_copy, leading_co
 from alchemist_ray.mpi_backend.linalg.slabs import slab_of
 from alchemist_ray.mpi_backend.linalg.tsqr import TSQR
 
+_NARROW = 32
+"""Columns up to which the tree is taken even where ranks have fewer rows than that. It must be for a single column:
+ScaLAPACK sees a matrix of one row, in which it cannot tell a row from a column (INCX = M_X = 1), and fails."""
+
 _WIDEST_TREE = 2000
 """Columns up to which triangles are small enough to be factored whole by one rank at each node of the tree."""
 
@@ -20,8 +24,9 @@ def factor(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, DistMatrix]:
     checks.require_floating(ctx, A=A)
     checks.require_finite(ctx, A=A)
     m, n = A.shape
-    tall = m >= n * ctx.comm.size
-    return _by_tree(ctx, A) if tall and n <= _WIDEST_TREE else _by_scalapack(A)
+    if m >= n and n <= max(_NARROW, min(m // ctx.comm.size, _WIDEST_TREE)):
+        return _by_tree(ctx, A)
+    return _by_scalapack(A)
 
 
 def _by_tree(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, DistMatrix]:

@@ -165,7 +165,7 @@ def _summa(ctx: TaskContext, left: Operand, right: Operand, alpha: float) -> Dis
     C = ctx.empty((m, n), left.stored.dtype, layout)
     C.local[...] = 0
     width = max(1, _PANEL // a.block[1]) * a.block[1]
-    rows = min(C.rows.size, max(256, _TEMPORARY // max(1, C.cols.size * C.dtype.itemsize)))
+    rows = min(max(1, C.rows.size), max(256, _TEMPORARY // max(1, C.cols.size * C.dtype.itemsize)))
     temporary = np.empty((rows, C.cols.size), C.dtype)
     with _split(ctx.comm, a.grid) as (along_row, along_col):
         for start in range(0, inner, width):

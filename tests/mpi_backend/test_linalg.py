@@ -1,0 +1,99 @@
+"""Linear algebra under real MPI: residuals against NumPy, every layout, bad input. One launch runs many cases."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parent / "programs" / "linalg_cases.py"
+LIMIT = 30
+"""What a scaled residual may reach, as in the tests of LAPACK."""
+
+
+def run(size: int, *cases: str) -> list[tuple[str, str, object]]:
+    mpiexec = Path(sys.executable).with_name("mpiexec")
+    done = subprocess.run(
+        [mpiexec, "-n", str(size), sys.executable, "-m", "mpi4py", PROGRAM, *cases],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {name for name, _, _ in results} == set(cases)
+    return [(name, label, result) for name, label, result in results]
+
+
+def check(size: int, *cases: str) -> None:
+    wrong = []
+    for name, label, result in run(size, *cases):
+        residuals = result if isinstance(result, dict) else {"residual": result}
+        wrong += [f"{name} {label}: {what} {value}" for what, value in residuals.items() if not value <= LIMIT]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_products_qr_and_systems(size: int) -> None:
+    check(size, "gemm", "gemm_shapes", "qr", "solve")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_truncated_svd(size: int) -> None:
+    check(size, "svd_layouts", "svd_spectra")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_each_method_of_truncated_svd(size: int) -> None:
+    check(size, "svd_methods")
+
+
+def test_the_methods_for_large_matrices() -> None:
+    check(2, "svd_large")
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_grids_of_scalapack_live_as_long_as_their_communicator(size: int) -> None:
+    check(size, "contexts")
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
+    outcomes = {label: set(result) for _, label, result in run(size, "errors")}
+    assert all(len(texts) == 1 for texts in outcomes.values()), outcomes
+    expected = {
+        "gemm shapes": ("ArgumentValueError", "A is 20x12, B is 20x20"),
+        "gemm transposed shapes": ("ArgumentValueError", "A^T is 12x20, B^T is 12x20"),
+        "gemm integers": ("ArgumentError", "int64"),
+        "svd k = 0": ("ArgumentValueError", "1..12"),
+        "svd k = 13": ("ArgumentValueError", "1..12"),
+        "svd tol": ("ArgumentValueError", "-1.0"),
+        "svd NaN": ("NonFiniteError", "matrix A"),
+        "svd complex": ("ArgumentError", "complex128"),
+        "qr NaN": ("NonFiniteError", "matrix A"),
+        "solve not square": ("ArgumentValueError", "20x12"),
+        "solve rows": ("ArgumentValueError", "5x12"),
+        "solve Inf": ("NonFiniteError", "matrix A"),
+        "solve NaN": ("NonFiniteError", "matrix b"),
+        "solve singular": ("SingularMatrixError", "exactly zero"),
+        "TestLib rank": ("ArgumentValueError", "1..12"),
+        "afterwards": ("nothing", ""),
+    }
+    assert outcomes.keys() == expected.keys()
+    for label, (error, text) in expected.items():
+        outcome = outcomes[label].pop()
+        assert outcome.startswith(error), f"{label}: {outcome}"
+        assert text in outcome, f"{label}: {outcome}"
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_test_library(size: int) -> None:
+    results = {label: result for _, label, result in run(size, "test_library")}
+    assert results.pop("greet") == f"Hello Ada, from {size} worker{'s' if size > 1 else ''}"
+    assert results.pop("fail") == ["returned"] * (size - 1) + ["as asked"]
+    for label, residuals in results.items():
+        assert isinstance(residuals, dict)
+        assert max(residuals.values()) <= LIMIT, label
