@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +66,6 @@ class SessionHolder:
         token: str | None = None,
         show_progress: bool = False,
     ) -> None:
-        import os
-
         self._num_workers = num_workers if num_workers is not None else os.cpu_count() or 1
         self._server = hostname, port, token
         self._session = AlchemistSession(verbose=False)
@@ -74,9 +74,19 @@ class SessionHolder:
         self._attachments = 0
         self._kept: dict[int, MatrixHandle] = {}
 
-    def attach(self) -> Attachment:
-        """Return where the workers are, and from where the caller may number matrices that it writes itself."""
-        self._ready()
+    def attach(self, instead_of: GroupAddress | None = None) -> Attachment:
+        """Return where the workers are, and from where the caller may number matrices that it writes itself.
+
+        Parameters
+        ----------
+        instead_of : GroupAddress, optional
+            Workers that the caller has found dead; the session looks for itself, and gets new ones if they are.
+        """
+        session = self._ready()
+        if instead_of is not None and instead_of == session.address:
+            with contextlib.suppress(GroupDiedError):
+                session.check_workers()
+            self._ready()
         self._attachments += 1
         return Attachment(self._session.address, self._attachments << ATTACHMENT_BITS)
 
@@ -84,7 +94,7 @@ class SessionHolder:
         """Return the session, connected and with workers."""
         if not self._session.connected:
             self._session.connect(*self._server)
-        if self._session.num_workers == 0:
+        if not self._session.has_workers():
             self._kept.clear()
             self._session.request_workers(self._num_workers)
         return self._session
@@ -110,7 +120,7 @@ class SessionHolder:
         given = dict(zip(parameters, values, strict=True))
         vector = any(_is_vector(given[p]) for p in routine.layouts)
         handles_out = any(isinstance(given[p], MatrixHandle) for p in routine.layouts)
-        operands = {p: self._operand(routine, p, given[p]) for p in routine.layouts}
+        operands = self._operands(routine, given)
         scalars = {p: value for p, value in given.items() if p not in routine.layouts}
         if "k" in scalars and scalars["k"] is None:
             scalars["k"] = min(operands["A"].shape)
@@ -118,6 +128,16 @@ class SessionHolder:
         if handles_out:
             return self._keep(result)
         return _map_matrices(result, lambda handle: _to_array(session, handle, vector))
+
+    def _operands(self, routine: Routine, given: dict[str, Any]) -> dict[str, MatrixHandle]:
+        """Return handles for the matrices of a call; should the workers be found dead by it, of new workers."""
+        try:
+            return {p: self._operand(routine, p, given[p]) for p in routine.layouts}
+        except GroupDiedError:
+            if any(isinstance(given[p], (MatrixHandle, Placed)) for p in routine.layouts):
+                raise  # what was with the dead workers cannot be sent again from here
+            self._ready()
+            return {p: self._operand(routine, p, given[p]) for p in routine.layouts}
 
     def _operand(self, routine: Routine, parameter: str, value: Any) -> MatrixHandle:
         """Return a handle for a matrix, sending it to the workers if it is not there."""

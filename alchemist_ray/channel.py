@@ -141,6 +141,12 @@ class Channel:
         """Send a message and an open file descriptor; Unix sockets only."""
         socket.send_fds(self.sock, [self.connection.send(message)], [fd])
 
+    def pending(self) -> bool:
+        """Whether the peer has sent something, or closed the connection, so that :meth:`receive` will not wait long."""
+        poller = select.poll()
+        poller.register(self.sock, select.POLLIN)
+        return bool(poller.poll(0))
+
     def receive(self, timeout: float | None = None) -> m.Message:
         """Return the peer's next message.
 

@@ -26,6 +26,7 @@ from alchemist_ray.layout import Layout
 from alchemist_ray.matrix import MatrixHandle
 from alchemist_ray.routines import ROUTINES, Routine, as_operand
 from alchemist_ray.session import spec_of
+from alchemist_ray.spec import MatrixSpec
 from alchemist_ray.transfer import plane_of
 
 Array = npt.NDArray[Any]
@@ -48,32 +49,31 @@ class RemoteSession:
         self._attachment: Attachment | None = None
         self._ids = itertools.count()
 
-    def attach(self) -> Attachment:
-        """Return where the session's workers are."""
+    def attach(self, instead_of: GroupAddress | None = None) -> Attachment:
+        """Return where the session's workers are; the caller may know that some that were there are gone."""
         with self._lock:
-            if self._attachment is None:
-                self._attachment = ray.get(self.actor.attach.remote())
+            stale = self._attachment is not None and self._attachment.address == instead_of
+            if self._attachment is None or stale:
+                self._attachment = ray.get(self.actor.attach.remote(instead_of))
                 self._ids = itertools.count(self._attachment.first_id)
             return self._attachment
 
-    def place(self, array: Array, layout: str | Layout) -> tuple[int, Any, GroupAddress]:
+    def place(self, array: Array, layout: str | Layout) -> tuple[int, MatrixSpec, GroupAddress]:
         """Write `array` to the session's workers; return its id, its spec and the workers' address.
 
         If the workers that this process knows of are gone, the session's new ones are asked for once.
         """
-        for attempt in (1, 2):
-            address = self.attach().address
-            spec = spec_of(array, layout, address.size)
-            matrix_id = next(self._ids)
-            try:
-                plane_of(address).send(matrix_id, spec, array)
-            except GroupDiedError:
-                self._attachment = None
-                if attempt == 2:
-                    raise
-            else:
-                break
-        return matrix_id, spec, address
+        address = self.attach().address
+        try:
+            return *self._place(array, layout, address), address
+        except GroupDiedError:
+            address = self.attach(instead_of=address).address
+            return *self._place(array, layout, address), address
+
+    def _place(self, array: Array, layout: str | Layout, address: GroupAddress) -> tuple[int, MatrixSpec]:
+        spec, matrix_id = spec_of(array, layout, address.size), next(self._ids)
+        plane_of(address).send(matrix_id, spec, array)
+        return matrix_id, spec
 
 
 @dataclass(frozen=True)
@@ -197,16 +197,18 @@ def _named_session(session: SessionLike) -> RemoteSession:
 
 
 def _find_session(session: SessionLike | None, num_workers: int | None, handles: list[MatrixHandle]) -> RemoteSession:
-    """Return the session named, or the one that the handles belong to, or the default one."""
+    """Return the session named, or the one of that size, or the one the handles belong to, or the default one."""
     if session is not None:
         return _named_session(session)
+    if num_workers is not None:
+        return _default_session(num_workers)
     with _lock:
         known = list(_sessions.values())
     for candidate in known:
         attachment = candidate._attachment
         if attachment and any(handle.address.ticket == attachment.address.ticket for handle in handles):
             return candidate
-    return _default_session(num_workers)
+    return _default_session(None)
 
 
 def put(A: npt.ArrayLike, layout: str | Layout = "MC_MR", session: SessionLike | None = None) -> MatrixHandle:

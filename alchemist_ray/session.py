@@ -282,8 +282,38 @@ class AlchemistSession:
         """Number of the session's workers."""
         return self._address.size if self._address is not None else 0
 
+    def has_workers(self) -> bool:
+        """Whether the session has workers, as far as the server has told."""
+        with self._lock:
+            if self._address is not None:
+                self._take_notices()
+            return self._address is not None
+
+    def check_workers(self) -> None:
+        """Ask every worker for a sign of life; raise :class:`GroupDiedError` if one gives none."""
+        with self._lock:
+            address, _ = self._group()
+            with self._watching():
+                plane_of(address).free([])
+
+    def _take_notices(self) -> str | None:
+        """Take in what the driver has said unasked; return why the group is gone if that is what it said."""
+        channel = self._connected()
+        try:
+            while channel.pending():
+                message = channel.receive(REQUEST_SECONDS)
+                reason = self._note_death(message) if isinstance(message, m.GroupDied) else None
+                if reason is not None:
+                    return reason
+        except (OSError, EOFError) as lost:
+            self._disconnect()
+            raise NotConnectedError from lost
+        return None
+
     def _group(self) -> tuple[GroupAddress, CommandStream]:
         self._connected()
+        if self._address is not None and (reason := self._take_notices()) is not None:
+            raise GroupDiedError(self.session_id, reason)
         if self._address is None or self._commands is None:
             raise NoWorkersError
         return self._address, self._commands

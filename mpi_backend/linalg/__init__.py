@@ -84,9 +84,9 @@ def qr(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, DistMatrix]:
 
     Notes
     -----
-    Where each rank can have n rows and n is at most 2,000, or n is at most 32: TSQR, 4mn^2 operations, one n x n triangle on each
-    rank and two copies of its rows (Demmel et al., SIAM J. Sci. Comput. 34 (2012), A206). Else p?gelqf and p?orglq of
-    the transpose, which is how ScaLAPACK sees row-major storage; one copy of A.
+    Where each rank can have n rows and n is at most 2,000, or n is at most 32: TSQR, 4mn^2 operations, one n x n
+    triangle on each rank and two copies of its rows (Demmel et al., SIAM J. Sci. Comput. 34 (2012), A206). Else p?gelqf
+    and p?orglq of the transpose, which is how ScaLAPACK sees row-major storage; one copy of A.
     """
     return orthogonal.factor(ctx, A)
 

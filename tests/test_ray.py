@@ -1,0 +1,263 @@
+"""Linear algebra from Ray: real Ray, real actors, real MPI workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from tests_support import wait_until
+
+import alchemist_ray as alchemist
+from alchemist_ray import errors
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    alchemist.shutdown()
+    ray.shutdown()
+
+
+def check_svd(A, U, S, Vt, k):
+    """Hold a truncated SVD against the definition and NumPy's singular values."""
+    assert (U.shape, S.shape, Vt.shape) == ((A.shape[0], k), (k,), (k, A.shape[1]))
+    reference = np.linalg.svd(A, compute_uv=False)
+    np.testing.assert_allclose(S, reference[:k], rtol=1e-9, atol=1e-12 * reference[0])
+    assert np.all(np.diff(S) <= 0)
+    assert np.linalg.norm(A @ Vt.T - U * S, axis=0).max() <= 1e-10 * reference[0]
+    np.testing.assert_allclose(U.T @ U, np.eye(k), atol=1e-10)
+    np.testing.assert_allclose(Vt @ Vt.T, np.eye(k), atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(2000, 50), (50, 2000), (300, 300)])
+def test_svd_of_an_array(shape, rng):
+    A = rng.standard_normal(shape)
+    check_svd(A, *ray.get(alchemist.svd.remote(A, k=7)), 7)
+
+
+def test_svd_without_k_is_full(rng):
+    A = rng.standard_normal((60, 20))
+    check_svd(A, *ray.get(alchemist.svd.remote(A)), 20)
+
+
+def test_svd_of_a_reference(rng):
+    A = rng.standard_normal((3000, 40))
+    check_svd(A, *ray.get(alchemist.svd.remote(ray.put(A), 5)), 5)
+
+
+def test_svd_of_the_result_of_a_task():
+    @ray.remote
+    def load():
+        return np.random.default_rng(1).standard_normal((400, 30))
+
+    U, S, Vt = ray.get(alchemist.svd.remote(load.remote(), k=3))
+    check_svd(np.random.default_rng(1).standard_normal((400, 30)), U, S, Vt, 3)
+
+
+def test_handles_in_handles_out(rng):
+    A = rng.standard_normal((500, 40))
+    handle = alchemist.put(A)
+    U, S, Vt = ray.get(alchemist.svd.remote(handle, k=4))
+    assert isinstance(U, alchemist.MatrixHandle)
+    assert isinstance(Vt, alchemist.MatrixHandle)
+    check_svd(A, np.asarray(U), S, np.asarray(Vt), 4)
+    projected = ray.get(alchemist.matmul.remote(handle, ray.get(alchemist.qr.remote(alchemist.put(A.T)))[0]))
+    assert isinstance(projected, alchemist.MatrixHandle)
+    for result in (handle, U, Vt, projected):
+        result.free()
+    with pytest.raises(errors.FreedMatrixError):
+        ray.get(alchemist.svd.remote(_stale(handle), 2))
+
+
+def _stale(handle):
+    """Return a handle that does not know that its matrix has been freed."""
+    return alchemist.MatrixHandle(handle.matrix_id, handle.spec, handle.address, owned=False)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_matmul_qr_solve(dtype, rng):
+    tolerance = {"rtol": 1e-9, "atol": 1e-9} if dtype == np.float64 else {"rtol": 1e-3, "atol": 1e-3}
+    A, B = rng.standard_normal((120, 80)).astype(dtype), rng.standard_normal((80, 60)).astype(dtype)
+    C = ray.get(alchemist.matmul.remote(A, B))
+    assert C.dtype == dtype
+    np.testing.assert_allclose(C, A @ B, **tolerance)
+    Q, R = ray.get(alchemist.qr.remote(A))
+    np.testing.assert_allclose(Q @ R, A, **tolerance)
+    np.testing.assert_allclose(Q.T @ Q, np.eye(80), **tolerance)
+    np.testing.assert_array_equal(R, np.triu(R))
+    M = A[:60, :60] + 20 * np.eye(60, dtype=dtype)
+    for b in (B[:60, 0], B[:60]):
+        x = ray.get(alchemist.solve.remote(M, b))
+        assert x.shape == b.shape
+        np.testing.assert_allclose(M @ x, b, **tolerance)
+
+
+def test_integers_are_converted():
+    A = np.arange(12).reshape(4, 3)
+    np.testing.assert_allclose(ray.get(alchemist.matmul.remote(A, A.T)), A @ A.T)
+
+
+def test_large_array_does_not_cross_the_object_store(rng):
+    A = rng.standard_normal((20_000, 100))  # 16 MB
+
+    before = _object_store_bytes()
+    U, S, Vt = ray.get(alchemist.svd.remote(A, k=2))
+    grown = _object_store_bytes() - before
+    check_svd(A, U, S, Vt, 2)
+    assert grown < A.nbytes / 4  # what came back is 0.3 MB
+
+
+def _object_store_bytes():
+    """Return the bytes of shared memory that Ray's object store has mapped in this process."""
+    total = 0
+    mapped = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0] and ":" not in line.split(" ")[0]:
+            mapped = "plasma" in line
+        elif mapped and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+def test_calls_are_asynchronous_and_in_order(rng):
+    arrays = [rng.standard_normal((200, 30)) for _ in range(6)]
+    references = [alchemist.svd.remote(A, k=1) for A in arrays]
+    for A, (_, S, _) in zip(arrays, ray.get(references), strict=True):
+        np.testing.assert_allclose(S[0], np.linalg.norm(A, 2))
+
+
+def test_from_within_a_ray_task_the_same_session_is_used(rng):
+    A = rng.standard_normal((100, 10))
+    mine = ray.get(alchemist.svd.remote(alchemist.put(A), k=1))[0].address
+
+    @ray.remote
+    def inner(A):
+        U, _, _ = ray.get(alchemist.svd.remote(alchemist.put(A), k=1))
+        return U.address, np.asarray(U).shape
+
+    address, shape = ray.get(inner.remote(A))
+    assert address == mine
+    assert shape == (100, 1)
+
+
+def test_sessions_side_by_side(rng):
+    A = rng.standard_normal((300, 40))
+    actor = alchemist.SessionActor.options(name="mine").remote(num_workers=1)
+    one = alchemist.svd.options(session=actor)
+    three = alchemist.svd.options(num_workers=3)
+    references = [svd.remote(A, k=3) for svd in (one, three, alchemist.svd, alchemist.svd.options(session="mine"))]
+    for U, S, Vt in ray.get(references):
+        check_svd(A, U, S, Vt, 3)
+    assert len(ray.get(actor.call.remote("list_assigned_workers"))) == 1
+    handle = alchemist.put(A, session=actor)
+    with pytest.raises(errors.ForeignMatrixError):
+        ray.get(three.remote(handle, 2))
+    U, _, _ = ray.get(alchemist.svd.remote(handle, 2))  # finds its session by itself
+    assert U.address == handle.address
+    ray.kill(actor)
+
+
+def test_any_library_through_the_actor():
+    actor = alchemist.SessionActor.remote(num_workers=2)
+    assert "2" in ray.get(actor.run_task.remote("TestLib", "greet", {"name": "you"}))
+    ray.kill(actor)
+
+
+def test_server_elsewhere(server, rng):
+    actor = alchemist.init(num_workers=3, hostname=server.hostname, port=server.port, token=server.token)
+    try:
+        A = rng.standard_normal((100, 10))
+        check_svd(A, *ray.get(alchemist.svd.remote(A, 2)), 2)
+        assert len(ray.get(actor.call.remote("list_assigned_workers"))) == 3
+    finally:
+        alchemist.shutdown()
+
+
+def test_init_with_a_wrong_token(server):
+    with pytest.raises(errors.AuthenticationError):
+        alchemist.init(num_workers=1, hostname=server.hostname, port=server.port, token="wrong")
+
+
+def test_init_with_too_many_workers(server):
+    with pytest.raises(errors.NotEnoughWorkersError):
+        alchemist.init(num_workers=100, hostname=server.hostname, port=server.port, token=server.token)
+
+
+def test_worker_killed_between_calls_is_replaced(rng):
+    A = rng.standard_normal((5000, 40))  # large enough to be written by the caller itself
+    actor = alchemist.init(num_workers=2)
+    check_svd(A, *ray.get(alchemist.svd.remote(A, 2)), 2)
+    os.kill(ray.get(actor.call.remote("list_assigned_workers"))[1]["pid"], signal.SIGKILL)
+    time.sleep(0.5)
+
+    def works_again():
+        try:
+            check_svd(A, *ray.get(alchemist.svd.remote(A, 2)), 2)
+        except errors.GroupDiedError:
+            return False
+        return True
+
+    assert wait_until(works_again, 20)
+
+
+BAD_CALLS = {
+    "k too small": (lambda: alchemist.svd.remote(np.ones((4, 3)), 0), errors.ArgumentValueError, "k"),
+    "k too large": (lambda: alchemist.svd.remote(np.ones((4, 3)), 4), errors.ArgumentValueError, "3"),
+    "k of another type": (lambda: alchemist.svd.remote(np.ones((4, 3)), "two"), errors.ArgumentError, "'k' must be an"),
+    "1-D": (lambda: alchemist.svd.remote(np.ones(4), 1), errors.InvalidArrayError, "argument A: a matrix has 2"),
+    "3-D": (lambda: alchemist.svd.remote(np.ones((2, 2, 2)), 1), errors.InvalidArrayError, "has 3"),
+    "empty": (lambda: alchemist.qr.remote(np.ones((0, 2))), errors.InvalidArrayError, "is empty"),
+    "strings": (lambda: alchemist.qr.remote(np.array([["a"]])), errors.InvalidArrayError, "argument A.*<U1"),
+    "referenced strings": (
+        lambda: alchemist.qr.remote(ray.put(np.array([["a"]]))),
+        errors.InvalidArrayError,
+        "argument A.*<U1",
+    ),
+    "complex": (lambda: alchemist.qr.remote(np.ones((2, 2)) * 1j), errors.LibraryError, "complex128"),
+    "nan": (lambda: alchemist.svd.remote(np.full((3, 3), np.nan), 1), errors.NonFiniteError, "NaN or Inf"),
+    "shapes": (lambda: alchemist.matmul.remote(np.ones((2, 3)), np.ones((4, 5))), errors.ArgumentValueError, "4"),
+    "singular": (lambda: alchemist.solve.remote(np.ones((3, 3)), np.ones(3)), errors.SingularMatrixError, "singular"),
+    "missing": (lambda: alchemist.solve.remote(np.ones((3, 3))), TypeError, "lacks the argument 'b'"),
+    "unknown": (lambda: alchemist.svd.remote(np.ones((3, 3)), K=1), TypeError, "no argument 'K'"),
+    "twice": (lambda: alchemist.svd.remote(np.ones((3, 3)), A=1), TypeError, "twice"),
+    "called": (lambda: alchemist.svd(np.ones((3, 3))), TypeError, "alchemist.svd.remote"),
+    "both": (lambda: alchemist.svd.options(session="x", num_workers=1), ValueError, "not both"),
+    "no workers": (lambda: alchemist.svd.options(num_workers=0), ValueError, "at least 1"),
+    "no such session": (lambda: alchemist.svd.options(session="nobody").remote(np.eye(2)), ValueError, "nobody"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+def test_bad_calls(case):
+    call, error, complaint = BAD_CALLS[case]
+    with pytest.raises(error, match=complaint):
+        ray.get(call())
+    np.testing.assert_allclose(ray.get(alchemist.matmul.remote(np.eye(3), np.eye(3))), np.eye(3))
+
+
+def test_documentation_and_repr():
+    assert "k : int, optional" in alchemist.svd.__doc__
+    assert repr(alchemist.svd) == "<remote function alchemist.svd(A, k, tol)>"
+
+
+def test_five_lines_with_nothing_started_before():
+    script = (
+        "import numpy as np, ray\n"
+        "import alchemist_ray as alchemist\n"
+        "A = np.random.default_rng(0).standard_normal((1000, 30))\n"
+        "U, S, Vt = ray.get(alchemist.svd.remote(A, k=3))\n"
+        "print('S =', *S)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("S =")]
+    A = np.random.default_rng(0).standard_normal((1000, 30))
+    np.testing.assert_allclose([float(x) for x in line.split()[2:]], np.linalg.svd(A, compute_uv=False)[:3])
