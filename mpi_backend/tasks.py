@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from mpi4py import MPI
@@ -29,6 +29,8 @@ from alchemist_ray.mpi_backend.store import Store
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.values import MatrixReference
 from alchemist_ray.spec import MatrixSpec
+
+C = TypeVar("C", bound=m.Message)
 
 PROGRESS_SECONDS = 0.1
 """Progress is reported at most this often."""
@@ -65,33 +67,35 @@ class TaskRunner:
 
     def serve(self, channel: Channel, command: m.Message) -> None:
         """Carry out one command and answer it."""
-        answer: Callable[[], m.Message]
         match command:
             case m.RunTask():
-                self.running, self._started = f"{command.library}.{command.task}", time.monotonic()
-                answer = lambda: self._run(channel, command)  # noqa: E731
+                self._answer(channel, command, f"{command.library}.{command.task}", self._run)
             case m.LoadLibrary():
-                answer = lambda: self._load(command)  # noqa: E731
-            case _:  # the protocol has let nothing else through
-                return
+                self._answer(channel, command, f"loading library {command.name}", self._load)
+
+    def _answer(
+        self, channel: Channel, command: C, what: str, carry_out: Callable[[Channel, C, str], m.Message]
+    ) -> None:
+        """Answer `command` with what `carry_out` returns, or with the failure that it raises."""
+        self.running, self._started = what, time.monotonic()
+        request: int = command.request  # type: ignore[attr-defined]  # commands have one
         try:
-            reply = answer()
+            reply = carry_out(channel, command, what)
         except AlchemistError as error:
-            reply = m.Failure.of(command.request, error, self._comm.rank, self._host, _remote_traceback(error))
+            reply = m.Failure.of(request, error, self._comm.rank, self._host, _remote_traceback(error))
         except BaseException as error:  # noqa: BLE001 - the library's own code, which may also call exit()
-            task = self.running or f"loading library {command.name}"  # type: ignore[union-attr]
-            wrapped = RemoteTaskError(task, type(error).__name__, str(error))
-            reply = m.Failure.of(command.request, wrapped, self._comm.rank, self._host, traceback.format_exc())
+            wrapped = RemoteTaskError(what, type(error).__name__, str(error))
+            reply = m.Failure.of(request, wrapped, self._comm.rank, self._host, traceback.format_exc())
         finally:
             self.running = ""
         try:
             channel.send(reply)
         except LocalProtocolError as unspeakable:
-            wrapped = RemoteTaskError(f"the result of {command.library}.{command.task}", "TypeError", unspeakable.reason)  # type: ignore[union-attr]
-            channel.send(m.Failure.of(command.request, wrapped, self._comm.rank, self._host))
+            wrapped = RemoteTaskError(f"the result of {what}", "TypeError", unspeakable.reason)
+            channel.send(m.Failure.of(request, wrapped, self._comm.rank, self._host))
         _flush()
 
-    def _load(self, command: m.LoadLibrary) -> m.Message:
+    def _load(self, channel: Channel, command: m.LoadLibrary, what: str) -> m.Message:
         failure: AlchemistError | None = None
         try:
             library = load(command.name, command.source)
@@ -102,13 +106,13 @@ class TaskRunner:
         log.info("Library %s loaded from %s", command.name, command.source)
         return m.Done(command.request, library.description.to_wire() if self._comm.rank == 0 else None)
 
-    def _run(self, channel: Channel, command: m.RunTask) -> m.Message:
+    def _run(self, channel: Channel, command: m.RunTask, what: str) -> m.Message:
         task = self._find(command.library, command.task)
-        task.description.check_bound(self.running, command.arguments)
+        task.description.check_bound(what, command.arguments)
         arguments = self._resolve(command.arguments)
         context = TaskContext(
             comm=self._comm,
-            task=self.running,
+            task=what,
             allocate=self._store.arena.allocate,
             report=_Reporter(channel, command.request),
             log=logging.getLogger(f"alchemist.{command.library}"),

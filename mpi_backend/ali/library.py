@@ -89,7 +89,7 @@ def load(name: str, source: str) -> Library:
         module = _import(name, source)
     except LibraryLoadError:
         raise
-    except BaseException as failure:  # noqa: BLE001 - the library's own code: SystemExit too must not end the worker
+    except BaseException as failure:
         raise LibraryLoadError(library=name, reason=f"{type(failure).__name__}: {failure}") from failure
     return describe(name, module)
 

@@ -163,16 +163,22 @@ def _summa(ctx: TaskContext, left: Operand, right: Operand, alpha: float) -> Dis
     a, b = left.layout, right.layout
     layout = Layout("MC_MR", a.grid, (a.block[0], b.block[1]), (a.align[0], b.align[1]))
     C = ctx.empty((m, n), left.stored.dtype, layout)
-    C.local[...] = 0
-    width = max(1, _PANEL // a.block[1]) * a.block[1]
+    if inner == 0:
+        C.local[...] = 0
+    width = max(1, min(_PANEL, inner) // a.block[1]) * a.block[1]
     rows = min(max(1, C.rows.size), max(256, _TEMPORARY // max(1, C.cols.size * C.dtype.itemsize)))
     temporary = np.empty((rows, C.cols.size), C.dtype)
     with _split(ctx.comm, a.grid) as (along_row, along_col):
+        # made once: the first touch of a page costs more than filling it
+        columns, rows_of_b = _panel(left, 1, width, along_row), _panel(right, 0, width, along_col)
         for start in range(0, inner, width):
             stop = min(start + width, inner)
-            A1 = _columns(left, start, stop, along_row)
-            B1 = _rows_of(right, start, stop, along_col)
-            _accumulate(A1, B1, C.local, temporary)
+            A1 = _gathered(left, 1, start, stop, along_row, columns)
+            B1 = _gathered(right, 0, start, stop, along_col, rows_of_b)
+            if start == 0:
+                np.matmul(A1, B1, out=C.local)
+            else:
+                _accumulate(A1, B1, C.local, temporary)
             ctx.progress(stop, inner, "gemm")
     return _times(C, alpha)
 
@@ -214,21 +220,21 @@ def _matching(left: Layout, right: Operand) -> Layout:
     return dataclasses.replace(default, block=(left.block[1], default.block[1]))
 
 
-def _columns(operand: Operand, start: int, stop: int, along_row: MPI.Comm) -> Array:
-    """Return columns ``start .. stop-1`` of this rank's rows. Collective over the row of the grid."""
-    if along_row.size == 1:
-        return operand.local[:, start:stop]
-    panel = np.empty((operand.local.shape[0], stop - start), operand.stored.dtype, operand.order)
-    _gather_blocks(along_row, operand, 1, start, panel)
-    return panel
+def _panel(operand: Operand, axis: int, width: int, comm: MPI.Comm) -> Array | None:
+    """Return memory for `width` indices of `axis` from all ranks of `comm`; None if this one has them all. Local."""
+    if comm.size == 1:
+        return None
+    shape = list(operand.local.shape)
+    shape[axis] = width
+    return np.empty(shape, operand.stored.dtype, operand.order)
 
 
-def _rows_of(operand: Operand, start: int, stop: int, along_col: MPI.Comm) -> Array:
-    """Return rows ``start .. stop-1`` of this rank's columns. Collective over the column of the grid."""
-    if along_col.size == 1:
-        return operand.local[start:stop]
-    panel = np.empty((stop - start, operand.local.shape[1]), operand.stored.dtype, operand.order)
-    _gather_blocks(along_col, operand, 0, start, panel)
+def _gathered(operand: Operand, axis: int, start: int, stop: int, comm: MPI.Comm, panel: Array | None) -> Array:
+    """Return indices ``start .. stop-1`` of `axis` of this rank's rows or columns. Collective over comm."""
+    if panel is None:
+        return operand.local[:, start:stop] if axis else operand.local[start:stop]
+    panel = panel[:, : stop - start] if axis else panel[: stop - start]
+    _gather_blocks(comm, operand, axis, start, panel)
     return panel
 
 
