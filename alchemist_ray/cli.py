@@ -7,16 +7,18 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from alchemist_ray import __version__
-from alchemist_ray.credentials import find_token, read_token, token_path, write_token
-from alchemist_ray.errors import AlchemistError, RemoteProtocolError, ServerStartError
+from alchemist_ray.credentials import read_token, token_path, write_token
+from alchemist_ray.driver_connection import DriverConnection
+from alchemist_ray.errors import AlchemistError, ServerStartError
 from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.connection import Purpose
 from alchemist_ray.protocol.handshake import new_token
-from alchemist_ray.session import DEFAULT_PORT, open_monitor
+from alchemist_ray.session import DEFAULT_PORT
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -119,23 +121,17 @@ def _server_token(arguments: argparse.Namespace) -> tuple[str, bool]:
 # --- looking at a server ----------------------------------------------------------------------------------------------
 
 
-def _ask(arguments: argparse.Namespace, request: m.Message) -> Any:
-    token = read_token(arguments.token_file) if arguments.token_file else find_token(arguments.port)
-    channel = open_monitor(arguments.hostname, arguments.port, token)
+def _ask(arguments: argparse.Namespace, request: Callable[[int], m.Message]) -> Any:
+    token = read_token(arguments.token_file) if arguments.token_file else None
+    driver = DriverConnection(arguments.hostname, arguments.port, token, Purpose.MONITOR)
     try:
-        channel.send(request)
-        reply = channel.receive(10.0)
+        return driver.ask(request)
     finally:
-        channel.close()
-    if isinstance(reply, m.Failure):
-        raise reply.to_error()
-    if not isinstance(reply, m.Done):
-        raise RemoteProtocolError(f"a {type(reply).__name__} in answer to {type(request).__name__}")
-    return reply.result
+        driver.close()
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    status = _ask(arguments, m.AskStatus(1))
+    status = _ask(arguments, m.AskStatus)
     free = sum(row["session"] is None for row in status["workers"])
     print(f"Alchemist {status['version']} on {status['host']} ({status['hostname']}:{status['port']})")
     print(f"{len(status['workers'])} workers, {free} free; {len(status['sessions'])} sessions\n")
@@ -192,7 +188,7 @@ def _print_session(session: dict[str, Any]) -> None:
 
 
 def _libraries(arguments: argparse.Namespace) -> int:
-    rows = _ask(arguments, m.ListLibraries(1))
+    rows = _ask(arguments, m.ListLibraries)
     _print_table(("Library", "Loaded from", "Provided by"), [(r["name"], r["source"], r["provider"]) for r in rows])
     return 0
 

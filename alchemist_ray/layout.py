@@ -87,9 +87,12 @@ class Grid:
 
     @classmethod
     def of_size(cls, size: int) -> Grid:
-        """Return the most square grid of `size` ranks with ``nprow <= npcol`` (Elemental's default)."""
-        nprow = next(r for r in range(math.isqrt(size), 0, -1) if size % r == 0)
-        return cls(nprow, size // nprow)
+        """Return the most square grid of `size` ranks with ``nprow >= npcol``.
+
+        Tall rather than wide, as local blocks are stored by rows: whole rows then move as they lie, and need no packing.
+        """
+        npcol = next(c for c in range(math.isqrt(size), 0, -1) if size % c == 0)
+        return cls(size // npcol, npcol)
 
     @property
     def size(self) -> int:

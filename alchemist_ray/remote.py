@@ -25,8 +25,7 @@ from alchemist_ray.errors import ArgumentValueError, GroupDiedError
 from alchemist_ray.layout import Layout
 from alchemist_ray.matrix import MatrixHandle
 from alchemist_ray.routines import ROUTINES, Routine, as_operand
-from alchemist_ray.session import spec_of
-from alchemist_ray.spec import MatrixSpec
+from alchemist_ray.spec import MatrixSpec, spec_of
 from alchemist_ray.transfer import plane_of
 
 Array = npt.NDArray[Any]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.errors import InvalidArrayError
-from alchemist_ray.session import as_matrix
+from alchemist_ray.spec import as_matrix
 
 Array = npt.NDArray[Any]
 

@@ -14,18 +14,15 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.address import Endpoint, GroupAddress
-from alchemist_ray.channel import Channel
 from alchemist_ray.control import CommandStream, RanksStuckError
-from alchemist_ray.credentials import find_token
 from alchemist_ray.description import LibraryDescription, TaskDescription
+from alchemist_ray.driver_connection import REQUEST_SECONDS, DriverConnection
 from alchemist_ray.errors import (
     AlchemistError,
     ArgumentError,
-    DeadlineError,
     ForeignMatrixError,
     GroupDiedError,
     InvalidArrayError,
@@ -37,18 +34,14 @@ from alchemist_ray.layout import Layout
 from alchemist_ray.library import Library
 from alchemist_ray.matrix import MatrixHandle
 from alchemist_ray.progress import ProgressBar, ProgressDisplay
-from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
-from alchemist_ray.protocol.connection import Purpose
 from alchemist_ray.protocol.values import MatrixReference
 from alchemist_ray.server import default_server
-from alchemist_ray.spec import MatrixSpec, check_dtype, check_shape
+from alchemist_ray.spec import MatrixSpec, as_matrix, spec_of
 from alchemist_ray.transfer import TransferTimes, forget_plane, plane_of
 
 Array = npt.NDArray[Any]
 
-REQUEST_SECONDS = 30.0
-"""How long the driver may take to answer."""
 START_SECONDS = 90.0
 """How long it may take to start a worker group."""
 MAX_RESULTS = 1000
@@ -90,14 +83,12 @@ class AlchemistSession:
             raise ValueError(f"transport must be 'auto' or 'tcp', not {transport!r}")
         self._verbose = hasattr(sys, "ps1") if verbose is None else verbose
         self._transport = transport
-        self._driver: Channel | None = None
-        self._hostname, self._port = "", 0
+        self._driver: DriverConnection | None = None
         self._address: GroupAddress | None = None
         self._commands: CommandStream | None = None
         self._libraries: dict[str, Library] = {}
         self._ended = False
         self._next_id = 1
-        self._requests = 0
         self._lock = threading.RLock()
         self.make_progress: Callable[[str], ProgressDisplay] = ProgressBar
         self._say("Starting Alchemist session ... ready")
@@ -138,8 +129,8 @@ class AlchemistSession:
                 hostname, port, token = server.hostname, server.port, server.token
             hostname, port = hostname or "127.0.0.1", DEFAULT_PORT if port is None else port
             self._say(f"Connecting to Alchemist at {hostname}:{port} ...", end="")
-            self._driver = _open_driver(hostname, port, token, Purpose.SESSION)
-            self._hostname, self._port, self._ended = hostname, port, False
+            self._driver = DriverConnection(hostname, port, token)
+            self._ended = False
             self._say("Connected to Alchemist!")
             return self
 
@@ -158,12 +149,11 @@ class AlchemistSession:
     @property
     def name(self) -> str:
         """The session's name in messages."""
-        return f"{self.session_id}@{self._hostname}:{self._port}"
+        driver = self._connected()
+        return f"{self.session_id}@{driver.hostname}:{driver.port}"
 
-    def _connected(self) -> Channel:
-        if self._driver is None:
-            if self._ended:
-                raise NotConnectedError
+    def _connected(self) -> DriverConnection:
+        if self._driver is None and not self._ended:
             self.connect()
         if self._driver is None:
             raise NotConnectedError
@@ -172,24 +162,12 @@ class AlchemistSession:
     def _ask(self, make: Callable[[int], m.Message], seconds: float = REQUEST_SECONDS) -> Any:
         """Send the driver a request; return the result of its answer."""
         with self._lock:
-            channel = self._connected()
-            self._requests += 1
+            driver = self._connected()
             try:
-                channel.send(make(self._requests))
-                while True:
-                    reply: Any = channel.receive(seconds)
-                    if isinstance(reply, m.GroupDied):
-                        self._note_death(reply)
-                    elif reply.request == self._requests:
-                        break
-            except DeadlineError:
-                raise DeadlineError(f"the answer of the server at {self._hostname}:{self._port}", seconds) from None
-            except (OSError, EOFError) as lost:
+                return driver.ask(make, seconds)
+            except NotConnectedError:
                 self._disconnect()
-                raise NotConnectedError from lost
-            if isinstance(reply, m.Failure):
-                raise reply.to_error()
-            return reply.result
+                raise
 
     def stop(self) -> None:
         """End the session: free its matrices, give its workers back, disconnect. Stopping twice is no error."""
@@ -233,7 +211,7 @@ class AlchemistSession:
         with self._lock:
             self._say(f"Requesting {num_workers} workers from Alchemist")
             granted = self._ask(lambda n: m.RequestWorkers(n, int(num_workers)), START_SECONDS)
-            address = GroupAddress.from_wire(granted, self.name, self._hostname, self._transport)
+            address = GroupAddress.from_wire(granted, self.name, self._connected().hostname, self._transport)
             self._commands = CommandStream(address)
             self._address = address
             self._say(f"Total allocated {address.size} workers:")
@@ -285,7 +263,7 @@ class AlchemistSession:
     def has_workers(self) -> bool:
         """Whether the session has workers, as far as the server has told."""
         with self._lock:
-            if self._address is not None:
+            if self._driver is not None and self._address is not None:
                 self._take_notices()
             return self._address is not None
 
@@ -296,18 +274,18 @@ class AlchemistSession:
             with self._watching():
                 plane_of(address).free([])
 
-    def _take_notices(self) -> str | None:
-        """Take in what the driver has said unasked; return why the group is gone if that is what it said."""
-        channel = self._connected()
+    def _take_notices(self, wait: float = 0.0) -> str | None:
+        """Take in what the driver has said unasked; return why the session's group is gone if that is what it said."""
+        driver = self._connected()
         try:
-            while channel.pending():
-                message = channel.receive(REQUEST_SECONDS)
-                reason = self._note_death(message) if isinstance(message, m.GroupDied) else None
-                if reason is not None:
-                    return reason
-        except (OSError, EOFError) as lost:
+            notices = driver.notices(wait)
+        except NotConnectedError:
             self._disconnect()
-            raise NotConnectedError from lost
+            raise
+        for notice in notices:
+            if self._address is not None and notice.group_id == self._address.group_id:
+                self._forget_group()
+                return notice.reason
         return None
 
     def _group(self) -> tuple[GroupAddress, CommandStream]:
@@ -326,21 +304,14 @@ class AlchemistSession:
         self._address = self._commands = None
         self._libraries.clear()
 
-    def _note_death(self, notice: m.GroupDied) -> str | None:
-        """Take in the driver's word that a group is gone; return why if it was this session's."""
-        if self._address is None or notice.generation != self._address.group_id:
-            return None
-        self._forget_group()
-        return notice.reason
-
     @contextlib.contextmanager
     def _watching(self) -> Iterator[None]:
         """Turn the loss of a worker into an error that says what happened, and end what is left of the group."""
         try:
             yield
         except GroupDiedError as lost:
-            reason = self._why_dead()
-            raise GroupDiedError(self.session_id, reason or lost.reason) from lost
+            session_id = self.session_id
+            raise GroupDiedError(session_id, self._why_dead()) from lost
         except RanksStuckError as stuck:
             ranks = ", ".join(map(str, stuck.ranks))
             reason = f"rank {ranks} did not come back from a task in which another rank had failed"
@@ -349,24 +320,19 @@ class AlchemistSession:
             stuck.failure.add_note(f"The worker group was ended: {reason}. Call request_workers(n) for a new one.")
             raise stuck.failure from None
 
-    def _why_dead(self) -> str | None:
-        """Return the driver's word on why the group is gone."""
-        deadline = time.monotonic() + NOTICE_SECONDS
-        reason: str | None = None
-        if self._driver is None or self._address is None:
-            return None
+    def _why_dead(self) -> str:
+        """Return why the group is gone, as the driver has it; should the driver not know, end what is left of it."""
         try:
-            while reason is None:
-                message = self._driver.receive(max(0.001, deadline - time.monotonic()))
-                if isinstance(message, m.GroupDied):
-                    reason = self._note_death(message)
-        except DeadlineError:
-            with contextlib.suppress(AlchemistError):  # no word: a single connection broke; end the rest
+            reason = self._take_notices(NOTICE_SECONDS)
+            if reason is None:
+                reason = "a worker does not answer"
                 self._ask(lambda n: m.EndGroup(n, "a worker does not answer"))
-            self._forget_group()
-        except (OSError, EOFError):
-            self._disconnect()
+                self._forget_group()
+        except NotConnectedError:
             return "the server is gone"
+        except AlchemistError:
+            self._forget_group()
+            return "the server has ended them"
         return reason
 
     # --- libraries ----------------------------------------------------------------------------------------------------
@@ -527,6 +493,8 @@ class AlchemistSession:
             If the workers have no room for it; nothing has been sent, then.
         """
         with self._lock:
+            if isinstance(matrix, MatrixHandle):
+                raise InvalidArrayError("a handle was given where an array is wanted: that matrix is with the workers")
             array = as_matrix(matrix)
             address, _ = self._group()
             spec = spec_of(array, layout, address.size)
@@ -582,42 +550,6 @@ class AlchemistSession:
         if self._driver is None:
             return "<AlchemistSession, not connected>"
         return f"<AlchemistSession {self.name}, {self.num_workers} workers>"
-
-
-def open_monitor(hostname: str, port: int, token: str | None = None) -> Channel:
-    """Connect to a server to look at it, holding no session; the errors are those of ``connect``."""
-    return _open_driver(hostname, port, token, Purpose.MONITOR)
-
-
-def _open_driver(hostname: str, port: int, token: str | None, purpose: Purpose) -> Channel:
-    return Channel.open((hostname, port), purpose, Key.of(token or find_token(port)))
-
-
-def as_matrix(matrix: npt.ArrayLike) -> Array:
-    """Return `matrix` as a two-dimensional array of a type that can be sent, without copying it if it is one.
-
-    Raises
-    ------
-    InvalidArrayError
-        If it is not two-dimensional, is empty, or is of another type.
-    """
-    if isinstance(matrix, MatrixHandle):
-        raise InvalidArrayError("a matrix handle was given where an array is wanted: the matrix is with the workers")
-    try:
-        array = np.asarray(matrix)
-    except ValueError as ragged:
-        raise InvalidArrayError(f"this is no matrix: {ragged}") from ragged
-    check_dtype(array.dtype)
-    check_shape(array.shape)
-    return array
-
-
-def spec_of(array: Array, layout: str | Layout, size: int) -> MatrixSpec:
-    """Return the spec of `array` in `layout` on `size` workers."""
-    shape = (array.shape[0], array.shape[1])
-    if not isinstance(layout, Layout):
-        layout = Layout.of(layout, shape, size)
-    return MatrixSpec(shape, array.dtype, layout)
 
 
 def _print_times(what: str, seconds: float, times: list[TransferTimes]) -> None:

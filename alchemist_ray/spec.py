@@ -107,3 +107,28 @@ class MatrixSpec:
 def _pair_of(values: Any) -> tuple[int, int]:
     first, second = values
     return int(first), int(second)
+
+
+def as_matrix(matrix: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return `matrix` as a two-dimensional array of a type that can be sent, without copying it if it is one.
+
+    Raises
+    ------
+    InvalidArrayError
+        If it is not two-dimensional, is empty, or is of another type.
+    """
+    try:
+        array = np.asarray(matrix)
+    except ValueError as ragged:
+        raise InvalidArrayError(f"this is no matrix: {ragged}") from ragged
+    check_dtype(array.dtype)
+    check_shape(array.shape)
+    return array
+
+
+def spec_of(array: npt.NDArray[Any], layout: str | Layout, size: int) -> MatrixSpec:
+    """Return the spec of `array` in `layout`, or in the layout of that name on `size` workers."""
+    shape = (array.shape[0], array.shape[1])
+    if not isinstance(layout, Layout):
+        layout = Layout.of(layout, shape, size)
+    return MatrixSpec(shape, array.dtype, layout)

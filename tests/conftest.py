@@ -47,9 +47,9 @@ def _nothing_is_left() -> object:
     before = shared_memory()
     yield
     deadline = time.monotonic() + 10
-    while (left := marked_processes()) and time.monotonic() < deadline:
+    while (marked_processes() or shared_memory() - before) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not left, f"processes outlived the tests: {left}"
+    assert not (left := marked_processes()), f"processes outlived the tests: {left}"
     assert not shared_memory() - before
 
 

@@ -215,7 +215,7 @@ def test_matrix_freed_behind_the_sessions_back_on_one_worker(works_on):
 
 
 def test_incomplete_matrix(works_on):
-    from alchemist_ray.session import spec_of
+    from alchemist_ray.spec import spec_of
     from alchemist_ray.transfer import plane_of
 
     spec = spec_of(np.eye(30), "VC_STAR", 2)

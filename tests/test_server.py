@@ -210,7 +210,7 @@ def test_status_shows_workers_sessions_matrices_and_tasks(serve):
         assert "3 workers, 1 free; 1 sessions" in shown
         assert re.search(r"Worker-1 .* ACTIVE +1", shown)
         assert re.search(r"Worker-3 .* IDLE", shown)
-        assert re.search(rf"{handle.matrix_id} +123 x 45 +float64 +VC_STAR +1x2 +", shown)
+        assert re.search(rf"{handle.matrix_id} +123 x 45 +float64 +VC_STAR +2x1 +", shown)
         libraries = subprocess.run(
             [*ALCHEMIST, "libraries", "--port", str(port)], capture_output=True, text=True, check=True, timeout=30
         ).stdout

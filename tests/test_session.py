@@ -150,7 +150,7 @@ def test_handle_behaves_as_a_matrix(session, rng):
     handle = session.send_matrix(A, layout="VC_STAR")
     assert (handle.shape, handle.ndim, handle.size, len(handle)) == ((8, 5), 2, 40, 8)
     assert (handle.dtype, handle.nbytes, handle.layout) == (np.float32, 160, "VC_STAR")
-    assert f"MatrixHandle {handle.matrix_id}: 8 x 5 float32, VC_STAR on 1x2" in repr(handle)
+    assert f"MatrixHandle {handle.matrix_id}: 8 x 5 float32, VC_STAR on 2x1" in repr(handle)
     assert np.asarray(handle, dtype=np.float64).dtype == np.float64
     np.testing.assert_allclose(np.linalg.norm(handle), np.linalg.norm(A))
     with pytest.raises(ValueError, match="copying"):

@@ -165,10 +165,10 @@ class EndGroup(Message):
 
 @dataclass(frozen=True)
 class GroupDied(Message):
-    """Tell the client, unasked, that its worker group `generation` is gone."""
+    """Tell the client, unasked, that its worker group is gone."""
 
     kind = 23
-    generation: int
+    group_id: int
     reason: str
 
 

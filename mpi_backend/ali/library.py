@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable
@@ -191,6 +192,9 @@ def _kinds(annotation: Any) -> tuple[str, ...] | None:
 
 
 def _name_of(annotation: Any) -> str:
+    """Return an annotation as people write it, without the modules."""
+    if annotation in (None, NoneType):
+        return "None"
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:
         return annotation.__name__
-    return str(annotation).replace("typing.", "").replace("numpy.", "np.")
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(annotation))
