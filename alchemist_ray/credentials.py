@@ -45,8 +45,8 @@ def read_token(path: Path) -> str:
         with path.open() as file:
             mode = os.fstat(file.fileno()).st_mode
             token = file.read().strip()
-    except OSError as failure:
-        raise AuthenticationError(f"the token file {path} cannot be read ({failure.strerror})") from failure
+    except (OSError, UnicodeDecodeError) as failure:
+        raise AuthenticationError(f"the token file {path} cannot be read ({failure})") from failure
     if stat.S_IMODE(mode) & 0o077:
         raise AuthenticationError(f"other users can read the token file {path}: chmod 600 {path}")
     if not token:
@@ -62,10 +62,10 @@ def find_token(port: int) -> str:
     AuthenticationError
         If there is none.
     """
-    if TOKEN in os.environ:
-        return os.environ[TOKEN]
-    if TOKEN_FILE in os.environ:
-        return read_token(Path(os.environ[TOKEN_FILE]))
+    if token := os.environ.get(TOKEN):
+        return token
+    if file := os.environ.get(TOKEN_FILE):
+        return read_token(Path(file))
     path = token_path(port)
     if path.exists():
         return read_token(path)

@@ -89,8 +89,10 @@ class Grid:
     def of_size(cls, size: int) -> Grid:
         """Return the most square grid of `size` ranks with ``nprow >= npcol``.
 
-        Tall rather than wide, as local blocks are stored by rows: whole rows then move as they lie, and need no packing.
+        Tall rather than wide, as local blocks are stored by rows: whole rows then move as they lie, without packing.
         """
+        if size < 1:
+            raise LayoutError(f"a process grid of {size} ranks has none; at least 1 is needed")
         npcol = next(c for c in range(math.isqrt(size), 0, -1) if size % c == 0)
         return cls(size // npcol, npcol)
 
@@ -285,7 +287,7 @@ class Layout:
         """Return the layout named `pair` for a matrix of `shape` on `size` ranks, with the default grid and block.
 
         The default block of an axis that is dealt over all ranks (VC, VR, MD) is one block a rank; that of MC and MR
-        is square, :data:`DEFAULT_BLOCK` or, for a matrix too small to give every rank such a block, less.
+        is :data:`DEFAULT_BLOCK` or, for a matrix too small to give every rank such a block, less.
         """
         check_pair(pair)
         grid = grid or Grid.of_size(size)
@@ -378,11 +380,11 @@ def check_pair(pair: str) -> None:
 
 def _default_block(pair: str, shape: tuple[int, int], grid: Grid) -> tuple[int, int]:
     strides = [_stride(Dist(name), grid) for name in pair.split("_")]
-    share = [max(1, -(-extent // stride)) for extent, stride in zip(shape, strides, strict=True)]
     if pair in ("MC_MR", "MR_MC"):
-        square = min(DEFAULT_BLOCK, max(share))
-        return square, square
-    return share[0], share[1]
+        m, n = (max(1, min(DEFAULT_BLOCK, extent // stride)) for extent, stride in zip(shape, strides, strict=True))
+    else:
+        m, n = (max(1, -(-extent // stride)) for extent, stride in zip(shape, strides, strict=True))
+    return m, n
 
 
 def _whole(extent: int, held: bool) -> AxisPart:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alchemist_ray.errors import InvalidArrayError
+from alchemist_ray.errors import InvalidArrayError, MatrixError
 from alchemist_ray.layout import Grid, Layout
 
 DTYPES = ("float64", "float32", "complex128", "complex64", "int64", "int32", "bool")
@@ -99,9 +99,14 @@ class MatrixSpec:
                 _pair_of(fields["block"]),
                 _pair_of(fields["align"]),
             )
-            return cls(_pair_of(fields["shape"]), np.dtype(str(fields["dtype"])), layout)
-        except (KeyError, TypeError) as failure:
+            shape, name = _pair_of(fields["shape"]), fields["dtype"]
+        except MatrixError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as failure:
             raise InvalidArrayError(f"a matrix description that is not one ({failure!r})") from failure
+        if name not in DTYPES:
+            raise InvalidArrayError(f"there are no matrices of dtype {name!r}; the types are {', '.join(DTYPES)}")
+        return cls(shape, np.dtype(name), layout)
 
 
 def _pair_of(values: Any) -> tuple[int, int]:

@@ -11,6 +11,7 @@ A block lives for as long as an array refers to it: freeing a matrix is dropping
 from __future__ import annotations
 
 import bisect
+import collections
 import contextlib
 import math
 import mmap
@@ -46,12 +47,21 @@ class Arena:
         with contextlib.suppress(OSError, AttributeError):  # a hint, which not every kernel takes
             self._memory.madvise(mmap.MADV_HUGEPAGE)
         self._base = np.frombuffer(self._memory, np.uint8).ctypes.data
-        # Holes, ascending, never adjacent: offset -> length. Reentrant: a block can be released, by the garbage
-        # collector, in the middle of an allocation.
-        self._lock = threading.RLock()
+        # Blocks whose last array is gone. The garbage collector can release one in the middle of anything, an allocation
+        # included, so a release takes no lock and touches no hole.
+        self._released: collections.deque[tuple[int, int]] = collections.deque()
+        self._lock = threading.Lock()
+        # Holes, ascending, never adjacent: offset -> length.
         self._starts = [0]
         self._lengths = {0: self.capacity}
-        self.in_use = 0
+        self._taken = 0
+
+    @property
+    def in_use(self) -> int:
+        """Bytes in use."""
+        with self._lock:
+            self._collect()
+            return self._taken
 
     def allocate(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
         """Return an uninitialised C-ordered array in the arena.
@@ -69,7 +79,7 @@ class Arena:
         view = memoryview(self._memory)[offset : offset + nbytes]
         array = np.frombuffer(view, dtype).reshape(shape)
         # Every view of the array, however derived, keeps this buffer object alive, and nothing else does.
-        weakref.finalize(_buffer_of(array), self._give_back, offset, length).atexit = False
+        weakref.finalize(_buffer_of(array), self._released.append, (offset, length)).atexit = False
         return array
 
     def offset_of(self, array: Array) -> int | None:
@@ -79,11 +89,12 @@ class Arena:
 
     def _take(self, length: int) -> int:
         with self._lock:
+            self._collect()
             for start in self._starts:
                 if self._lengths[start] >= length:
                     break
             else:
-                raise MatrixMemoryError(needed=length, available=self.capacity - self.in_use, limit=self.capacity)
+                raise MatrixMemoryError(needed=length, available=self.capacity - self._taken, limit=self.capacity)
             hole = self._lengths.pop(start)
             index = bisect.bisect_left(self._starts, start)
             if hole == length:
@@ -91,22 +102,26 @@ class Arena:
             else:
                 self._starts[index] = start + length
                 self._lengths[start + length] = hole - length
-            self.in_use += length
+            self._taken += length
             return start
 
+    def _collect(self) -> None:
+        """Make holes of the blocks that were released. The caller holds the lock."""
+        while self._released:
+            self._give_back(*self._released.popleft())
+
     def _give_back(self, start: int, length: int) -> None:
-        with self._lock:
-            self.in_use -= length
-            index = bisect.bisect_left(self._starts, start)
-            if index < len(self._starts) and self._starts[index] == start + length:
-                length += self._lengths.pop(self._starts.pop(index))
-            if index > 0:
-                before = self._starts[index - 1]
-                if before + self._lengths[before] == start:
-                    self._lengths[before] += length
-                    return
-            self._starts.insert(index, start)
-            self._lengths[start] = length
+        self._taken -= length
+        index = bisect.bisect_left(self._starts, start)
+        if index < len(self._starts) and self._starts[index] == start + length:
+            length += self._lengths.pop(self._starts.pop(index))
+        if index > 0:
+            before = self._starts[index - 1]
+            if before + self._lengths[before] == start:
+                self._lengths[before] += length
+                return
+        self._starts.insert(index, start)
+        self._lengths[start] = length
 
 
 def _buffer_of(array: Array) -> Any:

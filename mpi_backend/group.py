@@ -106,9 +106,7 @@ class WorkerGroup:
         self._job_end = asyncio.ensure_future(self._job.wait())
         ready = asyncio.ensure_future(self._all_ready.wait())
         try:
-            await asyncio.wait(
-                {self._job_end, ready}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait({self._job_end, ready}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ready.cancel()
         if not self._all_ready.is_set():

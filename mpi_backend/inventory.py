@@ -48,7 +48,7 @@ class Inventory:
         return [slot for slot in self.slots if self._holders.get(slot.worker_id) == session_id]
 
     def take(self, count: int, session_id: int) -> list[Slot]:
-        """Give `count` free slots to a session, those of one host together.
+        """Give `count` free slots to a session, on as few hosts as possible.
 
         Raises
         ------
@@ -62,7 +62,14 @@ class Inventory:
         free = self.free_slots()
         if count > len(free):
             raise NotEnoughWorkersError(count, len(free), len(self.slots), self._describe_holders())
-        taken = free[:count]
+        by_host: dict[str, list[Slot]] = {}
+        for slot in free:
+            by_host.setdefault(slot.host, []).append(slot)
+        # The fullest host that has room for all, so that larger groups find room later; else the emptiest ones.
+        whole = [slots for slots in by_host.values() if len(slots) >= count]
+        order = [min(whole, key=len)] if whole else sorted(by_host.values(), key=len, reverse=True)
+        chosen = [slot for slots in order for slot in slots][:count]
+        taken = sorted(chosen, key=lambda slot: slot.worker_id)
         self._holders.update({slot.worker_id: session_id for slot in taken})
         return taken
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Registry:
         found = [Registration(name, source, "alchemist-ray") for name, source in BUILT_IN.items()]
         for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
             provider = f"{point.dist.name} {point.dist.version}" if point.dist else "installed"
-            found.append(Registration(point.name, point.value, provider))
+            found.append(Registration(point.name, point.module, provider))
         found.extend(Registration(name, source, "--library") for name, source in named.items())
         self._registered = {entry.name: entry for entry in found}
 
@@ -68,7 +68,7 @@ class Registry:
             If a path was given that is not the registered one, and the server does not allow that.
         """
         entry = self._registered.get(name)
-        if entry is not None and path in (None, "", entry.source, _file_of(entry.source)):
+        if entry is not None and (not path or path == entry.source or path == _file_of(entry.source)):
             return entry.source
         if not path:
             raise LibraryNotFoundError(name, sorted(self._registered))
@@ -78,8 +78,17 @@ class Registry:
 
 
 def _file_of(source: str) -> str | None:
-    """Return the file of a module, so that a client may name a registered library by its path as well."""
+    """Return the file of a module, so that a client may name a registered library by its path as well.
+
+    Nothing is imported for it, not even the packages that the module is in: the driver runs no code of a library.
+    """
     if source.endswith(".py"):
         return str(Path(source).resolve())
-    spec = importlib.util.find_spec(source)
+    spec, locations = None, None
+    names = source.split(".")
+    for depth in range(1, len(names) + 1):
+        spec = PathFinder.find_spec(".".join(names[:depth]), locations)
+        if spec is None:
+            return None
+        locations = spec.submodule_search_locations
     return spec.origin if spec else None

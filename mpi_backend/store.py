@@ -36,7 +36,9 @@ class Rectangle:
 
     def overlaps(self, other: Rectangle) -> bool:
         """Whether the two share an element."""
-        return self.i0 < other.i1 and other.i0 < self.i1 and self.j0 < other.j1 and other.j0 < self.j1
+        rows = min(self.i1, other.i1) - max(self.i0, other.i0)
+        columns = min(self.j1, other.j1) - max(self.j0, other.j0)
+        return rows > 0 and columns > 0
 
 
 @dataclass

@@ -160,6 +160,7 @@ class Connection:
         self._find_key = find_key
         self._key: Key | None = None
         self._transcript: Transcript | None = None
+        self._verified = False
         self._inbox = bytearray()
         self._prefix: Prefix | None = None
 
@@ -180,14 +181,21 @@ class Connection:
         LocalProtocolError
             If the message is not one that this side may send now, or it contains what cannot cross the wire.
         """
+        open_before = self.state is State.OPEN
         if not self._step(message, self.side):
             raise LocalProtocolError(self._describe(message, self.side))
         if payload_length and not isinstance(message, CARRIES_PAYLOAD):
             raise LocalProtocolError(f"a {type(message).__name__} carries no payload")
         try:
-            return pack_frame(message.kind, encode(message.fields()), payload_length)
+            header = encode(message.fields())
         except (TypeError, OverflowError, InvalidArrayError) as misfit:
             raise LocalProtocolError(str(misfit)) from misfit
+        if len(header) > (MAX_HEADER if open_before else MAX_HEADER_UNPROVEN):
+            raise LocalProtocolError(
+                f"a {type(message).__name__} of {len(header):,} bytes is larger than the peer accepts: "
+                "send large arrays as matrices"
+            )
+        return pack_frame(message.kind, header, payload_length)
 
     def greet(self, purpose: Purpose, group_id: int, key: Key, software: str) -> bytes:
         """Return the first bytes of the initiator."""
@@ -295,6 +303,7 @@ class Connection:
         if not known or not self._transcript.verify(label, self._key.secret, proof):  # type: ignore[union-attr]
             self.state = State.CLOSED if self.side is Side.INITIATOR else self.state
             raise AuthenticationError(complaint)
+        self._verified = True
 
     def _note_hello(self, hello: m.Hello) -> None:
         try:
@@ -312,7 +321,8 @@ class Connection:
         if self.state is State.OPEN:
             return type(message) in VOCABULARY[self.purpose, speaker]
         following = TRANSITIONS.get((self.state, speaker, type(message)))
-        if following is None:
+        unproven = isinstance(message, m.Welcome) and self.side is Side.ACCEPTOR and not self._verified
+        if following is None or unproven:
             return False
         self.state = following
         return True

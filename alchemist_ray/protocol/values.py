@@ -14,6 +14,7 @@ Nothing is ever pickled, in either direction: a peer can send values, not code.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from alchemist_ray.errors import InvalidArrayError, RemoteProtocolError
 
 _ARRAY, _COMPLEX, _MATRIX = 1, 2, 3
 _KINDS_OF_DTYPE = "biufc"
+_DTYPE = re.compile(r"[<>|=]?[biufc][0-9]{1,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,12 @@ def _encode_extension(value: Any) -> Any:
             return msgpack.ExtType(_MATRIX, struct.pack("<Q", value.matrix_id))
         case np.ndarray():
             return msgpack.ExtType(_ARRAY, _encode_array(value))
+        case complex() | np.complexfloating():
+            return msgpack.ExtType(_COMPLEX, struct.pack("<dd", value.real, value.imag))
         case np.generic():
             return value.item()
-        case complex():
-            return msgpack.ExtType(_COMPLEX, struct.pack("<dd", value.real, value.imag))
+        case int():
+            raise OverflowError(f"the integer {value} has more than 64 bits")
     raise TypeError(f"a value of type {type(value).__name__} cannot cross the wire")
 
 
@@ -97,9 +101,11 @@ def _decode_array(octets: bytes) -> np.ndarray[Any, Any]:
     unpacker = msgpack.Unpacker(max_buffer_size=0)
     unpacker.feed(octets[:1024])
     name, shape = unpacker.unpack()
-    dtype = np.dtype(name)
     start = unpacker.tell()
-    if dtype.kind not in _KINDS_OF_DTYPE or not all(isinstance(n, int) and n >= 0 for n in shape):
+    if not _DTYPE.fullmatch(name):
+        raise ValueError(f"an array of dtype {name!r}")
+    dtype = np.dtype(name)
+    if not all(isinstance(n, int) and n >= 0 for n in shape):
         raise ValueError(f"an array of dtype {dtype} and shape {shape}")
     count = math.prod(shape)
     if len(octets) - start != count * dtype.itemsize:

@@ -22,9 +22,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from alchemist_ray.description import LibraryDescription, ParameterDescription, TaskDescription
-from alchemist_ray.errors import LibraryLoadError
+from alchemist_ray.errors import InvalidArrayError, LibraryLoadError
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
+from alchemist_ray.protocol.values import encode
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,6 +42,7 @@ _KINDS: dict[Any, str] = {
     list: "list",
     tuple: "list",
     dict: "dict",
+    NoneType: "none",
     Any: "any",
     inspect.Parameter.empty: "any",
 }
@@ -62,11 +64,14 @@ class Task:
 
     function: Callable[..., Any]
     wants_context: bool
+    positional_only: tuple[str, ...]
     description: TaskDescription
 
     def __call__(self, ctx: TaskContext, arguments: dict[str, Any]) -> Any:
         """Run the task. Collective over ``ctx.comm``."""
-        return self.function(ctx, **arguments) if self.wants_context else self.function(**arguments)
+        named = dict(arguments)
+        positional = [named.pop(name) for name in self.positional_only if name in named]
+        return self.function(ctx, *positional, **named) if self.wants_context else self.function(*positional, **named)
 
 
 @dataclass(frozen=True)
@@ -138,8 +143,9 @@ def describe(name: str, module: ModuleType) -> Library:
 def _describe_task(library: str, name: str, function: Callable[..., Any]) -> Task:
     try:
         hints = typing.get_type_hints(function)
-    except NameError as missing:
-        raise LibraryLoadError(library=library, reason=f"task {name}: annotation {missing}") from missing
+    except Exception as failure:  # evaluating the author's annotations can raise anything
+        reason = f"task {name}: its annotations cannot be evaluated: {type(failure).__name__}: {failure}"
+        raise LibraryLoadError(library, reason) from failure
     parameters = list(inspect.signature(function).parameters.values())
     wants_context = bool(parameters) and hints.get(parameters[0].name) is TaskContext
     described = tuple(_describe_parameter(library, name, p, hints) for p in parameters[wants_context:])
@@ -149,7 +155,8 @@ def _describe_task(library: str, name: str, function: Callable[..., Any]) -> Tas
         parameters=described,
         returns=_name_of(hints.get("return", Any)),
     )
-    return Task(function, wants_context, description)
+    positional_only = tuple(p.name for p in parameters[wants_context:] if p.kind is p.POSITIONAL_ONLY)
+    return Task(function, wants_context, positional_only, description)
 
 
 def _describe_parameter(
@@ -165,6 +172,13 @@ def _describe_parameter(
             "which cannot cross the wire",
         )
     required = parameter.default is parameter.empty
+    if not required:
+        try:
+            encode(parameter.default)
+        except (TypeError, OverflowError, InvalidArrayError) as misfit:
+            raise LibraryLoadError(
+                library, f"task {task_name}: the default of parameter {parameter.name}: {misfit}"
+            ) from misfit
     return ParameterDescription(
         name=parameter.name,
         kinds=kinds,
@@ -187,7 +201,10 @@ def _kinds(annotation: Any) -> tuple[str, ...] | None:
         return tuple(kinds)
     if origin is typing.Literal:
         return tuple({_KINDS[type(value)] for value in typing.get_args(annotation)})
-    kind = _KINDS.get(origin or annotation)
+    try:
+        kind = _KINDS.get(origin or annotation)
+    except TypeError:  # not even hashable
+        return None
     return None if kind is None else (kind,)
 
 
