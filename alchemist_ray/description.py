@@ -28,7 +28,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "none": (type(None),),
     "any": (object,),
 }
-_NAMES = {"matrix": "a matrix handle", "int": "an integer", "float": "a number", "none": "None", "any": "anything"}
+_NAMES = {
+    "matrix": "a matrix handle",
+    "array": "an array",
+    "int": "an integer",
+    "float": "a number",
+    "none": "None",
+    "any": "anything",
+}
 
 
 @dataclass(frozen=True)

@@ -294,9 +294,9 @@ class MatrixMemoryError(MatrixError, MemoryError):
 
     def _text(self) -> str:
         return (
-            f"a worker would need {self.needed:,} bytes for its part of the matrix, but {self.available:,} of its "
-            f"{self.limit:,} are free. Free matrices, request more workers, or start the server with a larger "
-            "--memory-per-worker"
+            f"a worker would need {self.needed:,} bytes for its part of the matrix, but of its {self.limit:,} at most "
+            f"{self.available:,} are free in one piece. Free matrices, request more workers, or start the server with "
+            "a larger --memory-per-worker"
         )
 
 

@@ -47,7 +47,7 @@ class Arena:
         with contextlib.suppress(OSError, AttributeError):  # a hint, which not every kernel takes
             self._memory.madvise(mmap.MADV_HUGEPAGE)
         self._base = np.frombuffer(self._memory, np.uint8).ctypes.data
-        # Blocks whose last array is gone. The garbage collector can release one in the middle of anything, an allocation
+        # Blocks whose last array is gone. The garbage collector can release one in the middle of anything, allocations
         # included, so a release takes no lock and touches no hole.
         self._released: collections.deque[tuple[int, int]] = collections.deque()
         self._lock = threading.Lock()
@@ -94,7 +94,8 @@ class Arena:
                 if self._lengths[start] >= length:
                     break
             else:
-                raise MatrixMemoryError(needed=length, available=self.capacity - self._taken, limit=self.capacity)
+                largest = max(self._lengths.values(), default=0)
+                raise MatrixMemoryError(needed=length, available=largest, limit=self.capacity)
             hole = self._lengths.pop(start)
             index = bisect.bisect_left(self._starts, start)
             if hole == length:

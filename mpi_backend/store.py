@@ -172,14 +172,14 @@ class Store:
         """Return the elements of `part`; raise :class:`RegionError` if it lies outside the block."""
         rows, cols = stored.local.shape
         if not (0 <= part.i0 <= part.i1 <= rows and 0 <= part.j0 <= part.j1 <= cols):
-            region = f"local rows {part.i0}..{part.i1}, columns {part.j0}..{part.j1}"
+            region = f"local rows {part.i0}..{part.i1 - 1}, columns {part.j0}..{part.j1 - 1}"
             raise RegionError(stored.matrix_id, region, f"lies outside the {rows} x {cols} block of rank {self._rank}")
         return stored.local[part.i0 : part.i1, part.j0 : part.j1]
 
     def free(self, matrix_ids: list[int]) -> int:
         """Forget matrices; return how many of them were held."""
         with self._lock:
-            return sum(self._matrices.pop(matrix_id, None) is not None for matrix_id in matrix_ids)
+            return sum(self._matrices.pop(matrix_id, None) is not None for matrix_id in set(matrix_ids))
 
     def describe(self) -> list[dict[str, Any]]:
         """Return one row a matrix, for status displays."""

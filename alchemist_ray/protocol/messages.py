@@ -357,6 +357,12 @@ def _admitted(annotation: Any) -> tuple[type, ...]:
 
 
 MESSAGES: dict[int, type[Message]] = {cls.kind: cls for cls in Message.__subclasses__()}
+_LISTS_OF_INT = {
+    (cls, position)
+    for cls in MESSAGES.values()
+    for position, f in enumerate(dataclasses.fields(cls))
+    if typing.get_type_hints(cls)[f.name] == list[int]
+}
 _ADMITTED = {
     cls: tuple(_admitted(typing.get_type_hints(cls)[f.name]) for f in dataclasses.fields(cls))
     for cls in MESSAGES.values()
@@ -377,8 +383,11 @@ def to_message(kind: int, values: Any) -> Message:
     admitted = _ADMITTED[cls]
     if not isinstance(values, list) or len(values) != len(admitted):
         raise RemoteProtocolError(f"a {cls.__name__} with other fields than {cls.__match_args__}")
-    for value, types in zip(values, admitted, strict=True):
-        if not isinstance(value, types):
+    for position, (value, types) in enumerate(zip(values, admitted, strict=True)):
+        fits = isinstance(value, types) and (type(value) is not bool or bool in types or object in types)
+        if (cls, position) in _LISTS_OF_INT:
+            fits = fits and all(type(member) is int for member in value)
+        if not fits:
             wanted = types[0].__name__
             raise RemoteProtocolError(f"a {cls.__name__} with a {type(value).__name__} where it has a {wanted}")
     return cls(*values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alchemist_ray.layout import Layout
+from alchemist_ray.layout import DEFAULT_BLOCK, Grid, Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix
 
 
@@ -16,7 +16,14 @@ def square_blocked(A: DistMatrix) -> bool:
 
 def on_grid(A: DistMatrix) -> DistMatrix:
     """Return `A` on a grid in square blocks; the matrix itself if it lies so. Collective over comm."""
-    return A if square_blocked(A) else A.relayout("MC_MR")
+    return A if square_blocked(A) else A.relayout(square_layout(A.shape, A.comm.size))
+
+
+def square_layout(shape: tuple[int, int], size: int) -> Layout:
+    """Return MC_MR on `size` ranks in square blocks, of the default size where the matrix is large enough. Local."""
+    grid = Grid.of_size(size)
+    share = max(-(-shape[0] // grid.nprow), -(-shape[1] // grid.npcol))
+    return Layout("MC_MR", grid, (min(DEFAULT_BLOCK, share),) * 2)
 
 
 def grid_copy(A: DistMatrix) -> DistMatrix:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from mpi4py import MPI
 
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.scalapack.grids import descriptor
@@ -76,12 +77,21 @@ def orglq(A: DistMatrix, tau: Array) -> None:
 
 
 def getrf(A: DistMatrix) -> tuple[Array, int]:
-    """Factor A^T = P L U in place (p?getrf); return the pivots and info, the 1-based index of a zero pivot or 0."""
+    """Factor A^T = P L U in place (p?getrf); return the pivots and the 1-based index of the first zero pivot, or 0."""
     m, n = A.shape
     ipiv = np.zeros(A.cols.size + A.layout.block[1], np.int32)
     info = np.zeros(1, np.int32)
     _call("p?getrf", A.dtype, n, m, *_whole(A), ipiv, info)
-    return ipiv, int(info[0])
+    return ipiv, _first_zero_pivot(A)
+
+
+def _first_zero_pivot(factors: DistMatrix) -> int:
+    """Return the 1-based index of the first zero on the diagonal, or 0; MKL's info misses it in all but small cases."""
+    held = np.intersect1d(factors.rows.indices(), factors.cols.indices())
+    zeros = held[factors.local[factors.rows.to_local(held), factors.cols.to_local(held)] == 0]
+    none = min(factors.shape)
+    first: int = factors.comm.allreduce(int(zeros[0]) if zeros.size else none, MPI.MIN)
+    return 0 if first == none else first + 1
 
 
 def getrs(A: DistMatrix, ipiv: Array, Bt: DistMatrix) -> None:
