@@ -29,7 +29,7 @@ from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import FindKey, Purpose
 
 HANDSHAKE_SECONDS = 5.0
-_CHUNK = 65536
+_CHUNK = 16384
 _FD_BYTES = array.array("i").itemsize
 
 Address = tuple[str, int] | str

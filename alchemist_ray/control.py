@@ -91,8 +91,9 @@ class CommandStream:
             self._request += 1
             command = make(self._request)
             try:
+                frame = self._channels[0].connection.send(command)  # the same for every rank: encoded once
                 for channel in self._channels:
-                    channel.send(command)
+                    channel.sock.sendall(frame)
                 replies = self._collect(on_progress)
             except (OSError, EOFError) as lost:
                 raise GroupDiedError(self._address.group_id, f"a worker closed its connection: {lost}") from lost
@@ -137,7 +138,7 @@ class CommandStream:
                 taken.append(message)
             elif isinstance(message, m.TaskDone):  # the answer to a command whose caller has given up
                 self._orphans.extend(matrix_id for matrix_id, _ in message.matrices)
-            message = channel.connection.next_message()
+            message = channel.connection.next_message() if channel.connection.holds_bytes else None
         return taken
 
     def _raise(self, failures: dict[int, m.Failure], missing: list[int]) -> None:

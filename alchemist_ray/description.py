@@ -103,6 +103,8 @@ class TaskDescription:
         ArgumentError
             If an argument is missing, unknown or of the wrong type; it is named.
         """
+        if not (self.parameters or args or kwargs):
+            return {}
         names = [p.name for p in self.parameters]
         for name in kwargs:
             if name not in names:
@@ -120,8 +122,7 @@ class TaskDescription:
 
     def check_bound(self, task: str, arguments: Mapping[str, Any]) -> None:
         """Raise :class:`ArgumentError` unless `arguments`, by name, fit the task."""
-        if self.parameters or arguments:
-            self.bind(task, (), arguments)
+        self.bind(task, (), arguments)
 
     def _refuse(self, task: str, parameter: ParameterDescription, value: Any) -> None:
         advice = ""

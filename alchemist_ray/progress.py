@@ -33,11 +33,13 @@ class ProgressBar:
 
     def __init__(self, task: str, show: bool | None = None) -> None:
         self._task = task
-        self._show = sys.stderr.isatty() if show is None else show
+        self._show = show
         self._bar: Any = None
 
     def __call__(self, report: m.Progress) -> None:
         """Show a report."""
+        if self._show is None:
+            self._show = sys.stderr.isatty()
         if not self._show:
             return
         if self._bar is None:

@@ -289,10 +289,8 @@ class AlchemistSession:
         return None
 
     def _group(self) -> tuple[GroupAddress, CommandStream]:
-        self._connected()
-        if self._address is not None and (reason := self._take_notices()) is not None:
-            raise GroupDiedError(self.session_id, reason)
         if self._address is None or self._commands is None:
+            self._connected()
             raise NoWorkersError
         return self._address, self._commands
 
@@ -449,17 +447,7 @@ class AlchemistSession:
         specs = {matrix_id: MatrixSpec.from_wire(spec) for matrix_id, spec in reply.matrices}
         handles = {matrix_id: MatrixHandle(matrix_id, spec, address, owned=True) for matrix_id, spec in specs.items()}
 
-        def convert(value: Any) -> Any:
-            match value:
-                case MatrixReference():
-                    return handles[value.matrix_id]
-                case list():
-                    return [convert(member) for member in value]
-                case dict():
-                    return {name: convert(member) for name, member in value.items()}
-            return value
-
-        result = convert(reply.result)
+        result = _with_handles(reply.result, handles)
         return tuple(result) if isinstance(result, list) and task.returns.startswith("tuple") else result
 
     # --- matrices -----------------------------------------------------------------------------------------------------
@@ -550,6 +538,18 @@ class AlchemistSession:
         if self._driver is None:
             return "<AlchemistSession, not connected>"
         return f"<AlchemistSession {self.name}, {self.num_workers} workers>"
+
+
+def _with_handles(value: Any, handles: dict[int, MatrixHandle]) -> Any:
+    """Return a task's result with handles in the place of references."""
+    match value:
+        case MatrixReference():
+            return handles[value.matrix_id]
+        case list():
+            return [_with_handles(member, handles) for member in value]
+        case dict():
+            return {name: _with_handles(member, handles) for name, member in value.items()}
+    return value
 
 
 def _print_times(what: str, seconds: float, times: list[TransferTimes]) -> None:

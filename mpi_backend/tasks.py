@@ -53,6 +53,7 @@ class TaskRunner:
 
     def __init__(self, comm: MPI.Comm, store: Store, host: str) -> None:
         self._comm = comm.Dup()
+        self._rank = comm.rank
         self._agreement = comm.Dup()  # a communicator of its own: no message of a library can get between
         self._store = store
         self._host = host
@@ -82,17 +83,17 @@ class TaskRunner:
         try:
             reply = carry_out(channel, command, what)
         except AlchemistError as error:
-            reply = m.Failure.of(request, error, self._comm.rank, self._host, _remote_traceback(error))
+            reply = m.Failure.of(request, error, self._rank, self._host, _remote_traceback(error))
         except BaseException as error:  # noqa: BLE001 - the library's own code, which may also call exit()
             wrapped = RemoteTaskError(what, type(error).__name__, str(error))
-            reply = m.Failure.of(request, wrapped, self._comm.rank, self._host, traceback.format_exc())
+            reply = m.Failure.of(request, wrapped, self._rank, self._host, traceback.format_exc())
         finally:
             self.running = ""
         try:
             channel.send(reply)
         except LocalProtocolError as unspeakable:
             wrapped = RemoteTaskError(f"the result of {what}", "TypeError", unspeakable.reason)
-            channel.send(m.Failure.of(request, wrapped, self._comm.rank, self._host))
+            channel.send(m.Failure.of(request, wrapped, self._rank, self._host))
         _flush()
 
     def _load(self, channel: Channel, command: m.LoadLibrary, what: str) -> m.Message:
@@ -104,7 +105,7 @@ class TaskRunner:
         self._agree(failure)
         self._libraries[command.name] = library
         log.info("Library %s loaded from %s", command.name, command.source)
-        return m.Done(command.request, library.description.to_wire() if self._comm.rank == 0 else None)
+        return m.Done(command.request, library.description.to_wire() if self._rank == 0 else None)
 
     def _run(self, channel: Channel, command: m.RunTask, what: str) -> m.Message:
         task = self._find(command.library, command.task)
@@ -115,7 +116,7 @@ class TaskRunner:
             task=what,
             allocate=self._store.arena.allocate,
             report=_Reporter(channel, command.request),
-            log=logging.getLogger(f"alchemist.{command.library}"),
+            log=self._libraries[command.library].log,
         )
         started = time.perf_counter()
         result = task(context, arguments)
@@ -123,7 +124,7 @@ class TaskRunner:
         del arguments
         kept: list[Any] = []
         result = self._keep(result, command.first_id, kept)
-        return m.TaskDone(command.request, result if self._comm.rank == 0 else None, kept, seconds)
+        return m.TaskDone(command.request, result if self._rank == 0 else None, kept, seconds)
 
     def _find(self, library_name: str, task_name: str) -> Task:
         library = self._libraries.get(library_name)
@@ -159,7 +160,7 @@ class TaskRunner:
 
     def _agree(self, failure: AlchemistError | None) -> None:
         """Raise on every rank if a rank has failed: there its own error, elsewhere one that says so. Collective."""
-        mine = np.array([self._comm.rank if failure else -1], np.int32)
+        mine = np.array([self._rank if failure else -1], np.int32)
         worst = np.empty(1, np.int32)
         self._agreement.Allreduce(mine, worst, MPI.MAX)
         if failure is not None:

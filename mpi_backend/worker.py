@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import logging
 import os
 import queue
@@ -223,6 +224,7 @@ def main() -> None:
     faulthandler.enable()
     configure_logging(name)
     _unname_shared_memory(comm)
+    gc.freeze()  # what was imported stays: no collection need look at it again
     try:
         Worker(config, comm).run()
     except (AlchemistError, OSError) as failure:

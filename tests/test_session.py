@@ -172,6 +172,19 @@ def test_handle_frees_by_name_and_when_garbage_collected(connect, rng):
     np.testing.assert_array_equal(np.asarray(kept), A)
 
 
+def test_result_is_freed_with_its_last_reference(connect, rng):
+    session = connect(2)
+    A = session.send_matrix(rng.standard_normal((10, 10)))
+    gc.disable()  # references alone must do: a cycle would keep the memory until the next collection
+    try:
+        for _ in range(5):
+            session.run_task("faults", "scale", A=A, factor=2)
+        session.run_task("faults", "echo", value=1)
+        assert matrices_on_server(session) == 1
+    finally:
+        gc.enable()
+
+
 def test_memory_is_where_it_was_after_many_sends_and_frees(connect, rng):
     session = connect(2)
     A = rng.standard_normal((1000, 1000))

@@ -161,6 +161,7 @@ class Connection:
         self._key: Key | None = None
         self._transcript: Transcript | None = None
         self._verified = False
+        self._vocabulary: dict[bool, frozenset[type[m.Message]]] = {}  # of this side, and of the other
         self._inbox = bytearray()
         self._prefix: Prefix | None = None
 
@@ -220,7 +221,7 @@ class Connection:
         RemoteProtocolError
             If what it sent is not a message, or not one that it may send now.
         """
-        if self.payload_left:
+        if self.payload_left or not self._inbox:
             return None
         prefix = self._next_prefix()
         if prefix is None or len(self._inbox) < PREFIX.size + prefix.header_length:
@@ -240,13 +241,17 @@ class Connection:
 
     def _next_prefix(self) -> Prefix | None:
         if self._prefix is None:
-            if self._inbox:
-                check_version(self._inbox[0])
+            check_version(self._inbox[0])
             if len(self._inbox) < PREFIX.size:
                 return None
             limit = MAX_HEADER if self.state is State.OPEN else MAX_HEADER_UNPROVEN
             self._prefix = parse_prefix(self._inbox, limit)
         return self._prefix
+
+    @property
+    def holds_bytes(self) -> bool:
+        """Whether bytes have been received that no message has used up."""
+        return bool(self._inbox)
 
     def take_payload(self, target: memoryview) -> int:
         """Move payload bytes that have already arrived into `target` (bytes); return how many."""
@@ -319,12 +324,17 @@ class Connection:
     def _step(self, message: m.Message, speaker: Side) -> bool:
         """Move on by `message`; return False if it is not allowed here."""
         if self.state is State.OPEN:
-            return type(message) in VOCABULARY[self.purpose, speaker]
+            return type(message) in self._vocabulary[speaker is self.side]
         following = TRANSITIONS.get((self.state, speaker, type(message)))
         unproven = isinstance(message, m.Welcome) and self.side is Side.ACCEPTOR and not self._verified
         if following is None or unproven:
             return False
         self.state = following
+        if following is State.OPEN:
+            self._vocabulary = {
+                True: VOCABULARY[self.purpose, self.side],
+                False: VOCABULARY[self.purpose, self.side.other],
+            }
         return True
 
     def _describe(self, message: m.Message, speaker: Side) -> str:

@@ -342,31 +342,23 @@ class FreeMatrices(Message):
 # --- decoding ---------------------------------------------------------------------------------------------------------
 
 
-def _admitted(annotation: Any) -> tuple[type, ...]:
-    """Return the types that a field annotated `annotation` may have on the wire."""
+def _admitted(annotation: Any) -> frozenset[type] | None:
+    """Return the exact types that a field annotated `annotation` may have on the wire; None: any."""
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, UnionType):
-        return tuple(t for member in typing.get_args(annotation) for t in _admitted(member))
+        return frozenset().union(*(_admitted(member) or () for member in typing.get_args(annotation)))
     if annotation is Any:
-        return (object,)
-    if annotation in (None, NoneType):
-        return (NoneType,)
+        return None
     if annotation is float:
-        return (float, int)
-    return (origin or annotation,)
+        return frozenset({float, int})
+    return frozenset({NoneType if annotation is None else origin or annotation})
 
 
 MESSAGES: dict[int, type[Message]] = {cls.kind: cls for cls in Message.__subclasses__()}
-_LISTS_OF_INT = {
-    (cls, position)
-    for cls in MESSAGES.values()
-    for position, f in enumerate(dataclasses.fields(cls))
-    if typing.get_type_hints(cls)[f.name] == list[int]
-}
-_ADMITTED = {
-    cls: tuple(_admitted(typing.get_type_hints(cls)[f.name]) for f in dataclasses.fields(cls))
-    for cls in MESSAGES.values()
-}
+_HINTS = {cls: typing.get_type_hints(cls) for cls in MESSAGES.values()}
+_NAMES = {cls: tuple(f.name for f in dataclasses.fields(cls)) for cls in MESSAGES.values()}
+_ADMITTED = {cls: tuple(_admitted(_HINTS[cls][name]) for name in _NAMES[cls]) for cls in MESSAGES.values()}
+_LISTS_OF_INT = {cls: [n for n, name in enumerate(_NAMES[cls]) if _HINTS[cls][name] == list[int]] for cls in _NAMES}
 
 
 def to_message(kind: int, values: Any) -> Message:
@@ -381,13 +373,16 @@ def to_message(kind: int, values: Any) -> Message:
     if cls is None:
         raise RemoteProtocolError(f"a message of unknown kind {kind}")
     admitted = _ADMITTED[cls]
-    if not isinstance(values, list) or len(values) != len(admitted):
-        raise RemoteProtocolError(f"a {cls.__name__} with other fields than {cls.__match_args__}")
-    for position, (value, types) in enumerate(zip(values, admitted, strict=True)):
-        fits = isinstance(value, types) and (type(value) is not bool or bool in types or object in types)
-        if (cls, position) in _LISTS_OF_INT:
-            fits = fits and all(type(member) is int for member in value)
-        if not fits:
-            wanted = types[0].__name__
-            raise RemoteProtocolError(f"a {cls.__name__} with a {type(value).__name__} where it has a {wanted}")
-    return cls(*values)
+    if type(values) is not list or len(values) != len(admitted):
+        raise RemoteProtocolError(f"a {cls.__name__} with other fields than {_NAMES[cls]}")
+    for types, value in zip(admitted, values, strict=True):
+        if types is not None and type(value) not in types:
+            wanted = " or ".join(sorted(t.__name__ for t in types))
+            raise RemoteProtocolError(f"a {cls.__name__} with a {type(value).__name__} where it has {wanted}")
+    for position in _LISTS_OF_INT[cls]:
+        if not all(type(member) is int for member in values[position]):
+            raise RemoteProtocolError(f"a {cls.__name__} with something else than integers in a list of them")
+    # What the generated __init__ does, without its cost a field: this is on the path of every task.
+    message = object.__new__(cls)
+    message.__dict__.update(zip(_NAMES[cls], values, strict=True))
+    return message

@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import logging
 import re
 import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, TypeVar
@@ -81,6 +83,11 @@ class Library:
     name: str
     tasks: dict[str, Task]
     description: LibraryDescription
+
+    @cached_property
+    def log(self) -> logging.Logger:
+        """Logger of the library; goes to the worker's log file."""
+        return logging.getLogger(f"alchemist.{self.name}")
 
 
 def load(name: str, source: str) -> Library:
