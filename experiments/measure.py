@@ -26,7 +26,7 @@ class Comparison:
     ours, theirs : sequence of float
         Seconds (or another unit, the same for both), pairwise from the same moment.
     asked : str
-        What the ratio should be, e.g. ``"<= 3"``.
+        What the ratio should be, e.g. ``"<= 3"``; empty: nothing was asked.
     unit : float, str
         Factor and name to print the values with.
     """
@@ -46,6 +46,8 @@ class Comparison:
     @property
     def reached(self) -> bool:
         """Whether the median ratio is what was asked."""
+        if not self.asked:
+            return True
         relation, _, limit = self.asked.partition(" ")
         ratio = statistics.median(self.ratios)
         return ratio <= float(limit) if relation == "<=" else ratio >= float(limit)
@@ -61,7 +63,7 @@ class Comparison:
             f"{statistics.median(self.ratios):.2f}",
             f"{min(self.ratios):.2f} - {max(self.ratios):.2f} of {len(self.ratios)}",
             self.asked,
-            "yes" if self.reached else "NO",
+            "" if not self.asked else "yes" if self.reached else "NO",
         ]
 
 
