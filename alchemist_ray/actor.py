@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,10 +121,14 @@ class SessionHolder:
         vector = any(_is_vector(given[p]) for p in routine.layouts)
         handles_out = any(isinstance(given[p], MatrixHandle) for p in routine.layouts)
         operands = self._operands(routine, given)
-        scalars = {p: value for p, value in given.items() if p not in routine.layouts}
-        if "k" in scalars and scalars["k"] is None:
-            scalars["k"] = min(operands["A"].shape)
-        result = session.run_task("linalg", routine.task, **operands, **scalars)
+        try:
+            scalars = {p: value for p, value in given.items() if p not in routine.layouts}
+            if "k" in scalars and scalars["k"] is None:
+                scalars["k"] = min(operands["A"].shape)
+            result = session.run_task("linalg", routine.task, **operands, **scalars)
+        finally:
+            # At once, and not when they are collected: the caller of the next routine will want their memory.
+            _free(operands[p] for p in operands if operands[p] is not given[p])
         if handles_out:
             return self._keep(result)
         return _map_matrices(result, lambda handle: _to_array(session, handle, vector))
@@ -181,12 +185,20 @@ SessionActor = ray.remote(max_restarts=3)(SessionHolder)
 """The session holder as a Ray actor. It takes no CPU of Ray's: its workers are not Ray's to schedule."""
 
 
+def _free(handles: Iterable[MatrixHandle]) -> None:
+    """Free matrices; those whose workers are gone are free already."""
+    for handle in handles:
+        with contextlib.suppress(GroupDiedError):
+            handle.free()
+
+
 def _is_vector(value: Any) -> bool:
     return value.vector if isinstance(value, Placed) else isinstance(value, (np.ndarray, list)) and np.ndim(value) == 1
 
 
 def _to_array(session: AlchemistSession, handle: MatrixHandle, vector: bool) -> Any:
     array = session.fetch_matrix(handle)
+    _free([handle])
     return array[:, 0] if vector else array
 
 
