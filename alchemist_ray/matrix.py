@@ -13,7 +13,8 @@ from alchemist_ray.errors import FreedMatrixError, InvalidArrayError
 from alchemist_ray.layout import Grid
 from alchemist_ray.protocol.values import MatrixReference
 from alchemist_ray.spec import MatrixSpec
-from alchemist_ray.transfer import TransferTimes, plane_of
+from alchemist_ray.transfer import plane_of
+from alchemist_ray.transfer_times import TransferTimes
 
 Array = npt.NDArray[Any]
 

@@ -17,35 +17,30 @@ from typing import Any, Self
 import numpy.typing as npt
 
 from alchemist_ray.address import Endpoint, GroupAddress
-from alchemist_ray.control import CommandStream, RanksStuckError
-from alchemist_ray.description import LibraryDescription, TaskDescription
+from alchemist_ray.control import RanksStuckError
+from alchemist_ray.description import TaskDescription
 from alchemist_ray.driver_connection import REQUEST_SECONDS, DriverConnection
 from alchemist_ray.errors import (
     AlchemistError,
-    ArgumentError,
-    ForeignMatrixError,
     GroupDiedError,
     InvalidArrayError,
-    LocalProtocolError,
     NotConnectedError,
     NoWorkersError,
 )
+from alchemist_ray.group_client import GroupClient
 from alchemist_ray.layout import Layout
 from alchemist_ray.library import Library
 from alchemist_ray.matrix import MatrixHandle
 from alchemist_ray.progress import ProgressBar, ProgressDisplay
 from alchemist_ray.protocol import messages as m
-from alchemist_ray.protocol.values import MatrixReference
 from alchemist_ray.server import default_server
-from alchemist_ray.spec import MatrixSpec, as_matrix, spec_of
-from alchemist_ray.transfer import TransferTimes, forget_plane, plane_of
+from alchemist_ray.spec import as_matrix, spec_of
+from alchemist_ray.transfer_times import print_times_of
 
 Array = npt.NDArray[Any]
 
 START_SECONDS = 90.0
 """How long it may take to start a worker group."""
-MAX_RESULTS = 1000
-"""Numbers that are set aside for the matrices of a task whose answer has not come."""
 NOTICE_SECONDS = 3.0
 """How long to wait for the driver's word on why a group is gone."""
 
@@ -84,11 +79,8 @@ class AlchemistSession:
         self._verbose = hasattr(sys, "ps1") if verbose is None else verbose
         self._transport = transport
         self._driver: DriverConnection | None = None
-        self._address: GroupAddress | None = None
-        self._commands: CommandStream | None = None
-        self._libraries: dict[str, Library] = {}
+        self._workers: GroupClient | None = None
         self._ended = False
-        self._next_id = 1
         self._lock = threading.RLock()
         self.make_progress: Callable[[str], ProgressDisplay] = ProgressBar
         self._say("Starting Alchemist session ... ready")
@@ -175,7 +167,7 @@ class AlchemistSession:
             self._ended = True
             if self._driver is not None:
                 with contextlib.suppress(AlchemistError):
-                    if self._address is not None:
+                    if self._workers is not None:
                         self._ask(m.YieldWorkers)
                 self._disconnect()
 
@@ -212,8 +204,7 @@ class AlchemistSession:
             self._say(f"Requesting {num_workers} workers from Alchemist")
             granted = self._ask(lambda n: m.RequestWorkers(n, int(num_workers)), START_SECONDS)
             address = GroupAddress.from_wire(granted, self.name, self._connected().hostname, self._transport)
-            self._commands = CommandStream(address)
-            self._address = address
+            self._workers = GroupClient(address)
             self._say(f"Total allocated {address.size} workers:")
             for endpoint in address.endpoints:
                 self._say(str(endpoint))
@@ -253,26 +244,26 @@ class AlchemistSession:
     @property
     def address(self) -> GroupAddress:
         """Where the session's workers are; with it, any process can read and write their matrices."""
-        return self._group()[0]
+        return self._group().address
 
     @property
     def num_workers(self) -> int:
         """Number of the session's workers."""
-        return self._address.size if self._address is not None else 0
+        return self._workers.address.size if self._workers is not None else 0
 
     def has_workers(self) -> bool:
         """Whether the session has workers, as far as the server has told."""
         with self._lock:
-            if self._driver is not None and self._address is not None:
+            if self._driver is not None and self._workers is not None:
                 self._take_notices()
-            return self._address is not None
+            return self._workers is not None
 
     def check_workers(self) -> None:
         """Ask every worker for a sign of life; raise :class:`GroupDiedError` if one gives none."""
         with self._lock:
-            address, _ = self._group()
+            group = self._group()
             with self._watching():
-                plane_of(address).free([])
+                group.check()
 
     def _take_notices(self, wait: float = 0.0) -> str | None:
         """Take in what the driver has said unasked; return why the session's group is gone if that is what it said."""
@@ -283,24 +274,21 @@ class AlchemistSession:
             self._disconnect()
             raise
         for notice in notices:
-            if self._address is not None and notice.group_id == self._address.group_id:
+            if self._workers is not None and notice.group_id == self._workers.address.group_id:
                 self._forget_group()
                 return notice.reason
         return None
 
-    def _group(self) -> tuple[GroupAddress, CommandStream]:
-        if self._address is None or self._commands is None:
+    def _group(self) -> GroupClient:
+        if self._workers is None:
             self._connected()
             raise NoWorkersError
-        return self._address, self._commands
+        return self._workers
 
     def _forget_group(self) -> None:
-        if self._commands is not None:
-            self._commands.close()
-        if self._address is not None:
-            forget_plane(self._address)
-        self._address = self._commands = None
-        self._libraries.clear()
+        if self._workers is not None:
+            self._workers.close()
+        self._workers = None
 
     @contextlib.contextmanager
     def _watching(self) -> Iterator[None]:
@@ -363,12 +351,11 @@ class AlchemistSession:
             If it does not import, or describes itself wrongly.
         """
         with self._lock:
-            _, commands = self._group()
+            group = self._group()
             source = self._ask(lambda n: m.ResolveLibrary(n, name, path))
             with self._watching():
-                replies = commands.run(lambda n: m.LoadLibrary(n, name, source))
-            library = Library(LibraryDescription.from_wire(replies[0].result), self._run)
-            self._libraries[name] = library
+                library = Library(group.load(name, source), self._run)
+            group.libraries[name] = library
             self._say(f"Library '{name}' successfully loaded.")
             return library
 
@@ -401,54 +388,19 @@ class AlchemistSession:
             If the workers die.
         """
         name = library.name if isinstance(library, Library) else library
-        loaded = self._libraries.get(name) or self.load_library(name)
+        loaded = self._group().libraries.get(name) or self.load_library(name)
         return self._run(name, loaded.task(task), (), arguments)
 
     def _run(self, library: str, task: TaskDescription, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a task; what every function of a library calls."""
         with self._lock:
-            address, commands = self._group()
-            label = f"{library}.{task.name}"
-            arguments = task.bind(
-                label,
-                [self._to_reference(value) for value in args],
-                {name: self._to_reference(value) for name, value in kwargs.items()},
-            )
-            first_id, self._next_id = self._next_id, self._next_id + MAX_RESULTS  # less, once the results are here
-            plane = plane_of(address)
-
-            def drop(matrix_ids: list[int]) -> None:
-                for matrix_id in matrix_ids:
-                    plane.drop(matrix_id)
-
-            bar = self.make_progress(label)
+            group = self._group()
+            arguments = group.bind(f"{library}.{task.name}", task, args, kwargs)
             started = time.perf_counter()
-            try:
-                with self._watching():
-                    plane.free_dropped()
-                    replies = commands.run(lambda n: m.RunTask(n, library, task.name, arguments, first_id), bar, drop)
-            except LocalProtocolError as misfit:
-                raise ArgumentError(label, misfit.reason) from misfit
-            finally:
-                bar.close()
+            with self._watching():
+                result = group.run(library, task, arguments, self.make_progress)
             self._say(f"Alchemist started task '{task.name}' ... done ({time.perf_counter() - started:.4e}s)")
-            self._next_id = first_id + len(replies[0].matrices)
-            return self._to_handles(replies[0], task, address)
-
-    def _to_reference(self, value: Any) -> Any:
-        """Return what stands for a handle on the wire, and anything else as it is."""
-        if not isinstance(value, MatrixHandle):
-            return value
-        if self._address is None or value.address.ticket != self._address.ticket:
-            raise ForeignMatrixError(value.matrix_id, value.address.session, self.name)
-        return value.reference()
-
-    def _to_handles(self, reply: m.TaskDone, task: TaskDescription, address: GroupAddress) -> Any:
-        specs = {matrix_id: MatrixSpec.from_wire(spec) for matrix_id, spec in reply.matrices}
-        handles = {matrix_id: MatrixHandle(matrix_id, spec, address, owned=True) for matrix_id, spec in specs.items()}
-
-        result = _with_handles(reply.result, handles)
-        return tuple(result) if isinstance(result, list) and task.returns.startswith("tuple") else result
+            return result
 
     # --- matrices -----------------------------------------------------------------------------------------------------
 
@@ -484,16 +436,14 @@ class AlchemistSession:
             if isinstance(matrix, MatrixHandle):
                 raise InvalidArrayError("a handle was given where an array is wanted: that matrix is with the workers")
             array = as_matrix(matrix)
-            address, _ = self._group()
-            spec = spec_of(array, layout, address.size)
-            matrix_id = self._next_id
-            self._next_id += 1
+            group = self._group()
+            spec = spec_of(array, layout, group.address.size)
             started = time.perf_counter()
             with self._watching():
-                times = plane_of(address).send(matrix_id, spec, array)
+                handle, times = group.send(spec, array)
             if print_times:
-                _print_times("Sending array data to Alchemist", time.perf_counter() - started, times)
-            return MatrixHandle(matrix_id, spec, address, owned=True)
+                print_times_of("Sending array data to Alchemist", time.perf_counter() - started, times)
+            return handle
 
     def fetch_matrix(self, handle: MatrixHandle, out: Array | None = None, print_times: bool = False) -> Array:
         """Fetch a matrix from the session's workers.
@@ -519,13 +469,12 @@ class AlchemistSession:
             If `out` does not fit.
         """
         with self._lock:
-            self._group()
-            self._to_reference(handle)
+            group = self._group()
             started = time.perf_counter()
             with self._watching():
-                fetched, times = handle.fetch(out)
+                fetched, times = group.fetch(handle, out)
             if print_times:
-                _print_times("Fetching data from Alchemist", time.perf_counter() - started, times)
+                print_times_of("Fetching data from Alchemist", time.perf_counter() - started, times)
             return fetched
 
     # --- words --------------------------------------------------------------------------------------------------------
@@ -538,34 +487,3 @@ class AlchemistSession:
         if self._driver is None:
             return "<AlchemistSession, not connected>"
         return f"<AlchemistSession {self.name}, {self.num_workers} workers>"
-
-
-def _with_handles(value: Any, handles: dict[int, MatrixHandle]) -> Any:
-    """Return a task's result with handles in the place of references."""
-    match value:
-        case MatrixReference():
-            return handles[value.matrix_id]
-        case list():
-            return [_with_handles(member, handles) for member in value]
-        case dict():
-            return {name: _with_handles(member, handles) for name, member in value.items()}
-    return value
-
-
-def _print_times(what: str, seconds: float, times: list[TransferTimes]) -> None:
-    """Print how long a transfer took, as in Figure 3 of the CUG 2019 paper."""
-    rule = "-" * 88
-    lines = [
-        f"{what} ... done ({seconds:.4e}s)",
-        "",
-        "Data transfer times breakdown",
-        rule,
-        "Worker | Serialization time |  Send time  | Receive time | Deserialization time",
-        rule,
-    ]
-    for row in times:
-        lines.append(
-            f"{row.worker_id:6d} | {row.serialization:18.4e} | {row.send:11.4e} | {row.receive:12.4e} | "
-            f"{row.deserialization:20.4e}"
-        )
-    print("\n".join([*lines, rule]))  # noqa: T201 - asked for

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +28,7 @@ from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
 from alchemist_ray.spec import MatrixSpec
+from alchemist_ray.transfer_times import TransferTimes
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -40,21 +40,6 @@ BUFFER_BYTES = 4 * 2**20
 PARALLEL_BYTES = 2**20
 """Matrices of at least this size are sent to and fetched from several workers at once."""
 MAX_THREADS = 8
-
-
-@dataclass(frozen=True)
-class TransferTimes:
-    """Seconds that one worker's part of a transfer took, as in Figure 3 of the CUG 2019 paper.
-
-    Over shared memory there is nothing to serialise and nothing to receive: writing (or reading) in place is the
-    whole of it.
-    """
-
-    worker_id: int
-    serialization: float = 0.0
-    send: float = 0.0
-    receive: float = 0.0
-    deserialization: float = 0.0
 
 
 class WorkerConnection:

@@ -1,0 +1,143 @@
+"""A worker group as the session that owns it sees it: libraries to load, tasks to run, matrices to send and fetch.
+
+What a library's functions, the session's methods and the handles come down to. It knows nothing of the server: that the
+group is gone shows here as :class:`~alchemist_ray.errors.GroupDiedError`, and why, the session asks the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from alchemist_ray.address import GroupAddress
+from alchemist_ray.control import CommandStream
+from alchemist_ray.description import LibraryDescription, TaskDescription
+from alchemist_ray.errors import ArgumentError, ForeignMatrixError, LocalProtocolError
+from alchemist_ray.library import Library
+from alchemist_ray.matrix import MatrixHandle
+from alchemist_ray.progress import ProgressDisplay
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.values import MatrixReference
+from alchemist_ray.spec import MatrixSpec
+from alchemist_ray.transfer import forget_plane, plane_of
+from alchemist_ray.transfer_times import TransferTimes
+
+Array = npt.NDArray[Any]
+
+MAX_RESULTS = 1000
+"""Numbers that are set aside for the matrices of a task whose answer has not come."""
+
+
+class GroupClient:
+    """The session's end of a worker group. Not thread-safe.
+
+    Parameters
+    ----------
+    address : GroupAddress
+        The group; the session owns it.
+
+    Raises
+    ------
+    GroupDiedError
+        If a worker does not answer.
+    """
+
+    def __init__(self, address: GroupAddress) -> None:
+        self.address = address
+        self.libraries: dict[str, Library] = {}
+        self._commands = CommandStream(address)
+        self._plane = plane_of(address)
+        self._next_id = 1
+
+    def load(self, name: str, source: str) -> LibraryDescription:
+        """Load a library on every worker; return what it says about itself."""
+        replies = self._commands.run(lambda n: m.LoadLibrary(n, name, source))
+        return LibraryDescription.from_wire(replies[0].result)
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def bind(self, label: str, task: TaskDescription, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call as they go over the wire, having held them against the task's description."""
+        return task.bind(
+            label,
+            [self.to_reference(value) for value in args],
+            {name: self.to_reference(value) for name, value in kwargs.items()},
+        )
+
+    def run(
+        self, library: str, task: TaskDescription, arguments: dict[str, Any], make_bar: Callable[[str], ProgressDisplay]
+    ) -> Any:
+        """Run a task on every worker; return its result, with handles for matrices."""
+        label = f"{library}.{task.name}"
+        first_id, self._next_id = self._next_id, self._next_id + MAX_RESULTS  # less, once the results are here
+        bar = make_bar(label)
+        try:
+            self._plane.free_dropped()
+            replies = self._commands.run(
+                lambda n: m.RunTask(n, library, task.name, arguments, first_id), bar, self._drop_all
+            )
+        except LocalProtocolError as misfit:
+            raise ArgumentError(label, misfit.reason) from misfit
+        finally:
+            bar.close()
+        self._next_id = first_id + len(replies[0].matrices)
+        handles = {
+            matrix_id: MatrixHandle(matrix_id, MatrixSpec.from_wire(spec), self.address, owned=True)
+            for matrix_id, spec in replies[0].matrices
+        }
+        result = _with_handles(replies[0].result, handles)
+        return tuple(result) if isinstance(result, list) and task.returns.startswith("tuple") else result
+
+    def _drop_all(self, matrix_ids: list[int]) -> None:
+        for matrix_id in matrix_ids:
+            self._plane.drop(matrix_id)
+
+    def to_reference(self, value: Any) -> Any:
+        """Return what stands for a handle on the wire, and anything else as it is.
+
+        Raises
+        ------
+        ForeignMatrixError, FreedMatrixError
+            If it is a handle of another session, or of a matrix that was freed.
+        """
+        if not isinstance(value, MatrixHandle):
+            return value
+        if value.address.ticket != self.address.ticket:
+            raise ForeignMatrixError(value.matrix_id, value.address.session, self.address.session)
+        return value.reference()
+
+    # --- matrices -----------------------------------------------------------------------------------------------------
+
+    def send(self, spec: MatrixSpec, array: Array) -> tuple[MatrixHandle, list[TransferTimes]]:
+        """Send a matrix; return a handle for it, and the seconds that each worker's part took."""
+        matrix_id, self._next_id = self._next_id, self._next_id + 1
+        times = self._plane.send(matrix_id, spec, array)
+        return MatrixHandle(matrix_id, spec, self.address, owned=True), times
+
+    def fetch(self, handle: MatrixHandle, out: Array | None) -> tuple[Array, list[TransferTimes]]:
+        """Fetch a matrix of this group; return it, and the seconds that each worker's part took."""
+        self.to_reference(handle)
+        return handle.fetch(out)
+
+    def check(self) -> None:
+        """Ask every worker for a sign of life."""
+        self._plane.free([])
+
+    def close(self) -> None:
+        """Close all connections to the workers."""
+        self._commands.close()
+        forget_plane(self.address)
+
+
+def _with_handles(value: Any, handles: dict[int, MatrixHandle]) -> Any:
+    """Return a task's result with handles in the place of references."""
+    match value:
+        case MatrixReference():
+            return handles[value.matrix_id]
+        case list():
+            return [_with_handles(member, handles) for member in value]
+        case dict():
+            return {name: _with_handles(member, handles) for name, member in value.items()}
+    return value
