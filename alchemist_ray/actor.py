@@ -135,24 +135,27 @@ class SessionHolder:
 
     def _operands(self, routine: Routine, given: dict[str, Any]) -> dict[str, MatrixHandle]:
         """Return handles for the matrices of a call; should the workers be found dead by it, of new workers."""
+        # The placed ones first: they are ours to free from here on, also when another operand is refused.
+        ours = {p: self._own(given[p]) for p in routine.layouts if isinstance(given[p], Placed)}
         try:
-            return {p: self._operand(routine, p, given[p]) for p in routine.layouts}
+            return {p: ours[p] if p in ours else self._operand(routine, p, given[p]) for p in routine.layouts}
         except GroupDiedError:
-            if any(isinstance(given[p], (MatrixHandle, Placed)) for p in routine.layouts):
+            if ours or any(isinstance(given[p], MatrixHandle) for p in routine.layouts):
                 raise  # what was with the dead workers cannot be sent again from here
             self._ready()
             return {p: self._operand(routine, p, given[p]) for p in routine.layouts}
 
+    def _own(self, placed: Placed) -> MatrixHandle:
+        """Return an owning handle for a matrix that the caller has placed."""
+        address = self._session.address
+        if placed.ticket != address.ticket:
+            raise GroupDiedError(self._session.session_id, "they were replaced after the matrix was sent")
+        return MatrixHandle(placed.matrix_id, placed.spec, address, owned=True)
+
     def _operand(self, routine: Routine, parameter: str, value: Any) -> MatrixHandle:
         """Return a handle for a matrix, sending it to the workers if it is not there."""
-        match value:
-            case MatrixHandle():
-                return value
-            case Placed():
-                address = self._session.address
-                if value.ticket != address.ticket:
-                    raise GroupDiedError(self._session.session_id, "they were replaced after the matrix was sent")
-                return MatrixHandle(value.matrix_id, value.spec, address, owned=True)
+        if isinstance(value, MatrixHandle):
+            return value
         array = as_operand(parameter, value)
         return self._session.send_matrix(array, layout=routine.layouts[parameter]((array.shape[0], array.shape[1])))
 

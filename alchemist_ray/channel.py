@@ -13,7 +13,7 @@ import select
 import socket
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alchemist_ray import __version__
 from alchemist_ray.errors import (
@@ -27,6 +27,9 @@ from alchemist_ray.errors import (
 from alchemist_ray.protocol import Connection, Key, Side, State
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import FindKey, Purpose
+
+if TYPE_CHECKING:
+    import asyncio.trsock
 
 HANDSHAKE_SECONDS = 5.0
 _CHUNK = 16384
@@ -51,7 +54,6 @@ class Channel:
         self.sock = sock
         self.connection = connection
         self.facts: dict[str, Any] = {}
-        self.received_fds: list[int] = []
 
     @property
     def is_local(self) -> bool:
@@ -230,8 +232,12 @@ def _connect(address: Address, timeout: float) -> socket.socket:
 def prepare(sock: socket.socket) -> None:
     """Make a connected socket fit for short messages and for noticing that the peer's host is gone."""
     sock.settimeout(None)
-    if sock.family == socket.AF_UNIX:
-        return
+    if sock.family != socket.AF_UNIX:
+        set_options(sock)
+
+
+def set_options(sock: socket.socket | asyncio.trsock.TransportSocket) -> None:
+    """Set the options of a TCP socket that :func:`prepare` is about."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)

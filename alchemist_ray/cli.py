@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alchemist_ray import __version__
-from alchemist_ray.credentials import read_token, token_path, write_token
+from alchemist_ray.credentials import TOKEN, TOKEN_FILE, read_token, token_path, write_token
 from alchemist_ray.driver_connection import DriverConnection
 from alchemist_ray.errors import AlchemistError, ServerStartError
 from alchemist_ray.protocol import messages as m
@@ -111,11 +111,13 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _server_token(arguments: argparse.Namespace) -> tuple[str, bool]:
     """Return the server's token, and whether its owner keeps it somewhere already."""
-    if arguments.token_file is None:
-        return (os.environ["ALCHEMIST_TOKEN"], True) if "ALCHEMIST_TOKEN" in os.environ else (new_token(), False)
-    if not arguments.token_file.exists():
-        write_token(arguments.token_file, new_token())
-    return read_token(arguments.token_file), True
+    file = arguments.token_file or os.environ.get(TOKEN_FILE)
+    if not file:
+        token = os.environ.get(TOKEN)
+        return (token, True) if token else (new_token(), False)
+    if not Path(file).exists():
+        write_token(Path(file), new_token())
+    return read_token(Path(file)), True
 
 
 # --- looking at a server ----------------------------------------------------------------------------------------------

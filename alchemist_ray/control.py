@@ -58,6 +58,7 @@ class CommandStream:
             self._ranks[channel.sock.fileno()] = rank
         self._request = 0
         self._orphans: list[int] = []
+        self._torn = False
         self._lock = threading.Lock()
 
     def run(
@@ -88,12 +89,16 @@ class CommandStream:
             If a rank has failed and others have not answered :data:`GRACE_SECONDS` later.
         """
         with self._lock:
+            if self._torn:
+                raise GroupDiedError(self._address.group_id, "a command was interrupted when not all ranks had it")
             self._request += 1
             command = make(self._request)
+            frame = self._channels[0].connection.send(command)  # the same for every rank: encoded once
             try:
-                frame = self._channels[0].connection.send(command)  # the same for every rank: encoded once
+                self._torn = True  # an interrupt in here leaves some ranks with a command that others do not have
                 for channel in self._channels:
                     channel.sock.sendall(frame)
+                self._torn = False
                 replies = self._collect(on_progress)
             except (OSError, EOFError) as lost:
                 raise GroupDiedError(self._address.group_id, f"a worker closed its connection: {lost}") from lost

@@ -51,9 +51,9 @@ class GroupClient:
         self._plane = plane_of(address)
         self._next_id = 1
 
-    def load(self, name: str, source: str) -> LibraryDescription:
+    def load(self, name: str, path: str | None) -> LibraryDescription:
         """Load a library on every worker; return what it says about itself."""
-        replies = self._commands.run(lambda n: m.LoadLibrary(n, name, source))
+        replies = self._commands.run(lambda n: m.LoadLibrary(n, name, path))
         return LibraryDescription.from_wire(replies[0].result)
 
     # --- tasks --------------------------------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.address import GroupAddress
-from alchemist_ray.errors import FreedMatrixError, InvalidArrayError
+from alchemist_ray.errors import FreedMatrixError, GroupDiedError, InvalidArrayError
 from alchemist_ray.layout import Grid
 from alchemist_ray.protocol.values import MatrixReference
 from alchemist_ray.spec import MatrixSpec
-from alchemist_ray.transfer import plane_of
+from alchemist_ray.transfer import forget_plane, plane_of
 from alchemist_ray.transfer_times import TransferTimes
 
 Array = npt.NDArray[Any]
@@ -147,9 +147,17 @@ class MatrixHandle:
         if self._freed:
             return
         self._freed = True
+        self.disown()
+        try:
+            plane_of(self.address).free([self.matrix_id])
+        except GroupDiedError:  # freed with its workers
+            forget_plane(self.address)
+
+    def disown(self) -> None:
+        """Leave the matrix to somebody else to free."""
         if self._finalizer is not None:
             self._finalizer.detach()
-        plane_of(self.address).free([self.matrix_id])
+            self._finalizer = None
 
     def check_alive(self) -> None:
         """Raise :class:`FreedMatrixError` if the matrix was freed through this handle."""

@@ -179,11 +179,11 @@ def _default_session(num_workers: int | None) -> RemoteSession:
     with _lock:
         what = _OnFirstUse(num_workers)
         key = _process_key(), what
-        if key not in _sessions:
-            actor = SessionActor.options(name=what.actor_name, namespace=NAMESPACE, get_if_exists=True).remote(
-                count, _defaults.hostname, _defaults.port, _defaults.token, show_progress=sys.stderr.isatty()
-            )
-            _sessions[key] = RemoteSession(actor)
+        actor = SessionActor.options(name=what.actor_name, namespace=NAMESPACE, get_if_exists=True).remote(
+            count, _defaults.hostname, _defaults.port, _defaults.token, show_progress=sys.stderr.isatty()
+        )
+        if key not in _sessions or _sessions[key].actor._actor_id != actor._actor_id:
+            _sessions[key] = RemoteSession(actor)  # the first, or the one that we knew has died
         return _sessions[key]
 
 
@@ -271,16 +271,26 @@ class RemoteRoutine:
             for name, value in arguments.items()
         }
         session = _find_session(self._session, self._num_workers, handles)
-        values = [self._pass(session, name, value) for name, value in arguments.items()]
-        return session.actor.run_routine.remote(routine.name, list(arguments), *values)
+        placed: list[MatrixHandle] = []  # ours until the actor has them
+        try:
+            values = [self._pass(session, name, value, placed) for name, value in arguments.items()]
+            result = session.actor.run_routine.remote(routine.name, list(arguments), *values)
+        except BaseException:
+            for handle in placed:
+                handle.free()
+            raise
+        for handle in placed:
+            handle.disown()
+        return result
 
-    def _pass(self, session: RemoteSession, name: str, value: Any) -> Any:
+    def _pass(self, session: RemoteSession, name: str, value: Any, placed: list[MatrixHandle]) -> Any:
         """Return what the actor is given for an argument; a large array is written to the workers here and now."""
         if not isinstance(value, np.ndarray) or name not in self._routine.layouts or value.nbytes <= BY_VALUE_BYTES:
             return value
         operand = as_operand(name, value)
         layout = self._routine.layouts[name]((operand.shape[0], operand.shape[1]))
         matrix_id, spec, address = session.place(operand, layout)
+        placed.append(MatrixHandle(matrix_id, spec, address, owned=True))
         return Placed(matrix_id, spec, address.ticket, vector=value.ndim == 1)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

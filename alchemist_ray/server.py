@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from alchemist_ray.errors import ServerStartError
+from alchemist_ray.memory import physical_memory
 from alchemist_ray.protocol.handshake import new_token
 
 START_SECONDS = 30.0
@@ -131,8 +132,7 @@ def start_server(
     worker_ports : (int, int), optional
         Range of the workers' ports; by default any.
     memory_per_worker : int, optional
-        Bytes that a worker has for matrices; by default 80 % of the machine's memory, shared by as many workers as it
-        has cores.
+        Bytes that a worker has for matrices; by default an equal share of 80 % of the machine's memory.
     libraries : mapping, optional
         Name -> Python module or path of further libraries.
     allow_library_paths : bool
@@ -160,11 +160,12 @@ def start_server(
         "libraries": dict(libraries or {}),
         "allow_library_paths": allow_library_paths,
         "log_dir": log_dir or tempfile.mkdtemp(prefix="alchemist-"),
+        "temporary_logs": log_dir is None,
     }
     Path(settings["log_dir"]).mkdir(parents=True, exist_ok=True)
     with (Path(settings["log_dir"]) / "driver.err").open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "alchemist_ray.mpi_backend.serve"],
+            [sys.executable, "-P", "-m", "alchemist_ray.mpi_backend.serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -173,7 +174,7 @@ def start_server(
     try:
         facts = _ask_ready(process, settings)
     except BaseException:
-        _stop_process(process)
+        _end(process, os.getpid(), None if log_dir else settings["log_dir"])
         raise
     return Server(
         process,
@@ -212,13 +213,14 @@ MIN_DEFAULT_WORKERS = 8
 def default_server() -> Server:
     """Return the server of this process, starting it on first use; it stops with the process.
 
-    It offers more workers than there are cores, since ranks may share a core; the environment variable
-    ``ALCHEMIST_NUM_WORKERS`` sets how many.
+    It offers more workers than there are cores, since ranks may share a core, and each may fill the memory that one
+    worker a core would have: it is one user's own. The environment variable ``ALCHEMIST_NUM_WORKERS`` sets how many.
     """
     global _default, _default_pid
     with _lock:
         if _default is None or not _default.running or _default_pid != os.getpid():
             count = int(os.environ.get("ALCHEMIST_NUM_WORKERS") or max(MIN_DEFAULT_WORKERS, os.cpu_count() or 1))
-            _default, _default_pid = start_server(count), os.getpid()
+            share = physical_memory() * 8 // 10 // min(count, os.cpu_count() or 1)
+            _default, _default_pid = start_server(count, memory_per_worker=share), os.getpid()
             atexit.register(_default.stop)
         return _default

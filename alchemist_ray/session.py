@@ -23,6 +23,7 @@ from alchemist_ray.driver_connection import REQUEST_SECONDS, DriverConnection
 from alchemist_ray.errors import (
     AlchemistError,
     GroupDiedError,
+    GroupStartError,
     InvalidArrayError,
     NotConnectedError,
     NoWorkersError,
@@ -198,17 +199,33 @@ class AlchemistSession:
         ArgumentValueError
             If `num_workers` is less than 1, or the session has workers already.
         GroupStartError
-            If the MPI job does not start; the error has the end of its log.
+            If the MPI job does not start (the error has the end of its log), or cannot be reached from here.
         """
         with self._lock:
             self._say(f"Requesting {num_workers} workers from Alchemist")
-            granted = self._ask(lambda n: m.RequestWorkers(n, int(num_workers)), START_SECONDS)
-            address = GroupAddress.from_wire(granted, self.name, self._connected().hostname, self._transport)
-            self._workers = GroupClient(address)
+            try:
+                granted = self._ask(lambda n: m.RequestWorkers(n, int(num_workers)), START_SECONDS)
+                address = GroupAddress.from_wire(granted, self.name, self._connected().hostname, self._transport)
+                workers = GroupClient(address)
+            except BaseException as failure:
+                self._give_up_workers()
+                if isinstance(failure, GroupDiedError):
+                    raise GroupStartError(
+                        f"the workers have started, but cannot be reached from here: {failure.reason}. See the "
+                        "server's options --advertise and --worker-ports"
+                    ) from failure
+                raise
+            self._workers = workers
             self._say(f"Total allocated {address.size} workers:")
             for endpoint in address.endpoints:
                 self._say(str(endpoint))
             return list(address.endpoints)
+
+    def _give_up_workers(self) -> None:
+        """Have the server end workers that it may have started for us, but that we could not take."""
+        if self._workers is None and self._driver is not None:
+            with contextlib.suppress(AlchemistError):
+                self._ask(lambda n: m.EndGroup(n, "the session could not take them"), START_SECONDS)
 
     def yield_workers(self) -> None:
         """Give the session's workers back; its matrices are freed with them.
@@ -352,9 +369,8 @@ class AlchemistSession:
         """
         with self._lock:
             group = self._group()
-            source = self._ask(lambda n: m.ResolveLibrary(n, name, path))
             with self._watching():
-                library = Library(group.load(name, source), self._run)
+                library = Library(group.load(name, path), self._run)
             group.libraries[name] = library
             self._say(f"Library '{name}' successfully loaded.")
             return library

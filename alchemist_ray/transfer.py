@@ -22,7 +22,13 @@ import numpy.typing as npt
 from alchemist_ray import tiling
 from alchemist_ray.address import Endpoint, GroupAddress
 from alchemist_ray.channel import Channel
-from alchemist_ray.errors import AlchemistError, DeadlineError, GroupDiedError, ServerUnreachableError
+from alchemist_ray.errors import (
+    AlchemistError,
+    DeadlineError,
+    GroupDiedError,
+    RemoteProtocolError,
+    ServerUnreachableError,
+)
 from alchemist_ray.layout import AxisPart
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
@@ -63,20 +69,25 @@ class WorkerConnection:
     def _exchange(self, make: Callable[[int], m.Message]) -> m.Message:
         channel = self._open()
         self._request += 1
-        return self._guard(lambda: self._send_and_receive(channel, make(self._request)))
+        return _answer(self._guard(lambda: self._send_and_receive(channel, make(self._request))))
 
     def _send_and_receive(self, channel: Channel, message: m.Message) -> m.Message:
         channel.send(message)
         return self._receive(channel)
 
     def _receive(self, channel: Channel) -> m.Message:
-        reply = channel.receive(REQUEST_SECONDS)
-        if isinstance(reply, m.Failure):
-            raise reply.to_error()
-        return reply
+        reply: Any = channel.receive(REQUEST_SECONDS)
+        if reply.request != self._request:
+            raise RemoteProtocolError(f"an answer to request {reply.request} instead of {self._request}")
+        return reply  # type: ignore[no-any-return]
 
     def _guard(self, action: Callable[[], T]) -> T:
-        """Run `action`; a broken or silent connection is closed, and becomes an error that says who is gone."""
+        """Run `action`, which leaves the connection with nothing outstanding, or does not return.
+
+        When it does not, the connection is closed: what is still to come over it would be taken for the answer to the
+        next request. That holds for an interrupt (Ctrl-C) as for a broken connection, which becomes an error that says
+        who is gone.
+        """
         try:
             return action()
         except TimeoutError as stalled:
@@ -85,6 +96,9 @@ class WorkerConnection:
         except (OSError, EOFError) as lost:
             self._drop()
             raise GroupDiedError(self._address.group_id, f"{self.endpoint} closed the connection") from lost
+        except BaseException:
+            self._drop()
+            raise
 
     # --- the connection -----------------------------------------------------------------------------------------------
 
@@ -164,7 +178,7 @@ class WorkerConnection:
             return time.perf_counter() - started, self._receive(channel)
 
         seconds, reply = self._guard(send)
-        receive, deserialization = reply.result  # type: ignore[attr-defined]  # a Done
+        receive, deserialization = _answer(reply).result  # type: ignore[attr-defined]  # a Done
         serialization = packing.seconds
         return TransferTimes(self.endpoint.worker_id, serialization, seconds - serialization, receive, deserialization)
 
@@ -202,6 +216,13 @@ class WorkerConnection:
             receive=time.perf_counter() - answered - placing,
             deserialization=placing,
         )
+
+
+def _answer(reply: m.Message) -> m.Message:
+    """Return a reply, or raise the error that it tells."""
+    if isinstance(reply, m.Failure):
+        raise reply.to_error()
+    return reply
 
 
 def open_channel(address: GroupAddress, endpoint: Endpoint, purpose: Purpose) -> Channel:

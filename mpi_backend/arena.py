@@ -13,6 +13,8 @@ from __future__ import annotations
 import bisect
 import collections
 import contextlib
+import fcntl
+import gc
 import math
 import mmap
 import os
@@ -41,8 +43,10 @@ class Arena:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity - capacity % _ALIGNMENT
-        self.fd = os.memfd_create("alchemist-arena", os.MFD_CLOEXEC)
+        self.fd = os.memfd_create("alchemist-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, self.capacity)
+        # A client that maps it must not be able to take it from under the worker.
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         self._memory = mmap.mmap(self.fd, self.capacity)
         with contextlib.suppress(OSError, AttributeError):  # a hint, which not every kernel takes
             self._memory.madvise(mmap.MADV_HUGEPAGE)
@@ -75,7 +79,11 @@ class Arena:
         if nbytes == 0:
             return np.empty(shape, dtype)
         length = -(-nbytes // _ALIGNMENT) * _ALIGNMENT
-        offset = self._take(length)
+        try:
+            offset = self._take(length)
+        except MatrixMemoryError:
+            gc.collect()  # what a library has left in reference cycles
+            offset = self._take(length)
         view = memoryview(self._memory)[offset : offset + nbytes]
         array = np.frombuffer(view, dtype).reshape(shape)
         # Every view of the array, however derived, keeps this buffer object alive, and nothing else does.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from typing import Any
 
-from alchemist_ray.channel import HANDSHAKE_SECONDS, prepare
+from alchemist_ray.channel import HANDSHAKE_SECONDS, set_options
 from alchemist_ray.errors import AuthenticationError, ProtocolError
 from alchemist_ray.protocol import Connection, Side, State
 from alchemist_ray.protocol import messages as m
@@ -34,9 +33,7 @@ class AsyncChannel:
         self.at_eof = False
         host, port = (*(writer.get_extra_info("peername") or ("?", 0)),)[:2]
         self.peer = f"{host}:{port}"
-        sock = writer.get_extra_info("socket")
-        if isinstance(sock, socket.socket):
-            prepare(sock)
+        set_options(writer.get_extra_info("socket"))
 
     @property
     def software(self) -> str:
@@ -91,7 +88,10 @@ class AsyncChannel:
 
     async def wait_closed_or_readable(self) -> None:
         """Wait until the peer has sent something or closed the connection (:attr:`at_eof`)."""
-        octets = await self._reader.read(_CHUNK)
+        try:
+            octets = await self._reader.read(_CHUNK)
+        except ConnectionError:  # reset instead of closed
+            octets = b""
         if octets:
             self.connection.receive(octets)
         else:

@@ -31,6 +31,7 @@ from alchemist_ray.errors import (
     ProtocolError,
     ServerStartError,
 )
+from alchemist_ray.memory import physical_memory
 from alchemist_ray.mpi_backend.async_channel import AsyncChannel
 from alchemist_ray.mpi_backend.group import GroupSettings, WorkerGroup
 from alchemist_ray.mpi_backend.inventory import Inventory, Slot
@@ -43,6 +44,8 @@ from alchemist_ray.protocol.connection import Purpose
 log = logging.getLogger("alchemist")
 
 RULE = "=" * 60
+MIN_TOKEN = 8
+"""Characters of the shortest token that a server takes; the tokens that it makes have 43."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class DriverConfig:
     worker_ports : (int, int) or None
         Range of the workers' ports; None: any.
     memory_per_worker : int or None
-        Bytes for matrices; None: 80 % of the machine's memory shared by as many workers as it has cores.
+        Bytes for matrices; None: an equal share of 80 % of the machine's memory.
     libraries : mapping
         Name -> module or path, beside the installed ones.
     allow_library_paths : bool
@@ -82,12 +85,15 @@ class DriverConfig:
     allow_library_paths: bool = False
     log_dir: str | None = None
 
+    def __post_init__(self) -> None:
+        if len(self.token) < MIN_TOKEN:
+            raise ServerStartError(f"a token of {len(self.token)} characters: it needs at least {MIN_TOKEN}")
+
     def memory(self) -> int:
         """Return the bytes that each worker has for matrices."""
         if self.memory_per_worker is not None:
             return self.memory_per_worker
-        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return int(0.8 * physical) // min(self.num_workers, os.cpu_count() or 1)
+        return int(0.8 * physical_memory()) // self.num_workers
 
 
 @dataclass
@@ -262,8 +268,6 @@ class Driver:
                 return self._registry.rows()
             case m.AskStatus():
                 return await self._status()
-            case m.ResolveLibrary(name=name, path=path):
-                return self._registry.resolve(name, path)
             case m.RequestWorkers(count=count) if session is not None:
                 return await self._start_group(session, count)
             case m.YieldWorkers() if session is not None:
@@ -297,7 +301,8 @@ class Driver:
         return {"group_id": group_id, "ticket": group.ticket, "workers": group.endpoints()}
 
     def _group_settings(self, session: Session) -> GroupSettings:
-        loopback = "127.0.0.1" if self.config.hostname in ("0.0.0.0", "::", "") else self.config.hostname  # noqa: S104
+        everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - what its owner chose
+        loopback = everywhere.get(self.config.hostname, self.config.hostname)
         log_dir = self._log_dir / f"session-{session.session_id:03d}"
         log_dir.mkdir(parents=True, exist_ok=True)
         return GroupSettings(
@@ -306,6 +311,8 @@ class Driver:
             advertise=self.config.advertise or self.config.hostname,
             ports=self.config.worker_ports,
             memory=self.config.memory(),
+            libraries=dict(self.config.libraries),
+            allow_library_paths=self.config.allow_library_paths,
             log_dir=log_dir,
             threads=max(1, (os.cpu_count() or 1) // len(self._inventory.slots)),
         )
@@ -356,18 +363,7 @@ class Driver:
         }
 
     async def _status(self) -> dict[str, Any]:
-        sessions = []
-        for session in list(self._sessions.values()):
-            group = session.group
-            sessions.append(
-                {
-                    "id": session.session_id,
-                    "software": session.software,
-                    "client": session.channel.peer,
-                    "age_seconds": time.time() - session.opened,
-                    "workers": await group.status() if group else [],
-                }
-            )
+        sessions = await asyncio.gather(*(_session_row(session) for session in list(self._sessions.values())))
         return {
             **self._facts(),
             "hostname": self.config.hostname,
@@ -376,3 +372,13 @@ class Driver:
             "workers": self._worker_rows(),
             "sessions": sessions,
         }
+
+
+async def _session_row(session: Session) -> dict[str, Any]:
+    return {
+        "id": session.session_id,
+        "software": session.software,
+        "client": session.channel.peer,
+        "age_seconds": time.time() - session.opened,
+        "workers": await session.group.status() if session.group else [],
+    }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alchemist_ray.errors import GroupStartError
+from alchemist_ray.errors import GroupStartError, ProtocolError
 from alchemist_ray.mpi_backend.async_channel import AsyncChannel
 from alchemist_ray.mpi_backend.inventory import Slot
 from alchemist_ray.mpi_backend.launchers import Group, Job, Launcher
@@ -42,6 +42,8 @@ class GroupSettings:
     advertise: str
     ports: tuple[int, int] | None
     memory: int
+    libraries: dict[str, str]
+    allow_library_paths: bool
     log_dir: Path
     threads: int
 
@@ -94,11 +96,14 @@ class WorkerGroup:
             advertise=settings.advertise,
             ports=settings.ports,
             memory=settings.memory,
+            libraries=settings.libraries,
+            allow_library_paths=settings.allow_library_paths,
             log_dir=str(settings.log_dir),
         )
         job = Job(
             slots=self.slots,
-            command=[sys.executable, "-m", "alchemist_ray.mpi_backend.worker"],
+            # -P: a file in the current directory, which may be anybody's, must not take a module's place.
+            command=[sys.executable, "-P", "-m", "alchemist_ray.mpi_backend.worker"],
             environment={ENVIRONMENT: config.to_json(), **dict.fromkeys(_THREAD_VARIABLES, str(settings.threads))},
             log=settings.log_dir / "mpiexec.log",
         )
@@ -147,16 +152,21 @@ class WorkerGroup:
         if not isinstance(ready, m.WorkerReady) or not 0 <= ready.rank < len(self.slots):
             return
         rank = ready.rank
+        if rank in self._links:
+            log.warning("Refused a second link of rank %d", rank)
+            return
         self._links[rank], self._ready[rank] = channel, ready
         if len(self._ready) == len(self.slots):
             self._all_ready.set()
         try:
             while True:
-                answer: Any = await channel.receive()
+                answer = await channel.receive()
+                if not isinstance(answer, (m.Done, m.Failure)):
+                    continue
                 waiting = self._answers.pop((rank, answer.request), None)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(answer)
-        except (OSError, EOFError):
+        except (OSError, EOFError, ProtocolError):
             await self._lost(rank, ready)
         finally:
             self._links.pop(rank, None)
@@ -197,14 +207,17 @@ class WorkerGroup:
     async def status(self) -> list[dict[str, Any]]:
         """Ask every worker how it is; those that do not answer in time are left out."""
         loop = asyncio.get_running_loop()
-        waiting = []
+        waiting, keys = [], []
         for rank, link in list(self._links.items()):
             number = next(self._requests)
             answer = self._answers[rank, number] = loop.create_future()
+            keys.append((rank, number))
             await link.send_or_ignore(m.AskStatus(number))
             waiting.append(answer)
         if not waiting:
             return []
         done, _ = await asyncio.wait(waiting, timeout=STATUS_SECONDS)
+        for key in keys:
+            self._answers.pop(key, None)
         replies = [answer.result() for answer in done]
         return sorted((r.result for r in replies if isinstance(r, m.Done)), key=lambda row: row["rank"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -17,11 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from alchemist_ray.credentials import TOKEN, TOKEN_FILE
 from alchemist_ray.errors import GroupStartError
 from alchemist_ray.mpi_backend.inventory import Slot
 
 MPIEXEC = "ALCHEMIST_MPIEXEC"
 """Environment variable that names the site's own ``mpiexec``."""
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,23 @@ class HydraLauncher:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=asyncio.subprocess.STDOUT,
-                    env={**os.environ, **job.environment},
+                    env={**_environment(), **job.environment},
                     start_new_session=True,  # a Ctrl-C in the driver's terminal is the driver's to handle
+                    preexec_fn=_die_with_parent,
                 )
             except OSError as failure:
                 raise GroupStartError(f"{command[0]} did not start: {failure}") from failure
         return _HydraGroup(process)
+
+
+def _environment() -> dict[str, str]:
+    """Return the driver's environment, but for the server's token: that is not for libraries to see."""
+    return {name: value for name, value in os.environ.items() if name not in (TOKEN, TOKEN_FILE)}
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, however that does. Runs between fork and exec."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class _HydraGroup:

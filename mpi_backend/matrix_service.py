@@ -68,6 +68,8 @@ class MatrixService:
         except (OSError, ProtocolError) as ended:
             log.debug("connection ended: %s", ended)
         finally:
+            # What this client was still writing nobody else knows how to complete.
+            self._store.free([stored.matrix_id for stored in self._pinned.values() if not stored.complete])
             self._channel.close()
 
     def _serve(self, request: Any) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from alchemist_ray.mpi_backend.driver import Driver, DriverConfig
 from alchemist_ray.mpi_backend.logs import configure_logging
 
 STDIN = 0
+OWNER_SECONDS = 0.5
+"""How often to look whether the owner is alive."""
 
 log = logging.getLogger("alchemist")
 
@@ -39,6 +42,8 @@ async def serve(
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue  # nohup means it
         loop.add_signal_handler(number, stop.set)
     await driver.start()
     try:
@@ -59,8 +64,15 @@ def _stop_with_stdin(stop: asyncio.Event) -> None:
             loop.remove_reader(STDIN)
             stop.set()
 
-    loop = asyncio.get_running_loop()
+    def watch_owner() -> None:
+        # A child that the owner has forked holds our stdin open; the owner itself is our parent.
+        if os.getppid() != owner:
+            stop.set()
+        loop.call_later(OWNER_SECONDS, watch_owner)
+
+    loop, owner = asyncio.get_running_loop(), os.getppid()
     loop.add_reader(STDIN, readable)
+    watch_owner()
 
 
 def _read_line() -> bytes:
@@ -79,15 +91,17 @@ def _say(**facts: object) -> None:
 def main() -> int:
     """Serve a client process; return the exit status."""
     fields = json.loads(_read_line())
-    ports = fields.pop("worker_ports", None)
-    config = DriverConfig(**fields, worker_ports=tuple(ports) if ports else None)
-    file = Path(config.log_dir) / "driver.log" if config.log_dir else None
-    configure_logging("driver", sys.stderr, file)
+    ports, log_dir, temporary = fields.pop("worker_ports"), Path(fields["log_dir"]), fields.pop("temporary_logs")
+    configure_logging("driver", sys.stderr, log_dir / "driver.log")
     try:
+        config = DriverConfig(**fields, worker_ports=tuple(ports) if ports else None)
         asyncio.run(serve(config, lambda driver: _say(port=driver.port), _stop_with_stdin))
     except ServerStartError as failure:
         _say(error=failure.reason)
         return 1
+    finally:
+        if temporary:  # here, and not in the owner, which may be no more
+            shutil.rmtree(log_dir, ignore_errors=True)
     return 0
 
 

@@ -25,6 +25,7 @@ from alchemist_ray.errors import (
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.library import Library, Task, load
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
+from alchemist_ray.mpi_backend.registry import Registry
 from alchemist_ray.mpi_backend.store import Store
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.values import MatrixReference
@@ -49,15 +50,20 @@ class TaskRunner:
         This rank's matrices.
     host : str
         Host name, for errors.
+    registry : callable
+        Makes the registry of libraries, when the first is loaded. What a client may load is decided here, where it is
+        imported: the client's word, or the driver's to the client, would not bind a client that speaks for itself.
     """
 
-    def __init__(self, comm: MPI.Comm, store: Store, host: str) -> None:
+    def __init__(self, comm: MPI.Comm, store: Store, host: str, registry: Callable[[], Registry]) -> None:
         self._comm = comm.Dup()
         self._rank = comm.rank
         self._agreement = comm.Dup()  # a communicator of its own: no message of a library can get between
         self._store = store
         self._host = host
         self._libraries: dict[str, Library] = {}
+        self._make_registry = registry
+        self._registry: Registry | None = None
         self.running = ""
         self._started = 0.0
 
@@ -99,12 +105,18 @@ class TaskRunner:
     def _load(self, channel: Channel, command: m.LoadLibrary, what: str) -> m.Message:
         failure: AlchemistError | None = None
         try:
-            library = load(command.name, command.source)
+            if self._registry is None:
+                self._registry = self._make_registry()
+            source = self._registry.resolve(command.name, command.path)
+            library = load(command.name, source)
         except AlchemistError as error:
             failure = error
-        self._agree(failure)
+        try:
+            self._agree(failure)
+        finally:
+            del failure  # an error that its own traceback refers to would live until the next garbage collection
         self._libraries[command.name] = library
-        log.info("Library %s loaded from %s", command.name, command.source)
+        log.info("Library %s loaded from %s", command.name, source)
         return m.Done(command.request, library.description.to_wire() if self._rank == 0 else None)
 
     def _run(self, channel: Channel, command: m.RunTask, what: str) -> m.Message:
@@ -123,7 +135,11 @@ class TaskRunner:
         seconds = time.perf_counter() - started
         del arguments
         kept: list[Any] = []
-        result = self._keep(result, command.first_id, kept)
+        try:
+            result = self._keep(result, command.first_id, kept)
+        except BaseException:
+            self._store.free([matrix_id for matrix_id, _ in kept])
+            raise
         return m.TaskDone(command.request, result if self._rank == 0 else None, kept, seconds)
 
     def _find(self, library_name: str, task_name: str) -> Task:
@@ -149,7 +165,13 @@ class TaskRunner:
                     resolved[name] = self._matrix(value.matrix_id)
         except AlchemistError as error:
             failure = error
-        self._agree(failure)
+        try:
+            self._agree(failure)
+        except AlchemistError:
+            resolved.clear()  # the error's traceback must not keep matrices alive
+            raise
+        finally:
+            del failure
         return resolved
 
     def _matrix(self, matrix_id: int) -> DistMatrix:
@@ -164,7 +186,10 @@ class TaskRunner:
         worst = np.empty(1, np.int32)
         self._agreement.Allreduce(mine, worst, MPI.MAX)
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure
         if worst[0] >= 0:
             raise PeerFailedError(int(worst[0]))
 

@@ -19,6 +19,7 @@ import gc
 import logging
 import os
 import queue
+import resource
 import secrets
 import socket
 import sys
@@ -38,6 +39,7 @@ from alchemist_ray.errors import AlchemistError, AuthenticationError, ProtocolEr
 from alchemist_ray.mpi_backend.arena import Arena  # noqa: E402
 from alchemist_ray.mpi_backend.logs import configure_logging  # noqa: E402
 from alchemist_ray.mpi_backend.matrix_service import MatrixService  # noqa: E402
+from alchemist_ray.mpi_backend.registry import Registry  # noqa: E402
 from alchemist_ray.mpi_backend.store import Store  # noqa: E402
 from alchemist_ray.mpi_backend.tasks import TaskRunner  # noqa: E402
 from alchemist_ray.mpi_backend.worker_config import ENVIRONMENT, WorkerConfig  # noqa: E402
@@ -47,6 +49,11 @@ from alchemist_ray.protocol.connection import Purpose  # noqa: E402
 
 SHUTDOWN_SECONDS = 1.0
 """How long a running task is given to end when the worker is told to."""
+
+MAX_UNPROVEN = 64
+"""Connections that may be shaking hands at a time."""
+ACCEPT_PAUSE_SECONDS = 0.1
+"""How long to wait before accepting again after that has failed."""
 
 log = logging.getLogger("alchemist")
 
@@ -68,7 +75,10 @@ class Worker:
         self._key = Key.of(config.ticket)
         self._host = socket.gethostname()
         self._store = Store(Arena(config.memory), comm.size, comm.rank)
-        self._runner = TaskRunner(comm, self._store, self._host)
+        self._runner = TaskRunner(
+            comm, self._store, self._host, lambda: Registry(config.libraries, config.allow_library_paths)
+        )
+        self._unproven = threading.BoundedSemaphore(MAX_UNPROVEN)
         self._control: queue.Queue[Channel | None] = queue.Queue()
         self._current_control: Channel | None = None
         self._stopping = threading.Event()
@@ -104,8 +114,14 @@ class Worker:
 
     def _accept_all(self, listener: socket.socket) -> None:
         while True:
-            sock, _ = listener.accept()
-            self._start(self._serve_client, sock)
+            self._unproven.acquire()  # who has proven nothing must not take all threads and descriptors
+            try:
+                sock, _ = listener.accept()
+                self._start(self._serve_client, sock)
+            except (OSError, RuntimeError) as failure:  # out of descriptors or threads: others may give some back
+                self._unproven.release()
+                log.error("Could not accept a connection: %s", failure)
+                time.sleep(ACCEPT_PAUSE_SECONDS)
 
     def _find_key(self, hello: m.Hello) -> Key | None:
         right = hello.group_id == self._config.group_id
@@ -118,7 +134,13 @@ class Worker:
         except (AuthenticationError, ProtocolError, OSError) as refused:
             log.warning("Refused a connection: %s", refused)
             return
+        finally:
+            self._unproven.release()
         if channel.connection.purpose is Purpose.CONTROL:
+            if self._current_control is not None:
+                log.warning("Refused a second control connection")
+                channel.close()
+                return
             self._control.put(channel)
         else:
             MatrixService(channel, self._store, self._rank, self._host).run()
@@ -172,19 +194,20 @@ class Worker:
 
 def _listen(bind: str, ports: tuple[int, int] | None, worker_id: int) -> socket.socket:
     """Listen on TCP: on this worker's own port of the range if it is free, else on the first that is."""
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     if ports is None:
-        return socket.create_server((bind, 0))
+        return socket.create_server((bind, 0), family=family)
     low, high = ports
     preferred = low + worker_id - 1
     candidates = [port for port in (preferred, *range(low, high + 1)) if low <= port <= high]
     for port in candidates:
         with contextlib.suppress(OSError):
-            return socket.create_server((bind, port))
+            return socket.create_server((bind, port), family=family)
     raise OSError(f"no port of {low}-{high} is free on {bind}: widen --worker-ports")
 
 
 def _listen_local() -> tuple[socket.socket, str]:
-    """Listen on an abstract Unix socket of a random name, which only those who are told it can find."""
+    """Listen on an abstract Unix socket of a random name, which is there on this host only."""
     name = f"alchemist-{secrets.token_hex(16)}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind("\0" + name)
@@ -199,6 +222,8 @@ def _unname_shared_memory(comm: MPI.Comm) -> None:
     has mapped them, and the mappings go on without a name; what has no name goes with its last process.
     """
     comm.Barrier()
+    if "MPICH" not in MPI.Get_library_version():
+        return  # another library may map its segments only when it first needs them, and by name
     for line in Path("/proc/self/maps").read_text().splitlines():
         _, separator, name = line.partition("/dev/shm/")  # noqa: S108 - no temporary file, but where POSIX has them
         if separator and not name.endswith("(deleted)"):
@@ -218,6 +243,8 @@ def _redirect_output(path: Path) -> None:
 def main() -> None:
     """Run this rank of a worker group; the driver starts it through ``mpiexec``."""
     config = WorkerConfig.from_json(os.environ.pop(ENVIRONMENT))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     comm = MPI.COMM_WORLD
     name = f"worker-{config.worker_ids[comm.rank]:03d}"
     _redirect_output(Path(config.log_dir) / f"{name}.log")

@@ -27,6 +27,8 @@ class WorkerConfig:
         Range of ports to listen on; None: any.
     memory : int
         Bytes for matrices.
+    libraries, allow_library_paths : dict, bool
+        What the server's owner has registered, and whether clients may name a path themselves.
     log_dir : str
         Where this worker's log goes.
     """
@@ -39,6 +41,8 @@ class WorkerConfig:
     advertise: str
     ports: tuple[int, int] | None
     memory: int
+    libraries: dict[str, str]
+    allow_library_paths: bool
     log_dir: str
 
     def to_json(self) -> str:

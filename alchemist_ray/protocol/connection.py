@@ -91,7 +91,6 @@ VOCABULARY: dict[tuple[Purpose, Side], frozenset[type[m.Message]]] = {
             m.YieldWorkers,
             m.ListWorkers,
             m.ListLibraries,
-            m.ResolveLibrary,
             m.AskStatus,
             m.EndGroup,
         }
@@ -130,7 +129,15 @@ class Key:
 
     @classmethod
     def of(cls, text: str) -> Key:
-        """Return the key that `text`, a token or ticket, is."""
+        """Return the key that `text`, a token or ticket, is.
+
+        Raises
+        ------
+        AuthenticationError
+            If it is empty: that would be a key that everybody knows.
+        """
+        if not text:
+            raise AuthenticationError("the token is empty")
         return cls(text.encode())
 
     def __repr__(self) -> str:

@@ -137,16 +137,6 @@ class ListLibraries(Message):
 
 
 @dataclass(frozen=True)
-class ResolveLibrary(Message):
-    """Ask whether the session may load library `name` (from `path`). Done: the source that its workers import."""
-
-    kind = 20
-    request: int
-    name: str
-    path: str | None
-
-
-@dataclass(frozen=True)
 class AskStatus(Message):
     """Ask driver or worker how it is. Done: a dict."""
 
@@ -201,12 +191,12 @@ class Shutdown(Message):
 
 @dataclass(frozen=True)
 class LoadLibrary(Message):
-    """Load library `name` from `source`. Done: its description (from rank 0)."""
+    """Load library `name`, from `path` if the server allows that. Done: its description (from rank 0)."""
 
     kind = 48
     request: int
     name: str
-    source: str
+    path: str | None
 
 
 @dataclass(frozen=True)

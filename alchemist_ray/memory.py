@@ -1,0 +1,16 @@
+"""How much memory there is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def physical_memory() -> int:
+    """Return the bytes of memory that this process may use: the machine's, or less in a container."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # there is no such limit
+            limits.append(int(Path(path).read_text()))
+    return min(limits)
