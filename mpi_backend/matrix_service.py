@@ -70,6 +70,7 @@ class MatrixService:
         finally:
             # What this client was still writing nobody else knows how to complete.
             self._store.free([stored.matrix_id for stored in self._pinned.values() if not stored.complete])
+            self._pinned.clear()
             self._channel.close()
 
     def _serve(self, request: Any) -> None:

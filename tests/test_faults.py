@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import LIBRARIES
 from tests_support import wait_until
 
 import alchemist_ray as alchemist
@@ -186,3 +188,58 @@ def test_owner_that_dies_takes_its_server(tmp_path):
     owner.kill()
     owner.wait()
     assert wait_until(lambda: not any(map(alive, pids)))
+
+
+def test_idle_connections_do_not_take_a_worker_down(connect):
+    """Who has proven nothing gets a place in a short queue, and no more."""
+    session = connect(2, transport="tcp")
+    endpoint = session.address.endpoints[0]
+    idle = [socket.create_connection((endpoint.address, endpoint.port)) for _ in range(150)]
+    threads = len(os.listdir(f"/proc/{pid_of(session, 0)}/task"))
+    for sock in idle:
+        sock.close()
+    assert threads < 100
+    np.testing.assert_array_equal(np.asarray(session.send_matrix(np.eye(9))), np.eye(9))
+
+
+def test_ranks_that_hold_the_interpreter_lock_go_with_the_server():
+    server = alchemist.start_server(num_workers=2, libraries={"faults": str(LIBRARIES / "faults.py")})
+    session = alchemist.AlchemistSession()
+    session.connect(server.hostname, server.port, server.token)
+    session.request_workers(2)
+    session.load_library("faults")
+    pids = [pid_of(session, rank) for rank in (0, 1)]
+
+    def seize():
+        with pytest.raises(errors.AlchemistError):
+            session.run_task("faults", "seize")
+
+    stuck = threading.Thread(target=seize)
+    stuck.start()
+    time.sleep(0.5)
+    os.kill(server.pid, signal.SIGKILL)
+    assert wait_until(lambda: not any(map(alive, pids)))
+    stuck.join(20)
+    session.stop()
+    server.stop()
+
+
+def test_server_ends_with_its_owner_though_a_forked_child_lives(tmp_path):
+    script = (
+        "import os, time, alchemist_ray as alchemist\n"
+        "server = alchemist.start_server(num_workers=1)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    time.sleep(20)\n"
+        "    os._exit(0)\n"
+        "print(server.pid, child, flush=True)\n"
+        "input()\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    server, child = (int(word) for word in owner.stdout.readline().split())
+    owner.kill()
+    owner.wait()
+    try:
+        assert wait_until(lambda: not alive(server))
+    finally:
+        os.kill(child, signal.SIGKILL)

@@ -304,3 +304,70 @@ def test_no_abstract_socket_outlives_its_worker():
         sockets = Path("/proc/net/unix").read_text()
         assert all(name in sockets for name in names)
     assert wait_until(lambda: not any(name in Path("/proc/net/unix").read_text() for name in names))
+
+
+def test_empty_token_does_not_open_the_server(serve, monkeypatch, runtime):
+    (port,) = free_ports(1)
+    monkeypatch.setenv("ALCHEMIST_TOKEN", "")
+    serve("--workers", "1", "--port", str(port))
+    assert len((runtime / "alchemist" / f"token-{port}").read_text().strip()) > 30
+    with pytest.raises(errors.AuthenticationError):
+        alchemist.AlchemistSession().connect("127.0.0.1", port, " ")
+
+
+def test_short_token_is_refused():
+    with pytest.raises(errors.ServerStartError, match="at least 8"):
+        alchemist.start_server(num_workers=1, token="short")
+
+
+def test_file_in_the_current_directory_takes_no_modules_place(tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text("raise SystemExit('planted')\n")
+    monkeypatch.chdir(tmp_path)
+    with alchemist.start_server(num_workers=1) as server, alchemist.AlchemistSession() as session:
+        session.connect(server.hostname, server.port, server.token)
+        session.request_workers(1)
+
+
+def test_server_on_ipv6():
+    with (
+        alchemist.start_server(num_workers=2, hostname="::1") as server,
+        alchemist.AlchemistSession(transport="tcp") as session,
+    ):
+        session.connect("::1", server.port, server.token)
+        session.request_workers(2)
+        np.testing.assert_array_equal(np.asarray(session.send_matrix(np.eye(5))), np.eye(5))
+
+
+def test_driver_notices_a_client_whose_host_is_gone():
+    """Keepalive is set on its connections."""
+    import asyncio
+
+    from alchemist_ray.mpi_backend.async_channel import AsyncChannel
+
+    async def options():
+        seen = asyncio.get_running_loop().create_future()
+
+        async def connected(reader, writer):
+            AsyncChannel(reader, writer, lambda hello: None)
+            sock = writer.get_extra_info("socket")
+            seen.set_result(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            writer.close()
+
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        keepalive = await seen
+        writer.close()
+        server.close()
+        return keepalive
+
+    assert asyncio.run(options()) == 1
+
+
+def test_temporary_logs_go_with_the_server(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with alchemist.start_server(num_workers=1) as server:
+        assert Path(server.log_dir).parent == tmp_path
+    with pytest.raises(errors.ServerStartError):
+        alchemist.start_server(num_workers=1, hostname="host.invalid")
+    assert not list(tmp_path.iterdir())

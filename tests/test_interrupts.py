@@ -1,0 +1,170 @@
+"""Interrupts (Ctrl-C) and refused work leave no stale answers, no lost workers and no lost memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import alchemist_ray as alchemist
+from alchemist_ray import errors, group_client, tiling
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.transfer import plane_of
+
+
+@pytest.fixture(params=["auto", "tcp"])
+def pair(request, connect):
+    return connect(2, transport=request.param)
+
+
+def memory_in_use(session):
+    """Return the bytes that each worker of the session has in use."""
+    (row,) = [s for s in session.server_status()["sessions"] if s["id"] == session.session_id]
+    return [worker["memory_in_use"] for worker in row["workers"]]
+
+
+def interrupt_once(monkeypatch, module, name):
+    """Have the next call of a function be interrupted."""
+    real = getattr(module, name)
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, interrupted)
+
+
+@pytest.mark.parametrize("layout", ["VC_STAR", "MC_MR"])
+@pytest.mark.parametrize("where", ["gather", "scatter"])
+def test_interrupted_transfer_does_not_leave_its_answer_to_the_next(pair, monkeypatch, where, layout):
+    ones, twos = np.ones((301, 17)), np.full((301, 17), 2.0)
+    A, B = pair.send_matrix(ones, layout=layout), pair.send_matrix(twos, layout=layout)
+    interrupt_once(monkeypatch, tiling, where)
+    try:
+        if where == "gather":
+            np.asarray(A)
+        else:
+            pair.send_matrix(np.zeros((301, 17)), layout=layout)
+    except KeyboardInterrupt:
+        pass
+    for _ in range(2):
+        np.testing.assert_array_equal(np.asarray(B), twos)
+        np.testing.assert_array_equal(np.asarray(A), ones)
+
+
+def test_interrupt_between_request_and_answer(pair, monkeypatch):
+    A, B = pair.send_matrix(np.ones((50, 5))), pair.send_matrix(np.full((50, 5), 2.0))
+    connection = plane_of(A.address).connections[0]
+    real = type(connection)._receive
+    interrupts = [KeyboardInterrupt]
+
+    def receive(self, channel):
+        if interrupts:
+            raise interrupts.pop()
+        return real(self, channel)
+
+    monkeypatch.setattr(type(connection), "_receive", receive)
+    with pytest.raises(KeyboardInterrupt):
+        np.asarray(A)
+    np.testing.assert_array_equal(np.asarray(B), np.full((50, 5), 2.0))
+    np.testing.assert_array_equal(np.asarray(A), np.ones((50, 5)))
+
+
+def test_interrupt_while_workers_start_gives_them_back(connect, monkeypatch):
+    session, watcher = connect(), connect()
+    free = len(watcher.list_available_workers())
+    interrupt_once(monkeypatch, group_client, "CommandStream")
+    with pytest.raises(KeyboardInterrupt):
+        session.request_workers(2)
+    assert len(watcher.list_available_workers()) == free
+    session.request_workers(2)
+    assert session.run_task("TestLib", "greet", name="you")
+
+
+def test_workers_that_cannot_be_reached_are_given_back(connect, monkeypatch):
+    session = connect(transport="tcp")
+    real = alchemist.address.GroupAddress.from_wire
+
+    def elsewhere(granted, *args):
+        for row in granted["workers"]:
+            row["port"] = 1
+        return real(granted, *args)
+
+    monkeypatch.setattr(alchemist.address.GroupAddress, "from_wire", elsewhere)
+    with pytest.raises(errors.GroupStartError, match=r"cannot be reached from here.*--advertise"):
+        session.request_workers(2)
+    monkeypatch.undo()
+    session.request_workers(2)
+
+
+def test_command_that_reached_some_ranks_only_ends_the_group(connect, monkeypatch):
+    session = connect(2)
+    session.load_library("faults")
+    channels = session._workers._commands._channels
+
+    class Interrupting:
+        def __init__(self, sock):
+            self.sock = sock
+
+        def sendall(self, octets):
+            channels[1].sock = self.sock
+            raise KeyboardInterrupt
+
+        def __getattr__(self, name):
+            return getattr(self.sock, name)
+
+    channels[1].sock = Interrupting(channels[1].sock)
+    with pytest.raises(KeyboardInterrupt):
+        session.run_task("faults", "echo", value=1)
+    with pytest.raises(errors.GroupDiedError):
+        session.run_task("faults", "echo", value=2)
+    session.request_workers(2)
+    assert session.run_task("faults", "echo", value=3) == 3
+
+
+def test_memory_is_given_back_after_a_refused_task(connect):
+    session = connect(2)
+    A, B = session.send_matrix(np.ones((500, 500))), session.send_matrix(np.ones((500, 500)))
+    session.load_library("linalg")
+    plane_of(B.address).free([B.matrix_id])
+    with pytest.raises(errors.FreedMatrixError):
+        session.run_task("linalg", "gemm", A=A, B=B)
+    A.free()
+    assert memory_in_use(session) == [0, 0]
+
+
+def test_memory_is_given_back_when_a_result_cannot_be_kept(connect):
+    session = connect(2)
+    for _ in range(3):
+        with pytest.raises(errors.InvalidArrayError, match="int8"):
+            session.run_task("faults", "half_kept", rows=1000)
+    assert memory_in_use(session) == [0, 0]
+
+
+def test_matrix_whose_writer_is_gone_is_given_back(connect):
+    from tests_support import wait_until
+
+    from alchemist_ray.spec import spec_of
+
+    session = connect(2)
+    plane = plane_of(session.address)
+    plane.create(4711, spec_of(np.ones((500, 500)), "VC_STAR", 2))
+    assert min(memory_in_use(session)) > 0
+    for connection in plane.connections:
+        connection.close()
+    assert wait_until(lambda: memory_in_use(session) == [0, 0])
+
+
+def test_client_that_speaks_for_itself_cannot_name_a_path(connect, tmp_path):
+    """The workers hold to the registry, whatever a client sends them."""
+    session = connect(2)
+    proof = tmp_path / "ran"
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"open({str(proof)!r}, 'w')\n")
+    for name, path in (("evil", str(evil)), ("linalg", str(evil)), ("os", "os")):
+        with pytest.raises(errors.LibraryRefusedError):
+            session._workers._commands.run(lambda n, name=name, path=path: m.LoadLibrary(n, name, path))
+    assert not proof.exists()
+    assert session.run_task("TestLib", "greet", name="you")
