@@ -261,3 +261,42 @@ def test_five_lines_with_nothing_started_before():
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("S =")]
     A = np.random.default_rng(0).standard_normal((1000, 30))
     np.testing.assert_allclose([float(x) for x in line.split()[2:]], np.linalg.svd(A, compute_uv=False)[:3])
+
+
+def test_default_session_outlives_the_one_who_used_it_first(rng):
+    """Whoever made the default session may end; the next call has one all the same."""
+    alchemist.shutdown()
+    A = rng.standard_normal((100, 10))
+
+    @ray.remote
+    class First:
+        def use(self, A):
+            return ray.get(alchemist.svd.remote(A, 1))[1]
+
+    first = First.remote()
+    np.testing.assert_allclose(ray.get(first.use.remote(A)), np.linalg.norm(A, 2))
+    check_svd(A, *ray.get(alchemist.svd.remote(A, 2)), 2)
+    before = alchemist.put(A).address
+    ray.kill(first)
+
+    def replaced():
+        try:
+            return alchemist.put(A).address != before
+        except ray.exceptions.RayActorError:  # it is just dying
+            return False
+
+    assert wait_until(replaced, 20)
+    check_svd(A, *ray.get(alchemist.svd.remote(A, 2)), 2)
+
+
+def test_operand_is_given_back_when_another_does_not_fit(server, rng):
+    actor = alchemist.init(num_workers=2, hostname=server.hostname, port=server.port, token=server.token)
+    A, huge = rng.standard_normal((500, 500)), np.broadcast_to(1.0, (500, 200_000))
+    for _ in range(2):
+        with pytest.raises(errors.MatrixMemoryError):
+            alchemist.matmul.remote(A, huge)
+    ray.get(alchemist.matmul.remote(A, A))
+    mine = ray.get(actor.call.remote("list_assigned_workers"))[0]["session"]
+    (row,) = [s for s in ray.get(actor.call.remote("server_status"))["sessions"] if s["id"] == mine]
+    assert [worker["memory_in_use"] for worker in row["workers"]] == [0, 0]
+    alchemist.shutdown()
