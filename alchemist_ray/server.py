@@ -9,7 +9,6 @@ import select
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from alchemist_ray.errors import ServerStartError
+from alchemist_ray.log_directories import make_log_dir
 from alchemist_ray.memory import physical_memory
 from alchemist_ray.protocol.handshake import new_token
 
@@ -159,7 +159,7 @@ def start_server(
         "memory_per_worker": memory_per_worker,
         "libraries": dict(libraries or {}),
         "allow_library_paths": allow_library_paths,
-        "log_dir": log_dir or tempfile.mkdtemp(prefix="alchemist-"),
+        "log_dir": log_dir or make_log_dir(),
         "temporary_logs": log_dir is None,
     }
     Path(settings["log_dir"]).mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,6 @@ import logging
 import os
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from alchemist_ray.errors import (
     ProtocolError,
     ServerStartError,
 )
+from alchemist_ray.log_directories import make_log_dir
 from alchemist_ray.memory import physical_memory
 from alchemist_ray.mpi_backend.async_channel import AsyncChannel
 from alchemist_ray.mpi_backend.group import GroupSettings, WorkerGroup
@@ -145,10 +145,11 @@ class Driver:
         """
         config = self.config
         try:
-            self._log_dir = Path(config.log_dir or tempfile.mkdtemp(prefix="alchemist-"))
+            self._log_dir = Path(config.log_dir or make_log_dir())
             self._log_dir.mkdir(parents=True, exist_ok=True)
             self._server = await asyncio.start_server(self._connected, config.hostname, config.port)
         except OSError as failure:
+            self._remove_temporary_logs()
             raise ServerStartError(f"{config.hostname}:{config.port}: {failure.strerror or failure}") from failure
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -177,9 +178,12 @@ class Driver:
         for client in list(self._clients):
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
-        if self.config.log_dir is None:
-            shutil.rmtree(self._log_dir, ignore_errors=True)
+        self._remove_temporary_logs()
         log.info("Alchemist has stopped")
+
+    def _remove_temporary_logs(self) -> None:
+        if self.config.log_dir is None and self._log_dir != Path():
+            shutil.rmtree(self._log_dir, ignore_errors=True)
 
     # --- connections --------------------------------------------------------------------------------------------------
 

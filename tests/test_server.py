@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -370,4 +371,16 @@ def test_temporary_logs_go_with_the_server(tmp_path, monkeypatch):
         assert Path(server.log_dir).parent == tmp_path
     with pytest.raises(errors.ServerStartError):
         alchemist.start_server(num_workers=1, hostname="host.invalid")
+    assert cli.main(["serve", "--hostname", "host.invalid"]) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_logs_of_a_server_that_was_killed_go_with_the_next(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    ours, theirs = tmp_path / f"alchemist-logs-{os.getpid()}-x", tmp_path / "alchemist-logs-999999999-x"
+    for path in (ours, theirs):
+        path.mkdir()
+    with alchemist.start_server(num_workers=1):
+        assert ours.exists()
+        assert not theirs.exists()
