@@ -38,6 +38,7 @@ from alchemist_ray.transfer_times import TransferTimes
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
+R = TypeVar("R", m.Done, m.Block)
 
 REQUEST_SECONDS = 60.0
 """How long a worker may take to answer, and how long a transfer may stand still."""
@@ -61,25 +62,27 @@ class WorkerConnection:
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
-    def request(self, make: Callable[[int], m.Message]) -> m.Message:
-        """Send the request that `make` makes of its number; return the answer, or raise the error it tells."""
+    def request(self, make: Callable[[int], m.Message]) -> Any:
+        """Send the request that `make` makes of its number; return the result, or raise the error that is answered."""
         with self._lock:
-            return self._exchange(make)
+            return self._exchange(make, m.Done).result
 
-    def _exchange(self, make: Callable[[int], m.Message]) -> m.Message:
+    def _exchange(self, make: Callable[[int], m.Message], expected: type[R]) -> R:
         channel = self._open()
         self._request += 1
-        return _answer(self._guard(lambda: self._send_and_receive(channel, make(self._request))))
+        return _answer(self._guard(lambda: self._send_and_receive(channel, make(self._request), expected)))
 
-    def _send_and_receive(self, channel: Channel, message: m.Message) -> m.Message:
+    def _send_and_receive(self, channel: Channel, message: m.Message, expected: type[R]) -> R | m.Failure:
         channel.send(message)
-        return self._receive(channel)
+        return self._receive(channel, expected)
 
-    def _receive(self, channel: Channel) -> m.Message:
-        reply: Any = channel.receive(REQUEST_SECONDS)
+    def _receive(self, channel: Channel, expected: type[R]) -> R | m.Failure:
+        reply = channel.receive(REQUEST_SECONDS)
+        if not isinstance(reply, (expected, m.Failure)):
+            raise RemoteProtocolError(f"a {type(reply).__name__} instead of a {expected.__name__}")
         if reply.request != self._request:
             raise RemoteProtocolError(f"an answer to request {reply.request} instead of {self._request}")
-        return reply  # type: ignore[no-any-return]
+        return reply
 
     def _guard(self, action: Callable[[], T]) -> T:
         """Run `action`, which leaves the connection with nothing outstanding, or does not return.
@@ -132,7 +135,9 @@ class WorkerConnection:
         channel.send(m.MapArena(self._request))
         reply, fd = channel.receive_with_fd()
         try:
-            memory = mmap.mmap(fd, reply.result)  # type: ignore[attr-defined]  # a Done
+            if not isinstance(reply, m.Done):
+                raise RemoteProtocolError(f"a {type(reply).__name__} instead of a Done")
+            memory = mmap.mmap(fd, reply.result)
         finally:
             os.close(fd)
         return np.frombuffer(memory, np.uint8)
@@ -160,7 +165,7 @@ class WorkerConnection:
                 started = time.perf_counter()
                 tiling.scatter(matrix, block, rows, cols)
                 seconds = time.perf_counter() - started
-                self._exchange(lambda n: m.WriteBlock(n, matrix_id, 0, shape[0], 0, shape[1], mapped=True))
+                self._exchange(lambda n: m.WriteBlock(n, matrix_id, 0, shape[0], 0, shape[1], mapped=True), m.Done)
                 return TransferTimes(self.endpoint.worker_id, send=seconds)
             return self._write_stream(matrix_id, spec, matrix, rows, cols)
 
@@ -173,12 +178,12 @@ class WorkerConnection:
         packing = _Stopwatch(_pack(spec, matrix, rows, cols))
         started = time.perf_counter()
 
-        def send() -> tuple[float, m.Message]:
+        def send() -> tuple[float, m.Done | m.Failure]:
             channel.send(request, packing, rows.size * cols.size * spec.dtype.itemsize)
-            return time.perf_counter() - started, self._receive(channel)
+            return time.perf_counter() - started, self._receive(channel, m.Done)
 
         seconds, reply = self._guard(send)
-        receive, deserialization = _answer(reply).result  # type: ignore[attr-defined]  # a Done
+        receive, deserialization = _answer(reply).result
         serialization = packing.seconds
         return TransferTimes(self.endpoint.worker_id, serialization, seconds - serialization, receive, deserialization)
 
@@ -191,34 +196,34 @@ class WorkerConnection:
         with self._lock:
             if self._mapped() is None:
                 return self._read_stream(matrix_id, spec, out, rows, cols)
-            reply = self._exchange(lambda n: m.PinMatrix(n, matrix_id))
-            block = self._block(spec, reply.result, shape)  # type: ignore[attr-defined]  # a Done
+            offset = self._exchange(lambda n: m.PinMatrix(n, matrix_id), m.Done).result
+            block = self._block(spec, offset, shape)
             if block is None:
                 raise GroupDiedError(self._address.group_id, f"{self.endpoint} has moved")
             started = time.perf_counter()
             tiling.gather(block, out, rows, cols)
             seconds = time.perf_counter() - started
-            self._exchange(lambda n: m.UnpinMatrix(n, matrix_id))
+            self._exchange(lambda n: m.UnpinMatrix(n, matrix_id), m.Done)
             return TransferTimes(self.endpoint.worker_id, deserialization=seconds)
 
     def _read_stream(
         self, matrix_id: int, spec: MatrixSpec, out: Array, rows: AxisPart, cols: AxisPart
     ) -> TransferTimes:
         started = time.perf_counter()
-        reply = self._exchange(lambda n: m.ReadBlock(n, matrix_id, 0, rows.size, 0, cols.size))
+        reply = self._exchange(lambda n: m.ReadBlock(n, matrix_id, 0, rows.size, 0, cols.size), m.Block)
         channel = self._open()
         answered = time.perf_counter()
         placing = self._guard(lambda: _unpack(channel, spec, out, rows, cols))
         return TransferTimes(
             self.endpoint.worker_id,
-            serialization=reply.seconds,  # type: ignore[attr-defined]  # a Block
+            serialization=reply.seconds,
             send=answered - started,
             receive=time.perf_counter() - answered - placing,
             deserialization=placing,
         )
 
 
-def _answer(reply: m.Message) -> m.Message:
+def _answer(reply: R | m.Failure) -> R:
     """Return a reply, or raise the error that it tells."""
     if isinstance(reply, m.Failure):
         raise reply.to_error()
@@ -365,11 +370,10 @@ class DataPlane:
         self.free_dropped()
         wire = spec.to_wire()
         try:
-            replies = [c.request(lambda n: m.CreateMatrix(n, matrix_id, wire)) for c in self.connections]
+            return [c.request(lambda n: m.CreateMatrix(n, matrix_id, wire)) for c in self.connections]
         except AlchemistError:
             self.drop(matrix_id)
             raise
-        return [reply.result for reply in replies]  # type: ignore[attr-defined]  # a Done
 
     def fetch(self, matrix_id: int, spec: MatrixSpec, out: Array) -> list[TransferTimes]:
         """Read all of a matrix into `out`; return the times by rank.

@@ -42,8 +42,8 @@ async def serve(
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            continue  # nohup means it
+        if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # nohup means it; that a shell ignores SIGINT for what it runs in the background does not
         loop.add_signal_handler(number, stop.set)
     await driver.start()
     try:

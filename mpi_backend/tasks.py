@@ -31,7 +31,7 @@ from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.values import MatrixReference
 from alchemist_ray.spec import MatrixSpec
 
-C = TypeVar("C", bound=m.Message)
+C = TypeVar("C", m.RunTask, m.LoadLibrary)
 
 PROGRESS_SECONDS = 0.1
 """Progress is reported at most this often."""
@@ -85,7 +85,7 @@ class TaskRunner:
     ) -> None:
         """Answer `command` with what `carry_out` returns, or with the failure that it raises."""
         self.running, self._started = what, time.monotonic()
-        request: int = command.request  # type: ignore[attr-defined]  # commands have one
+        request = command.request
         try:
             reply = carry_out(channel, command, what)
         except AlchemistError as error:

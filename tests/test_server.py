@@ -61,6 +61,25 @@ def serve(runtime):
         process.stdout.close()
 
 
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGHUP, False)])
+def test_signals_that_a_shell_has_had_ignored(runtime, number, ends):
+    """A script's background job has SIGINT ignored and can be interrupted; what nohup has run stays."""
+    (port,) = free_ports(1)
+    script = f"trap '' {signal.Signals(number).name[3:]}; exec \"$@\""
+    command = ["sh", "-c", script, "sh", *ALCHEMIST, "serve", "--workers", "1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if "Accepting connections" in line:
+                break
+        process.send_signal(number)
+        if ends:
+            assert process.wait(5) == 0
+        else:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.terminate()
+
+
 FIGURE_3 = """
 from alchemist_ray import *
 import numpy as np

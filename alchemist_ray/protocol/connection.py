@@ -311,8 +311,12 @@ class Connection:
         return self.send(m.Proof(self._transcript.proof(INITIATOR, self._key.secret)))
 
     def _verify(self, proof: bytes, label: bytes, complaint: str) -> None:
-        known = self._key is not None and self._transcript is not None
-        if not known or not self._transcript.verify(label, self._key.secret, proof):  # type: ignore[union-attr]
+        known = (
+            self._key is not None
+            and self._transcript is not None
+            and self._transcript.verify(label, self._key.secret, proof)
+        )
+        if not known:
             self.state = State.CLOSED if self.side is Side.INITIATOR else self.state
             raise AuthenticationError(complaint)
         self._verified = True
