@@ -25,6 +25,12 @@
      |    +-- ForeignMatrixError                       the handle belongs to another session
      |    +-- IncompleteMatrixError                    parts of it have not been written
      |    +-- RegionError (IndexError)                 a part lies outside, or was written twice
+     |    +-- FileError (OSError)                      something is wrong with a file on the server's side, or ours
+     |         +-- FileRefusedError (PermissionError)  outside the directories that the server's owner has named
+     |         +-- FileMissingError (FileNotFoundError) no such file
+     |         +-- DatasetMissingError (LookupError)   the file has no such dataset, array or column
+     |         +-- FileContentError (ValueError)       what the file contains is not a matrix that we can hold
+     |         +-- FileWriteError                      it could not be written; the old file is as it was
      +-- LibraryError
      |    +-- LibraryNotFoundError (LookupError)       no library of that name is registered
      |    +-- LibraryRefusedError (PermissionError)    the server does not load libraries by path
@@ -346,6 +352,68 @@ class RegionError(MatrixError, IndexError):
 
     def _text(self) -> str:
         return f"{self.region} of matrix {self.matrix_id}: {self.reason}"
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class FileError(MatrixError, OSError):
+    """Something is wrong with a file that a matrix is read from or written to."""
+
+    path: str
+
+
+@dataclass(eq=False)
+class FileRefusedError(FileError, PermissionError):
+    """The file lies outside the directories that the server's owner has named, or may not be read or written there."""
+
+    reason: str
+
+    def _text(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False)
+class FileMissingError(FileError, FileNotFoundError):
+    """There is no such file on that host."""
+
+    def _text(self) -> str:
+        return (
+            f"there is no file {self.path} where the workers are (paths are those of the server's host; a file of this "
+            "machine is sent with send_hdf5() or send_matrix())"
+        )
+
+
+@dataclass(eq=False)
+class DatasetMissingError(FileError, LookupError):
+    """The file has no such dataset, array or column."""
+
+    dataset: str
+    found: list[str]
+
+    def _text(self) -> str:
+        return f"{self.path} has no {self.dataset!r}; it has {', '.join(self.found) or 'none'}"
+
+
+@dataclass(eq=False)
+class FileContentError(FileError, ValueError):
+    """What the file contains is not a matrix that Alchemist can hold, or it ends early."""
+
+    reason: str
+
+    def _text(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(eq=False)
+class FileWriteError(FileError):
+    """The file could not be written; what was there before is there still."""
+
+    reason: str
+
+    def _text(self) -> str:
+        return f"{self.path} could not be written: {self.reason}. What was there before is as it was"
 
 
 # --- libraries --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,9 @@ class TaskContext:
         ``allocate(shape, dtype)`` makes the local block of a matrix, in the memory that results are served from.
     report : callable
         ``report(done, total, message)``; use :meth:`progress`.
+    directories : tuple of Path
+        The directories under which a task may read and write files, as the server's owner has named them. Relative
+        paths begin at the first.
     log : logging.Logger
         Goes to this worker's log file.
     """
@@ -41,6 +45,7 @@ class TaskContext:
     task: str = "task"
     allocate: Allocate = _allocate_plain
     report: Callable[[float, float, str], None] = _silent
+    directories: tuple[Path, ...] = ()
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("alchemist.library"))
 
     def progress(self, done: float, total: float, message: str = "") -> None:
