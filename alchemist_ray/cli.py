@@ -53,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a library to offer beside the installed ones",
     )  # fmt: skip
     serve.add_argument("--allow-library-paths", action="store_true", help="let clients load libraries from any path")
+    serve.add_argument(
+        "--data-dir", action="append", default=[], metavar="D", help="let workers read and write files under D"
+    )
     serve.add_argument("--memory-per-worker", type=_size, metavar="SIZE", help="for matrices, e.g. 4GiB")
     serve.add_argument("--log-dir", metavar="D", help="where to keep logs (default: nowhere)")
     for name, run, text in (
@@ -88,6 +91,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         memory_per_worker=arguments.memory_per_worker,
         libraries=dict(arguments.library),
         allow_library_paths=arguments.allow_library_paths,
+        data_directories=arguments.data_dir,
         log_dir=arguments.log_dir,
     )
     made: list[Path] = []

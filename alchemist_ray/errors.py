@@ -23,6 +23,7 @@
      |    +-- MatrixMemoryError (MemoryError)          the workers have no room for it
      |    +-- FreedMatrixError (LookupError)           the matrix has been freed, or never was
      |    +-- ForeignMatrixError                       the handle belongs to another session
+     |    +-- DetachedHandleError                      the handle cannot compute: it has left its session's process
      |    +-- IncompleteMatrixError                    parts of it have not been written
      |    +-- RegionError (IndexError)                 a part lies outside, or was written twice
      |    +-- FileError (OSError)                      something is wrong with a file on the server's side, or ours
@@ -332,6 +333,17 @@ class ForeignMatrixError(MatrixError):
 
 
 @dataclass(eq=False)
+class DetachedHandleError(MatrixError):
+    """The handle has left the process of its session, which alone runs tasks."""
+
+    def _text(self) -> str:
+        return (
+            "this handle has left the process of its session (it was pickled, or comes from a Ray actor), and tasks "
+            "run there: compute in that process, call alchemist.matmul.remote(A, B) and the like, or fetch the matrix"
+        )
+
+
+@dataclass(eq=False)
 class IncompleteMatrixError(MatrixError):
     """Parts of the matrix have not been written."""
 
@@ -378,7 +390,11 @@ class FileRefusedError(FileError, PermissionError):
 class FileMissingError(FileError, FileNotFoundError):
     """There is no such file on that host."""
 
+    here: bool = False
+
     def _text(self) -> str:
+        if self.here:
+            return f"there is no file {self.path} on this machine"
         return (
             f"there is no file {self.path} where the workers are (paths are those of the server's host; a file of this "
             "machine is sent with send_hdf5() or send_matrix())"

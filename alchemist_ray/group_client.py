@@ -12,11 +12,13 @@ from typing import Any
 import numpy.typing as npt
 
 from alchemist_ray.address import GroupAddress
+from alchemist_ray.arithmetic import Computes
 from alchemist_ray.control import CommandStream
 from alchemist_ray.description import LibraryDescription, TaskDescription
 from alchemist_ray.errors import ArgumentError, ForeignMatrixError, LocalProtocolError
 from alchemist_ray.library import Library
 from alchemist_ray.matrix import MatrixHandle
+from alchemist_ray.meter import Meter
 from alchemist_ray.progress import ProgressDisplay
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.values import MatrixReference
@@ -37,6 +39,8 @@ class GroupClient:
     ----------
     address : GroupAddress
         The group; the session owns it.
+    session : AlchemistSession, optional
+        What runs the tasks that arithmetic with handles comes down to.
 
     Raises
     ------
@@ -44,7 +48,8 @@ class GroupClient:
         If a worker does not answer.
     """
 
-    def __init__(self, address: GroupAddress) -> None:
+    def __init__(self, address: GroupAddress, session: Computes | None = None) -> None:
+        self._session = session
         self.address = address
         self.libraries: dict[str, Library] = {}
         self._commands = CommandStream(address)
@@ -84,8 +89,7 @@ class GroupClient:
             bar.close()
         self._next_id = first_id + len(replies[0].matrices)
         handles = {
-            matrix_id: MatrixHandle(matrix_id, MatrixSpec.from_wire(spec), self.address, owned=True)
-            for matrix_id, spec in replies[0].matrices
+            matrix_id: self._handle(matrix_id, MatrixSpec.from_wire(spec)) for matrix_id, spec in replies[0].matrices
         }
         result = _with_handles(replies[0].result, handles)
         return tuple(result) if isinstance(result, list) and task.returns.startswith("tuple") else result
@@ -110,16 +114,29 @@ class GroupClient:
 
     # --- matrices -----------------------------------------------------------------------------------------------------
 
-    def send(self, spec: MatrixSpec, array: Array) -> tuple[MatrixHandle, list[TransferTimes]]:
-        """Send a matrix; return a handle for it, and the seconds that each worker's part took."""
-        matrix_id, self._next_id = self._next_id, self._next_id + 1
-        times = self._plane.send(matrix_id, spec, array)
-        return MatrixHandle(matrix_id, spec, self.address, owned=True), times
+    def _handle(self, matrix_id: int, spec: MatrixSpec) -> MatrixHandle:
+        return MatrixHandle(matrix_id, spec, self.address, owned=True, session=self._session)
 
-    def fetch(self, handle: MatrixHandle, out: Array | None) -> tuple[Array, list[TransferTimes]]:
+    def _next(self) -> int:
+        matrix_id, self._next_id = self._next_id, self._next_id + 1
+        return matrix_id
+
+    def create(self, spec: MatrixSpec) -> MatrixHandle:
+        """Make room for a matrix that is yet to be written; return a handle for it."""
+        matrix_id = self._next()
+        self._plane.create(matrix_id, spec)
+        return self._handle(matrix_id, spec)
+
+    def send(self, spec: MatrixSpec, array: Array, meter: Meter) -> tuple[MatrixHandle, list[TransferTimes]]:
+        """Send a matrix; return a handle for it, and the seconds that each worker's part took."""
+        matrix_id = self._next()
+        times = self._plane.send(matrix_id, spec, array, meter)
+        return self._handle(matrix_id, spec), times
+
+    def fetch(self, handle: MatrixHandle, out: Array | None, meter: Meter) -> tuple[Array, list[TransferTimes]]:
         """Fetch a matrix of this group; return it, and the seconds that each worker's part took."""
         self.to_reference(handle)
-        return handle.fetch(out)
+        return handle.fetch(out, meter)
 
     def check(self) -> None:
         """Ask every worker for a sign of life."""

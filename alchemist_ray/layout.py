@@ -1,116 +1,42 @@
 """Who holds which element of a distributed matrix: index arithmetic and nothing else.
 
-A matrix is dealt out over the ranks of a :class:`Grid`, one axis at a time. A *distribution pair* such as
-``VC_STAR`` names how its row index and its column index are dealt (the names, and the meaning with a block size
-of 1, are Elemental's):
-
-======  ==========================================================================================
-CIRC    one rank holds everything
-STAR    every rank holds everything
-MC      round robin over the rows of the grid (down a *M*atrix *C*olumn)
-MR      round robin over the columns of the grid (along a *M*atrix *R*ow)
-VC      round robin over all ranks, column-major (*V*ector *C*olumn)
-VR      round robin over all ranks, row-major (*V*ector *R*ow)
-MD      round robin over the diagonal of the tiling of the grid (*M*atrix *D*iagonal)
-======  ==========================================================================================
-
-What is dealt is a block of consecutive indices; a block size of 1 is Elemental, larger blocks are ScaLAPACK's
-block-cyclic distribution. Rank ``r`` sits at row ``r % nprow`` and column ``r // nprow`` of the grid (column-major,
-as in Elemental and in the tables of the CUG 2019 paper, section VI).
+A matrix is dealt out over the ranks of a :class:`~alchemist_ray.grid.Grid`, one axis at a time. A *distribution pair*
+such as ``VC_STAR`` names how its row index and its column index are dealt: the names are Elemental's, and their meaning
+is in :mod:`alchemist_ray.grid`. What is dealt is a block of consecutive indices: a block size of 1 is Elemental, larger
+blocks are ScaLAPACK's block-cyclic distribution. Rank ``r`` sits at row ``r % nprow`` and column ``r // nprow`` of the
+grid (column-major, as in Elemental and in the tables of the CUG 2019 paper, section VI).
 
 Three small concepts carry it: :class:`Grid` (the ranks), :class:`AxisPart` (which indices of one axis one rank
-holds) and :class:`Layout` (the pair, the grid, the blocks). All of it is exact integer arithmetic for any size, and
-neither side of the wire does any I/O here.
+holds) and :class:`Layout` (the pair, the grid, the blocks). A layout answers both ways round, for one rank or for all
+at once: what a rank holds (:meth:`Layout.part`, :meth:`Layout.local_shapes`) and who holds an element or a rectangle
+(:meth:`Layout.source_of`, :meth:`Layout.ranks_of`). All of it is exact integer arithmetic for matrices of up to 2^62
+rows and columns, and neither side of the wire does any I/O here.
 
 Sources: J. Poulson et al., *Elemental*, ACM TOMS 39 (2013), section 3; ScaLAPACK Users' Guide, section 4.3.
 """
 
 from __future__ import annotations
 
-import enum
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.errors import LayoutError
+from alchemist_ray.grid import DISTS, PAIRS, Deal, Dist, Grid, Indices, check_pair, deal_of, strides_of
+
+__all__ = ["DEFAULT_BLOCK", "MAX_EXTENT", "PAIRS", "AxisPart", "Dist", "Grid", "Layout", "Piece", "check_pair"]
 
 DEFAULT_BLOCK = 256
 """Rows and columns of a block of a two-dimensional layout, unless the caller says otherwise."""
 
+MAX_EXTENT = 2**62
+"""Rows and columns of the largest matrix, and of the largest block."""
 
-class Dist(enum.Enum):
-    """How one axis of a matrix is dealt to the ranks of a grid."""
-
-    CIRC = "CIRC"
-    STAR = "STAR"
-    MC = "MC"
-    MR = "MR"
-    VC = "VC"
-    VR = "VR"
-    MD = "MD"
-
-
-PAIRS = (
-    "CIRC_CIRC",
-    "MC_MR",
-    "MC_STAR",
-    "MD_STAR",
-    "MR_MC",
-    "MR_STAR",
-    "STAR_MC",
-    "STAR_MD",
-    "STAR_MR",
-    "STAR_STAR",
-    "STAR_VC",
-    "STAR_VR",
-    "VC_STAR",
-    "VR_STAR",
-)
-"""Elemental's legal distribution pairs, (row index)_(column index)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A process grid of ``nprow`` x ``npcol`` ranks, numbered column-major."""
-
-    nprow: int
-    npcol: int
-
-    def __post_init__(self) -> None:
-        if self.nprow < 1 or self.npcol < 1:
-            raise LayoutError(f"a process grid of {self.nprow} x {self.npcol} has no ranks; both must be at least 1")
-
-    @classmethod
-    def of_size(cls, size: int) -> Grid:
-        """Return the most square grid of `size` ranks with ``nprow >= npcol``.
-
-        Tall rather than wide, as local blocks are stored by rows: whole rows then move as they lie, without packing.
-        """
-        if size < 1:
-            raise LayoutError(f"a process grid of {size} ranks has none; at least 1 is needed")
-        npcol = next(c for c in range(math.isqrt(size), 0, -1) if size % c == 0)
-        return cls(size // npcol, npcol)
-
-    @property
-    def size(self) -> int:
-        """Number of ranks."""
-        return self.nprow * self.npcol
-
-    def coords(self, rank: int) -> tuple[int, int]:
-        """Return ``(myrow, mycol)`` of `rank`."""
-        return rank % self.nprow, rank // self.nprow
-
-    def rank(self, myrow: int, mycol: int) -> int:
-        """Return the rank at ``(myrow, mycol)``."""
-        return myrow + mycol * self.nprow
-
-    def __str__(self) -> str:
-        return f"{self.nprow}x{self.npcol}"
+Range = tuple[int, int]
+"""Consecutive indices, the second excluded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +84,7 @@ class AxisPart:
 
     def to_local(self, i: Any) -> Any:
         """Return the local index of global index `i` (an int, or an integer array), which must be held."""
-        return i // (self.block * self.stride) * self.block + i % self.block
+        return i // self.block // self.stride * self.block + i % self.block  # no product that an int64 may not hold
 
     def indices(self) -> npt.NDArray[np.int64]:
         """Return all global indices held, ascending, as an ``int64`` array of length :attr:`size`."""
@@ -181,60 +107,6 @@ class AxisPart:
             yield Piece(start, self.to_global(start), 1, stop - start, step)
 
 
-@lru_cache(maxsize=4096)
-def _deal(dist: Dist, grid: Grid) -> tuple[int, ...]:
-    """Return the ranks that `dist` deals to, one tuple entry per position; replicas of a position are left out."""
-    r, c = grid.nprow, grid.npcol
-    match dist:
-        case Dist.CIRC | Dist.STAR:
-            return (0,)
-        case Dist.MC:
-            return tuple(range(r))
-        case Dist.MR:
-            return tuple(range(c))
-        case Dist.VC:
-            return tuple(range(r * c))
-        case Dist.VR:
-            return tuple(grid.rank(k // c, k % c) for k in range(r * c))
-        case Dist.MD:
-            return tuple(grid.rank(k % r, k % c) for k in range(math.lcm(r, c)))
-
-
-def _position(dist: Dist, grid: Grid, rank: int) -> int | None:
-    """Return the position of `rank` among those that `dist` deals to, or None if it gets nothing."""
-    myrow, mycol = grid.coords(rank)
-    match dist:
-        case Dist.CIRC:
-            return 0 if rank == 0 else None
-        case Dist.STAR:
-            return 0
-        case Dist.MC:
-            return myrow
-        case Dist.MR:
-            return mycol
-        case Dist.VC:
-            return rank
-        case Dist.VR:
-            return myrow * grid.npcol + mycol
-        case Dist.MD:
-            return _deal(dist, grid).index(rank) if rank in _deal(dist, grid) else None
-
-
-def _stride(dist: Dist, grid: Grid) -> int:
-    """Return the number of positions that `dist` deals to."""
-    match dist:
-        case Dist.CIRC | Dist.STAR:
-            return 1
-        case Dist.MC:
-            return grid.nprow
-        case Dist.MR:
-            return grid.npcol
-        case Dist.VC | Dist.VR:
-            return grid.size
-        case Dist.MD:
-            return math.lcm(grid.nprow, grid.npcol)
-
-
 @dataclass(frozen=True)
 class Layout:
     """How a matrix is spread over the ranks of a grid.
@@ -248,12 +120,13 @@ class Layout:
     block : (int, int)
         Rows and columns of a block. ``(1, 1)`` is Elemental's element-cyclic distribution.
     align : (int, int)
-        The positions that get the first block of rows and of columns. For ``CIRC_CIRC``, ``align[0]`` is the root.
+        The turns that get the first block of rows and of columns. For ``CIRC_CIRC``, ``align[0]`` is the root.
 
     Raises
     ------
     LayoutError
-        If the pair is not a legal one, a block is smaller than 1, or an alignment lies outside the grid.
+        If the pair is not a legal one, a block is smaller than 1 or larger than any matrix, or an alignment lies
+        outside the grid.
     """
 
     pair: str
@@ -263,14 +136,16 @@ class Layout:
 
     def __post_init__(self) -> None:
         check_pair(self.pair)
-        if min(self.block) < 1:
-            raise LayoutError(f"block {self.block} of layout {self.pair}: rows and columns must be at least 1")
-        for axis, dist in enumerate(self.dists):
-            limit = self.grid.size if dist is Dist.CIRC and axis == 0 else _stride(dist, self.grid)
-            if not 0 <= self.align[axis] < limit:
+        if not (1 <= self.block[0] <= MAX_EXTENT and 1 <= self.block[1] <= MAX_EXTENT):
+            raise LayoutError(
+                f"block {self.block} of layout {self.pair}: rows and columns must be at least 1 and at most 2**62"
+            )
+        limits = (self.grid.size, 1) if self.pair == "CIRC_CIRC" else strides_of(self.pair, self.grid)
+        for axis in (0, 1):
+            if not 0 <= self.align[axis] < limits[axis]:
                 raise LayoutError(
                     f"alignment {self.align} of layout {self.pair} on a {self.grid} grid: "
-                    f"entry {axis} must lie in 0..{limit - 1}"
+                    f"entry {axis} must lie in 0..{limits[axis] - 1}"
                 )
 
     @classmethod
@@ -288,6 +163,11 @@ class Layout:
 
         The default block of an axis that is dealt over all ranks (VC, VR, MD) is one block a rank; that of MC and MR
         is :data:`DEFAULT_BLOCK` or, for a matrix too small to give every rank such a block, less.
+
+        Raises
+        ------
+        LayoutError
+            If there is no such pair, or the grid has another number of ranks.
         """
         check_pair(pair)
         grid = grid or Grid.of_size(size)
@@ -299,71 +179,163 @@ class Layout:
             block = (block, block)
         return cls(pair, grid, block, align)
 
-    @cached_property
+    @property
     def dists(self) -> tuple[Dist, Dist]:
         """Distribution of the row index and of the column index."""
-        row, _, col = self.pair.partition("_")
-        return Dist(row), Dist(col)
+        return DISTS[self.pair]
 
     @property
     def redundant(self) -> bool:
         """Whether an element is held by more than one rank."""
-        named = set(self.dists)
-        return Dist.STAR in named and named <= {Dist.STAR, Dist.MC, Dist.MR} and self.distinct_owners < self.grid.size
+        return self._deal.redundant
 
     @property
     def distinct_owners(self) -> int:
         """Number of parts that the matrix is cut into."""
-        rows, cols = self.dists
-        return _stride(rows, self.grid) * _stride(cols, self.grid)
+        rows, cols = strides_of(self.pair, self.grid)
+        return rows * cols
+
+    # --- what a rank holds --------------------------------------------------------------------------------------------
 
     def part(self, shape: tuple[int, int], rank: int) -> tuple[AxisPart, AxisPart]:
         """Return the rows and the columns that `rank` holds of a matrix of `shape` (both empty if it holds none)."""
-        if self.dists[0] is Dist.CIRC:
-            held = rank == self.align[0]
-            return _whole(shape[0], held), _whole(shape[1], held)
-        parts = [self._axis_part(axis, shape[axis], rank) for axis in (0, 1)]
-        if min(p.extent for p in parts) == 0:
-            return _whole(0, False), _whole(0, False)
-        return parts[0], parts[1]
+        deal = self._deal
+        place = self._unrotated(rank)
+        p, q = deal.turns[0].item(place), deal.turns[1].item(place)
+        if p < 0 or 0 in shape:
+            return _NOTHING, _NOTHING
+        return self._axis_part(deal, 0, shape[0], p), self._axis_part(deal, 1, shape[1], q)
 
-    def _axis_part(self, axis: int, extent: int, rank: int) -> AxisPart:
-        dist = self.dists[axis]
-        stride = _stride(dist, self.grid)
-        position = _position(dist, self.grid, rank)
-        if position is None:
-            return _whole(extent, False)
+    def _axis_part(self, deal: Deal, axis: int, extent: int, turn: int) -> AxisPart:
+        stride = deal.strides[axis]
         if stride == 1:
-            return _whole(extent, True)
-        return AxisPart(extent, self.block[axis], stride, (position - self.align[axis]) % stride)
+            return AxisPart(extent, extent, 1, 0)
+        return AxisPart(extent, self.block[axis], stride, (turn - self.align[axis]) % stride)
 
     def local_shape(self, shape: tuple[int, int], rank: int) -> tuple[int, int]:
         """Return the shape of the block that `rank` stores of a matrix of `shape`."""
         rows, cols = self.part(shape, rank)
         return rows.size, cols.size
 
+    def local_shapes(self, shape: tuple[int, int]) -> Indices:
+        """Return the shapes of the blocks of all ranks, as an ``int64`` array of shape ``(grid.size, 2)``."""
+        deal = self._deal
+        shapes = np.zeros((self.grid.size, 2), np.int64)
+        if 0 not in shape:
+            holding = deal.turns[0] >= 0
+            for axis in (0, 1):
+                held = self._held_by_turn(axis, shape[axis])
+                shapes[:, axis] = np.where(holding, held[deal.turns[axis]], 0)
+        return np.roll(shapes, self._root, axis=0) if self._root else shapes
+
+    def _held_by_turn(self, axis: int, extent: int) -> Indices:
+        """Return how many of the indices of an axis each turn gets."""
+        stride = self._deal.strides[axis]
+        if stride == 1:
+            return np.array([extent], np.int64)
+        blocks, rest = divmod(extent, self.block[axis])
+        rounds, left = divmod(blocks, stride)
+        position = (np.arange(stride, dtype=np.int64) - self.align[axis]) % stride
+        return (rounds + (position < left)) * self.block[axis] + np.where(position == left, rest, 0)
+
     def is_source(self, rank: int) -> bool:
         """Whether `rank` is the one that hands on its part, of all ranks that hold the same part."""
-        if self.dists[0] is Dist.CIRC:
-            return rank == self.align[0]
-        myrow, mycol = self.grid.coords(rank)
-        named = set(self.dists)
-        if named & {Dist.VC, Dist.VR}:
-            return True
-        if Dist.MD in named:
-            return rank in _deal(Dist.MD, self.grid)
-        return (Dist.MC in named or myrow == 0) and (Dist.MR in named or mycol == 0)
+        return self._deal.sources.item(self._unrotated(rank))
+
+    # --- who holds an element -----------------------------------------------------------------------------------------
+
+    def source_of(self, i: npt.ArrayLike, j: npt.ArrayLike) -> Indices:
+        """Return the rank that hands on element ``(i, j)``.
+
+        Parameters
+        ----------
+        i, j : int or array_like of int
+            Global indices, not negative; arrays are broadcast against each other.
+
+        Returns
+        -------
+        ndarray of int64
+            One rank an element, of the shape that `i` and `j` broadcast to.
+
+        Raises
+        ------
+        TypeError
+            If the indices are no integers that an ``int64`` holds.
+        """
+        rows, cols = self._deal.shares
+        return np.asarray(rows[self._turn(0, i)] + cols[self._turn(1, j)] + self._root)
+
+    def _turn(self, axis: int, index: npt.ArrayLike) -> Indices:
+        """Return the turn that gets an index of an axis."""
+        exact = np.asarray(index).astype(np.int64, casting="safe")
+        turn: Indices = (exact // self.block[axis] + self.align[axis]) % self._deal.strides[axis]
+        return turn
+
+    def ranks_of(self, shape: tuple[int, int], rows: Range, cols: Range) -> Indices:
+        """Return the ranks that hand on some element of a rectangle of a matrix.
+
+        Parameters
+        ----------
+        shape : (int, int)
+            Rows and columns of the matrix.
+        rows, cols : (int, int)
+            First row and column of the rectangle, and those after its last. The work is proportional to the number
+            of ranks found, not to that of all ranks or of the elements.
+
+        Returns
+        -------
+        ndarray of int64
+            Ascending, each rank once; empty if the rectangle is.
+
+        Raises
+        ------
+        LayoutError
+            If the rectangle lies outside the matrix.
+        """
+        for extent, (start, stop) in zip(shape, (rows, cols), strict=True):
+            if not 0 <= start <= stop <= extent:
+                raise LayoutError(f"rows {rows} and columns {cols} do not lie in a matrix of shape {shape}")
+        row_shares, col_shares = self._shares_of(0, rows), self._shares_of(1, cols)
+        ranks: Indices = np.add.outer(row_shares, col_shares).ravel() + self._root
+        ranks.sort()
+        return ranks
+
+    def _shares_of(self, axis: int, indices: Range) -> Indices:
+        """Return what the turns that get some of `indices` contribute to a rank."""
+        start, stop = indices
+        if start == stop:
+            return np.empty(0, np.int64)
+        block, stride = self.block[axis], self._deal.strides[axis]
+        first, last = start // block, (stop - 1) // block
+        turns = np.arange(min(last - first + 1, stride), dtype=np.int64) + (first + self.align[axis]) % stride
+        return self._deal.shares[axis][turns % stride]
 
     def owners(self, i: int, j: int) -> tuple[int, ...]:
         """Return every rank that holds element ``(i, j)``, ascending."""
-        extent = (i + 1, j + 1)
-        return tuple(r for r in range(self.grid.size) if _holds(self.part(extent, r), i, j))
+        rows, cols = self._deal.turns
+        held = np.flatnonzero((rows == self._turn(0, i)) & (cols == self._turn(1, j)))
+        return tuple((held + self._root).tolist())
+
+    # --- the deal -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _deal(self) -> Deal:
+        # Looked up each time: kept with the layout, the tables of all ranks would be pickled with every handle.
+        return deal_of(self.pair, self.grid)
+
+    @property
+    def _root(self) -> int:
+        """The rank to which the deal's rank 0 is rotated."""
+        return self.align[0] if self.pair == "CIRC_CIRC" else 0
+
+    def _unrotated(self, rank: int) -> int:
+        return (rank - self.align[0]) % self.grid.size if self.pair == "CIRC_CIRC" else rank
 
     def transposed(self) -> Layout:
         """Return the layout of the transpose, with every element on the rank where it was."""
         row, _, col = self.pair.partition("_")
         block, align = self.block, self.align
-        if self.dists[0] is not Dist.CIRC:
+        if self.pair != "CIRC_CIRC":
             align = (align[1], align[0])
         return Layout(f"{col}_{row}", self.grid, (block[1], block[0]), align)
 
@@ -372,28 +344,11 @@ class Layout:
         return f"{self.pair} on {self.grid}, block {mb}x{nb}"
 
 
-def check_pair(pair: str) -> None:
-    """Raise :class:`LayoutError` unless `pair` names a legal distribution pair."""
-    if pair not in PAIRS:
-        raise LayoutError(f"there is no layout {pair!r}; the layouts are {', '.join(PAIRS)}")
+_NOTHING = AxisPart(0, 1, 1, 0)
 
 
 def _default_block(pair: str, shape: tuple[int, int], grid: Grid) -> tuple[int, int]:
-    strides = [_stride(Dist(name), grid) for name in pair.split("_")]
+    (m, n), (r, c) = shape, strides_of(pair, grid)
     if pair in ("MC_MR", "MR_MC"):
-        m, n = (max(1, min(DEFAULT_BLOCK, extent // stride)) for extent, stride in zip(shape, strides, strict=True))
-    else:
-        m, n = (max(1, -(-extent // stride)) for extent, stride in zip(shape, strides, strict=True))
-    return m, n
-
-
-def _whole(extent: int, held: bool) -> AxisPart:
-    """Return the part that is all of an axis, or nothing of it."""
-    return AxisPart(extent if held else 0, max(extent, 1), 1, 0)
-
-
-def _holds(part: tuple[AxisPart, AxisPart], i: int, j: int) -> bool:
-    return all(
-        axis.extent > index and index // axis.block % axis.stride == axis.position
-        for axis, index in zip(part, (i, j), strict=True)
-    )
+        return max(1, min(DEFAULT_BLOCK, m // r)), max(1, min(DEFAULT_BLOCK, n // c))
+    return max(1, -(-m // r)), max(1, -(-n // c))

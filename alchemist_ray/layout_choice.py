@@ -1,4 +1,4 @@
-"""What a caller says about a layout: a pair, and perhaps a grid, blocks and an alignment. The shape decides the rest."""
+"""What a caller says about a layout: a pair, and perhaps a grid, blocks and an alignment; the shape says the rest."""
 
 from __future__ import annotations
 

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from alchemist_ray import indexing
 from alchemist_ray.address import GroupAddress
+from alchemist_ray.arithmetic import Arithmetic, Computes
 from alchemist_ray.errors import FreedMatrixError, GroupDiedError, InvalidArrayError
+from alchemist_ray.files import WritesFiles
 from alchemist_ray.layout import Grid
+from alchemist_ray.meter import Meter
 from alchemist_ray.protocol.values import MatrixReference
+from alchemist_ray.region import Rectangle
 from alchemist_ray.spec import MatrixSpec
 from alchemist_ray.transfer import forget_plane, plane_of
 from alchemist_ray.transfer_times import TransferTimes
 
 Array = npt.NDArray[Any]
 
+ROWS_BYTES = 64 * 2**20
+"""Size of the blocks that :meth:`MatrixHandle.rows` yields, unless told otherwise."""
 
-class MatrixHandle:
+
+class MatrixHandle(Arithmetic, WritesFiles):
     """A matrix that lives, distributed, with the workers of a session. Its elements move only when asked for.
 
     Handles are made by a session. They pickle: in another process, a handle reads the same matrix straight from the
     workers. The matrix is freed by :meth:`free`, in any process; when the handle that the session made is garbage
     collected; and with the session's workers. A pickled copy does not keep it alive.
+
+    ``np.asarray(handle)`` fetches all of it, ``handle[1000:2000, :]`` a part, ``handle.rows()`` one block of rows after
+    the other. ``A @ B``, ``A + B``, ``2 * A``, ``A.T``, ``A.sum(axis)`` and ``A.norm()`` compute on the workers.
 
     Attributes
     ----------
@@ -36,7 +48,10 @@ class MatrixHandle:
         Where its workers are.
     """
 
-    def __init__(self, matrix_id: int, spec: MatrixSpec, address: GroupAddress, owned: bool) -> None:
+    def __init__(
+        self, matrix_id: int, spec: MatrixSpec, address: GroupAddress, owned: bool, session: Computes | None = None
+    ) -> None:
+        self._session = session
         self.matrix_id = matrix_id
         self.spec = spec
         self.address = address
@@ -109,13 +124,15 @@ class MatrixHandle:
 
     # --- its elements -------------------------------------------------------------------------------------------------
 
-    def fetch(self, out: Array | None = None) -> tuple[Array, list[TransferTimes]]:
+    def fetch(self, out: Array | None = None, meter: Meter | None = None) -> tuple[Array, list[TransferTimes]]:
         """Return the elements, and the seconds that each worker's part took.
 
         Parameters
         ----------
         out : ndarray, optional
-            Array of the matrix's shape and dtype to fill; a new one by default.
+            Array of the matrix's shape and dtype to fill, any strides; a new one by default.
+        meter : Meter, optional
+            Counts the bytes as they move.
 
         Raises
         ------
@@ -123,6 +140,8 @@ class MatrixHandle:
             If `out` does not fit.
         FreedMatrixError
             If the matrix has been freed.
+        IncompleteMatrixError
+            If it is still being written.
         GroupDiedError
             If its workers are gone.
         """
@@ -134,13 +153,42 @@ class MatrixHandle:
                 f"out must be a writeable array of shape {self.shape} and dtype {self.dtype}, "
                 f"not {out.shape} and {out.dtype}"
             )
-        return out, plane_of(self.address).fetch(self.matrix_id, self.spec, out)
+        return out, plane_of(self.address).fetch(self.matrix_id, self.spec, out, meter=meter)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
             raise ValueError("a MatrixHandle becomes an array only by copying it from its workers")
         fetched, _ = self.fetch()
         return fetched if dtype is None else fetched.astype(dtype, copy=False)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return a part as an array: integers and slices, of any step, as for an ndarray."""
+        self.check_alive()
+        return indexing.part_of(key, self.shape, self.dtype, self._fetch_part)
+
+    def _fetch_part(self, region: Rectangle, out: Array) -> None:
+        plane_of(self.address).fetch(self.matrix_id, self.spec, out, region)
+
+    def rows(self, start: int = 0, stop: int | None = None, block: int | None = None) -> Iterator[Array]:
+        """Yield the rows ``start .. stop-1`` as arrays of `block` rows each, the last one of what is left.
+
+        Parameters
+        ----------
+        start, stop : int
+            Of the rows; all by default. Negative ones count from the end.
+        block : int, optional
+            Rows a time; by default as many as make 64 MiB.
+        """
+        if block is not None and block < 1:
+            raise ValueError(f"block must be at least 1 row, not {block}")
+        height = block or max(1, ROWS_BYTES // (self.shape[1] * self.dtype.itemsize))
+        first, last, _ = slice(start, stop).indices(self.shape[0])
+        for row in range(first, last, height):
+            yield self[row : min(row + height, last)]
+
+    def __iter__(self) -> Iterator[Array]:
+        for block in self.rows():
+            yield from block
 
     def free(self) -> None:
         """Free the matrix on its workers. Freeing it twice is no error."""
@@ -152,6 +200,13 @@ class MatrixHandle:
             plane_of(self.address).free([self.matrix_id])
         except GroupDiedError:  # freed with its workers
             forget_plane(self.address)
+
+    def drop(self) -> None:
+        """Have the matrix freed with the next request to its workers; no error if they are gone."""
+        if not self._freed:
+            self._freed = True
+            self.disown()
+            plane_of(self.address).drop(self.matrix_id)
 
     def disown(self) -> None:
         """Leave the matrix to somebody else to free."""

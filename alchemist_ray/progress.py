@@ -1,10 +1,13 @@
-"""A progress bar for long tasks, where there is somebody to see it and tqdm is installed."""
+"""Progress bars for long tasks and transfers, where there is somebody to see them and tqdm is installed."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any, Protocol
 
+from alchemist_ray.meter import Meter
 from alchemist_ray.protocol import messages as m
 
 SHOW_AFTER_SECONDS = 0.5
@@ -43,7 +46,9 @@ class ProgressBar:
         if not self._show:
             return
         if self._bar is None:
-            self._bar = _make_bar(self._task)
+            self._bar = _make_bar(
+                total=1, desc=self._task, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} {postfix}"
+            )
             self._show = self._bar is not None
         if self._bar is not None:
             self._bar.total = report.total
@@ -56,15 +61,38 @@ class ProgressBar:
             self._bar.close()
 
 
-def _make_bar(task: str) -> Any:
+@contextlib.contextmanager
+def transfer_bar(what: str, nbytes: int, show: bool | None = None) -> Iterator[Meter]:
+    """Give a meter that shows the bytes and the rate of a transfer, should it take longer than a moment.
+
+    Parameters
+    ----------
+    what : str
+        What is moved.
+    nbytes : int
+        Bytes of all of it.
+    show : bool, optional
+        Whether to show it; by default if stderr is a terminal.
+    """
+    bar = None
+    if show or (show is None and sys.stderr.isatty()):
+        bar = _make_bar(
+            total=nbytes,
+            desc=what,
+            unit="B",
+            unit_scale=True,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {rate_fmt} {elapsed}<{remaining}",
+        )
+    try:
+        yield Meter(None if bar is None else bar.update)
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _make_bar(**options: Any) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
         return None
-    return tqdm(
-        total=1,
-        desc=task,
-        leave=False,
-        delay=SHOW_AFTER_SECONDS,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} {postfix}",
-    )
+    return tqdm(**{"leave": False, "delay": SHOW_AFTER_SECONDS, **options})

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -117,6 +117,7 @@ def start_server(
     memory_per_worker: int | None = None,
     libraries: Mapping[str, str] | None = None,
     allow_library_paths: bool = False,
+    data_directories: Sequence[str | os.PathLike[str]] = (),
     log_dir: str | None = None,
 ) -> Server:
     """Start a server as a child of this process.
@@ -137,6 +138,9 @@ def start_server(
         Name -> Python module or path of further libraries.
     allow_library_paths : bool
         Whether sessions may load libraries from any path.
+    data_directories : sequence of str
+        Directories under which the workers read and write files that sessions name; by default none. Relative paths
+        begin at the first.
     log_dir : str, optional
         Where logs go; by default a temporary directory that is removed when the server stops.
 
@@ -159,6 +163,7 @@ def start_server(
         "memory_per_worker": memory_per_worker,
         "libraries": dict(libraries or {}),
         "allow_library_paths": allow_library_paths,
+        "data_directories": [os.path.abspath(directory) for directory in data_directories],
         "log_dir": log_dir or make_log_dir(),
         "temporary_logs": log_dir is None,
     }
@@ -214,13 +219,16 @@ def default_server() -> Server:
     """Return the server of this process, starting it on first use; it stops with the process.
 
     It offers more workers than there are cores, since ranks may share a core, and each may fill the memory that one
-    worker a core would have: it is one user's own. The environment variable ``ALCHEMIST_NUM_WORKERS`` sets how many.
+    worker a core would have, and read and write what its user may: it is one user's own. The environment variable
+    ``ALCHEMIST_NUM_WORKERS`` sets how many.
     """
     global _default, _default_pid
     with _lock:
         if _default is None or not _default.running or _default_pid != os.getpid():
             count = int(os.environ.get("ALCHEMIST_NUM_WORKERS") or max(MIN_DEFAULT_WORKERS, os.cpu_count() or 1))
             share = physical_memory() * 8 // 10 // min(count, os.cpu_count() or 1)
-            _default, _default_pid = start_server(count, memory_per_worker=share), os.getpid()
+            everywhere = (os.getcwd(), "/")
+            _default = start_server(count, memory_per_worker=share, data_directories=everywhere)
+            _default_pid = os.getpid()
             atexit.register(_default.stop)
         return _default

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-import numpy.typing as npt
-
 from alchemist_ray.address import Endpoint, GroupAddress
 from alchemist_ray.control import RanksStuckError
 from alchemist_ray.description import TaskDescription
@@ -24,21 +22,15 @@ from alchemist_ray.errors import (
     AlchemistError,
     GroupDiedError,
     GroupStartError,
-    InvalidArrayError,
     NotConnectedError,
     NoWorkersError,
 )
 from alchemist_ray.group_client import GroupClient
-from alchemist_ray.layout import Layout
 from alchemist_ray.library import Library
-from alchemist_ray.matrix import MatrixHandle
 from alchemist_ray.progress import ProgressBar, ProgressDisplay
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.server import default_server
-from alchemist_ray.spec import as_matrix, spec_of
-from alchemist_ray.transfer_times import print_times_of
-
-Array = npt.NDArray[Any]
+from alchemist_ray.session_matrices import SessionMatrices
 
 START_SECONDS = 90.0
 """How long it may take to start a worker group."""
@@ -50,7 +42,7 @@ DEFAULT_PORT = 24960
 log = logging.getLogger("alchemist.session")
 
 
-class AlchemistSession:
+class AlchemistSession(SessionMatrices):
     """One client application's connection to an Alchemist server.
 
     ::
@@ -206,7 +198,7 @@ class AlchemistSession:
             try:
                 granted = self._ask(lambda n: m.RequestWorkers(n, int(num_workers)), START_SECONDS)
                 address = GroupAddress.from_wire(granted, self.name, self._connected().hostname, self._transport)
-                workers = GroupClient(address)
+                workers = GroupClient(address, self)
             except BaseException as failure:
                 self._give_up_workers()
                 if isinstance(failure, GroupDiedError):
@@ -417,81 +409,6 @@ class AlchemistSession:
                 result = group.run(library, task, arguments, self.make_progress)
             self._say(f"Alchemist started task '{task.name}' ... done ({time.perf_counter() - started:.4e}s)")
             return result
-
-    # --- matrices -----------------------------------------------------------------------------------------------------
-
-    def send_matrix(
-        self, matrix: npt.ArrayLike, layout: str | Layout = "MC_MR", print_times: bool = False
-    ) -> MatrixHandle:
-        """Send a matrix to the session's workers.
-
-        Parameters
-        ----------
-        matrix : array_like, shape (m, n)
-            Of one of the types float64, float32, complex128, complex64, int64, int32, bool; any strides.
-        layout : str or Layout
-            How it is to be distributed: the name of a distribution pair, e.g. ``"VC_STAR"``, or a
-            :class:`~alchemist_ray.layout.Layout`.
-        print_times : bool
-            Whether to print how long each worker's part took.
-
-        Returns
-        -------
-        MatrixHandle
-
-        Raises
-        ------
-        InvalidArrayError
-            If it is not two-dimensional, is empty, or is of another type.
-        LayoutError
-            If there is no such layout.
-        MatrixMemoryError
-            If the workers have no room for it; nothing has been sent, then.
-        """
-        with self._lock:
-            if isinstance(matrix, MatrixHandle):
-                raise InvalidArrayError("a handle was given where an array is wanted: that matrix is with the workers")
-            array = as_matrix(matrix)
-            group = self._group()
-            spec = spec_of(array, layout, group.address.size)
-            started = time.perf_counter()
-            with self._watching():
-                handle, times = group.send(spec, array)
-            if print_times:
-                print_times_of("Sending array data to Alchemist", time.perf_counter() - started, times)
-            return handle
-
-    def fetch_matrix(self, handle: MatrixHandle, out: Array | None = None, print_times: bool = False) -> Array:
-        """Fetch a matrix from the session's workers.
-
-        Parameters
-        ----------
-        handle : MatrixHandle
-            The matrix.
-        out : ndarray, optional
-            Array of its shape and dtype to fill; a new one by default.
-        print_times : bool
-            Whether to print how long each worker's part took.
-
-        Returns
-        -------
-        ndarray, shape (m, n)
-
-        Raises
-        ------
-        ForeignMatrixError, FreedMatrixError
-            If the handle is of another session, or freed.
-        InvalidArrayError
-            If `out` does not fit.
-        """
-        with self._lock:
-            group = self._group()
-            started = time.perf_counter()
-            with self._watching():
-                fetched, times = group.fetch(handle, out)
-            if print_times:
-                print_times_of("Fetching data from Alchemist", time.perf_counter() - started, times)
-            return fetched
 
     # --- words --------------------------------------------------------------------------------------------------------
 

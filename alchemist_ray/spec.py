@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from alchemist_ray.errors import InvalidArrayError, MatrixError
 from alchemist_ray.layout import Grid, Layout
+from alchemist_ray.region import Rectangle
 
 DTYPES = ("float64", "float32", "complex128", "complex64", "int64", "int32", "bool")
 """The element types of distributed matrices."""
@@ -70,6 +71,11 @@ class MatrixSpec:
     def nbytes(self) -> int:
         """Bytes of the whole matrix, each element counted once."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+    @property
+    def whole(self) -> Rectangle:
+        """All of the matrix."""
+        return Rectangle(0, self.shape[0], 0, self.shape[1])
 
     def to_wire(self) -> dict[str, Any]:
         """Return the spec as plain values."""

@@ -1,338 +1,47 @@
 """Move matrices between this process and the workers of a group: the client's side of the data plane.
 
-Each process has one :class:`DataPlane` a group, with one connection a worker. On one host the worker's memory is
-mapped and written or read in place, one copy and no more; otherwise the elements go over TCP. Which of the two is
-decided by trying: the worker's Unix socket is only there on its own host.
+Each process has one :class:`DataPlane` a group, with one connection a worker. A matrix, or a rectangle of it, goes
+straight to those workers that hold it, at once where that is worth a thread. Writing has three steps, each on all
+workers before the next: claim, write, commit. So a rectangle that was refused by one worker was written on none, and
+one whose sender died half way counts as missing on all.
+
+Of the ranks that hold the same elements (layouts with STAR) only one is written to and read from; the others get theirs
+from it, inside the group, before a task first uses the matrix.
 """
 
 from __future__ import annotations
 
 import collections
-import mmap
+import concurrent.futures
+import contextlib
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from alchemist_ray import tiling
-from alchemist_ray.address import Endpoint, GroupAddress
-from alchemist_ray.channel import Channel
-from alchemist_ray.errors import (
-    AlchemistError,
-    DeadlineError,
-    GroupDiedError,
-    RemoteProtocolError,
-    ServerUnreachableError,
-)
-from alchemist_ray.layout import AxisPart
-from alchemist_ray.protocol import Key
+from alchemist_ray.address import GroupAddress
+from alchemist_ray.errors import AlchemistError
+from alchemist_ray.meter import Meter, TransferStoppedError
+from alchemist_ray.parts import Part
 from alchemist_ray.protocol import messages as m
-from alchemist_ray.protocol.connection import Purpose
+from alchemist_ray.region import Rectangle, merged
 from alchemist_ray.spec import MatrixSpec
 from alchemist_ray.transfer_times import TransferTimes
+from alchemist_ray.worker_connection import WorkerConnection
 
 Array = npt.NDArray[Any]
-T = TypeVar("T")
-R = TypeVar("R", m.Done, m.Block)
 
-REQUEST_SECONDS = 60.0
-"""How long a worker may take to answer, and how long a transfer may stand still."""
-BUFFER_BYTES = 4 * 2**20
-"""Size of the buffer through which elements pass that are not adjacent in memory."""
 PARALLEL_BYTES = 2**20
-"""Matrices of at least this size are sent to and fetched from several workers at once."""
+"""What is at least this large is moved to or from several workers at once."""
 MAX_THREADS = 8
 
 
-class WorkerConnection:
-    """Our process's connection to the matrices of one worker. Thread-safe: one request at a time."""
-
-    def __init__(self, address: GroupAddress, endpoint: Endpoint) -> None:
-        self._address = address
-        self.endpoint = endpoint
-        self._channel: Channel | None = None
-        self._arena: Array | None = None
-        self._lock = threading.Lock()
-        self._request = 0
-
-    # --- requests -----------------------------------------------------------------------------------------------------
-
-    def request(self, make: Callable[[int], m.Message]) -> Any:
-        """Send the request that `make` makes of its number; return the result, or raise the error that is answered."""
-        with self._lock:
-            return self._exchange(make, m.Done).result
-
-    def _exchange(self, make: Callable[[int], m.Message], expected: type[R]) -> R:
-        channel = self._open()
-        self._request += 1
-        return _answer(self._guard(lambda: self._send_and_receive(channel, make(self._request), expected)))
-
-    def _send_and_receive(self, channel: Channel, message: m.Message, expected: type[R]) -> R | m.Failure:
-        channel.send(message)
-        return self._receive(channel, expected)
-
-    def _receive(self, channel: Channel, expected: type[R]) -> R | m.Failure:
-        reply = channel.receive(REQUEST_SECONDS)
-        if not isinstance(reply, (expected, m.Failure)):
-            raise RemoteProtocolError(f"a {type(reply).__name__} instead of a {expected.__name__}")
-        if reply.request != self._request:
-            raise RemoteProtocolError(f"an answer to request {reply.request} instead of {self._request}")
-        return reply
-
-    def _guard(self, action: Callable[[], T]) -> T:
-        """Run `action`, which leaves the connection with nothing outstanding, or does not return.
-
-        When it does not, the connection is closed: what is still to come over it would be taken for the answer to the
-        next request. That holds for an interrupt (Ctrl-C) as for a broken connection, which becomes an error that says
-        who is gone.
-        """
-        try:
-            return action()
-        except TimeoutError as stalled:
-            self._drop()
-            raise DeadlineError(f"an answer of {self.endpoint}", REQUEST_SECONDS) from stalled
-        except (OSError, EOFError) as lost:
-            self._drop()
-            raise GroupDiedError(self._address.group_id, f"{self.endpoint} closed the connection") from lost
-        except BaseException:
-            self._drop()
-            raise
-
-    # --- the connection -----------------------------------------------------------------------------------------------
-
-    def _open(self) -> Channel:
-        if self._channel is None:
-            self._channel = open_channel(self._address, self.endpoint, Purpose.MATRICES)
-            self._channel.sock.settimeout(REQUEST_SECONDS)
-        return self._channel
-
-    def _drop(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-        self._channel = self._arena = None
-
-    def close(self) -> None:
-        """Close the connection; what is mapped stays mapped for as long as arrays refer to it."""
-        with self._lock:
-            self._drop()
-
-    def _mapped(self) -> Array | None:
-        """Return the worker's memory as an array of bytes, or None if it is on another host."""
-        channel = self._open()
-        if not channel.is_local:
-            return None
-        if self._arena is None:
-            self._arena = self._guard(lambda: self._map(channel))
-        return self._arena
-
-    def _map(self, channel: Channel) -> Array:
-        self._request += 1
-        channel.send(m.MapArena(self._request))
-        reply, fd = channel.receive_with_fd()
-        try:
-            if not isinstance(reply, m.Done):
-                raise RemoteProtocolError(f"a {type(reply).__name__} instead of a Done")
-            memory = mmap.mmap(fd, reply.result)
-        finally:
-            os.close(fd)
-        return np.frombuffer(memory, np.uint8)
-
-    def _block(self, spec: MatrixSpec, offset: int, shape: tuple[int, int]) -> Array | None:
-        """Return the worker's block of a matrix, in place, or None if it is on another host."""
-        arena = self._mapped()
-        if arena is None:
-            return None
-        nbytes = shape[0] * shape[1] * spec.dtype.itemsize
-        block: Array = arena[offset : offset + nbytes].view(spec.dtype).reshape(shape)
-        return block
-
-    # --- matrices -----------------------------------------------------------------------------------------------------
-
-    def write(self, matrix_id: int, spec: MatrixSpec, offset: int | None, matrix: Array) -> TransferTimes:
-        """Write the worker's part of `matrix`, all of which the caller has."""
-        rows, cols = spec.layout.part(spec.shape, self.endpoint.rank)
-        shape = rows.size, cols.size
-        if offset is None:  # the worker holds no element
-            return TransferTimes(self.endpoint.worker_id)
-        with self._lock:
-            block = self._block(spec, offset, shape)
-            if block is not None:
-                started = time.perf_counter()
-                tiling.scatter(matrix, block, rows, cols)
-                seconds = time.perf_counter() - started
-                self._exchange(lambda n: m.WriteBlock(n, matrix_id, 0, shape[0], 0, shape[1], mapped=True), m.Done)
-                return TransferTimes(self.endpoint.worker_id, send=seconds)
-            return self._write_stream(matrix_id, spec, matrix, rows, cols)
-
-    def _write_stream(
-        self, matrix_id: int, spec: MatrixSpec, matrix: Array, rows: AxisPart, cols: AxisPart
-    ) -> TransferTimes:
-        channel = self._open()
-        self._request += 1
-        request = m.WriteBlock(self._request, matrix_id, 0, rows.size, 0, cols.size, mapped=False)
-        packing = _Stopwatch(_pack(spec, matrix, rows, cols))
-        started = time.perf_counter()
-
-        def send() -> tuple[float, m.Done | m.Failure]:
-            channel.send(request, packing, rows.size * cols.size * spec.dtype.itemsize)
-            return time.perf_counter() - started, self._receive(channel, m.Done)
-
-        seconds, reply = self._guard(send)
-        receive, deserialization = _answer(reply).result
-        serialization = packing.seconds
-        return TransferTimes(self.endpoint.worker_id, serialization, seconds - serialization, receive, deserialization)
-
-    def read(self, matrix_id: int, spec: MatrixSpec, out: Array) -> TransferTimes:
-        """Read the worker's part into its places in `out`, which is as large as the matrix."""
-        rows, cols = spec.layout.part(spec.shape, self.endpoint.rank)
-        shape = rows.size, cols.size
-        if 0 in shape:
-            return TransferTimes(self.endpoint.worker_id)
-        with self._lock:
-            if self._mapped() is None:
-                return self._read_stream(matrix_id, spec, out, rows, cols)
-            offset = self._exchange(lambda n: m.PinMatrix(n, matrix_id), m.Done).result
-            block = self._block(spec, offset, shape)
-            if block is None:
-                raise GroupDiedError(self._address.group_id, f"{self.endpoint} has moved")
-            started = time.perf_counter()
-            tiling.gather(block, out, rows, cols)
-            seconds = time.perf_counter() - started
-            self._exchange(lambda n: m.UnpinMatrix(n, matrix_id), m.Done)
-            return TransferTimes(self.endpoint.worker_id, deserialization=seconds)
-
-    def _read_stream(
-        self, matrix_id: int, spec: MatrixSpec, out: Array, rows: AxisPart, cols: AxisPart
-    ) -> TransferTimes:
-        started = time.perf_counter()
-        reply = self._exchange(lambda n: m.ReadBlock(n, matrix_id, 0, rows.size, 0, cols.size), m.Block)
-        channel = self._open()
-        answered = time.perf_counter()
-        placing = self._guard(lambda: _unpack(channel, spec, out, rows, cols))
-        return TransferTimes(
-            self.endpoint.worker_id,
-            serialization=reply.seconds,
-            send=answered - started,
-            receive=time.perf_counter() - answered - placing,
-            deserialization=placing,
-        )
-
-
-def _answer(reply: R | m.Failure) -> R:
-    """Return a reply, or raise the error that it tells."""
-    if isinstance(reply, m.Failure):
-        raise reply.to_error()
-    return reply
-
-
-def open_channel(address: GroupAddress, endpoint: Endpoint, purpose: Purpose) -> Channel:
-    """Connect to a worker: over its Unix socket if it is on this host, otherwise over TCP.
-
-    Raises
-    ------
-    GroupDiedError
-        If it does not answer.
-    """
-    key = Key.of(address.ticket)
-    if address.transport == "auto":
-        try:
-            return Channel.open(endpoint.socket_name, purpose, key, address.group_id)
-        except ServerUnreachableError:
-            pass  # another host, or another container on this one
-    try:
-        return Channel.open((endpoint.address, endpoint.port), purpose, key, address.group_id)
-    except ServerUnreachableError as gone:
-        raise GroupDiedError(address.group_id, f"{endpoint} does not answer: {gone.reason}") from gone
-
-
-# --- packing ----------------------------------------------------------------------------------------------------------
-
-
-def _octets(array: Array) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _direct(spec: MatrixSpec, matrix: Array, rows: AxisPart, cols: AxisPart) -> Array | None:
-    """Return the part as a view of `matrix`, if it lies there just as it goes over the wire; otherwise None."""
-    p, *more_rows = rows.pieces()
-    q, *more_cols = cols.pieces()
-    if more_rows or more_cols or p.count > 1 or q.count > 1 or matrix.dtype != spec.dtype:
-        return None
-    view = matrix[p.start : p.start + p.length, q.start : q.start + q.length]
-    return view if view.flags.c_contiguous else None
-
-
-def _row_ranges(spec: MatrixSpec, rows: AxisPart, cols: AxisPart) -> Iterator[tuple[int, int]]:
-    """Yield ranges of local rows that fit the buffer."""
-    height = max(1, BUFFER_BYTES // (cols.size * spec.dtype.itemsize))
-    for start in range(0, rows.size, height):
-        yield start, min(start + height, rows.size)
-
-
-def _pack(spec: MatrixSpec, matrix: Array, rows: AxisPart, cols: AxisPart) -> Iterator[memoryview]:
-    """Yield the bytes of a part of `matrix`, in local order."""
-    direct = _direct(spec, matrix, rows, cols)
-    if direct is not None:
-        octets = _octets(direct)
-        for start in range(0, len(octets), BUFFER_BYTES):
-            yield octets[start : start + BUFFER_BYTES]
-        return
-    buffer: Array | None = None
-    for start, stop in _row_ranges(spec, rows, cols):
-        if buffer is None:
-            buffer = np.empty((stop - start, cols.size), spec.dtype)
-        part = buffer[: stop - start]
-        tiling.scatter(matrix, part, rows, cols, (start, 0))
-        yield _octets(part)
-
-
-def _unpack(channel: Channel, spec: MatrixSpec, out: Array, rows: AxisPart, cols: AxisPart) -> float:
-    """Receive a part of a matrix into its places in `out`; return the seconds spent placing it."""
-    direct = _direct(spec, out, rows, cols)
-    if direct is not None:
-        channel.receive_payload_into(_octets(direct))
-        return 0.0
-    placing = 0.0
-    buffer: Array | None = None
-    for start, stop in _row_ranges(spec, rows, cols):
-        if buffer is None:
-            buffer = np.empty((stop - start, cols.size), spec.dtype)
-        part = buffer[: stop - start]
-        channel.receive_payload_into(_octets(part))
-        started = time.perf_counter()
-        tiling.gather(part, out, rows, cols, (start, 0))
-        placing += time.perf_counter() - started
-    return placing
-
-
-class _Stopwatch:
-    """Iterates over something, and adds up the seconds that it takes to make its items."""
-
-    def __init__(self, items: Iterator[memoryview]) -> None:
-        self._items = items
-        self.seconds = 0.0
-
-    def __iter__(self) -> Iterator[memoryview]:
-        return self
-
-    def __next__(self) -> memoryview:
-        started = time.perf_counter()
-        try:
-            return next(self._items)
-        finally:
-            self.seconds += time.perf_counter() - started
-
-
-# --- all workers of a group -------------------------------------------------------------------------------------------
-
-
 class DataPlane:
-    """Our process's connections to the matrices of a group; made by :func:`plane_of`."""
+    """Our process's connections to the matrices of a group; made by :func:`plane_of`. Thread-safe."""
 
     def __init__(self, address: GroupAddress) -> None:
         self.address = address
@@ -340,27 +49,19 @@ class DataPlane:
         self._dropped: collections.deque[int] = collections.deque()
         self._pool: ThreadPoolExecutor | None = None
 
-    def send(self, matrix_id: int, spec: MatrixSpec, matrix: Array) -> list[TransferTimes]:
-        """Create a matrix and write all of it; return the times by rank.
+    # --- writing ------------------------------------------------------------------------------------------------------
 
-        Raises
-        ------
-        MatrixMemoryError
-            If a worker has no room for its part; nothing has been sent, then.
-        GroupDiedError
-            If a worker is gone.
-        """
-        offsets = self.create(matrix_id, spec)
-        try:
-            return self._each(
-                lambda c: c.write(matrix_id, spec, offsets[c.endpoint.rank], matrix), self.connections, spec.nbytes
-            )
-        except BaseException:
-            self.drop(matrix_id)
-            raise
-
-    def create(self, matrix_id: int, spec: MatrixSpec) -> list[int | None]:
+    def create(self, matrix_id: int, spec: MatrixSpec, private: bool = False) -> list[int | None]:
         """Make room for a matrix on every worker; return where in each worker's memory its part is.
+
+        Parameters
+        ----------
+        matrix_id : int
+            Its number.
+        spec : MatrixSpec
+            What it is.
+        private : bool
+            Whether this process is the only one to write it; the matrix then goes with it until it is complete.
 
         Raises
         ------
@@ -370,13 +71,95 @@ class DataPlane:
         self.free_dropped()
         wire = spec.to_wire()
         try:
-            return [c.request(lambda n: m.CreateMatrix(n, matrix_id, wire)) for c in self.connections]
+            return [c.request(lambda n: m.CreateMatrix(n, matrix_id, wire, private)) for c in self.connections]
         except AlchemistError:
             self.drop(matrix_id)
             raise
 
-    def fetch(self, matrix_id: int, spec: MatrixSpec, out: Array) -> list[TransferTimes]:
-        """Read all of a matrix into `out`; return the times by rank.
+    def send(self, matrix_id: int, spec: MatrixSpec, matrix: Array, meter: Meter | None = None) -> list[TransferTimes]:
+        """Create a matrix and write all of it; return the times by rank.
+
+        Raises
+        ------
+        MatrixMemoryError
+            If a worker has no room for its part; nothing has been sent, then.
+        GroupDiedError
+            If a worker is gone.
+        """
+        offsets = self.create(matrix_id, spec, private=True)
+        try:
+            parts = self._parts(spec, spec.whole)
+            return self._write(matrix_id, parts, [offsets[c.endpoint.rank] or 0 for c, _ in parts], matrix, meter)
+        except BaseException:
+            self.drop(matrix_id)
+            raise
+
+    def write(
+        self, matrix_id: int, spec: MatrixSpec, array: Array, row: int, column: int, meter: Meter | None = None
+    ) -> None:
+        """Write the rectangle `array`, whose first element is that at (`row`, `column`), of a matrix that exists.
+
+        Raises
+        ------
+        RegionError
+            If a part of it was written before, or is being written; then nothing of it has been written.
+        FreedMatrixError
+            If the matrix is not there.
+        GroupDiedError
+            If a worker is gone.
+        """
+        region = Rectangle(row, row + array.shape[0], column, column + array.shape[1])
+        parts = self._parts(spec, region)
+        claimed: list[tuple[WorkerConnection, Part]] = []
+        offsets = []
+        try:
+            for connection, part in parts:
+                offsets.append(connection.claim(matrix_id, part))
+                claimed.append((connection, part))
+        except BaseException:
+            _release(matrix_id, claimed)
+            raise
+        self._write(matrix_id, parts, offsets, array, meter)
+
+    def _write(
+        self,
+        matrix_id: int,
+        parts: list[tuple[WorkerConnection, Part]],
+        offsets: list[int],
+        array: Array,
+        meter: Meter | None,
+    ) -> list[TransferTimes]:
+        """Write and commit parts that are claimed."""
+        meter = meter or Meter()
+        actions = [
+            partial(c.write, matrix_id, part, offset, array, meter)
+            for (c, part), offset in zip(parts, offsets, strict=True)
+        ]
+        try:
+            times = self._at_once(actions, sum(part.nbytes for _, part in parts), meter)
+        except BaseException:
+            _release(matrix_id, parts)
+            raise
+        for connection, part in parts:
+            connection.commit(matrix_id, part)
+        return times
+
+    def missing(self, matrix_id: int) -> list[Rectangle]:
+        """Return the rectangles of a matrix that are yet to be written; those that touch are given as one."""
+        rows = [row for c in self.connections for row in c.request(lambda n: m.CheckMatrix(n, matrix_id))]
+        return merged(Rectangle(*row) for row in rows)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def fetch(
+        self,
+        matrix_id: int,
+        spec: MatrixSpec,
+        out: Array,
+        region: Rectangle | None = None,
+        meter: Meter | None = None,
+    ) -> list[TransferTimes]:
+        """Read `region` of a matrix, by default all, into `out`, which has its shape; return the times by rank.
 
         Raises
         ------
@@ -386,19 +169,40 @@ class DataPlane:
             If a worker is gone.
         """
         self.free_dropped()
-        sources = [c for c in self.connections if spec.layout.is_source(c.endpoint.rank)]
-        return self._each(lambda c: c.read(matrix_id, spec, out), sources, spec.nbytes)
+        meter = meter or Meter()
+        parts = self._parts(spec, region or spec.whole)
+        actions = [partial(c.read, matrix_id, part, out, meter) for c, part in parts]
+        return self._at_once(actions, out.nbytes, meter)
 
-    def _each(
-        self, action: Callable[[WorkerConnection], TransferTimes], connections: list[WorkerConnection], nbytes: int
+    # --- all workers --------------------------------------------------------------------------------------------------
+
+    def _parts(self, spec: MatrixSpec, region: Rectangle) -> list[tuple[WorkerConnection, Part]]:
+        """Return who is written to, or read from, for which part of a rectangle."""
+        found = []
+        for rank in spec.layout.ranks_of(spec.shape, (region.i0, region.i1), (region.j0, region.j1)):
+            found.append((self.connections[rank], Part.of(spec, int(rank), region)))
+        return found
+
+    def _at_once(
+        self, actions: Sequence[Callable[[], TransferTimes]], nbytes: int, meter: Meter
     ) -> list[TransferTimes]:
-        """Run `action` for every connection, at once where that is worth a thread."""
-        if len(connections) < 2 or nbytes < PARALLEL_BYTES:
-            return [action(c) for c in connections]
+        """Run `actions`, at once where that is worth a thread; none of them runs on when this returns or raises."""
+        if len(actions) < 2 or nbytes < PARALLEL_BYTES:
+            return [action() for action in actions]
         if self._pool is None:
             threads = min(len(self.connections), os.cpu_count() or 1, MAX_THREADS)
             self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alchemist-transfer")
-        return list(self._pool.map(action, connections))
+        futures = [self._pool.submit(action) for action in actions]
+        try:
+            concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+            if any(future.done() and future.exception() for future in futures):
+                meter.stop()
+        except BaseException:
+            meter.stop()
+            raise
+        finally:
+            concurrent.futures.wait(futures)
+        return _results(futures)
 
     def free(self, matrix_ids: list[int]) -> None:
         """Free matrices on all workers; those freed before are passed over."""
@@ -426,6 +230,21 @@ class DataPlane:
             connection.close()
         if self._pool is not None:
             self._pool.shutdown(wait=False)
+
+
+def _release(matrix_id: int, claimed: list[tuple[WorkerConnection, Part]]) -> None:
+    """Give back claims; those whose worker or matrix is gone are gone with it."""
+    for connection, part in claimed:
+        with contextlib.suppress(AlchemistError):
+            connection.release(matrix_id, part)
+
+
+def _results(futures: list[concurrent.futures.Future[TransferTimes]]) -> list[TransferTimes]:
+    """Return what the actions returned, or raise what the first that failed by itself raised."""
+    failures = [failure for future in futures if (failure := future.exception()) is not None]
+    if failures:
+        raise next((f for f in failures if not isinstance(f, TransferStoppedError)), failures[0])
+    return [future.result() for future in futures]
 
 
 _planes: dict[tuple[int, int, str], DataPlane] = {}

@@ -15,7 +15,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,8 @@ class DriverConfig:
         Name -> module or path, beside the installed ones.
     allow_library_paths : bool
         Whether clients may load libraries from a path of their own.
+    data_directories : sequence of str
+        Directories under which workers read and write files that clients name; relative paths begin at the first.
     log_dir : str or None
         Where logs go; None: a temporary directory that is removed at the end.
     """
@@ -83,11 +85,15 @@ class DriverConfig:
     memory_per_worker: int | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
     allow_library_paths: bool = False
+    data_directories: Sequence[str] = ()
     log_dir: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.token) < MIN_TOKEN:
             raise ServerStartError(f"a token of {len(self.token)} characters: it needs at least {MIN_TOKEN}")
+        for directory in self.data_directories:
+            if not os.path.isdir(directory):
+                raise ServerStartError(f"the data directory {directory} does not exist")
 
     def memory(self) -> int:
         """Return the bytes that each worker has for matrices."""
@@ -317,6 +323,7 @@ class Driver:
             memory=self.config.memory(),
             libraries=dict(self.config.libraries),
             allow_library_paths=self.config.allow_library_paths,
+            data_directories=[os.path.abspath(directory) for directory in self.config.data_directories],
             log_dir=log_dir,
             threads=max(1, (os.cpu_count() or 1) // len(self._inventory.slots)),
         )

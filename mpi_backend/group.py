@@ -44,6 +44,7 @@ class GroupSettings:
     memory: int
     libraries: dict[str, str]
     allow_library_paths: bool
+    data_directories: list[str]
     log_dir: Path
     threads: int
 
@@ -98,6 +99,7 @@ class WorkerGroup:
             memory=settings.memory,
             libraries=settings.libraries,
             allow_library_paths=settings.allow_library_paths,
+            data_directories=settings.data_directories,
             log_dir=str(settings.log_dir),
         )
         job = Job(

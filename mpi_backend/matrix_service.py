@@ -2,6 +2,11 @@
 
 One thread a connection, each blocked in its socket when there is nothing to do. None of them calls MPI, and none
 touches the task thread: copying and receiving release the interpreter lock, so data moves while a task computes.
+
+A part is written in three steps. It is *claimed*, so that no two senders write the same elements; it is *written*, in
+place by a sender that has mapped this worker's memory, or by its payload; and it is *committed*, once the sender has
+done so on every worker that has elements of it. A claim goes with its connection, so what a sender that dies leaves
+half written counts as missing, and can be written again.
 """
 
 from __future__ import annotations
@@ -18,14 +23,18 @@ import numpy.typing as npt
 from alchemist_ray.channel import Channel
 from alchemist_ray.errors import AlchemistError, ProtocolError, RegionError, RemoteProtocolError, RemoteTaskError
 from alchemist_ray.mpi_backend.arena import Arena
-from alchemist_ray.mpi_backend.store import Rectangle, Store, StoredMatrix
+from alchemist_ray.mpi_backend.store import Store, StoredMatrix
 from alchemist_ray.protocol import messages as m
+from alchemist_ray.region import Rectangle
 from alchemist_ray.spec import MatrixSpec
 
 Array = npt.NDArray[Any]
 
 BUFFER_BYTES = 4 * 2**20
 """Size of the buffer through which a part passes whose rows are not adjacent in memory."""
+
+MAX_MISSING = 64
+"""Missing parts of a matrix that are told at a time."""
 
 log = logging.getLogger("alchemist.matrices")
 
@@ -48,11 +57,16 @@ class MatrixService:
         self._store = store
         self._rank = rank
         self._host = host
-        self._pinned: dict[int, StoredMatrix] = {}
+        self._pinned: dict[int, list[StoredMatrix]] = {}
+        self._claims: dict[tuple[int, Rectangle], StoredMatrix] = {}
+        self._private: set[int] = set()
         self._answers: dict[type[m.Message], Callable[[Any], m.Message | None]] = {
             m.MapArena: self._map_arena,
             m.CreateMatrix: self._create,
+            m.ClaimBlock: self._claim,
             m.WriteBlock: self._write,
+            m.CommitBlock: self._commit,
+            m.ReleaseBlock: self._release,
             m.ReadBlock: self._read,
             m.PinMatrix: self._pin,
             m.UnpinMatrix: self._unpin,
@@ -68,8 +82,10 @@ class MatrixService:
         except (OSError, ProtocolError) as ended:
             log.debug("connection ended: %s", ended)
         finally:
-            # What this client was still writing nobody else knows how to complete.
-            self._store.free([stored.matrix_id for stored in self._pinned.values() if not stored.complete])
+            for (_, part), stored in self._claims.items():
+                self._store.disclaim(stored, part)
+            self._store.free([matrix_id for matrix_id in self._private if not self._committed(matrix_id)])
+            self._claims.clear()
             self._pinned.clear()
             self._channel.close()
 
@@ -93,32 +109,63 @@ class MatrixService:
         arena: Arena = self._store.arena
         self._channel.send_with_fd(m.Done(request.request, arena.capacity), arena.fd)
 
+    def _committed(self, matrix_id: int) -> bool:
+        return all(claimed_id != matrix_id for claimed_id, _ in self._claims)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
     def _create(self, request: m.CreateMatrix) -> m.Message:
         stored = self._store.create(request.matrix_id, MatrixSpec.from_wire(request.spec))
-        # Pinned while this connection writes it in place, so that the memory is not dealt out again under the writer.
-        if not stored.complete:
-            self._pinned[request.matrix_id] = stored
+        if request.private and not stored.complete:
+            part = Rectangle(0, stored.local.shape[0], 0, stored.local.shape[1])
+            self._store.claim(request.matrix_id, part)
+            self._claims[request.matrix_id, part] = stored
+            self._private.add(request.matrix_id)
         return m.Done(request.request, self._store.arena.offset_of(stored.local))
 
-    def _write(self, request: m.WriteBlock) -> m.Message:
-        part = Rectangle(request.i0, request.i1, request.j0, request.j1)
+    def _claim(self, request: m.ClaimBlock) -> m.Message:
+        part = _part_of(request)
+        # What is claimed is kept here, so that its memory is not dealt out again under the writer.
         stored, view = self._store.claim(request.matrix_id, part)
-        try:
-            expected = 0 if request.mapped else view.nbytes
-            if self._channel.connection.payload_left != expected:
-                raise RegionError(
-                    stored.matrix_id,
-                    stored.region(part),
-                    f"has {expected:,} bytes, but {self._channel.connection.payload_left:,} were sent",
-                )
-            seconds = (0.0, 0.0) if request.mapped else self._receive_into(view)
-        except BaseException:
-            self._store.disclaim(stored, part)
-            raise
+        self._claims[request.matrix_id, part] = stored
+        return m.Done(request.request, self._store.arena.offset_of(view))
+
+    def _claimed(self, request: m.WriteBlock | m.CommitBlock) -> tuple[StoredMatrix, Rectangle]:
+        part = _part_of(request)
+        stored = self._claims.get((request.matrix_id, part))
+        if stored is None:
+            region = f"local {part}"
+            raise RegionError(
+                request.matrix_id,
+                region,
+                "was not claimed by this connection, or lost with an earlier one: write it again",
+            )
+        return stored, part
+
+    def _write(self, request: m.WriteBlock) -> m.Message:
+        stored, part = self._claimed(request)
+        view = self._store.view(stored, part)
+        sent = self._channel.connection.payload_left
+        if sent != view.nbytes:
+            raise RegionError(
+                stored.matrix_id, stored.region(part), f"has {view.nbytes:,} bytes, but {sent:,} were sent"
+            )
+        return m.Done(request.request, list(self._receive_into(view)))
+
+    def _commit(self, request: m.CommitBlock) -> m.Message:
+        stored, part = self._claimed(request)
         self._store.written(stored, part)
-        if stored.complete:
-            self._pinned.pop(request.matrix_id, None)
-        return m.Done(request.request, list(seconds))
+        del self._claims[request.matrix_id, part]
+        if self._committed(request.matrix_id):
+            self._private.discard(request.matrix_id)
+        return m.Done(request.request)
+
+    def _release(self, request: m.ReleaseBlock) -> m.Message:
+        part = _part_of(request)
+        stored = self._claims.pop((request.matrix_id, part), None)
+        if stored is not None:
+            self._store.disclaim(stored, part)
+        return m.Done(request.request)
 
     def _receive_into(self, view: Array) -> tuple[float, float]:
         """Fill `view` from the payload; return the seconds spent receiving and placing."""
@@ -134,10 +181,12 @@ class MatrixService:
             placing += time.perf_counter() - placed
         return time.perf_counter() - started - placing, placing
 
+    # --- reading ------------------------------------------------------------------------------------------------------
+
     def _read(self, request: m.ReadBlock) -> None:
         started = time.perf_counter()
         stored = self._store.get_complete(request.matrix_id)
-        view = self._store.view(stored, Rectangle(request.i0, request.i1, request.j0, request.j1))
+        view = self._store.view(stored, _part_of(request))
         reply = m.Block(request.request, time.perf_counter() - started)
         if view.flags.c_contiguous:
             self._channel.send(reply, [_octets(view)] if view.size else [], view.nbytes)
@@ -149,21 +198,31 @@ class MatrixService:
 
     def _pin(self, request: m.PinMatrix) -> m.Message:
         stored = self._store.get_complete(request.matrix_id)
-        self._pinned[request.matrix_id] = stored
+        self._pinned.setdefault(request.matrix_id, []).append(stored)
         return m.Done(request.request, self._store.arena.offset_of(stored.local))
 
     def _unpin(self, request: m.UnpinMatrix) -> m.Message:
-        self._pinned.pop(request.matrix_id, None)
+        pins = self._pinned.get(request.matrix_id, [])
+        if pins:
+            pins.pop()
+        if not pins:
+            self._pinned.pop(request.matrix_id, None)
         return m.Done(request.request)
 
+    # --- the matrix as a whole ----------------------------------------------------------------------------------------
+
     def _check(self, request: m.CheckMatrix) -> m.Message:
-        self._store.get_complete(request.matrix_id)
-        return m.Done(request.request)
+        missing = self._store.missing(request.matrix_id)[:MAX_MISSING]
+        return m.Done(request.request, [[part.i0, part.i1, part.j0, part.j1] for part in missing])
 
     def _free(self, request: m.FreeMatrices) -> m.Message:
         for matrix_id in request.matrix_ids:
-            self._pinned.pop(matrix_id, None)
+            self._private.discard(matrix_id)
         return m.Done(request.request, self._store.free(request.matrix_ids))
+
+
+def _part_of(request: m.ClaimBlock | m.WriteBlock | m.CommitBlock | m.ReleaseBlock | m.ReadBlock) -> Rectangle:
+    return Rectangle(request.i0, request.i1, request.j0, request.j1)
 
 
 def _octets(array: Array) -> memoryview:

@@ -6,65 +6,62 @@ The store knows no MPI: it is used by the threads that serve senders and readers
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.errors import FreedMatrixError, IncompleteMatrixError, LayoutError, RegionError
-from alchemist_ray.layout import AxisPart
 from alchemist_ray.mpi_backend.arena import Arena
+from alchemist_ray.mpi_backend.coverage import Coverage
+from alchemist_ray.region import Rectangle
 from alchemist_ray.spec import MatrixSpec
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Rectangle:
-    """Local rows [i0, i1) and columns [j0, j1) of a block."""
-
-    i0: int
-    i1: int
-    j0: int
-    j1: int
-
-    @property
-    def area(self) -> int:
-        """Number of elements."""
-        return (self.i1 - self.i0) * (self.j1 - self.j0)
-
-    def overlaps(self, other: Rectangle) -> bool:
-        """Whether the two share an element."""
-        rows = min(self.i1, other.i1) - max(self.i0, other.i0)
-        columns = min(self.j1, other.j1) - max(self.j0, other.j0)
-        return rows > 0 and columns > 0
-
-
-@dataclass
 class StoredMatrix:
-    """One matrix, as one worker holds it."""
+    """One matrix, as one worker holds it.
 
-    matrix_id: int
-    spec: MatrixSpec
-    rows: AxisPart
-    cols: AxisPart
-    local: Array
-    written: list[Rectangle] = field(default_factory=list)
-    elements_written: int = 0
+    Attributes
+    ----------
+    matrix_id : int
+        Its number in the session.
+    spec : MatrixSpec
+        Shape, element type and layout.
+    rows, cols : AxisPart
+        What this worker holds.
+    local : ndarray
+        This worker's elements, C-ordered.
+    replicated : bool
+        Whether those ranks have their elements that senders do not write to: of ranks that hold the same part one is
+        written to, and the others get it from that one before the matrix is first used (:mod:`.replicas`).
+    """
+
+    def __init__(self, matrix_id: int, spec: MatrixSpec, rank: int, local: Array, written: bool) -> None:
+        self.matrix_id = matrix_id
+        self.spec = spec
+        self.rows, self.cols = spec.layout.part(spec.shape, rank)
+        self.local = local
+        self.replicated = written or not spec.layout.redundant
+        self.to_write = 0 if written or not spec.layout.is_source(rank) else local.size
+        self.coverage = Coverage(local.shape)
+        self.claims: set[Rectangle] = set()
 
     @property
     def complete(self) -> bool:
-        """Whether every element of the block has been written."""
-        return self.elements_written >= self.local.size
+        """Whether every element that is to be written has been."""
+        return self.to_write <= 0
 
     def region(self, part: Rectangle) -> str:
         """Return `part` in global indices, for messages."""
-        if part.area == 0:
-            return "an empty region"
-        i0, i1 = self.rows.to_global(part.i0), self.rows.to_global(part.i1 - 1)
-        j0, j1 = self.cols.to_global(part.j0), self.cols.to_global(part.j1 - 1)
-        return f"rows {i0}..{i1}, columns {j0}..{j1}"
+        return str(part if part.area == 0 else self.to_global(part))
+
+    def to_global(self, part: Rectangle) -> Rectangle:
+        """Return the rectangle of the whole matrix that has all of `part`, which is not empty."""
+        i0, i1 = self.rows.to_global(part.i0), self.rows.to_global(part.i1 - 1) + 1
+        j0, j1 = self.cols.to_global(part.j0), self.cols.to_global(part.j1 - 1) + 1
+        return Rectangle(i0, i1, j0, j1)
 
 
 class Store:
@@ -99,9 +96,8 @@ class Store:
             raise LayoutError(
                 f"a {spec.layout.grid} grid has {spec.layout.grid.size} ranks, but the worker group has {self._size}"
             )
-        rows, cols = spec.layout.part(spec.shape, self._rank)
-        local = self.arena.allocate((rows.size, cols.size), spec.dtype)
-        stored = StoredMatrix(matrix_id, spec, rows, cols, local)
+        local = self.arena.allocate(spec.layout.local_shape(spec.shape, self._rank), spec.dtype)
+        stored = StoredMatrix(matrix_id, spec, self._rank, local, written=False)
         self._add(stored)
         return stored
 
@@ -111,8 +107,7 @@ class Store:
             placed = self.arena.allocate((local.shape[0], local.shape[1]), spec.dtype)
             np.copyto(placed, local)
             local = placed
-        rows, cols = spec.layout.part(spec.shape, self._rank)
-        stored = StoredMatrix(matrix_id, spec, rows, cols, local, elements_written=local.size)
+        stored = StoredMatrix(matrix_id, spec, self._rank, local, written=True)
         self._add(stored)
         return stored
 
@@ -134,9 +129,9 @@ class Store:
         """Return a matrix whose block is complete; raise :class:`IncompleteMatrixError` if it is not."""
         stored = self.get(matrix_id)
         if not stored.complete:
-            missing = stored.local.size - stored.elements_written
+            total = stored.local.size
             raise IncompleteMatrixError(
-                matrix_id, f"{missing:,} of the {stored.local.size:,} elements of rank {self._rank} were not written"
+                matrix_id, f"{stored.to_write:,} of the {total:,} elements of rank {self._rank} were not written"
             )
         return stored
 
@@ -146,33 +141,48 @@ class Store:
         Raises
         ------
         RegionError
-            If it lies outside the block, or overlaps a part that has been written.
+            If it lies outside the block, or overlaps a part that has been written or is being written.
         """
         stored = self.get(matrix_id)
         view = self.view(stored, part)
         with self._lock:
-            if stored.complete or any(part.overlaps(other) for other in stored.written):
-                raise RegionError(matrix_id, stored.region(part), "has been written before")
-            stored.written.append(part)
+            if stored.complete or stored.coverage.overlaps(part):
+                raise RegionError(
+                    matrix_id, stored.region(part), "has been written before, or somebody else is writing it"
+                )
+            stored.coverage.add(part)
+            stored.claims.add(part)
         return stored, view
 
     def written(self, stored: StoredMatrix, part: Rectangle) -> None:
         """Note that `part`, which was claimed, has been written."""
         with self._lock:
-            stored.elements_written += part.area
-            if stored.complete:
-                stored.written.clear()
+            stored.claims.discard(part)
+            stored.to_write -= part.area
 
     def disclaim(self, stored: StoredMatrix, part: Rectangle) -> None:
         """Note that the writer of `part`, which was claimed, has failed: it may be written again."""
         with self._lock:
-            stored.written.remove(part)
+            stored.claims.discard(part)
+            stored.coverage.remove(part)
+
+    def missing(self, matrix_id: int) -> list[Rectangle]:
+        """Return where, in the whole matrix, lies what is yet to be written of this rank's block.
+
+        Each rectangle has all of a missing part; between, there may be elements of other ranks.
+        """
+        stored = self.get(matrix_id)
+        if stored.complete:
+            return []
+        with self._lock:
+            parts = [*stored.coverage.missing(), *(part for part in stored.claims if part.area)]
+        return [stored.to_global(part) for part in parts]
 
     def view(self, stored: StoredMatrix, part: Rectangle) -> Array:
         """Return the elements of `part`; raise :class:`RegionError` if it lies outside the block."""
         rows, cols = stored.local.shape
         if not (0 <= part.i0 <= part.i1 <= rows and 0 <= part.j0 <= part.j1 <= cols):
-            region = f"local rows {part.i0}..{part.i1 - 1}, columns {part.j0}..{part.j1 - 1}"
+            region = f"local {part}"
             raise RegionError(stored.matrix_id, region, f"lies outside the {rows} x {cols} block of rank {self._rank}")
         return stored.local[part.i0 : part.i1, part.j0 : part.j1]
 

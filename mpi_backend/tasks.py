@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,7 +27,8 @@ from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.library import Library, Task, load
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.registry import Registry
-from alchemist_ray.mpi_backend.store import Store
+from alchemist_ray.mpi_backend.replicas import replicate
+from alchemist_ray.mpi_backend.store import Store, StoredMatrix
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.values import MatrixReference
 from alchemist_ray.spec import MatrixSpec
@@ -53,9 +55,18 @@ class TaskRunner:
     registry : callable
         Makes the registry of libraries, when the first is loaded. What a client may load is decided here, where it is
         imported: the client's word, or the driver's to the client, would not bind a client that speaks for itself.
+    directories : tuple of Path
+        Under which tasks may read and write files.
     """
 
-    def __init__(self, comm: MPI.Comm, store: Store, host: str, registry: Callable[[], Registry]) -> None:
+    def __init__(
+        self,
+        comm: MPI.Comm,
+        store: Store,
+        host: str,
+        registry: Callable[[], Registry],
+        directories: tuple[Path, ...] = (),
+    ) -> None:
         self._comm = comm.Dup()
         self._rank = comm.rank
         self._agreement = comm.Dup()  # a communicator of its own: no message of a library can get between
@@ -63,6 +74,7 @@ class TaskRunner:
         self._host = host
         self._libraries: dict[str, Library] = {}
         self._make_registry = registry
+        self._directories = directories
         self._registry: Registry | None = None
         self.running = ""
         self._started = 0.0
@@ -128,6 +140,7 @@ class TaskRunner:
             task=what,
             allocate=self._store.arena.allocate,
             report=_Reporter(channel, command.request),
+            directories=self._directories,
             log=self._libraries[command.library].log,
         )
         started = time.perf_counter()
@@ -158,27 +171,31 @@ class TaskRunner:
         if not any(isinstance(value, MatrixReference) for value in arguments.values()):
             return arguments
         failure: AlchemistError | None = None
-        resolved = dict(arguments)
+        found: dict[str, StoredMatrix] = {}
         try:
             for name, value in arguments.items():
                 if isinstance(value, MatrixReference):
-                    resolved[name] = self._matrix(value.matrix_id)
+                    found[name] = self._store.get_complete(value.matrix_id)
         except AlchemistError as error:
             failure = error
         try:
             self._agree(failure)
         except AlchemistError:
-            resolved.clear()  # the error's traceback must not keep matrices alive
+            found.clear()  # the error's traceback must not keep matrices alive
             raise
         finally:
             del failure
-        return resolved
+        return {**arguments, **{name: self._as_argument(stored) for name, stored in found.items()}}
 
-    def _matrix(self, matrix_id: int) -> DistMatrix:
-        stored = self._store.get_complete(matrix_id)
-        return DistMatrix(
+    def _as_argument(self, stored: StoredMatrix) -> DistMatrix:
+        """Return a matrix as tasks see it, every rank with all that it holds. Collective, and alike on all ranks."""
+        matrix = DistMatrix(
             self._comm, stored.spec.shape, stored.spec.layout, stored.local, allocate=self._store.arena.allocate
         )
+        if not stored.replicated:
+            replicate(matrix)
+            stored.replicated = True
+        return matrix
 
     def _agree(self, failure: AlchemistError | None) -> None:
         """Raise on every rank if a rank has failed: there its own error, elsewhere one that says so. Collective."""

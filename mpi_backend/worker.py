@@ -76,7 +76,11 @@ class Worker:
         self._host = socket.gethostname()
         self._store = Store(Arena(config.memory), comm.size, comm.rank)
         self._runner = TaskRunner(
-            comm, self._store, self._host, lambda: Registry(config.libraries, config.allow_library_paths)
+            comm,
+            self._store,
+            self._host,
+            lambda: Registry(config.libraries, config.allow_library_paths),
+            tuple(map(Path, config.data_directories)),
         )
         self._unproven = threading.BoundedSemaphore(MAX_UNPROVEN)
         self._control: queue.Queue[Channel | None] = queue.Queue()

@@ -29,6 +29,8 @@ class WorkerConfig:
         Bytes for matrices.
     libraries, allow_library_paths : dict, bool
         What the server's owner has registered, and whether clients may name a path themselves.
+    data_directories : list of str
+        Directories under which tasks may read and write files that a client names.
     log_dir : str
         Where this worker's log goes.
     """
@@ -43,6 +45,7 @@ class WorkerConfig:
     memory: int
     libraries: dict[str, str]
     allow_library_paths: bool
+    data_directories: list[str]
     log_dir: str
 
     def to_json(self) -> str:

@@ -106,7 +106,10 @@ VOCABULARY: dict[tuple[Purpose, Side], frozenset[type[m.Message]]] = {
         {
             m.MapArena,
             m.CreateMatrix,
+            m.ClaimBlock,
             m.WriteBlock,
+            m.CommitBlock,
+            m.ReleaseBlock,
             m.ReadBlock,
             m.PinMatrix,
             m.UnpinMatrix,

@@ -246,19 +246,24 @@ class MapArena(Message):
 
 @dataclass(frozen=True)
 class CreateMatrix(Message):
-    """Make room for this worker's part of a matrix. Done: its offset in the arena."""
+    """Make room for this worker's part of a matrix. Done: its offset in the arena (None: it holds no element).
+
+    With `private` the sender is the only one who will write it: it has claimed all of the part by this, and the matrix
+    goes with the connection if that ends before the part is committed.
+    """
 
     kind = 65
     request: int
     matrix_id: int
     spec: Fields
+    private: bool
 
 
 @dataclass(frozen=True)
-class WriteBlock(Message):
-    """Write local rows [i0, i1) and columns [j0, j1): the payload, or (`mapped`) what was written in place.
+class ClaimBlock(Message):
+    """Announce that local rows [i0, i1) and columns [j0, j1) will be written. Done: the part's offset in the arena.
 
-    Done: seconds spent receiving, seconds spent placing.
+    A claim goes with the connection if that ends before it is committed.
     """
 
     kind = 66
@@ -268,14 +273,52 @@ class WriteBlock(Message):
     i1: int
     j0: int
     j1: int
-    mapped: bool
+
+
+@dataclass(frozen=True)
+class WriteBlock(Message):
+    """Write a block that was claimed: the payload. Done: seconds spent receiving, seconds spent placing."""
+
+    kind = 67
+    request: int
+    matrix_id: int
+    i0: int
+    i1: int
+    j0: int
+    j1: int
+
+
+@dataclass(frozen=True)
+class CommitBlock(Message):
+    """Say that a block that was claimed is written, by `WriteBlock` or in place."""
+
+    kind = 68
+    request: int
+    matrix_id: int
+    i0: int
+    i1: int
+    j0: int
+    j1: int
+
+
+@dataclass(frozen=True)
+class ReleaseBlock(Message):
+    """Give back a claim: the block will not be written, not now."""
+
+    kind = 69
+    request: int
+    matrix_id: int
+    i0: int
+    i1: int
+    j0: int
+    j1: int
 
 
 @dataclass(frozen=True)
 class ReadBlock(Message):
     """Read local rows [i0, i1) and columns [j0, j1). Answered by `Block`."""
 
-    kind = 67
+    kind = 70
     request: int
     matrix_id: int
     i0: int
@@ -288,7 +331,7 @@ class ReadBlock(Message):
 class Block(Message):
     """The elements that were asked for follow as payload. `seconds` were spent gathering them."""
 
-    kind = 68
+    kind = 71
     request: int
     seconds: float
 
@@ -297,7 +340,7 @@ class Block(Message):
 class PinMatrix(Message):
     """Keep the matrix where it is while this connection reads it in place. Done: its offset in the arena."""
 
-    kind = 69
+    kind = 72
     request: int
     matrix_id: int
 
@@ -306,16 +349,16 @@ class PinMatrix(Message):
 class UnpinMatrix(Message):
     """The reader is done."""
 
-    kind = 70
+    kind = 73
     request: int
     matrix_id: int
 
 
 @dataclass(frozen=True)
 class CheckMatrix(Message):
-    """Ask whether this worker's part is complete. Done, or an IncompleteMatrixError."""
+    """Ask what is missing of this worker's part. Done: rectangles [i0, i1, j0, j1] of the whole matrix, at most 64."""
 
-    kind = 71
+    kind = 74
     request: int
     matrix_id: int
 
@@ -324,7 +367,7 @@ class CheckMatrix(Message):
 class FreeMatrices(Message):
     """Free matrices. Those already freed are passed over; Done: how many were held."""
 
-    kind = 72
+    kind = 75
     request: int
     matrix_ids: list[int] = field(default_factory=list)
 

@@ -1,0 +1,314 @@
+"""Our process's connection to the matrices of one worker.
+
+On one host the worker's memory is mapped and written or read in place, one copy and no more; otherwise the elements go
+over the connection. Which of the two is decided by trying: the worker's Unix socket is only there on its own host, and
+its memory can be mapped only where the system lets it be.
+
+A connection carries one request at a time, but copies in place happen outside its lock, so that many threads of a
+process write and read at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.address import Endpoint, GroupAddress
+from alchemist_ray.channel import Channel
+from alchemist_ray.errors import DeadlineError, GroupDiedError, RemoteProtocolError, ServerUnreachableError
+from alchemist_ray.meter import Meter
+from alchemist_ray.parts import BUFFER_BYTES, Part, octets_of
+from alchemist_ray.protocol import Key
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.connection import Purpose
+from alchemist_ray.transfer_times import TransferTimes
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+R = TypeVar("R", m.Done, m.Block)
+
+REQUEST_SECONDS = 60.0
+"""How long a worker may take to answer, and how long a transfer may stand still."""
+BAND_BYTES = 32 * 2**20
+"""What is copied in place between two looks at whether to go on."""
+
+
+class WorkerConnection:
+    """Our process's connection to the matrices of one worker. Thread-safe."""
+
+    def __init__(self, address: GroupAddress, endpoint: Endpoint) -> None:
+        self._address = address
+        self.endpoint = endpoint
+        self._channel: Channel | None = None
+        self._memory: Array | None = None
+        self._unmappable = False
+        self._request = 0
+        self._lock = threading.RLock()
+        self._copying = 0
+        self._idle = threading.Condition()
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def request(self, make: Callable[[int], m.Message]) -> Any:
+        """Send the request that `make` makes of its number; return the result, or raise the error that is answered."""
+        with self._lock:
+            return self._exchange(make, m.Done).result
+
+    def _exchange(self, make: Callable[[int], m.Message], expected: type[R]) -> R:
+        channel = self._open()
+        self._request += 1
+        return _answer(self._guard(lambda: self._send_and_receive(channel, make(self._request), expected)))
+
+    def _send_and_receive(self, channel: Channel, message: m.Message, expected: type[R]) -> R | m.Failure:
+        channel.send(message)
+        return self._receive(channel, expected)
+
+    def _receive(self, channel: Channel, expected: type[R]) -> R | m.Failure:
+        reply = channel.receive(REQUEST_SECONDS)
+        if not isinstance(reply, (expected, m.Failure)):
+            raise RemoteProtocolError(f"a {type(reply).__name__} instead of a {expected.__name__}")
+        if reply.request != self._request:
+            raise RemoteProtocolError(f"an answer to request {reply.request} instead of {self._request}")
+        return reply
+
+    def _guard(self, action: Callable[[], T]) -> T:
+        """Run `action`, which leaves the connection with nothing outstanding, or does not return.
+
+        When it does not, the connection is closed: what is still to come over it would be taken for the answer to the
+        next request. That holds for an interrupt (Ctrl-C) as for a broken connection, which becomes an error that says
+        who is gone.
+        """
+        try:
+            return action()
+        except TimeoutError as stalled:
+            self._drop()
+            raise DeadlineError(f"an answer of {self.endpoint}", REQUEST_SECONDS) from stalled
+        except (OSError, EOFError) as lost:
+            self._drop()
+            raise GroupDiedError(self._address.group_id, f"{self.endpoint} closed the connection") from lost
+        except BaseException:
+            self._drop()
+            raise
+
+    # --- the connection -----------------------------------------------------------------------------------------------
+
+    def _open(self) -> Channel:
+        if self._channel is None:
+            self._channel = open_channel(self._address, self.endpoint, Purpose.MATRICES)
+            self._channel.sock.settimeout(REQUEST_SECONDS)
+        return self._channel
+
+    def _drop(self) -> None:
+        # With the connection go its claims, and the worker may deal out that memory again: not while it is written.
+        with self._idle:
+            self._idle.wait_for(lambda: self._copying == 0, REQUEST_SECONDS)
+        if self._channel is not None:
+            self._channel.close()
+        self._channel = self._memory = None
+
+    def close(self) -> None:
+        """Close the connection; what is mapped stays mapped for as long as arrays refer to it."""
+        with self._lock:
+            self._drop()
+
+    # --- memory in place ----------------------------------------------------------------------------------------------
+
+    def _mapped(self) -> Array | None:
+        """Return the worker's memory as an array of bytes, or None if it cannot be mapped here."""
+        channel = self._open()
+        if not channel.is_local or self._unmappable:
+            return None
+        if self._memory is None:
+            self._memory = self._guard(lambda: self._map(channel))
+            self._unmappable = self._memory is None
+        return self._memory
+
+    def _map(self, channel: Channel) -> Array | None:
+        self._request += 1
+        channel.send(m.MapArena(self._request))
+        reply, fd = channel.receive_with_fd()
+        try:
+            if not isinstance(reply, m.Done):
+                raise RemoteProtocolError(f"a {type(reply).__name__} instead of a Done")
+            return np.frombuffer(mmap.mmap(fd, reply.result), np.uint8)
+        except OSError:  # a limit on address space, or a rule of the container's: then over the connection
+            return None
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _in_place(self) -> Iterator[None]:
+        with self._idle:
+            self._copying += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._copying -= 1
+                self._idle.notify_all()
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def claim(self, matrix_id: int, part: Part) -> int:
+        """Claim a part; return its offset in the worker's memory."""
+        offset: int = self.request(lambda n: m.ClaimBlock(n, matrix_id, *_bounds(part)))
+        return offset
+
+    def commit(self, matrix_id: int, part: Part) -> None:
+        """Say that a part that was claimed is written."""
+        self.request(lambda n: m.CommitBlock(n, matrix_id, *_bounds(part)))
+
+    def release(self, matrix_id: int, part: Part) -> None:
+        """Give a claim back."""
+        self.request(lambda n: m.ReleaseBlock(n, matrix_id, *_bounds(part)))
+
+    def write(self, matrix_id: int, part: Part, offset: int, array: Array, meter: Meter) -> TransferTimes:
+        """Write a part that was claimed, and begins at `offset`, from the rectangle `array`."""
+        with self._lock:
+            memory = self._mapped()
+            if memory is None:
+                return self._write_stream(matrix_id, part, array, meter)
+        view = part.view(memory, offset)
+        started = time.perf_counter()
+        with self._in_place():
+            for band in part.bands(BAND_BYTES):
+                band.scatter(array, _within(part, band, view))
+                meter.add(band.nbytes)
+        return TransferTimes(self.endpoint.worker_id, send=time.perf_counter() - started)
+
+    def _write_stream(self, matrix_id: int, part: Part, array: Array, meter: Meter) -> TransferTimes:
+        channel = self._open()
+        self._request += 1
+        request = m.WriteBlock(self._request, matrix_id, *_bounds(part))
+        packing = _Stopwatch(meter.metered(part.pack(array)))
+        started = time.perf_counter()
+
+        def send() -> tuple[float, m.Done | m.Failure]:
+            channel.send(request, packing, part.nbytes)
+            return time.perf_counter() - started, self._receive(channel, m.Done)
+
+        seconds, reply = self._guard(send)
+        receive, deserialization = _answer(reply).result
+        serialization = packing.seconds
+        return TransferTimes(self.endpoint.worker_id, serialization, seconds - serialization, receive, deserialization)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def read(self, matrix_id: int, part: Part, out: Array, meter: Meter) -> TransferTimes:
+        """Read a part into its places in the rectangle `out`."""
+        with self._lock:
+            memory = self._mapped()
+            if memory is None:
+                return self._read_stream(matrix_id, part, out, meter)
+            offset = self.request(lambda n: m.PinMatrix(n, matrix_id))
+        whole = Part.of(part.spec, self.endpoint.rank, part.spec.whole)
+        view = whole.view(memory, offset)
+        started = time.perf_counter()
+        try:
+            with self._in_place():
+                for band in part.bands(BAND_BYTES):
+                    band.gather(_within(whole, band, view), out)
+                    meter.add(band.nbytes)
+        finally:
+            self.request(lambda n: m.UnpinMatrix(n, matrix_id))
+        return TransferTimes(self.endpoint.worker_id, deserialization=time.perf_counter() - started)
+
+    def _read_stream(self, matrix_id: int, part: Part, out: Array, meter: Meter) -> TransferTimes:
+        started = time.perf_counter()
+        reply = self._exchange(lambda n: m.ReadBlock(n, matrix_id, *_bounds(part)), m.Block)
+        channel = self._open()
+        answered = time.perf_counter()
+        placing = self._guard(lambda: _unpack(channel, part, out, meter))
+        return TransferTimes(
+            self.endpoint.worker_id,
+            serialization=reply.seconds,
+            send=answered - started,
+            receive=time.perf_counter() - answered - placing,
+            deserialization=placing,
+        )
+
+
+def _bounds(part: Part) -> tuple[int, int, int, int]:
+    return part.local.i0, part.local.i1, part.local.j0, part.local.j1
+
+
+def _within(part: Part, band: Part, view: Array) -> Array:
+    """Return the elements of `band` in `view`, which is that of `part`."""
+    i, j = part.local.i0, part.local.j0
+    return view[band.local.i0 - i : band.local.i1 - i, band.local.j0 - j : band.local.j1 - j]
+
+
+def _unpack(channel: Channel, part: Part, out: Array, meter: Meter) -> float:
+    """Receive a part into its places in `out`; return the seconds spent placing it."""
+    direct = part.direct(out)
+    if direct is not None:
+        octets = octets_of(direct)
+        for start in range(0, len(octets), BAND_BYTES):
+            channel.receive_payload_into(octets[start : start + BAND_BYTES])
+            meter.add(len(octets[start : start + BAND_BYTES]))
+        return 0.0
+    placing = 0.0
+    buffer = np.empty(0, part.spec.dtype)
+    for band in part.bands(BUFFER_BYTES):
+        if buffer.size < band.local.area:
+            buffer = np.empty(band.local.area, part.spec.dtype)
+        block = buffer[: band.local.area].reshape(band.local.shape)
+        channel.receive_payload_into(octets_of(block))
+        started = time.perf_counter()
+        band.gather(block, out)
+        placing += time.perf_counter() - started
+        meter.add(band.nbytes)
+    return placing
+
+
+def _answer(reply: R | m.Failure) -> R:
+    """Return a reply, or raise the error that it tells."""
+    if isinstance(reply, m.Failure):
+        raise reply.to_error()
+    return reply
+
+
+def open_channel(address: GroupAddress, endpoint: Endpoint, purpose: Purpose) -> Channel:
+    """Connect to a worker: over its Unix socket if it is on this host, otherwise over TCP.
+
+    Raises
+    ------
+    GroupDiedError
+        If it does not answer.
+    """
+    key = Key.of(address.ticket)
+    if address.transport == "auto":
+        try:
+            return Channel.open(endpoint.socket_name, purpose, key, address.group_id)
+        except ServerUnreachableError:
+            pass  # another host, or another container on this one
+    try:
+        return Channel.open((endpoint.address, endpoint.port), purpose, key, address.group_id)
+    except ServerUnreachableError as gone:
+        raise GroupDiedError(address.group_id, f"{endpoint} does not answer: {gone.reason}") from gone
+
+
+class _Stopwatch:
+    """Iterates over something, and adds up the seconds that it takes to make its items."""
+
+    def __init__(self, items: Iterator[memoryview]) -> None:
+        self._items = items
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return self
+
+    def __next__(self) -> memoryview:
+        started = time.perf_counter()
+        try:
+            return next(self._items)
+        finally:
+            self.seconds += time.perf_counter() - started

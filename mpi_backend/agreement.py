@@ -1,0 +1,47 @@
+"""Local work that fails on every rank, or on none.
+
+A rank that raises alone leaves the others waiting in MPI for ever. Work that can fail on one rank without the others
+knowing (a file that only this rank reads, memory that only this rank lacks) goes into an :class:`Agreement`.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import numpy as np
+from mpi4py import MPI
+
+from alchemist_ray.errors import PeerFailedError
+
+
+class Agreement:
+    """A context in which each rank works for itself, and at whose end all ranks hear how it went. Collective over comm.
+
+    The work inside must call nothing that is collective. If it raised on a rank, that rank raises its own error, and
+    the others :class:`~alchemist_ray.errors.PeerFailedError`, which names the last rank that failed. What follows the
+    context is done by all ranks or by none::
+
+        with Agreement(comm):
+            source = open_on_this_rank(path)
+        comm.Barrier()  # every rank has opened it
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        The ranks. Every one of them must come here.
+    """
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        self._comm = comm
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        mine = np.array([self._comm.rank if kind else -1], np.int32)
+        worst = np.empty(1, np.int32)
+        self._comm.Allreduce(mine, worst, MPI.MAX)
+        if kind is None and worst[0] >= 0:
+            raise PeerFailedError(int(worst[0]))
