@@ -28,7 +28,7 @@
      |    +-- RegionError (IndexError)                 a part lies outside, or was written twice
      |    +-- FileError (OSError)                      something is wrong with a file on the server's side, or ours
      |         +-- FileRefusedError (PermissionError)  outside the directories that the server's owner has named
-     |         +-- FileMissingError (FileNotFoundError) no such file
+     |         +-- FileMissingError (FileNotFoundError)  no such file
      |         +-- DatasetMissingError (LookupError)   the file has no such dataset, array or column
      |         +-- FileContentError (ValueError)       what the file contains is not a matrix that we can hold
      |         +-- FileWriteError                      it could not be written; the old file is as it was
@@ -375,6 +375,9 @@ class FileError(MatrixError, OSError):
 
     path: str
 
+    def _text(self) -> str:
+        return f"{self.path}: something is wrong with this file"
+
 
 @dataclass(eq=False)
 class FileRefusedError(FileError, PermissionError):
@@ -390,15 +393,10 @@ class FileRefusedError(FileError, PermissionError):
 class FileMissingError(FileError, FileNotFoundError):
     """There is no such file on that host."""
 
-    here: bool = False
+    where: str = "on the server's host (a file of the client's machine is sent with send_hdf5() or send_matrix())"
 
     def _text(self) -> str:
-        if self.here:
-            return f"there is no file {self.path} on this machine"
-        return (
-            f"there is no file {self.path} where the workers are (paths are those of the server's host; a file of this "
-            "machine is sent with send_hdf5() or send_matrix())"
-        )
+        return f"there is no file {self.path} {self.where}"
 
 
 @dataclass(eq=False)

@@ -63,7 +63,7 @@ def open_dataset(path: str | os.PathLike[str], name: str, dtype: npt.DTypeLike |
     h5py = _h5py()
     where = os.fspath(path)
     if not os.path.isfile(where):
-        raise FileMissingError(where, here=True)
+        raise FileMissingError(where, "on this machine")
     try:
         file = h5py.File(where, "r")
     except OSError as failure:

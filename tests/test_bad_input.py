@@ -220,14 +220,14 @@ def test_incomplete_matrix(works_on):
 
     spec = spec_of(np.eye(30), "VC_STAR", 2)
     plane = plane_of(works_on.address)
-    offsets = plane.create(777_777, spec)
-    plane.connections[0].write(777_777, spec, offsets[0], np.eye(30))
+    plane.create(777_777, spec)
+    plane.write(777_777, spec, np.eye(30)[:15], 0, 0)
     handle = MatrixHandle(777_777, spec, works_on.address, owned=True)
     with pytest.raises(errors.IncompleteMatrixError, match="450 of the 450 elements of rank 1"):
         works_on.run_task("faults", "total", A=handle)
     with pytest.raises(errors.RegionError, match=r"rows 0\.\.14, columns 0\.\.29 of matrix 777777: has been written"):
-        plane.connections[0].write(777_777, spec, offsets[0], np.eye(30))
-    plane.connections[1].write(777_777, spec, offsets[1], np.eye(30))
+        plane.write(777_777, spec, np.eye(30), 0, 0)
+    plane.write(777_777, spec, np.eye(30)[15:], 15, 0)
     assert works_on.run_task("faults", "total", A=handle) == 30
 
 
@@ -246,7 +246,7 @@ def test_ticket_of_another_session(connect, works_on):
     """A client cannot reach another session's workers with its own ticket."""
     other = connect(1)
     forged = GroupAddress(other.address.group_id, other.name, works_on.address.ticket, other.address.endpoints, "auto")
-    handle = MatrixHandle(1, works_on.send_matrix(np.eye(2)).spec, forged, owned=False)
+    handle = MatrixHandle(1, other.send_matrix(np.eye(2)).spec, forged, owned=False)
     with pytest.raises(errors.AuthenticationError):
         np.asarray(handle)
 

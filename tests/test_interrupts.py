@@ -150,7 +150,7 @@ def test_matrix_whose_writer_is_gone_is_given_back(connect):
 
     session = connect(2)
     plane = plane_of(session.address)
-    plane.create(4711, spec_of(np.ones((500, 500)), "VC_STAR", 2))
+    plane.create(4711, spec_of(np.ones((500, 500)), "VC_STAR", 2), private=True)
     assert min(memory_in_use(session)) > 0
     for connection in plane.connections:
         connection.close()

@@ -14,7 +14,8 @@ from alchemist_ray.errors import (
 )
 from alchemist_ray.layout import Grid, Layout
 from alchemist_ray.mpi_backend.arena import Arena
-from alchemist_ray.mpi_backend.store import Rectangle, Store
+from alchemist_ray.mpi_backend.store import Store
+from alchemist_ray.region import Rectangle
 from alchemist_ray.spec import MatrixSpec
 
 PAGE = 4096
@@ -164,29 +165,6 @@ def test_a_part_outside_the_block_is_refused_by_its_indices_and_the_shape_of_the
     write(store, 1, WHOLE)
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "share"),
-    [
-        (Rectangle(0, 2, 0, 2), Rectangle(2, 4, 0, 2), False),
-        (Rectangle(0, 2, 0, 2), Rectangle(0, 2, 2, 4), False),
-        (Rectangle(0, 2, 0, 2), Rectangle(1, 3, 1, 3), True),
-        (Rectangle(0, 9, 0, 9), Rectangle(4, 5, 4, 5), True),
-        (Rectangle(0, 9, 4, 5), Rectangle(4, 5, 0, 9), True),
-        (Rectangle(0, 2, 0, 2), Rectangle(5, 6, 0, 2), False),
-        (Rectangle(2, 2, 0, 3), Rectangle(0, 4, 0, 3), False),
-        (Rectangle(2, 3, 1, 1), Rectangle(0, 4, 0, 3), False),
-    ],
-    ids=repr,
-)
-def test_two_parts_overlap_when_they_share_an_element(a, b, share):
-    def elements(part):
-        return {(i, j) for i in range(part.i0, part.i1) for j in range(part.j0, part.j1)}
-
-    assert bool(elements(a) & elements(b)) == share
-    assert a.overlaps(b) == b.overlaps(a) == share
-    assert a.area == len(elements(a))
-
-
 def test_a_freed_matrix_is_gone_and_its_memory_is_back(store):
     store.create(1, SPEC)
     store.create(2, SPEC)
@@ -321,3 +299,29 @@ def test_of_many_threads_that_claim_the_same_part_exactly_one_gets_it(store):
     assert sorted(got) == [0, 1, 2, 3]
     assert len(refused) == 28
     assert store.get_complete(1)
+
+
+def test_what_is_missing_is_named_in_the_indices_of_the_whole_matrix(store):
+    store.create(1, SPEC)
+    assert store.missing(1) == [Rectangle(2, 8, 3, 6)]
+    write(store, 1, Rectangle(0, 2, 0, 3))
+    store.claim(1, Rectangle(2, 3, 0, 3))
+    assert sorted(store.missing(1), key=str) == [Rectangle(6, 7, 3, 6), Rectangle(7, 8, 3, 6)]
+    assert store.missing(1) != []
+    store.free([1])
+    with pytest.raises(FreedMatrixError):
+        store.missing(1)
+
+
+def test_of_ranks_with_the_same_elements_only_the_source_is_written_to():
+    spec = MatrixSpec((4, 4), np.dtype(float), Layout("STAR_STAR", Grid(2, 2)))
+    source, other = (Store(Arena(64 * PAGE), size=4, rank=rank) for rank in (0, 3))
+    assert not source.create(1, spec).complete
+    copy = other.create(1, spec)
+    assert copy.complete
+    assert copy.local.shape == (4, 4)
+    assert not copy.replicated
+    with pytest.raises(RegionError, match="written before"):
+        other.claim(1, Rectangle(0, 4, 0, 4))
+    assert other.missing(1) == []
+    assert source.adopt(2, spec, np.ones((4, 4))).replicated

@@ -282,7 +282,7 @@ def test_the_buffer_that_was_received_may_be_reused():
 # --- payloads ---------------------------------------------------------------------------------------------------------
 
 PAYLOAD = bytes(range(100, 111))
-WRITE, CHECK = m.WriteBlock(1, 2, 0, 1, 0, 11, False), m.CheckMatrix(2, 2)
+WRITE, CHECK = m.WriteBlock(1, 2, 0, 1, 0, 11), m.CheckMatrix(2, 2)
 WITH_PAYLOAD = frame(WRITE, len(PAYLOAD)) + PAYLOAD + frame(CHECK)
 
 

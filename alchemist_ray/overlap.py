@@ -1,0 +1,235 @@
+"""Which indices of one axis two parts both hold, as nested arithmetic progressions.
+
+Two layouts of one matrix deal the same axis in blocks of different sizes to different numbers of positions. What one
+position of the first and one position of the second have in common repeats with the least common multiple of their two
+cycles (a cycle: one block to every position). One period is worked out block by block of the coarser part: within such
+a block the other part's blocks come in equal steps, but for a broken one at either end. So the common indices are
+
+    periods, each of a few groups, each of equal runs in equal steps, each of consecutive indices,
+
+and as consecutive global indices of one block are consecutive local indices too, the same nesting holds for the local
+indices on both sides. A :class:`Stretch` is one such triple nest, with its steps on both sides: a strided view of
+either block. Nothing here costs more than one period does, however long the axis is.
+
+The common indices are counted in ascending order: these *ordinals* are what both ends of a message agree on, and ranges
+of them are what :meth:`Overlap.cut` cuts out.
+
+Sources: L. Prylli and B. Tourancheau, *Fast runtime block cyclic data redistribution on multiprocessors*, J. Parallel
+Distrib. Comput. 45 (1997), who scan one period for ScaLAPACK's ``p?gemr2d``; here it is computed, and kept as steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.errors import LayoutError
+from alchemist_ray.layout import AxisPart
+
+Indices = npt.NDArray[np.int64]
+
+
+class Steps(NamedTuple):
+    """Where a stretch begins on one side, and how far apart its periods and its runs are there."""
+
+    start: int
+    period: int
+    run: int
+
+
+class Stretch(NamedTuple):
+    """`counts` = (periods, runs in each, consecutive indices in each run) of an overlap.
+
+    Attributes
+    ----------
+    counts : (int, int, int)
+        How many there are at each level.
+    first, second : Steps
+        The local indices on the side of the overlap's first and second part.
+    ordinal : Steps
+        Their places in the overlap.
+    """
+
+    counts: tuple[int, int, int]
+    first: Steps
+    second: Steps
+    ordinal: Steps
+
+
+class _Comb(NamedTuple):
+    """What a part holds: `block` indices from `offset` on, and again after every `cycle`."""
+
+    offset: int
+    block: int
+    cycle: int
+
+    @classmethod
+    def of(cls, part: AxisPart) -> _Comb:
+        """Return the comb of a part; one that holds a single block, or everything, has the whole axis as its cycle."""
+        if part.stride == 1:
+            return cls(0, part.extent, part.extent)
+        offset, cycle = part.position * part.block, part.block * part.stride
+        if cycle < part.extent:
+            return cls(offset, part.block, cycle)
+        offset = min(offset, part.extent)
+        return cls(offset, min(part.block, part.extent - offset), part.extent)
+
+    def held_below(self, i: Indices) -> Indices:
+        """Return how many indices smaller than `i` are held."""
+        held: Indices = i // self.cycle * self.block + np.clip(i % self.cycle - self.offset, 0, self.block)
+        return held
+
+    def to_global(self, iloc: Indices) -> Indices:
+        return iloc // self.block * self.cycle + self.offset + iloc % self.block
+
+    def to_local(self, i: Indices) -> Indices:
+        return i // self.cycle * self.block + i % self.cycle - self.offset
+
+
+class _Group(NamedTuple):
+    """Equal runs in equal steps within the first period; the steps between periods are the overlap's."""
+
+    ordinal: int
+    count: int
+    length: int
+    first: int
+    second: int
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The indices that two parts of one axis both hold; made by :meth:`of`.
+
+    Attributes
+    ----------
+    size : int
+        How many indices they are.
+    groups : tuple of _Group
+        The groups of one period, ascending.
+    ends : ndarray
+        Ordinal at which each group ends.
+    period : Stretch
+        Steps of the periods, and of the runs in a group.
+    """
+
+    size: int
+    groups: tuple[_Group, ...]
+    ends: Indices
+    period: Stretch
+
+    @classmethod
+    def of(cls, first: AxisPart, second: AxisPart) -> Overlap:
+        """Return what `first` and `second` have in common.
+
+        Raises
+        ------
+        LayoutError
+            If they are parts of axes of different extents (an extent of 0 is that of a rank that holds nothing).
+        """
+        if 0 in (first.extent, second.extent):
+            return _NOTHING
+        if first.extent != second.extent:
+            raise LayoutError(f"parts of axes of {first.extent} and of {second.extent} indices have none in common")
+        combs = _Comb.of(first), _Comb.of(second)
+        if 0 in (combs[0].block, combs[1].block):
+            return _NOTHING
+        return _overlap(combs, first.extent)
+
+    def cut(self, start: int = 0, stop: int | None = None) -> Iterator[Stretch]:
+        """Yield the ordinals ``[start, stop)`` as stretches, ascending by their first index.
+
+        At either end a period, and in it a run, can be broken: of these there are a few a cut, not a few a period.
+        """
+        stop = self.size if stop is None else stop
+        for p, periods, low, high in _split(start, stop, self.period.ordinal.period):
+            index = int(np.searchsorted(self.ends, low, "right"))
+            for group in self.groups[index:]:
+                if group.ordinal >= high:
+                    break
+                inside = max(low - group.ordinal, 0), min(high - group.ordinal, group.count * group.length)
+                for q, runs, x, end in _split(*inside, group.length):
+                    yield self._stretch(group, (p, q, x), (periods, runs, end - x))
+
+    def _stretch(self, group: _Group, at: tuple[int, int, int], counts: tuple[int, int, int]) -> Stretch:
+        """Return `counts` periods, runs and indices of `group`, from the ones at `at` on."""
+
+        def steps(start: int, along: Steps, run: int) -> Steps:
+            return Steps(start + at[0] * along.period + at[1] * run + at[2], along.period, run)
+
+        _, first, second, ordinal = self.period
+        return Stretch(
+            counts,
+            steps(group.first, first, first.run),
+            steps(group.second, second, second.run),
+            steps(group.ordinal, ordinal, group.length),
+        )
+
+
+_NOTHING = Overlap(0, (), np.empty(0, np.int64), Stretch((0, 0, 0), Steps(0, 0, 0), Steps(0, 0, 0), Steps(0, 0, 0)))
+
+
+def _overlap(combs: tuple[_Comb, _Comb], extent: int) -> Overlap:
+    fine, coarse = sorted(combs, key=lambda comb: comb.cycle)
+    period = math.lcm(fine.cycle, coarse.cycle)
+    limit = min(period, extent)
+    starts = np.arange(coarse.offset, limit, coarse.cycle, dtype=np.int64)
+    stops = np.minimum(starts + coarse.block, limit)
+    local, counts, lengths = _pieces(fine, fine.held_below(starts), fine.held_below(stops))
+    sizes = counts * lengths
+    i = fine.to_global(local)
+    ends = np.cumsum(sizes)
+    columns: list[Any] = [ends - sizes, counts, lengths, *(comb.to_local(i) for comb in combs)]
+    groups = tuple(map(_Group._make, zip(*(column.tolist() for column in columns), strict=True)))
+    once = int(sizes.sum())
+    # Within a block of the coarse part local indices run with the global ones; the fine part's leave out the gaps.
+    a, b = (
+        Steps(0, period // comb.cycle * comb.block, fine.block if comb is fine else fine.cycle) for comb in combs
+    )
+    whole, rest = divmod(extent, period)
+    size = whole * once + int(np.sum(fine.held_below(np.minimum(stops, rest)) - fine.held_below(np.minimum(starts, rest))))
+    return Overlap(size, groups, ends, Stretch((whole, 1, 1), a, b, Steps(0, once, 1)))
+
+
+def _pieces(comb: _Comb, low: Indices, high: Indices) -> tuple[Indices, Indices, Indices]:
+    """Cut ranges ``[low, high)`` of local indices at the blocks of `comb`: the rest of a block, whole ones, a rest.
+
+    Returns
+    -------
+    local, counts, lengths : ndarray
+        For every piece that is not empty, ascending: where it begins, how many runs it has and how long each is.
+    """
+    head = np.minimum(-low % comb.block, high - low)
+    whole = (high - low - head) // comb.block
+    tail = low + head + whole * comb.block
+    one = np.ones_like(low)
+    local = np.stack([low, low + head, tail], axis=1).ravel()
+    counts = np.stack([one, whole, one], axis=1).ravel()
+    lengths = np.stack([head, one * comb.block, high - tail], axis=1).ravel()
+    held = counts * lengths > 0
+    return local[held], counts[held], lengths[held]
+
+
+def _split(start: int, stop: int, size: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield ``[start, stop)`` as (item, number of items, from, to within each), where items are `size` long.
+
+    At most three: the rest of a broken item, whole items, the beginning of another.
+    """
+    if start >= stop:
+        return
+    item, low = divmod(start, size)
+    last, high = divmod(stop, size)
+    if item == last:
+        yield item, 1, low, high
+        return
+    if low:
+        yield item, 1, low, size
+        item += 1
+    if last > item:
+        yield item, last - item, 0, size
+    if high:
+        yield last, 1, 0, high
