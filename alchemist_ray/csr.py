@@ -52,7 +52,7 @@ class CsrArrays(NamedTuple):
         """Number of entries."""
         return self.values.size
 
-    def count(self, start: int, stop: int) -> int:
+    def entries_of(self, start: int, stop: int) -> int:
         """Return the number of entries of the rows ``start .. stop-1``."""
         return int(self.indptr[stop]) - int(self.indptr[start])
 
@@ -144,7 +144,7 @@ def fill(slab: CsrArrays, matrix: CsrArrays, start: int) -> None:
         If `matrix` has fewer rows, or another number of entries in these.
     """
     stop = start + slab.rows
-    if stop > matrix.rows or matrix.count(start, stop) != slab.nnz:
+    if stop > matrix.rows or matrix.entries_of(start, stop) != slab.nnz:
         raise InvalidArrayError(
             f"rows {start}..{stop - 1} of a sparse matrix do not have the {slab.nnz} entries announced"
         )

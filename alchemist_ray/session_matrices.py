@@ -78,7 +78,8 @@ class SessionMatrices(ReadsFiles):
         shape : (int, int), optional
             Of the whole; needed if `matrix` is an iterator.
         dtype : dtype, optional
-            Of the whole, if `matrix` is an iterator; by default that of the first block.
+            Of the whole, if `matrix` is an iterator, and what its blocks are converted to; by default that of the
+            first block.
 
         Returns
         -------
@@ -138,7 +139,7 @@ class SessionMatrices(ReadsFiles):
                             f"a block of shape {block.shape} at row {row} does not fit into a matrix of shape {(m, n)}"
                         )
                     with self._watching():
-                        writer.write(block, row=row, meter=meter)
+                        writer.write(block if dtype is None else block.astype(dtype, copy=False), row=row, meter=meter)
                     row += block.shape[0]
             if row < m:
                 raise InvalidArrayError(f"the blocks have {row} rows together, but the matrix was to have {m}")

@@ -119,7 +119,7 @@ class SparseDistMatrix:
 
     @cached_property
     def local(self) -> Any:
-        """This rank's rows as a ``scipy.sparse.csr_array`` over :attr:`arrays`; not to be changed."""
+        """Rows of this rank as a ``scipy.sparse.csr_array`` over :attr:`arrays`; not to be changed."""
         from scipy.sparse import csr_array
 
         return self._over_arrays(csr_array, (self.rows.size, self.shape[1]))
@@ -179,13 +179,12 @@ class SparseDistMatrix:
         for rank, nnz in enumerate(received):
             start, stop = slab_rows(m, comm.size, rank)
             indptr = np.concatenate([[0], np.cumsum(lengths[rank * height : (rank + 1) * height])])
-            entries = values[first : first + nnz], indices[first : first + nnz], indptr
-            pieces.append(csr_array(entries, (height, stop - start)))
+            piece = values[first : first + nnz], indices[first : first + nnz], indptr
+            pieces.append(csr_array(piece, (height, stop - start)))
             first += nnz
         whole = hstack(pieces, format="csr")
-        return SparseDistMatrix.from_local(
-            comm, (n, m), CsrArrays(whole.indptr, whole.indices, whole.data), self.allocate
-        )
+        entries = whole.data.astype(self.dtype, copy=False)  # bool comes out as int8
+        return SparseDistMatrix.from_local(comm, (n, m), CsrArrays(whole.indptr, whole.indices, entries), self.allocate)
 
     def __repr__(self) -> str:
         m, n = self.shape

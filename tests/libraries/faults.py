@@ -42,6 +42,12 @@ def total(ctx: TaskContext, A: DistMatrix) -> float:
 
 
 @task
+def local_sums(ctx: TaskContext, A: DistMatrix) -> list:
+    """Return the sum of what each rank holds."""
+    return ctx.comm.allgather(float(A.local.sum()))
+
+
+@task
 def raise_on(ctx: TaskContext, rank: int, message: str) -> None:
     """Raise ValueError on one rank; the others return."""
     if ctx.comm.rank == rank:
