@@ -184,8 +184,8 @@ def _print_session(session: dict[str, Any]) -> None:
                     matrix["id"],
                     "{} x {}".format(*matrix["shape"]),
                     matrix["dtype"],
-                    matrix["pair"],
-                    "{}x{}".format(*matrix["grid"]),
+                    matrix.get("pair", "sparse rows"),
+                    "{}x{}".format(*matrix["grid"]) if "grid" in matrix else "",
                     _bytes(matrix["local_bytes"]) + ("" if matrix["complete"] else ", incomplete"),
                 )
                 for matrix in workers[0]["matrices"]

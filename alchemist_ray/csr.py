@@ -100,6 +100,17 @@ class CsrShape:
         """Bytes of the buffer; never 0."""
         return self._starts[2]
 
+    @property
+    def spans(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """Bytes [start, stop) of the buffer that the row pointers, the column indices and the values take."""
+        indices, values, _ = self._starts
+        size = self.index_dtype.itemsize
+        return (
+            (0, (self.rows + 1) * size),
+            (indices, indices + self.nnz * size),
+            (values, values + self.nnz * self.dtype.itemsize),
+        )
+
     def views(self, buffer: Array) -> CsrArrays:
         """Return the three arrays of a slab, as views of `buffer`.
 
@@ -116,13 +127,9 @@ class CsrShape:
         if buffer.nbytes != self.nbytes:
             raise InvalidArrayError(f"{self} lies in {self.nbytes} bytes, not in {buffer.nbytes}")
         octets = buffer.reshape(-1).view(np.uint8)
-        indices, values, _ = self._starts
-        size = self.index_dtype.itemsize
-        return CsrArrays(
-            octets[: (self.rows + 1) * size].view(self.index_dtype),
-            octets[indices : indices + self.nnz * size].view(self.index_dtype),
-            octets[values : values + self.nnz * self.dtype.itemsize].view(self.dtype),
-        )
+        dtypes = self.index_dtype, self.index_dtype, self.dtype
+        spans = zip(self.spans, dtypes, strict=True)
+        return CsrArrays(*(octets[start:stop].view(dtype) for (start, stop), dtype in spans))
 
 
 def _aligned(nbytes: int) -> int:

@@ -16,6 +16,7 @@ from alchemist_ray.protocol.values import MatrixReference
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "matrix": (MatrixReference,),
+    "sparse": (MatrixReference,),
     "int": (int, np.integer),
     "float": (float, int, np.floating, np.integer),
     "complex": (complex, float, int, np.number),
@@ -30,6 +31,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 _NAMES = {
     "matrix": "a matrix handle",
+    "sparse": "a sparse matrix handle",
     "array": "an array",
     "int": "an integer",
     "float": "a number",
@@ -42,8 +44,8 @@ _NAMES = {
 class ParameterDescription:
     """One parameter of a task.
 
-    `kinds` are the kinds of value it takes: ``matrix, int, float, complex, bool, str, bytes, array, list, dict, none``
-    or ``any``.
+    `kinds` are the kinds of value it takes: ``matrix, sparse, int, float, complex, bool, str, bytes, array, list, dict,
+    none`` or ``any``.
     """
 
     name: str

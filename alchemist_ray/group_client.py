@@ -22,7 +22,8 @@ from alchemist_ray.meter import Meter
 from alchemist_ray.progress import ProgressDisplay
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.values import MatrixReference
-from alchemist_ray.spec import MatrixSpec
+from alchemist_ray.sparse import SparseMatrixHandle, send_sparse, sparse_arrays
+from alchemist_ray.spec import MatrixSpec, SparseSpec, spec_from_wire
 from alchemist_ray.transfer import forget_plane, plane_of
 from alchemist_ray.transfer_times import TransferTimes
 
@@ -89,7 +90,7 @@ class GroupClient:
             bar.close()
         self._next_id = first_id + len(replies[0].matrices)
         handles = {
-            matrix_id: self._handle(matrix_id, MatrixSpec.from_wire(spec)) for matrix_id, spec in replies[0].matrices
+            matrix_id: self._handle(matrix_id, spec_from_wire(spec)) for matrix_id, spec in replies[0].matrices
         }
         result = _with_handles(replies[0].result, handles)
         return tuple(result) if isinstance(result, list) and task.returns.startswith("tuple") else result
@@ -114,7 +115,9 @@ class GroupClient:
 
     # --- matrices -----------------------------------------------------------------------------------------------------
 
-    def _handle(self, matrix_id: int, spec: MatrixSpec) -> MatrixHandle:
+    def _handle(self, matrix_id: int, spec: MatrixSpec | SparseSpec) -> MatrixHandle:
+        if isinstance(spec, SparseSpec):
+            return SparseMatrixHandle(matrix_id, spec, self.address, owned=True, session=self._session)
         return MatrixHandle(matrix_id, spec, self.address, owned=True, session=self._session)
 
     def _next(self) -> int:
@@ -131,6 +134,13 @@ class GroupClient:
         """Send a matrix; return a handle for it, and the seconds that each worker's part took."""
         matrix_id = self._next()
         times = self._plane.send(matrix_id, spec, array, meter)
+        return self._handle(matrix_id, spec), times
+
+    def send_sparse(self, matrix: Any, meter: Meter) -> tuple[MatrixHandle, list[TransferTimes]]:
+        """Send a sparse matrix of SciPy; return a handle for it, and the seconds that each worker's part took."""
+        spec, arrays = sparse_arrays(matrix, self.address.size)
+        matrix_id = self._next()
+        times = send_sparse(self._plane, matrix_id, spec, arrays, meter)
         return self._handle(matrix_id, spec), times
 
     def fetch(self, handle: MatrixHandle, out: Array | None, meter: Meter) -> tuple[Array, list[TransferTimes]]:

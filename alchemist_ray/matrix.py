@@ -18,7 +18,7 @@ from alchemist_ray.layout import Grid
 from alchemist_ray.meter import Meter
 from alchemist_ray.protocol.values import MatrixReference
 from alchemist_ray.region import Rectangle
-from alchemist_ray.spec import MatrixSpec
+from alchemist_ray.spec import MatrixSpec, SparseSpec
 from alchemist_ray.transfer import forget_plane, plane_of
 from alchemist_ray.transfer_times import TransferTimes
 
@@ -49,11 +49,16 @@ class MatrixHandle(Arithmetic, WritesFiles):
     """
 
     def __init__(
-        self, matrix_id: int, spec: MatrixSpec, address: GroupAddress, owned: bool, session: Computes | None = None
+        self,
+        matrix_id: int,
+        spec: MatrixSpec | SparseSpec,
+        address: GroupAddress,
+        owned: bool,
+        session: Computes | None = None,
     ) -> None:
         self._session = session
         self.matrix_id = matrix_id
-        self.spec = spec
+        self.spec: MatrixSpec = spec  # type: ignore[assignment]  # of the handles of sparse matrices, theirs
         self.address = address
         self._freed = False
         if owned:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,21 +43,20 @@ class Steps(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """`counts` = (periods, runs in each, consecutive indices in each run) of an overlap.
+    """Periods of runs of consecutive indices, all of the same size and in equal steps.
 
     Attributes
     ----------
     counts : (int, int, int)
-        How many there are at each level.
-    first, second : Steps
-        The local indices on the side of the overlap's first and second part.
+        Periods, runs in each, and indices in each run.
+    local : (Steps, Steps)
+        The local indices in the overlap's first part and in its second.
     ordinal : Steps
         Their places in the overlap.
     """
 
     counts: tuple[int, int, int]
-    first: Steps
-    second: Steps
+    local: tuple[Steps, Steps]
     ordinal: Steps
 
 
@@ -92,13 +91,12 @@ class _Comb(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Equal runs in equal steps within the first period; the steps between periods are the overlap's."""
+    """Equal runs in equal steps within the first period; `ordinal` and `local` are those of the first index."""
 
     ordinal: int
-    count: int
+    runs: int
     length: int
-    first: int
-    second: int
+    local: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -109,18 +107,22 @@ class Overlap:
     ----------
     size : int
         How many indices they are.
+    once : int
+        How many of them lie in one period.
     groups : tuple of _Group
-        The groups of one period, ascending.
+        What lies in the first period, ascending.
     ends : ndarray
         Ordinal at which each group ends.
-    period : Stretch
-        Steps of the periods, and of the runs in a group.
+    periods, runs : (int, int)
+        Steps of the local indices, in the first part and in the second, from period to period and from run to run.
     """
 
     size: int
+    once: int
     groups: tuple[_Group, ...]
     ends: Indices
-    period: Stretch
+    periods: tuple[int, int]
+    runs: tuple[int, int]
 
     @classmethod
     def of(cls, first: AxisPart, second: AxisPart) -> Overlap:
@@ -134,65 +136,63 @@ class Overlap:
         if 0 in (first.extent, second.extent):
             return _NOTHING
         if first.extent != second.extent:
-            raise LayoutError(f"parts of axes of {first.extent} and of {second.extent} indices have none in common")
+            raise LayoutError(f"parts of axes of {first.extent} and of {second.extent} indices cannot be compared")
         combs = _Comb.of(first), _Comb.of(second)
-        if 0 in (combs[0].block, combs[1].block):
-            return _NOTHING
-        return _overlap(combs, first.extent)
+        return _NOTHING if 0 in (combs[0].block, combs[1].block) else _overlap(combs, first.extent)
 
     def cut(self, start: int = 0, stop: int | None = None) -> Iterator[Stretch]:
-        """Yield the ordinals ``[start, stop)`` as stretches, ascending by their first index.
+        """Yield the ordinals ``[start, stop)`` as stretches.
 
-        At either end a period, and in it a run, can be broken: of these there are a few a cut, not a few a period.
+        They are whole groups of the whole periods in the range; a period that is broken at either end is cut by itself,
+        and so is a run in it.
         """
-        stop = self.size if stop is None else stop
-        for p, periods, low, high in _split(start, stop, self.period.ordinal.period):
-            index = int(np.searchsorted(self.ends, low, "right"))
-            for group in self.groups[index:]:
+        for p, periods, low, high in _split(start, self.size if stop is None else stop, self.once):
+            for group in self.groups[int(np.searchsorted(self.ends, low, "right")) :]:
                 if group.ordinal >= high:
                     break
-                inside = max(low - group.ordinal, 0), min(high - group.ordinal, group.count * group.length)
-                for q, runs, x, end in _split(*inside, group.length):
-                    yield self._stretch(group, (p, q, x), (periods, runs, end - x))
+                begin, end = max(low - group.ordinal, 0), min(high - group.ordinal, group.runs * group.length)
+                for q, runs, x, y in _split(begin, end, group.length):
+                    yield self._stretch(group, (p, q, x), (periods, runs, y - x))
 
     def _stretch(self, group: _Group, at: tuple[int, int, int], counts: tuple[int, int, int]) -> Stretch:
         """Return `counts` periods, runs and indices of `group`, from the ones at `at` on."""
 
-        def steps(start: int, along: Steps, run: int) -> Steps:
-            return Steps(start + at[0] * along.period + at[1] * run + at[2], along.period, run)
+        def steps(start: int, period: int, run: int) -> Steps:
+            return Steps(start + at[0] * period + at[1] * run + at[2], period, run)
 
-        _, first, second, ordinal = self.period
-        return Stretch(
-            counts,
-            steps(group.first, first, first.run),
-            steps(group.second, second, second.run),
-            steps(group.ordinal, ordinal, group.length),
-        )
+        first, second = map(steps, group.local, self.periods, self.runs)
+        return Stretch(counts, (first, second), steps(group.ordinal, self.once, group.length))
 
 
-_NOTHING = Overlap(0, (), np.empty(0, np.int64), Stretch((0, 0, 0), Steps(0, 0, 0), Steps(0, 0, 0), Steps(0, 0, 0)))
+_NOTHING = Overlap(0, 0, (), np.empty(0, np.int64), (0, 0), (0, 0))
 
 
 def _overlap(combs: tuple[_Comb, _Comb], extent: int) -> Overlap:
     fine, coarse = sorted(combs, key=lambda comb: comb.cycle)
-    period = math.lcm(fine.cycle, coarse.cycle)
-    limit = min(period, extent)
-    starts = np.arange(coarse.offset, limit, coarse.cycle, dtype=np.int64)
-    stops = np.minimum(starts + coarse.block, limit)
-    local, counts, lengths = _pieces(fine, fine.held_below(starts), fine.held_below(stops))
-    sizes = counts * lengths
+    period = min(math.lcm(fine.cycle, coarse.cycle), extent)
+    starts = np.arange(coarse.offset, period, coarse.cycle, dtype=np.int64)
+    stops = np.minimum(starts + coarse.block, period)
+    local, runs, lengths = _pieces(fine, fine.held_below(starts), fine.held_below(stops))
     i = fine.to_global(local)
-    ends = np.cumsum(sizes)
-    columns: list[Any] = [ends - sizes, counts, lengths, *(comb.to_local(i) for comb in combs)]
-    groups = tuple(map(_Group._make, zip(*(column.tolist() for column in columns), strict=True)))
-    once = int(sizes.sum())
-    # Within a block of the coarse part local indices run with the global ones; the fine part's leave out the gaps.
-    a, b = (
-        Steps(0, period // comb.cycle * comb.block, fine.block if comb is fine else fine.cycle) for comb in combs
-    )
+    ends = np.cumsum(runs * lengths)
+    locals_ = zip(*(comb.to_local(i).tolist() for comb in combs), strict=True)
+    columns = ((ends - runs * lengths).tolist(), runs.tolist(), lengths.tolist(), locals_)
+    once = int(ends[-1]) if ends.size else 0
     whole, rest = divmod(extent, period)
-    size = whole * once + int(np.sum(fine.held_below(np.minimum(stops, rest)) - fine.held_below(np.minimum(starts, rest))))
-    return Overlap(size, groups, ends, Stretch((whole, 1, 1), a, b, Steps(0, once, 1)))
+    broken = fine.held_below(np.minimum(stops, rest)) - fine.held_below(np.minimum(starts, rest))
+    return Overlap(
+        size=whole * once + int(broken.sum()),
+        once=once,
+        groups=tuple(map(_Group, *columns)),
+        ends=ends,
+        periods=(period // combs[0].cycle * combs[0].block, period // combs[1].cycle * combs[1].block),
+        # Within a block of the coarse part local indices go with the global ones; the fine part's leave out the gaps.
+        runs=(_run_step(combs[0], fine), _run_step(combs[1], fine)),
+    )
+
+
+def _run_step(comb: _Comb, fine: _Comb) -> int:
+    return fine.block if comb is fine else fine.cycle
 
 
 def _pieces(comb: _Comb, low: Indices, high: Indices) -> tuple[Indices, Indices, Indices]:

@@ -32,8 +32,8 @@ class Part:
 
     Attributes
     ----------
-    spec : MatrixSpec
-        The matrix.
+    dtype : dtype
+        Element type of the matrix.
     rows, cols : AxisPart
         What the rank holds of it.
     local : Rectangle
@@ -42,7 +42,7 @@ class Part:
         The rectangle's first row and column, which is where the caller's array begins.
     """
 
-    spec: MatrixSpec
+    dtype: np.dtype[Any]
     rows: AxisPart
     cols: AxisPart
     local: Rectangle
@@ -53,28 +53,42 @@ class Part:
         """Return what `rank` holds of `region`; it may be empty."""
         rows, cols = spec.layout.part(spec.shape, rank)
         local = Rectangle(*rows.local_range(region.i0, region.i1), *cols.local_range(region.j0, region.j1))
-        return cls(spec, rows, cols, local, (region.i0, region.j0))
+        return cls(spec.dtype, rows, cols, local, (region.i0, region.j0))
+
+    @classmethod
+    def of_bytes(cls, nbytes: int, start: int = 0, stop: int | None = None) -> Part:
+        """Return the bytes ``start .. stop-1`` of a block that is but `nbytes` bytes, as one row."""
+        stop = nbytes if stop is None else stop
+        octet = np.dtype(np.uint8)
+        return cls(
+            octet, AxisPart(1, 1, 1, 0), AxisPart(nbytes, nbytes, 1, 0), Rectangle(0, 1, start, stop), (0, start)
+        )
+
+    @property
+    def block(self) -> Part:
+        """All that the rank holds of the matrix."""
+        return Part(self.dtype, self.rows, self.cols, Rectangle(0, self.rows.size, 0, self.cols.size), (0, 0))
 
     @property
     def nbytes(self) -> int:
         """Bytes of its elements."""
-        return self.local.area * self.spec.dtype.itemsize
+        return self.local.area * self.dtype.itemsize
 
     def view(self, memory: Array, offset: int) -> Array:
         """Return the part in a rank's memory (bytes), where it begins at `offset`."""
-        itemsize = self.spec.dtype.itemsize
+        itemsize = self.dtype.itemsize
         strides = (self.cols.size * itemsize, itemsize)
-        return np.ndarray(self.local.shape, self.spec.dtype, memory, offset, strides)
+        return np.ndarray(self.local.shape, self.dtype, memory, offset, strides)
 
     def bands(self, nbytes: int) -> Iterator[Part]:
         """Yield the part in the order of the block, some rows or a piece of a row at a time, each of about `nbytes`."""
-        local, itemsize = self.local, self.spec.dtype.itemsize
+        local, itemsize = self.local, self.dtype.itemsize
         height = max(1, nbytes // max(1, local.shape[1] * itemsize))
         width = local.shape[1] if height > 1 else max(1, nbytes // itemsize)
         for i in range(local.i0, local.i1, height):
             for j in range(local.j0, local.j1, width):
                 band = Rectangle(i, min(i + height, local.i1), j, min(j + width, local.j1))
-                yield Part(self.spec, self.rows, self.cols, band, self.corner)
+                yield Part(self.dtype, self.rows, self.cols, band, self.corner)
 
     def scatter(self, array: Array, block: Array) -> None:
         """Fill `block`, of the part's shape, from the rectangle `array`."""
@@ -88,7 +102,7 @@ class Part:
         """Return the part as a view of `array` if it lies there just as it goes over the wire; otherwise None."""
         p, *more_rows = self.rows.pieces(self.local.i0, self.local.i1)
         q, *more_cols = self.cols.pieces(self.local.j0, self.local.j1)
-        if more_rows or more_cols or array.dtype != self.spec.dtype:
+        if more_rows or more_cols or array.dtype != self.dtype:
             return None
         if (p.count > 1 and p.step != p.length) or (q.count > 1 and q.step != q.length):
             return None
@@ -104,10 +118,10 @@ class Part:
             for start in range(0, len(octets), BUFFER_BYTES):
                 yield octets[start : start + BUFFER_BYTES]
             return
-        buffer = np.empty(0, self.spec.dtype)
+        buffer = np.empty(0, self.dtype)
         for band in self.bands(BUFFER_BYTES):
             if buffer.size < band.local.area:
-                buffer = np.empty(band.local.area, self.spec.dtype)
+                buffer = np.empty(band.local.area, self.dtype)
             block = buffer[: band.local.area].reshape(band.local.shape)
             band.scatter(array, block)
             yield octets_of(block)

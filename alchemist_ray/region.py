@@ -25,6 +25,10 @@ class Rectangle:
         """Number of elements."""
         return (self.i1 - self.i0) * (self.j1 - self.j0)
 
+    def contains(self, other: Rectangle) -> bool:
+        """Whether all of `other` lies in this one."""
+        return self.i0 <= other.i0 and other.i1 <= self.i1 and self.j0 <= other.j0 and other.j1 <= self.j1
+
     def touches(self, other: Rectangle) -> bool:
         """Whether the two share an element, or a rectangle is what they make together."""
         rows = min(self.i1, other.i1) - max(self.i0, other.i0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from alchemist_ray.errors import InvalidArrayError
+from alchemist_ray.errors import InvalidArrayError, LayoutError
 from alchemist_ray.files import ReadsFiles
 from alchemist_ray.group_client import GroupClient
 from alchemist_ray.hdf5_source import open_dataset
@@ -19,6 +19,7 @@ from alchemist_ray.layout import Layout
 from alchemist_ray.layout_choice import Blocks, GridShape, LayoutChoice
 from alchemist_ray.matrix import MatrixHandle
 from alchemist_ray.progress import transfer_bar
+from alchemist_ray.sparse import is_sparse
 from alchemist_ray.spec import MatrixSpec, as_matrix, check_dtype, check_shape
 from alchemist_ray.transfer_times import print_times_of
 from alchemist_ray.writer import MatrixWriter
@@ -63,10 +64,11 @@ class SessionMatrices(ReadsFiles):
         ----------
         matrix : array_like, shape (m, n), or iterator of array_like
             Of one of the types float64, float32, complex128, complex64, int64, int32, bool; any strides. Or blocks of
-            its rows, one after the other, for a matrix that is larger than this process's memory.
+            its rows, one after the other, for a matrix that is larger than this process's memory. Or a sparse matrix of
+            SciPy's.
         layout : str or Layout
             How it is to be distributed: the name of a distribution pair, e.g. ``"VC_STAR"``, or a
-            :class:`~alchemist_ray.layout.Layout`.
+            :class:`~alchemist_ray.layout.Layout`. A sparse matrix is always dealt by rows.
         print_times : bool
             Whether to print how long each worker's part took.
         block_size : int or (int, int), optional
@@ -84,6 +86,7 @@ class SessionMatrices(ReadsFiles):
         Returns
         -------
         MatrixHandle
+            A :class:`~alchemist_ray.sparse.SparseMatrixHandle` for a sparse matrix.
 
         Raises
         ------
@@ -99,6 +102,8 @@ class SessionMatrices(ReadsFiles):
             raise InvalidArrayError("a handle was given where an array is wanted: that matrix is with the workers")
         if isinstance(matrix, Iterator):
             return self._send_blocks(matrix, shape, dtype, choice)
+        if is_sparse(matrix):
+            return self._send_sparse(matrix, choice, print_times)
         if shape is not None or dtype is not None:
             raise InvalidArrayError(
                 "shape and dtype are those of the array itself; give them for an iterator of blocks"
@@ -112,6 +117,18 @@ class SessionMatrices(ReadsFiles):
                 handle, times = group.send(spec, array, meter)
             if print_times:
                 print_times_of("Sending array data to Alchemist", time.perf_counter() - started, times)
+            return handle
+
+    def _send_sparse(self, matrix: Any, choice: LayoutChoice, print_times: bool) -> MatrixHandle:
+        if choice not in (LayoutChoice("MC_MR"), LayoutChoice("VC_STAR")):  # the first is what nobody has asked for
+            raise LayoutError("a sparse matrix is always dealt by rows, as VC_STAR: leave the layout away")
+        with self._lock:
+            group = self._group()
+            started = time.perf_counter()
+            with self._watching(), transfer_bar("Sending", matrix.nnz * 16, self.show_progress) as meter:
+                handle, times = group.send_sparse(matrix, meter)
+            if print_times:
+                print_times_of("Sending sparse matrix to Alchemist", time.perf_counter() - started, times)
             return handle
 
     def _send_blocks(
@@ -164,6 +181,7 @@ class SessionMatrices(ReadsFiles):
         Returns
         -------
         ndarray, shape (m, n)
+            Or a ``scipy.sparse.csr_array``, of a sparse matrix.
 
         Raises
         ------

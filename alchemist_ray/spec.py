@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alchemist_ray.csr import CsrShape, slab_rows
 from alchemist_ray.errors import InvalidArrayError, MatrixError
 from alchemist_ray.layout import Grid, Layout
 from alchemist_ray.region import Rectangle
@@ -113,6 +114,81 @@ class MatrixSpec:
         if name not in DTYPES:
             raise InvalidArrayError(f"there are no matrices of dtype {name!r}; the types are {', '.join(DTYPES)}")
         return cls(shape, np.dtype(name), layout)
+
+
+@dataclass(frozen=True)
+class SparseSpec:
+    """What a distributed sparse matrix is, apart from its entries: compressed rows, dealt in equal slabs (:mod:`.csr`).
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns.
+    dtype : dtype
+        Element type.
+    counts : tuple of int
+        Entries of each rank's rows.
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", check_shape(self.shape))
+        object.__setattr__(self, "dtype", check_dtype(self.dtype))
+
+    @property
+    def layout(self) -> Layout:
+        """Where a dense matrix of this shape would lie by rows, and its results do."""
+        return Layout.of("VC_STAR", self.shape, len(self.counts))
+
+    @property
+    def nnz(self) -> int:
+        """Entries of the whole matrix."""
+        return sum(self.counts)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole matrix."""
+        return sum(self.slab(rank).nbytes for rank in range(len(self.counts)))
+
+    def slab(self, rank: int) -> CsrShape:
+        """Return what `rank` holds."""
+        start, stop = slab_rows(self.shape[0], len(self.counts), rank)
+        return CsrShape(stop - start, self.shape[1], self.counts[rank], self.dtype)
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the spec as plain values."""
+        return {"shape": list(self.shape), "dtype": self.dtype.name, "counts": list(self.counts)}
+
+    @classmethod
+    def from_wire(cls, fields: dict[str, Any]) -> SparseSpec:
+        """Return the spec that :meth:`to_wire` wrote.
+
+        Raises
+        ------
+        InvalidArrayError
+            If there is no such matrix.
+        """
+        try:
+            shape, name, counts = _pair_of(fields["shape"]), fields["dtype"], tuple(map(int, fields["counts"]))
+        except (KeyError, TypeError, ValueError, OverflowError) as failure:
+            raise InvalidArrayError(f"a matrix description that is not one ({failure!r})") from failure
+        if name not in DTYPES or not counts or max(counts) > _MAX_EXTENT:
+            raise InvalidArrayError(f"there are no sparse matrices of dtype {name!r} with {counts} entries")
+        return cls(shape, np.dtype(name), counts)
+
+
+def spec_from_wire(fields: dict[str, Any]) -> MatrixSpec | SparseSpec:
+    """Return the spec of a matrix, dense or sparse, from its plain values.
+
+    Raises
+    ------
+    LayoutError, InvalidArrayError
+        If there is no such layout or matrix.
+    """
+    return SparseSpec.from_wire(fields) if "counts" in fields else MatrixSpec.from_wire(fields)
 
 
 def _pair_of(values: Any) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ from alchemist_ray.meter import Meter, TransferStoppedError
 from alchemist_ray.parts import Part
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.region import Rectangle, merged
-from alchemist_ray.spec import MatrixSpec
+from alchemist_ray.spec import MatrixSpec, SparseSpec
 from alchemist_ray.transfer_times import TransferTimes
 from alchemist_ray.worker_connection import WorkerConnection
 
@@ -51,14 +51,14 @@ class DataPlane:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def create(self, matrix_id: int, spec: MatrixSpec, private: bool = False) -> list[int | None]:
+    def create(self, matrix_id: int, spec: MatrixSpec | SparseSpec, private: bool = False) -> list[int | None]:
         """Make room for a matrix on every worker; return where in each worker's memory its part is.
 
         Parameters
         ----------
         matrix_id : int
             Its number.
-        spec : MatrixSpec
+        spec : MatrixSpec or SparseSpec
             What it is.
         private : bool
             Whether this process is the only one to write it; the matrix then goes with it until it is complete.
@@ -117,7 +117,7 @@ class DataPlane:
                 offsets.append(connection.claim(matrix_id, part))
                 claimed.append((connection, part))
         except BaseException:
-            _release(matrix_id, claimed)
+            self.release(matrix_id, claimed)
             raise
         self._write(matrix_id, parts, offsets, array, meter)
 
@@ -136,13 +136,19 @@ class DataPlane:
             for (c, part), offset in zip(parts, offsets, strict=True)
         ]
         try:
-            times = self._at_once(actions, sum(part.nbytes for _, part in parts), meter)
+            times = self.at_once(actions, sum(part.nbytes for _, part in parts), meter)
         except BaseException:
-            _release(matrix_id, parts)
+            self.release(matrix_id, parts)
             raise
         for connection, part in parts:
             connection.commit(matrix_id, part)
         return times
+
+    def release(self, matrix_id: int, claimed: Iterable[tuple[WorkerConnection, Part]]) -> None:
+        """Give back claims; those whose worker or matrix is gone are gone with it."""
+        for connection, part in claimed:
+            with contextlib.suppress(AlchemistError):
+                connection.release(matrix_id, part)
 
     def missing(self, matrix_id: int) -> list[Rectangle]:
         """Return the rectangles of a matrix that are yet to be written; those that touch are given as one."""
@@ -172,7 +178,7 @@ class DataPlane:
         meter = meter or Meter()
         parts = self._parts(spec, region or spec.whole)
         actions = [partial(c.read, matrix_id, part, out, meter) for c, part in parts]
-        return self._at_once(actions, out.nbytes, meter)
+        return self.at_once(actions, out.nbytes, meter)
 
     # --- all workers --------------------------------------------------------------------------------------------------
 
@@ -183,9 +189,7 @@ class DataPlane:
             found.append((self.connections[rank], Part.of(spec, int(rank), region)))
         return found
 
-    def _at_once(
-        self, actions: Sequence[Callable[[], TransferTimes]], nbytes: int, meter: Meter
-    ) -> list[TransferTimes]:
+    def at_once(self, actions: Sequence[Callable[[], TransferTimes]], nbytes: int, meter: Meter) -> list[TransferTimes]:
         """Run `actions`, at once where that is worth a thread; none of them runs on when this returns or raises."""
         if len(actions) < 2 or nbytes < PARALLEL_BYTES:
             return [action() for action in actions]
@@ -230,13 +234,6 @@ class DataPlane:
             connection.close()
         if self._pool is not None:
             self._pool.shutdown(wait=False)
-
-
-def _release(matrix_id: int, claimed: list[tuple[WorkerConnection, Part]]) -> None:
-    """Give back claims; those whose worker or matrix is gone are gone with it."""
-    for connection, part in claimed:
-        with contextlib.suppress(AlchemistError):
-            connection.release(matrix_id, part)
 
 
 def _results(futures: list[concurrent.futures.Future[TransferTimes]]) -> list[TransferTimes]:

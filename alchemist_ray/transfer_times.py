@@ -19,6 +19,16 @@ class TransferTimes:
     receive: float = 0.0
     deserialization: float = 0.0
 
+    def __add__(self, other: TransferTimes) -> TransferTimes:
+        """Return the times of two transfers, one after the other, with the same worker."""
+        return TransferTimes(
+            self.worker_id,
+            self.serialization + other.serialization,
+            self.send + other.send,
+            self.receive + other.receive,
+            self.deserialization + other.deserialization,
+        )
+
 
 def print_times_of(what: str, seconds: float, times: list[TransferTimes]) -> None:
     """Print how long a transfer took, as in Figure 3 of the CUG 2019 paper."""

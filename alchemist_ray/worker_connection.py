@@ -209,13 +209,12 @@ class WorkerConnection:
             if memory is None:
                 return self._read_stream(matrix_id, part, out, meter)
             offset = self.request(lambda n: m.PinMatrix(n, matrix_id))
-        whole = Part.of(part.spec, self.endpoint.rank, part.spec.whole)
-        view = whole.view(memory, offset)
+        view = part.block.view(memory, offset)
         started = time.perf_counter()
         try:
             with self._in_place():
                 for band in part.bands(BAND_BYTES):
-                    band.gather(_within(whole, band, view), out)
+                    band.gather(_within(part.block, band, view), out)
                     meter.add(band.nbytes)
         finally:
             self.request(lambda n: m.UnpinMatrix(n, matrix_id))
@@ -256,10 +255,10 @@ def _unpack(channel: Channel, part: Part, out: Array, meter: Meter) -> float:
             meter.add(len(octets[start : start + BAND_BYTES]))
         return 0.0
     placing = 0.0
-    buffer = np.empty(0, part.spec.dtype)
+    buffer = np.empty(0, part.dtype)
     for band in part.bands(BUFFER_BYTES):
         if buffer.size < band.local.area:
-            buffer = np.empty(band.local.area, part.spec.dtype)
+            buffer = np.empty(band.local.area, part.dtype)
         block = buffer[: band.local.area].reshape(band.local.shape)
         channel.receive_payload_into(octets_of(block))
         started = time.perf_counter()

@@ -26,7 +26,7 @@ from alchemist_ray.mpi_backend.arena import Arena
 from alchemist_ray.mpi_backend.store import Store, StoredMatrix
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.region import Rectangle
-from alchemist_ray.spec import MatrixSpec
+from alchemist_ray.spec import spec_from_wire
 
 Array = npt.NDArray[Any]
 
@@ -115,7 +115,7 @@ class MatrixService:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def _create(self, request: m.CreateMatrix) -> m.Message:
-        stored = self._store.create(request.matrix_id, MatrixSpec.from_wire(request.spec))
+        stored = self._store.create(request.matrix_id, spec_from_wire(request.spec))
         if request.private and not stored.complete:
             part = Rectangle(0, stored.local.shape[0], 0, stored.local.shape[1])
             self._store.claim(request.matrix_id, part)
@@ -130,20 +130,17 @@ class MatrixService:
         self._claims[request.matrix_id, part] = stored
         return m.Done(request.request, self._store.arena.offset_of(view))
 
-    def _claimed(self, request: m.WriteBlock | m.CommitBlock) -> tuple[StoredMatrix, Rectangle]:
-        part = _part_of(request)
-        stored = self._claims.get((request.matrix_id, part))
-        if stored is None:
-            region = f"local {part}"
-            raise RegionError(
-                request.matrix_id,
-                region,
-                "was not claimed by this connection, or lost with an earlier one: write it again",
-            )
-        return stored, part
+    def _claimed(self, matrix_id: int, part: Rectangle) -> tuple[StoredMatrix, Rectangle]:
+        """Return the matrix, and the claim of this connection that contains `part`."""
+        for (claimed_id, claim), stored in self._claims.items():
+            if claimed_id == matrix_id and claim.contains(part):
+                return stored, claim
+        reason = "was not claimed by this connection, or was lost with an earlier one: write it again"
+        raise RegionError(matrix_id, f"local {part}", reason)
 
     def _write(self, request: m.WriteBlock) -> m.Message:
-        stored, part = self._claimed(request)
+        part = _part_of(request)
+        stored, _ = self._claimed(request.matrix_id, part)
         view = self._store.view(stored, part)
         sent = self._channel.connection.payload_left
         if sent != view.nbytes:
@@ -153,7 +150,9 @@ class MatrixService:
         return m.Done(request.request, list(self._receive_into(view)))
 
     def _commit(self, request: m.CommitBlock) -> m.Message:
-        stored, part = self._claimed(request)
+        stored, part = self._claimed(request.matrix_id, _part_of(request))
+        if part != _part_of(request):
+            raise RegionError(request.matrix_id, f"local {_part_of(request)}", "is but a part of what was claimed")
         self._store.written(stored, part)
         del self._claims[request.matrix_id, part]
         if self._committed(request.matrix_id):

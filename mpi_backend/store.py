@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alchemist_ray import csr
 from alchemist_ray.errors import FreedMatrixError, IncompleteMatrixError, LayoutError, RegionError
+from alchemist_ray.layout import AxisPart
 from alchemist_ray.mpi_backend.arena import Arena
 from alchemist_ray.mpi_backend.coverage import Coverage
 from alchemist_ray.region import Rectangle
-from alchemist_ray.spec import MatrixSpec
+from alchemist_ray.spec import MatrixSpec, SparseSpec
 
 Array = npt.NDArray[Any]
 
@@ -27,22 +29,26 @@ class StoredMatrix:
     ----------
     matrix_id : int
         Its number in the session.
-    spec : MatrixSpec
+    spec : MatrixSpec or SparseSpec
         Shape, element type and layout.
     rows, cols : AxisPart
         What this worker holds.
     local : ndarray
-        This worker's elements, C-ordered.
+        This worker's elements, C-ordered. Of a sparse matrix, the slab (:mod:`alchemist_ray.csr`) as one row of bytes,
+        and `rows`, `cols` count these.
     replicated : bool
         Whether those ranks have their elements that senders do not write to: of ranks that hold the same part one is
         written to, and the others get it from that one before the matrix is first used (:mod:`.replicas`).
     """
 
-    def __init__(self, matrix_id: int, spec: MatrixSpec, rank: int, local: Array, written: bool) -> None:
+    def __init__(self, matrix_id: int, spec: MatrixSpec | SparseSpec, rank: int, local: Array, written: bool) -> None:
         self.matrix_id = matrix_id
         self.spec = spec
-        self.rows, self.cols = spec.layout.part(spec.shape, rank)
         self.local = local
+        if isinstance(spec, SparseSpec):
+            self.rows, self.cols = AxisPart(1, 1, 1, 0), AxisPart(local.size, local.size, 1, 0)
+        else:
+            self.rows, self.cols = spec.layout.part(spec.shape, rank)
         self.replicated = written or not spec.layout.redundant
         self.to_write = 0 if written or not spec.layout.is_source(rank) else local.size
         self.coverage = Coverage(local.shape)
@@ -82,7 +88,7 @@ class Store:
         self._matrices: dict[int, StoredMatrix] = {}
         self._lock = threading.Lock()
 
-    def create(self, matrix_id: int, spec: MatrixSpec) -> StoredMatrix:
+    def create(self, matrix_id: int, spec: MatrixSpec | SparseSpec) -> StoredMatrix:
         """Make room for this rank's block of a new matrix.
 
         Raises
@@ -92,19 +98,24 @@ class Store:
         LayoutError
             If the layout is for another number of ranks, or the id is taken.
         """
+        if isinstance(spec, SparseSpec) and len(spec.counts) != self._size:
+            raise LayoutError(f"rows for {len(spec.counts)} ranks, but the worker group has {self._size}")
         if spec.layout.grid.size != self._size:
             raise LayoutError(
                 f"a {spec.layout.grid} grid has {spec.layout.grid.size} ranks, but the worker group has {self._size}"
             )
-        local = self.arena.allocate(spec.layout.local_shape(spec.shape, self._rank), spec.dtype)
+        if isinstance(spec, SparseSpec):
+            local = self.arena.allocate((1, spec.slab(self._rank).nbytes), np.dtype(np.uint8))
+        else:
+            local = self.arena.allocate(spec.layout.local_shape(spec.shape, self._rank), spec.dtype)
         stored = StoredMatrix(matrix_id, spec, self._rank, local, written=False)
         self._add(stored)
         return stored
 
-    def adopt(self, matrix_id: int, spec: MatrixSpec, local: Array) -> StoredMatrix:
+    def adopt(self, matrix_id: int, spec: MatrixSpec | SparseSpec, local: Array) -> StoredMatrix:
         """Take in a block that a task has made, copying it into the arena if it lies elsewhere."""
         if self.arena.offset_of(local) is None or not local.flags.c_contiguous:
-            placed = self.arena.allocate((local.shape[0], local.shape[1]), spec.dtype)
+            placed = self.arena.allocate((local.shape[0], local.shape[1]), local.dtype)
             np.copyto(placed, local)
             local = placed
         stored = StoredMatrix(matrix_id, spec, self._rank, local, written=True)
@@ -155,7 +166,15 @@ class Store:
         return stored, view
 
     def written(self, stored: StoredMatrix, part: Rectangle) -> None:
-        """Note that `part`, which was claimed, has been written."""
+        """Note that `part`, which was claimed, has been written.
+
+        Raises
+        ------
+        InvalidArrayError
+            If it completes a sparse matrix that is none: compiled code would not check its indices.
+        """
+        if isinstance(stored.spec, SparseSpec) and part.area == stored.to_write:
+            csr.check(stored.spec.slab(self._rank).views(stored.local), stored.spec.shape[1])
         with self._lock:
             stored.claims.discard(part)
             stored.to_write -= part.area

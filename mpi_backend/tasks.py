@@ -28,10 +28,11 @@ from alchemist_ray.mpi_backend.ali.library import Library, Task, load
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.registry import Registry
 from alchemist_ray.mpi_backend.replicas import replicate
+from alchemist_ray.mpi_backend.sparse import SparseDistMatrix
 from alchemist_ray.mpi_backend.store import Store, StoredMatrix
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.values import MatrixReference
-from alchemist_ray.spec import MatrixSpec
+from alchemist_ray.spec import MatrixSpec, SparseSpec
 
 C = TypeVar("C", m.RunTask, m.LoadLibrary)
 
@@ -187,11 +188,12 @@ class TaskRunner:
             del failure
         return {**arguments, **{name: self._as_argument(stored) for name, stored in found.items()}}
 
-    def _as_argument(self, stored: StoredMatrix) -> DistMatrix:
+    def _as_argument(self, stored: StoredMatrix) -> DistMatrix | SparseDistMatrix:
         """Return a matrix as tasks see it, every rank with all that it holds. Collective, and alike on all ranks."""
-        matrix = DistMatrix(
-            self._comm, stored.spec.shape, stored.spec.layout, stored.local, allocate=self._store.arena.allocate
-        )
+        spec, allocate = stored.spec, self._store.arena.allocate
+        if isinstance(spec, SparseSpec):
+            return SparseDistMatrix(self._comm, spec.shape, spec.dtype, spec.counts, stored.local, allocate)
+        matrix = DistMatrix(self._comm, spec.shape, spec.layout, stored.local, allocate)
         if not stored.replicated:
             replicate(matrix)
             stored.replicated = True
@@ -212,10 +214,14 @@ class TaskRunner:
 
     def _keep(self, value: Any, first_id: int, kept: list[Any]) -> Any:
         """Store the matrices of a result, putting references in their place; note their specs in `kept`."""
-        if isinstance(value, DistMatrix):
+        if isinstance(value, (DistMatrix, SparseDistMatrix)):
             matrix_id = first_id + len(kept)
-            spec = MatrixSpec(value.shape, value.dtype, value.layout)
-            self._store.adopt(matrix_id, spec, value.local)
+            if isinstance(value, SparseDistMatrix):
+                spec: MatrixSpec | SparseSpec = SparseSpec(value.shape, value.dtype, value.counts)
+                self._store.adopt(matrix_id, spec, value.buffer)
+            else:
+                spec = MatrixSpec(value.shape, value.dtype, value.layout)
+                self._store.adopt(matrix_id, spec, value.local)
             kept.append([matrix_id, spec.to_wire()])
             return MatrixReference(matrix_id)
         if isinstance(value, (list, tuple)):

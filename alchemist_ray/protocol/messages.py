@@ -277,7 +277,7 @@ class ClaimBlock(Message):
 
 @dataclass(frozen=True)
 class WriteBlock(Message):
-    """Write a block that was claimed: the payload. Done: seconds spent receiving, seconds spent placing."""
+    """Write the payload to a block, or a rectangle of one, that was claimed. Done: seconds to receive, to place."""
 
     kind = 67
     request: int
