@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,36 +23,56 @@ BLOCK_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Hdf5Source:
-    """An open dataset as a matrix.
+    """A matrix in an open dataset.
 
     Attributes
     ----------
     dataset : h5py.Dataset
-        The dataset, of one or two dimensions.
-    shape : (int, int)
-        Of the matrix; a vector is one column.
+        The dataset.
+    selection : tuple of int and range
+        What of each dimension: one index, or several. One or two dimensions have several: the rows and the columns.
     dtype : dtype
-        What its elements are converted to.
+        What the elements are converted to.
     """
 
     dataset: Any
-    shape: tuple[int, int]
+    selection: tuple[int | range, ...]
     dtype: np.dtype[Any]
+
+    @property
+    def _kept(self) -> list[int]:
+        """The dimensions that are those of the matrix."""
+        return [axis for axis, chosen in enumerate(self.selection) if isinstance(chosen, range)]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the matrix; a vector is one column."""
+        m, *n = (len(self.selection[axis]) for axis in self._kept)  # type: ignore[arg-type]
+        return m, n[0] if n else 1
 
     def blocks(self) -> Iterator[Array]:
         """Yield the rows in blocks, of whole chunks where the dataset has chunks."""
         m, n = self.shape
-        chunk = self.dataset.chunks[0] if self.dataset.chunks else 1
+        axis = self._kept[0]
+        chunk = self.dataset.chunks[axis] if self.dataset.chunks else 1
         height = max(1, BLOCK_BYTES // (n * max(self.dtype.itemsize, self.dataset.dtype.itemsize)))
         height = max(height // chunk * chunk, min(height, chunk))
         for row in range(0, m, height):
-            block = self.dataset[row : row + height]
+            chosen = list(self.selection)
+            chosen[axis] = self.selection[axis][row : row + height]  # type: ignore[index]
+            block = self.dataset[tuple(_as_index(each) for each in chosen)]
             yield block.astype(self.dtype, copy=False).reshape(-1, n)
 
 
+def _as_index(chosen: int | range) -> int | slice:
+    return slice(chosen.start, chosen.stop, chosen.step) if isinstance(chosen, range) else chosen
+
+
 @contextlib.contextmanager
-def open_dataset(path: str | os.PathLike[str], name: str, dtype: npt.DTypeLike | None) -> Iterator[Hdf5Source]:
-    """Open a dataset for reading.
+def open_dataset(
+    path: str | os.PathLike[str], name: str, dtype: npt.DTypeLike | None, selection: Any = ...
+) -> Iterator[Hdf5Source]:
+    """Open (what `selection` names of) a dataset for reading.
 
     Raises
     ------
@@ -59,6 +80,8 @@ def open_dataset(path: str | os.PathLike[str], name: str, dtype: npt.DTypeLike |
         If there is no such file, no such dataset, or none that is a matrix.
     InvalidArrayError
         If it is of a type that no matrix has, and `dtype` does not say which to convert to.
+    IndexError
+        If `selection` does not name a part of the dataset.
     """
     h5py = _h5py()
     where = os.fspath(path)
@@ -72,10 +95,39 @@ def open_dataset(path: str | os.PathLike[str], name: str, dtype: npt.DTypeLike |
         found = file.get(name)
         if not isinstance(found, h5py.Dataset):
             raise DatasetMissingError(where, name, _datasets(file, h5py.Dataset))
-        if found.ndim not in (1, 2) or 0 in found.shape:
-            raise FileContentError(where, f"dataset {name!r} has shape {found.shape}, which is not that of a matrix")
-        shape = (found.shape[0], found.shape[1] if found.ndim == 2 else 1)
-        yield Hdf5Source(found, shape, check_dtype(found.dtype if dtype is None else dtype))
+        chosen = _selected(selection, found.shape)
+        extents = [len(each) for each in chosen if isinstance(each, range)]
+        if len(extents) not in (1, 2) or 0 in extents:
+            raise FileContentError(
+                where,
+                f"dataset {name!r} of shape {found.shape} gives an array of shape {tuple(extents)}, which is no "
+                "matrix: choose one with selection=, for example np.s_[:, :, 0]",
+            )
+        yield Hdf5Source(found, chosen, check_dtype(found.dtype if dtype is None else dtype))
+
+
+def _selected(selection: Any, shape: tuple[int, ...]) -> tuple[int | range, ...]:
+    """Return what `selection` chooses of each dimension."""
+    members = list(selection) if isinstance(selection, tuple) else [selection]
+    if Ellipsis not in members:
+        members.append(Ellipsis)
+    place = members.index(Ellipsis)
+    members[place : place + 1] = [slice(None)] * (len(shape) + 1 - len(members))
+    if len(members) != len(shape):
+        raise IndexError(f"a selection of {len(members)} dimensions of a dataset that has {len(shape)}")
+    return tuple(_chosen(member, extent) for member, extent in zip(members, shape, strict=True))
+
+
+def _chosen(member: Any, extent: int) -> int | range:
+    if isinstance(member, slice):
+        indices = range(*member.indices(extent))
+        if indices.step < 1:
+            raise IndexError("HDF5 datasets are read forwards: a selection needs positive steps")
+        return indices
+    index = operator.index(member)
+    if not -extent <= index < extent:
+        raise IndexError(f"index {index} is out of bounds for {extent}")
+    return index % extent
 
 
 def _datasets(file: Any, kind: type) -> list[str]:

@@ -251,6 +251,7 @@ class SessionMatrices(ReadsFiles):
         dataset: str,
         layout: str | Layout = "MC_MR",
         *,
+        selection: Any = ...,
         dtype: npt.DTypeLike | None = None,
         block_size: Blocks | None = None,
         grid: GridShape | None = None,
@@ -264,6 +265,9 @@ class SessionMatrices(ReadsFiles):
             The file, on this machine; :meth:`read_hdf5` has the workers read one on theirs.
         dataset : str
             Name of the dataset: a matrix, or a vector, which becomes one column.
+        selection : optional
+            What of the dataset, as one would index it: ``np.s_[:10_000, :]``, or ``np.s_[:, :, 20]`` for a matrix of a
+            dataset that has three dimensions.
         layout, block_size, grid, align
             How it is to be distributed; see :meth:`send_matrix`.
         dtype : dtype, optional
@@ -275,8 +279,10 @@ class SessionMatrices(ReadsFiles):
             If there is no such file, no such dataset, or none that is a matrix.
         InvalidArrayError
             If it is of a type that no matrix has, and `dtype` does not say which to convert to.
+        IndexError
+            If `selection` does not name a part of the dataset.
         """
-        with open_dataset(path, dataset, dtype) as source:
+        with open_dataset(path, dataset, dtype, selection) as source:
             blocks = source.blocks()
             return self._send_blocks(
                 blocks, source.shape, source.dtype, LayoutChoice.of(layout, block_size, grid, align)
