@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
+RESIDENT_BYTES = 32 * 2**20
+"""How much of the workers' memory may count as this process's while it sends a matrix block by block."""
+
+
 class SessionMatrices(ReadsFiles):
     """The methods of a session that are about matrices."""
 
@@ -149,7 +153,7 @@ class SessionMatrices(ReadsFiles):
         writer = self._writer((m, n), first.dtype if dtype is None else dtype, choice)
         try:
             with transfer_bar("Sending", writer.spec.nbytes, self.show_progress) as meter:
-                row = 0
+                row = forgotten = 0
                 for block in _chain(first, blocks):
                     if block.ndim != 2 or block.shape[1] != n or row + block.shape[0] > m:
                         raise InvalidArrayError(
@@ -158,6 +162,9 @@ class SessionMatrices(ReadsFiles):
                     with self._watching():
                         writer.write(block if dtype is None else block.astype(dtype, copy=False), row=row, meter=meter)
                     row += block.shape[0]
+                    if (row - forgotten) * n * writer.dtype.itemsize >= RESIDENT_BYTES:
+                        writer.forget_pages()
+                        forgotten = row
             if row < m:
                 raise InvalidArrayError(f"the blocks have {row} rows together, but the matrix was to have {m}")
             return writer.close()

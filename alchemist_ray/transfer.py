@@ -228,6 +228,11 @@ class DataPlane:
         if dropped:
             self.free(dropped)
 
+    def forget_pages(self) -> None:
+        """Have the workers' pages that this process has touched no longer count as its own."""
+        for connection in self.connections:
+            connection.forget_pages()
+
     def close(self) -> None:
         """Close all connections."""
         for connection in self.connections:

@@ -49,6 +49,7 @@ class WorkerConnection:
         self.endpoint = endpoint
         self._channel: Channel | None = None
         self._memory: Array | None = None
+        self._mapping: mmap.mmap | None = None
         self._unmappable = False
         self._request = 0
         self._lock = threading.RLock()
@@ -112,7 +113,7 @@ class WorkerConnection:
             self._idle.wait_for(lambda: self._copying == 0, REQUEST_SECONDS)
         if self._channel is not None:
             self._channel.close()
-        self._channel = self._memory = None
+        self._channel = self._memory = self._mapping = None
 
     def close(self) -> None:
         """Close the connection; what is mapped stays mapped for as long as arrays refer to it."""
@@ -138,11 +139,21 @@ class WorkerConnection:
         try:
             if not isinstance(reply, m.Done):
                 raise RemoteProtocolError(f"a {type(reply).__name__} instead of a Done")
-            return np.frombuffer(mmap.mmap(fd, reply.result), np.uint8)
+            self._mapping = mmap.mmap(fd, reply.result)
+            return np.frombuffer(self._mapping, np.uint8)
         except OSError:  # a limit on address space, or a rule of the container's: then over the connection
             return None
         finally:
             os.close(fd)
+
+    def forget_pages(self) -> None:
+        """Have the worker's pages that this process has touched no longer count as its own; they stay as they are.
+
+        Touching them again costs a little, so this is for who writes a matrix larger than it should itself be.
+        """
+        mapping = self._mapping
+        if mapping is not None:
+            mapping.madvise(mmap.MADV_DONTNEED)
 
     @contextlib.contextmanager
     def _in_place(self) -> Iterator[None]:

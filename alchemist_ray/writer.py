@@ -117,6 +117,10 @@ class MatrixWriter:
             )
         return array.astype(self.dtype, copy=False)
 
+    def forget_pages(self) -> None:
+        """Have the workers' pages that were written from here no longer count as this process's own."""
+        plane_of(self.address).forget_pages()
+
     def missing(self) -> list[Rectangle]:
         """Return the rectangles that are yet to be written: those that touch as one, around what others have written.
 
