@@ -20,6 +20,7 @@ Distrib. Comput. 45 (1997), who scan one period for ScaLAPACK's ``p?gemr2d``; he
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ class _Comb(NamedTuple):
 
     def held_below(self, i: Indices) -> Indices:
         """Return how many indices smaller than `i` are held."""
-        held: Indices = i // self.cycle * self.block + np.clip(i % self.cycle - self.offset, 0, self.block)
+        whole, rest = np.divmod(i, self.cycle)
+        held: Indices = whole * self.block + np.minimum(np.maximum(rest - self.offset, 0), self.block)
         return held
 
     def to_global(self, iloc: Indices) -> Indices:
@@ -167,23 +169,23 @@ class Overlap:
 _NOTHING = Overlap(0, 0, (), np.empty(0, np.int64), (0, 0), (0, 0))
 
 
+@functools.lru_cache(maxsize=256)
 def _overlap(combs: tuple[_Comb, _Comb], extent: int) -> Overlap:
     fine, coarse = sorted(combs, key=lambda comb: comb.cycle)
     period = min(math.lcm(fine.cycle, coarse.cycle), extent)
+    whole, rest = divmod(extent, period)
     starts = np.arange(coarse.offset, period, coarse.cycle, dtype=np.int64)
-    stops = np.minimum(starts + coarse.block, period)
-    local, runs, lengths = _pieces(fine, fine.held_below(starts), fine.held_below(stops))
+    bounds = np.array([starts, np.minimum(starts + coarse.block, period)])
+    local, runs, lengths = _pieces(fine, *fine.held_below(bounds))
     i = fine.to_global(local)
     ends = np.cumsum(runs * lengths)
-    locals_ = zip(*(comb.to_local(i).tolist() for comb in combs), strict=True)
-    columns = ((ends - runs * lengths).tolist(), runs.tolist(), lengths.tolist(), locals_)
     once = int(ends[-1]) if ends.size else 0
-    whole, rest = divmod(extent, period)
-    broken = fine.held_below(np.minimum(stops, rest)) - fine.held_below(np.minimum(starts, rest))
+    broken = fine.held_below(np.minimum(bounds, rest)).sum(axis=1) if rest else (0, 0)
+    locals_ = zip(*(comb.to_local(i).tolist() for comb in combs), strict=True)
     return Overlap(
-        size=whole * once + int(broken.sum()),
+        size=whole * once + int(broken[1] - broken[0]),
         once=once,
-        groups=tuple(map(_Group, *columns)),
+        groups=tuple(map(_Group, (ends - runs * lengths).tolist(), runs.tolist(), lengths.tolist(), locals_)),
         ends=ends,
         periods=(period // combs[0].cycle * combs[0].block, period // combs[1].cycle * combs[1].block),
         # Within a block of the coarse part local indices go with the global ones; the fine part's leave out the gaps.
@@ -203,15 +205,16 @@ def _pieces(comb: _Comb, low: Indices, high: Indices) -> tuple[Indices, Indices,
     local, counts, lengths : ndarray
         For every piece that is not empty, ascending: where it begins, how many runs it has and how long each is.
     """
+    pieces = np.empty((3, low.size, 3), np.int64)
+    local, counts, lengths = pieces
     head = np.minimum(-low % comb.block, high - low)
     whole = (high - low - head) // comb.block
-    tail = low + head + whole * comb.block
-    one = np.ones_like(low)
-    local = np.stack([low, low + head, tail], axis=1).ravel()
-    counts = np.stack([one, whole, one], axis=1).ravel()
-    lengths = np.stack([head, one * comb.block, high - tail], axis=1).ravel()
-    held = counts * lengths > 0
-    return local[held], counts[held], lengths[held]
+    local[:, 0], counts[:, 0], lengths[:, 0] = low, 1, head
+    local[:, 1], counts[:, 1], lengths[:, 1] = low + head, whole, comb.block
+    local[:, 2] = low + head + whole * comb.block
+    counts[:, 2], lengths[:, 2] = 1, high - local[:, 2]
+    local, counts, lengths = pieces[:, counts * lengths > 0]
+    return local, counts, lengths
 
 
 def _split(start: int, stop: int, size: int) -> Iterator[tuple[int, int, int, int]]:

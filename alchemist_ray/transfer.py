@@ -47,7 +47,8 @@ class DataPlane:
         self.address = address
         self.connections = [WorkerConnection(address, endpoint) for endpoint in address.endpoints]
         self._dropped: collections.deque[int] = collections.deque()
-        self._pool: ThreadPoolExecutor | None = None
+        threads = min(len(self.connections), os.cpu_count() or 1, MAX_THREADS)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alchemist-transfer")
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -193,9 +194,6 @@ class DataPlane:
         """Run `actions`, at once where that is worth a thread; none of them runs on when this returns or raises."""
         if len(actions) < 2 or nbytes < PARALLEL_BYTES:
             return [action() for action in actions]
-        if self._pool is None:
-            threads = min(len(self.connections), os.cpu_count() or 1, MAX_THREADS)
-            self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alchemist-transfer")
         futures = [self._pool.submit(action) for action in actions]
         try:
             concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
@@ -237,8 +235,7 @@ class DataPlane:
         """Close all connections."""
         for connection in self.connections:
             connection.close()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)
+        self._pool.shutdown(wait=False)
 
 
 def _results(futures: list[concurrent.futures.Future[TransferTimes]]) -> list[TransferTimes]:
