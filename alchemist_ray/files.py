@@ -177,15 +177,22 @@ class WritesFiles:
     """The handle's methods that have the workers write the matrix to a file.
 
     The file appears, or takes the place of an old one, when it is complete; until then, and if anything fails, what was
-    there before is as it was. Each raises :class:`~alchemist_ray.errors.FileRefusedError` for a path outside the
-    directories that the server's owner has named, and :class:`~alchemist_ray.errors.FileWriteError` where the disk is
-    full or does not take it.
+    there before is as it was. Each returns the path on the server's host, and raises
+    :class:`~alchemist_ray.errors.FileRefusedError` for a path outside the directories that the server's owner has named,
+    and :class:`~alchemist_ray.errors.FileWriteError` where something is there that is not to be overwritten, or the disk
+    is full.
     """
 
     def _computing(self) -> Computes:
         raise NotImplementedError
 
-    def write_hdf5(self, path: Path, dataset: str) -> None:
+    def _write(self, task: str, path: Path, overwrite: bool, **arguments: Any) -> str:
+        written: str = self._computing().run_task(
+            "files", task, A=self, path=str(path), overwrite=overwrite, **arguments
+        )
+        return written
+
+    def write_hdf5(self, path: Path, dataset: str, *, overwrite: bool = False) -> str:
         """Have the workers write the matrix to a dataset of an HDF5 file; other datasets of the file stay.
 
         Parameters
@@ -194,14 +201,32 @@ class WritesFiles:
             The file, on the server's host.
         dataset : str
             Name of the dataset, e.g. ``"group/name"``.
+        overwrite : bool
+            Whether to replace a dataset of that name.
         """
-        self._computing().run_task("files", "write_hdf5", A=self, path=str(path), dataset=dataset)
+        return self._write("write_hdf5", path, overwrite, dataset=dataset)
 
-    def write_npy(self, path: Path) -> None:
-        """Have the workers write the matrix to a ``.npy`` file on the server's host."""
-        self._computing().run_task("files", "write_npy", A=self, path=str(path))
+    def write_npy(self, path: Path, *, overwrite: bool = False) -> str:
+        """Have the workers write the matrix to a ``.npy`` file on the server's host.
 
-    def write_zarr(self, path: Path, array: str = "") -> None:
+        Parameters
+        ----------
+        path : str
+            The file.
+        overwrite : bool
+            Whether to replace a file that is there.
+        """
+        return self._write("write_npy", path, overwrite)
+
+    def write_zarr(
+        self,
+        path: Path,
+        array: str = "",
+        *,
+        chunks: tuple[int, int] | None = None,
+        compression: str | None = "zstd",
+        overwrite: bool = False,
+    ) -> str:
         """Have the workers write the matrix to a Zarr store, a directory.
 
         Parameters
@@ -210,11 +235,25 @@ class WritesFiles:
             The store, on the server's host.
         array : str
             Name of the array in the store; empty: the store is the array.
+        chunks : (int, int), optional
+            Rows and columns of a chunk; by default some MiB of whole rows.
+        compression : str or None
+            ``"zstd"`` or None.
+        overwrite : bool
+            Whether to replace what is there.
         """
-        self._computing().run_task("files", "write_zarr", A=self, path=str(path), array=array)
+        cut = None if chunks is None else list(chunks)
+        return self._write("write_zarr", path, overwrite, array=array, chunks=cut, compression=compression)
 
-    def write_parquet(self, path: Path, columns: Sequence[str] | None = None) -> None:
-        """Have the workers write the matrix as Parquet: a directory with one file or more a worker.
+    def write_parquet(
+        self,
+        path: Path,
+        columns: Sequence[str] | None = None,
+        *,
+        compression: str | None = "snappy",
+        overwrite: bool = False,
+    ) -> str:
+        """Have the workers write the matrix as Parquet: a directory with one file a worker.
 
         Parameters
         ----------
@@ -222,6 +261,10 @@ class WritesFiles:
             The directory, on the server's host.
         columns : sequence of str, optional
             Names of the columns; by default c0, c1, ...
+        compression : str or None
+            Of Parquet's: ``"snappy"``, ``"zstd"``, ``"gzip"`` and so on.
+        overwrite : bool
+            Whether to replace what is there.
         """
         names = None if columns is None else list(columns)
-        self._computing().run_task("files", "write_parquet", A=self, path=str(path), columns=names)
+        return self._write("write_parquet", path, overwrite, columns=names, compression=compression)

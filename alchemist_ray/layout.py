@@ -305,10 +305,13 @@ class Layout:
         start, stop = indices
         if start == stop:
             return np.empty(0, np.int64)
-        block, stride = self.block[axis], self._deal.strides[axis]
+        deal, block = self._deal, self.block[axis]
+        stride = deal.strides[axis]
         first, last = start // block, (stop - 1) // block
-        turns = np.arange(min(last - first + 1, stride), dtype=np.int64) + (first + self.align[axis]) % stride
-        return self._deal.shares[axis][turns % stride]
+        if last - first + 1 >= stride:
+            return deal.shares[axis]
+        turns = np.arange(last - first + 1, dtype=np.int64) + (first + self.align[axis]) % stride
+        return deal.shares[axis][turns % stride]
 
     def owners(self, i: int, j: int) -> tuple[int, ...]:
         """Return every rank that holds element ``(i, j)``, ascending."""

@@ -180,10 +180,10 @@ def _overlap(combs: tuple[_Comb, _Comb], extent: int) -> Overlap:
     i = fine.to_global(local)
     ends = np.cumsum(runs * lengths)
     once = int(ends[-1]) if ends.size else 0
-    broken = fine.held_below(np.minimum(bounds, rest)).sum(axis=1) if rest else (0, 0)
+    broken = np.diff(fine.held_below(np.minimum(bounds, rest)), axis=0).sum() if rest else 0
     locals_ = zip(*(comb.to_local(i).tolist() for comb in combs), strict=True)
     return Overlap(
-        size=whole * once + int(broken[1] - broken[0]),
+        size=whole * once + int(broken),
         once=once,
         groups=tuple(map(_Group, (ends - runs * lengths).tolist(), runs.tolist(), lengths.tolist(), locals_)),
         ends=ends,

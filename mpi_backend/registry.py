@@ -15,6 +15,7 @@ ENTRY_POINTS = "alchemist_ray.libraries"
 """Entry-point group under which an installed package registers its libraries."""
 
 BUILT_IN = {
+    "files": "alchemist_ray.mpi_backend.files",
     "linalg": "alchemist_ray.mpi_backend.linalg",
     "TestLib": "alchemist_ray.mpi_backend.testlib",
 }

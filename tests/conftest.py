@@ -54,9 +54,18 @@ def _nothing_is_left() -> object:
 
 
 @pytest.fixture(scope="session")
-def server():
+def data_directory(tmp_path_factory):
+    """The directory under which the server's workers read and write files."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def server(data_directory):
     with alchemist.start_server(
-        num_workers=12, memory_per_worker=256 * 2**20, libraries={"faults": str(LIBRARIES / "faults.py")}
+        num_workers=12,
+        memory_per_worker=256 * 2**20,
+        libraries={"faults": str(LIBRARIES / "faults.py")},
+        data_directories=[data_directory],
     ) as running:
         yield running
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from alchemist_ray import tiling
 from alchemist_ray.layout import AxisPart, Grid, Layout
-from alchemist_ray.tiling import gather, scatter, tiles
+from alchemist_ray.tiling import copy, gather, scatter, tiles
 
 M, N = 23, 17
 
@@ -180,3 +181,133 @@ def test_what_all_ranks_scatter_is_gathered_again(case, order):
         scatter(A, local, rows, cols)
         gather(local, back, rows, cols)
     np.testing.assert_array_equal(back, A)
+
+
+# --- rectangles of a matrix -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(("rows", "cols"), PARTS)
+def test_a_rectangle_of_the_matrix_is_enough_where_its_corner_is_given(rows, cols, order):
+    low, high = (5, 3), (19, 14)
+    rectangle = np.asarray(matrix()[5:19, 3:14], order=order)
+    (i0, i1), (j0, j1) = (part.local_range(a, b) for part, a, b in zip((rows, cols), low, high, strict=True))
+    expected = matrix()[picked(rows, cols)][i0:i1, j0:j1]
+    block = np.full((i1 - i0, j1 - j0), -7.0)
+    scatter(rectangle, block, rows, cols, (i0, j0), low)
+    np.testing.assert_array_equal(block, expected)
+    back = np.zeros_like(rectangle)
+    gather(block, back, rows, cols, (i0, j0), low)
+    whole = np.zeros((M, N))
+    whole[picked(rows, cols)] = matrix()[picked(rows, cols)]
+    np.testing.assert_array_equal(back, whole[5:19, 3:14])
+
+
+# --- one strided copy -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_caches(monkeypatch):
+    """Cut copies into tiles of a few elements, so that small arrays are many tiles, and broken ones at the edges."""
+    sizes = {
+        "SMALL_BYTES": 0,
+        "FEW_LINES": 1,
+        "TILE_BYTES": 96,
+        "TILE_RUN": 3,
+        "STAGE_BYTES": 256,
+        "STAGE_RUN": 4,
+        "PAGE_BYTES": 16,
+    }
+    for name, size in sizes.items():
+        monkeypatch.setattr(tiling, name, size)
+
+
+ALL_DTYPES = ["float64", "float32", "complex128", "complex64", "int64", "int32", "bool", ">f8"]
+
+
+@st.composite
+def strided_arrays(draw, shape, dtype):
+    """Return an array of `shape` whose axes lie in any order in memory, with gaps between and in either direction."""
+    order = draw(st.permutations(range(len(shape))))
+    steps = [draw(st.sampled_from([1, 1, 1, 2, 3, -1, -2])) for _ in shape]
+    gaps = [draw(st.sampled_from([0, 0, 5])) for _ in shape]
+    around = np.zeros([shape[k] * abs(steps[k]) + gaps[k] for k in order], dtype)
+    window = tuple(slice(None, None, steps[k]) for k in order)
+    array = around[window].transpose(np.argsort(order))[tuple(slice(n) for n in shape)]
+    return around, array
+
+
+@st.composite
+def copies(draw):
+    shape = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
+    dtype = draw(st.sampled_from(ALL_DTYPES))
+    return draw(strided_arrays(shape, dtype)), draw(strided_arrays(shape, dtype))
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(copies())
+def test_any_strides_are_copied_to_any_others(tiny_caches, case):
+    (around, target), (_, source) = case
+    source[...] = (1 + np.arange(source.size) % 2 * 5).reshape(source.shape)
+    expected = around.copy()
+    offset = target.__array_interface__["data"][0] - around.__array_interface__["data"][0]
+    np.ndarray(target.shape, target.dtype, expected, offset, target.strides)[...] = source
+    copy(target, source)
+    np.testing.assert_array_equal(target, source)
+    np.testing.assert_array_equal(around, expected)  # and nothing between
+
+
+@pytest.mark.parametrize("dtype", ALL_DTYPES)
+@pytest.mark.parametrize("shape", [(700, 300), (513, 130), (1024, 512), (65, 2000), (2000, 65), (3, 4000)])
+def test_a_matrix_is_copied_across_its_order(shape, dtype):
+    A = (np.arange(shape[0] * shape[1]).reshape(shape) % 251 % 7).astype(dtype)
+    for order in ("C", "F"):
+        target = np.zeros(shape, dtype, order)
+        copy(target, np.asarray(A, order="F" if order == "C" else "C"))
+        np.testing.assert_array_equal(target, A)
+        copy(target.T, np.zeros(shape[::-1], dtype, order))
+        assert not target.any()
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 8, 100])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_blocks_of_a_large_matrix_are_scattered_and_gathered_in_any_order(block, order):
+    A = np.asarray(np.arange(600 * 401.0).reshape(600, 401), order=order)
+    back = np.zeros_like(A)
+    for position in range(3):
+        rows, cols = AxisPart(600, block, 2, position % 2), AxisPart(401, block + 1, 3, position)
+        local = np.empty((rows.size, cols.size))
+        scatter(A, local, rows, cols)
+        np.testing.assert_array_equal(local, A[picked(rows, cols)])
+        gather(local, back, rows, cols)
+        np.testing.assert_array_equal(back[picked(rows, cols)], local)
+
+
+def test_elements_are_cast_within_their_kind_only(tiny_caches):
+    target = np.zeros((20, 30))
+    copy(target, np.arange(600, dtype=np.int32).reshape(30, 20).T)
+    np.testing.assert_array_equal(target, np.arange(600).reshape(30, 20).T)
+    with pytest.raises(TypeError, match="cast"):
+        copy(np.zeros((20, 30), int), target)
+
+
+def test_one_row_is_copied_to_all_where_the_source_repeats_it(tiny_caches):
+    target = np.zeros((30, 20), order="F")
+    copy(target, np.broadcast_to(np.arange(20.0), (30, 20)))
+    np.testing.assert_array_equal(target, np.tile(np.arange(20.0), (30, 1)))
+
+
+@pytest.mark.parametrize("shapes", [((4, 5), (5, 4)), ((4, 5), (1, 5)), ((4, 5), (5,)), ((100, 100), (100, 1))])
+def test_arrays_of_different_shapes_are_not_copied(shapes):
+    target, source = map(np.zeros, shapes)
+    with pytest.raises(ValueError, match="cannot be copied"):
+        copy(target, source)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_read_only_target_is_not_copied_to(tiny_caches, order):
+    target = np.zeros((40, 50), order=order)
+    target.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        copy(target, np.ones((40, 50)))
+    assert not target.any()

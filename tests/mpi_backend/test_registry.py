@@ -32,7 +32,7 @@ def library(tmp_path):
 
 def test_the_built_in_libraries_are_there():
     registry = Registry({})
-    assert {row["name"] for row in registry.rows()} == set(BUILT_IN) == {"linalg", "TestLib"}
+    assert {row["name"] for row in registry.rows()} == set(BUILT_IN) == {"files", "linalg", "TestLib"}
     assert registry.resolve("linalg", None) == BUILT_IN["linalg"]
     assert {row["provider"] for row in registry.rows()} == {"alchemist-ray"}
 
@@ -66,7 +66,7 @@ def test_an_unknown_library_is_refused_with_those_there_are():
     with pytest.raises(LibraryNotFoundError) as caught:
         Registry({"Mine": "mine"}).resolve("mine", None)
     assert caught.value.library == "mine"
-    assert caught.value.registered == ["Mine", "TestLib", "linalg"]
+    assert caught.value.registered == ["Mine", "TestLib", "files", "linalg"]
 
 
 @pytest.mark.parametrize("path", ["os", "/tmp/evil.py", "mine.py", "../mine.py"])

@@ -1,0 +1,125 @@
+"""Files that the workers read and write, from the client's side: there and back, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+
+import h5py
+import numpy as np
+import pytest
+
+import alchemist_ray as alchemist
+from alchemist_ray import errors
+
+FORMATS = {
+    "hdf5": ("matrix.h5", {"dataset": "group/A"}),
+    "npy": ("matrix.npy", {}),
+    "zarr": ("matrix.zarr", {"array": "A"}),
+    "parquet": ("matrix.parquet", {}),
+}
+
+
+@pytest.fixture
+def folder(data_directory, request):
+    path = data_directory / request.node.name.replace("/", "-")
+    path.mkdir()
+    return path
+
+
+def write(handle, kind, folder, **options):
+    name, where = FORMATS[kind]
+    return getattr(handle, f"write_{kind}")(folder / name, **where, **options)
+
+
+def read(session, kind, folder, **options):
+    name, where = FORMATS[kind]
+    return getattr(session, f"read_{kind}")(folder / name, **where, **options)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_matrix_goes_to_a_file_and_back(session, rng, folder, kind):
+    A = rng.standard_normal((1001, 13))
+    handle = session.send_matrix(A)
+    assert write(handle, kind, folder) == str(folder / FORMATS[kind][0])
+    back = read(session, kind, folder, layout="STAR_VR", block_size=2)
+    assert back.spec.layout.pair == "STAR_VR"
+    assert back.block_size == (2, 2)
+    np.testing.assert_array_equal(np.asarray(back), A)
+    assert read(session, kind, folder, dtype=np.float32).dtype == np.float32
+    with pytest.raises(errors.FileWriteError, match="overwrite=True"):
+        write(handle, kind, folder)
+    np.testing.assert_array_equal(np.asarray(read(session, kind, folder)), A)
+    write(2 * handle, kind, folder, overwrite=True)
+    np.testing.assert_array_equal(np.asarray(read(session, kind, folder)), 2 * A)
+    assert session.describe_file(folder / FORMATS[kind][0])["format"] == kind
+    assert [path.name for path in folder.iterdir()] == [FORMATS[kind][0]]
+
+
+def test_what_others_wrote_is_read(session, rng, folder):
+    A = rng.integers(0, 1000, (500, 7), dtype=np.int16)
+    with h5py.File(folder / "A.h5", "w") as file:
+        file.create_dataset("A", data=A, chunks=(64, 3), compression="gzip")
+        file["B"] = np.arange(12.0).reshape(2, 2, 3)
+    with pytest.raises(errors.FileContentError, match="of type int16.*say which with dtype="):
+        session.read_hdf5(folder / "A.h5", "A")
+    np.testing.assert_array_equal(np.asarray(session.read_hdf5(folder / "A.h5", "A", dtype=np.int32)), A)
+    with pytest.raises(errors.FileContentError, match="3 dimensions"):
+        session.read_hdf5(folder / "A.h5", "B")
+    with pytest.raises(errors.DatasetMissingError, match=r"has no 'C'; it has A, B"):
+        session.read_hdf5(folder / "A.h5", "C")
+
+
+def test_relative_paths_begin_at_the_first_directory(session, rng, folder, data_directory):
+    A = rng.standard_normal((20, 3))
+    written = session.send_matrix(A).write_npy(f"{folder.name}/relative.npy")
+    assert written == str(folder / "relative.npy")
+    np.testing.assert_array_equal(np.load(written), A)
+
+
+def test_paths_out_of_the_directories_are_refused(session, folder, tmp_path, data_directory):
+    np.save(tmp_path / "secret.npy", np.eye(3))
+    (folder / "link.npy").symlink_to(tmp_path / "secret.npy")
+    (folder / "door").symlink_to(tmp_path)
+    ways = [
+        tmp_path / "secret.npy",
+        folder / "link.npy",
+        folder / "door" / "secret.npy",
+        f"{folder}/../../{tmp_path.name}/secret.npy",
+        "../secret.npy",
+        "/etc/passwd",
+    ]
+    for path in ways:
+        with pytest.raises(errors.FileRefusedError, match="--data-dir"):
+            session.read_npy(path)
+    handle = session.send_matrix(np.eye(4))
+    with pytest.raises(errors.FileRefusedError):
+        handle.write_npy(folder / "door" / "new.npy")
+    with pytest.raises(errors.FileMissingError, match="on the server's host"):
+        session.read_npy(folder / "nothing.npy")
+    assert not (tmp_path / "new.npy").exists()
+
+
+def test_a_server_without_data_directories_reads_nothing(tmp_path):
+    np.save(tmp_path / "A.npy", np.eye(3))
+    with alchemist.start_server(1, memory_per_worker=2**24) as server, alchemist.AlchemistSession() as session:
+        session.connect(server.hostname, server.port, server.token).request_workers(1)
+        with pytest.raises(errors.FileRefusedError, match="--data-dir"):
+            session.read_npy(tmp_path / "A.npy")
+
+
+def test_a_data_directory_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(errors.ServerStartError, match=r"data directory .* does not exist"):
+        alchemist.start_server(1, data_directories=[tmp_path / "nothing"])
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "npy", "parquet"])
+def test_a_file_that_ends_early_is_refused_and_the_session_goes_on(session, rng, folder, kind):
+    handle = session.send_matrix(rng.standard_normal((5000, 13)))
+    write(handle, kind, folder)
+    path = folder / FORMATS[kind][0]
+    for file in path.rglob("*.parquet") if path.is_dir() else [path]:
+        with contextlib.suppress(IsADirectoryError):
+            file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(errors.FileContentError):
+        read(session, kind, folder)
+    assert handle.sum() == pytest.approx(np.asarray(handle).sum())
