@@ -13,7 +13,7 @@ from alchemist_ray.address import GroupAddress
 from alchemist_ray.errors import AlchemistError, GroupDiedError, PeerFailedError
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
-from alchemist_ray.worker_connection import open_channel
+from alchemist_ray.requests import open_channel
 
 GRACE_SECONDS = 10.0
 """How long the other ranks may go on once one has failed: they may be waiting for it, in MPI, for ever."""

@@ -178,9 +178,9 @@ class WritesFiles:
 
     The file appears, or takes the place of an old one, when it is complete; until then, and if anything fails, what was
     there before is as it was. Each returns the path on the server's host, and raises
-    :class:`~alchemist_ray.errors.FileRefusedError` for a path outside the directories that the server's owner has named,
-    and :class:`~alchemist_ray.errors.FileWriteError` where something is there that is not to be overwritten, or the disk
-    is full.
+    :class:`~alchemist_ray.errors.FileRefusedError` for a path outside the directories that the server's owner has
+    named, and :class:`~alchemist_ray.errors.FileWriteError` where something is there that is not to be overwritten, or
+    the disk is full.
     """
 
     def _computing(self) -> Computes:

@@ -70,6 +70,11 @@ class Part:
         return Part(self.dtype, self.rows, self.cols, Rectangle(0, self.rows.size, 0, self.cols.size), (0, 0))
 
     @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """Local rows and columns as requests name them."""
+        return self.local.i0, self.local.i1, self.local.j0, self.local.j1
+
+    @property
     def nbytes(self) -> int:
         """Bytes of its elements."""
         return self.local.area * self.dtype.itemsize

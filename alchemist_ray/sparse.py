@@ -131,23 +131,19 @@ def send_sparse(
         If a worker is gone.
     """
     offsets = plane.create(matrix_id, spec, private=True)
+    slabs = [(c, Part.of_bytes(spec.slab(c.endpoint.rank).nbytes)) for c in plane.connections]
     try:
         actions = [
             partial(_write_slab, c, matrix_id, spec, arrays, offsets[c.endpoint.rank] or 0, meter)
             for c in plane.connections
         ]
         times = plane.at_once(actions, spec.nbytes, meter)
-        for connection in plane.connections:
-            connection.commit(matrix_id, _slab_of(spec, connection))
+        plane.commit(matrix_id, slabs)
     except BaseException:
-        plane.release(matrix_id, [(c, _slab_of(spec, c)) for c in plane.connections])
+        plane.release(matrix_id, slabs)
         plane.drop(matrix_id)
         raise
     return times
-
-
-def _slab_of(spec: SparseSpec, connection: WorkerConnection) -> Part:
-    return Part.of_bytes(spec.slab(connection.endpoint.rank).nbytes)
 
 
 def _write_slab(

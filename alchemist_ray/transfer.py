@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -29,6 +28,7 @@ from alchemist_ray.meter import Meter, TransferStoppedError
 from alchemist_ray.parts import Part
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.region import Rectangle, merged
+from alchemist_ray.requests import Ticket, settle
 from alchemist_ray.spec import MatrixSpec, SparseSpec
 from alchemist_ray.transfer_times import TransferTimes
 from alchemist_ray.worker_connection import WorkerConnection
@@ -38,6 +38,11 @@ Array = npt.NDArray[Any]
 PARALLEL_BYTES = 2**20
 """What is at least this large is moved to or from several workers at once."""
 MAX_THREADS = 8
+
+
+Held = tuple[WorkerConnection, Part]
+"""A part, and the connection to the worker that holds it."""
+BlockRequest = m.ClaimBlock | m.CommitBlock | m.ReleaseBlock
 
 
 class DataPlane:
@@ -72,7 +77,7 @@ class DataPlane:
         self.free_dropped()
         wire = spec.to_wire()
         try:
-            return [c.request(lambda n: m.CreateMatrix(n, matrix_id, wire, private)) for c in self.connections]
+            return self._ask_all(lambda n: m.CreateMatrix(n, matrix_id, wire, private))
         except AlchemistError:
             self.drop(matrix_id)
             raise
@@ -111,21 +116,18 @@ class DataPlane:
         """
         region = Rectangle(row, row + array.shape[0], column, column + array.shape[1])
         parts = self._parts(spec, region)
-        claimed: list[tuple[WorkerConnection, Part]] = []
-        offsets = []
+        tickets = _ask_parts(m.ClaimBlock, matrix_id, parts)
         try:
-            for connection, part in parts:
-                offsets.append(connection.claim(matrix_id, part))
-                claimed.append((connection, part))
+            offsets = [ticket.result() for ticket in tickets]
         except BaseException:
-            self.release(matrix_id, claimed)
+            self.release(matrix_id, [part for part, ticket in zip(parts, tickets, strict=True) if ticket.granted])
             raise
         self._write(matrix_id, parts, offsets, array, meter)
 
     def _write(
         self,
         matrix_id: int,
-        parts: list[tuple[WorkerConnection, Part]],
+        parts: Sequence[Held],
         offsets: list[int],
         array: Array,
         meter: Meter | None,
@@ -141,20 +143,22 @@ class DataPlane:
         except BaseException:
             self.release(matrix_id, parts)
             raise
-        for connection, part in parts:
-            connection.commit(matrix_id, part)
+        self.commit(matrix_id, parts)
         return times
 
-    def release(self, matrix_id: int, claimed: Iterable[tuple[WorkerConnection, Part]]) -> None:
+    def commit(self, matrix_id: int, parts: Sequence[Held]) -> None:
+        """Say that parts that were claimed are written."""
+        for ticket in _ask_parts(m.CommitBlock, matrix_id, parts):
+            ticket.result()
+
+    def release(self, matrix_id: int, parts: Sequence[Held]) -> None:
         """Give back claims; those whose worker or matrix is gone are gone with it."""
-        for connection, part in claimed:
-            with contextlib.suppress(AlchemistError):
-                connection.release(matrix_id, part)
+        _ask_parts(m.ReleaseBlock, matrix_id, parts)
 
     def missing(self, matrix_id: int) -> list[Rectangle]:
         """Return the rectangles of a matrix that are yet to be written; those that touch are given as one."""
-        rows = [row for c in self.connections for row in c.request(lambda n: m.CheckMatrix(n, matrix_id))]
-        return merged(Rectangle(*row) for row in rows)
+        answers = self._ask_all(lambda n: m.CheckMatrix(n, matrix_id))
+        return merged(Rectangle(*row) for rows in answers for row in rows)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -183,7 +187,13 @@ class DataPlane:
 
     # --- all workers --------------------------------------------------------------------------------------------------
 
-    def _parts(self, spec: MatrixSpec, region: Rectangle) -> list[tuple[WorkerConnection, Part]]:
+    def _ask_all(self, make: Callable[[int], m.Message]) -> list[Any]:
+        """Ask all workers the same; return their results by rank."""
+        requests = [(connection, Ticket(make)) for connection in self.connections]
+        settle(requests)
+        return [ticket.result() for _, ticket in requests]
+
+    def _parts(self, spec: MatrixSpec, region: Rectangle) -> list[Held]:
         """Return who is written to, or read from, for which part of a rectangle."""
         found = []
         for rank in spec.layout.ranks_of(spec.shape, (region.i0, region.i1), (region.j0, region.j1)):
@@ -208,8 +218,7 @@ class DataPlane:
 
     def free(self, matrix_ids: list[int]) -> None:
         """Free matrices on all workers; those freed before are passed over."""
-        for connection in self.connections:
-            connection.request(lambda n: m.FreeMatrices(n, matrix_ids))
+        self._ask_all(lambda n: m.FreeMatrices(n, matrix_ids))
 
     def drop(self, matrix_id: int) -> None:
         """Note that nobody refers to a matrix any more; it is freed with the next request.
@@ -236,6 +245,17 @@ class DataPlane:
         for connection in self.connections:
             connection.close()
         self._pool.shutdown(wait=False)
+
+
+def _ask_parts(kind: type[BlockRequest], matrix_id: int, parts: Sequence[Held]) -> list[Ticket]:
+    """Make the same request of every part of a rectangle; return the answered tickets."""
+    requests = [(connection, Ticket(partial(_block_request, kind, matrix_id, part))) for connection, part in parts]
+    settle(requests)
+    return [ticket for _, ticket in requests]
+
+
+def _block_request(kind: type[BlockRequest], matrix_id: int, part: Part, number: int) -> BlockRequest:
+    return kind(number, matrix_id, *part.bounds)
 
 
 def _results(futures: list[concurrent.futures.Future[TransferTimes]]) -> list[TransferTimes]:

@@ -4,8 +4,7 @@ On one host the worker's memory is mapped and written or read in place, one copy
 over the connection. Which of the two is decided by trying: the worker's Unix socket is only there on its own host, and
 its memory can be mapped only where the system lets it be.
 
-A connection carries one request at a time, but copies in place happen outside its lock, so that many threads of a
-process write and read at once.
+Copies in place happen outside the connection's lock, so that many threads of a process write and read at once.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,12 +22,11 @@ import numpy.typing as npt
 
 from alchemist_ray.address import Endpoint, GroupAddress
 from alchemist_ray.channel import Channel
-from alchemist_ray.errors import DeadlineError, GroupDiedError, RemoteProtocolError, ServerUnreachableError
+from alchemist_ray.errors import RemoteProtocolError
 from alchemist_ray.meter import Meter
 from alchemist_ray.parts import BUFFER_BYTES, Part, octets_of
-from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
-from alchemist_ray.protocol.connection import Purpose
+from alchemist_ray.requests import Requester, answer_of
 from alchemist_ray.transfer_times import TransferTimes
 
 Array = npt.NDArray[Any]
@@ -41,84 +39,25 @@ BAND_BYTES = 32 * 2**20
 """What is copied in place between two looks at whether to go on."""
 
 
-class WorkerConnection:
+class WorkerConnection(Requester):
     """Our process's connection to the matrices of one worker. Thread-safe."""
 
     def __init__(self, address: GroupAddress, endpoint: Endpoint) -> None:
-        self._address = address
-        self.endpoint = endpoint
-        self._channel: Channel | None = None
+        super().__init__(address, endpoint)
         self._memory: Array | None = None
         self._mapping: mmap.mmap | None = None
         self._unmappable = False
-        self._request = 0
-        self._lock = threading.RLock()
         self._copying = 0
         self._idle = threading.Condition()
 
-    # --- requests -----------------------------------------------------------------------------------------------------
-
-    def request(self, make: Callable[[int], m.Message]) -> Any:
-        """Send the request that `make` makes of its number; return the result, or raise the error that is answered."""
-        with self._lock:
-            return self._exchange(make, m.Done).result
-
-    def _exchange(self, make: Callable[[int], m.Message], expected: type[R]) -> R:
-        channel = self._open()
-        self._request += 1
-        return _answer(self._guard(lambda: self._send_and_receive(channel, make(self._request), expected)))
-
-    def _send_and_receive(self, channel: Channel, message: m.Message, expected: type[R]) -> R | m.Failure:
-        channel.send(message)
-        return self._receive(channel, expected)
-
-    def _receive(self, channel: Channel, expected: type[R]) -> R | m.Failure:
-        reply = channel.receive(REQUEST_SECONDS)
-        if not isinstance(reply, (expected, m.Failure)):
-            raise RemoteProtocolError(f"a {type(reply).__name__} instead of a {expected.__name__}")
-        if reply.request != self._request:
-            raise RemoteProtocolError(f"an answer to request {reply.request} instead of {self._request}")
-        return reply
-
-    def _guard(self, action: Callable[[], T]) -> T:
-        """Run `action`, which leaves the connection with nothing outstanding, or does not return.
-
-        When it does not, the connection is closed: what is still to come over it would be taken for the answer to the
-        next request. That holds for an interrupt (Ctrl-C) as for a broken connection, which becomes an error that says
-        who is gone.
-        """
-        try:
-            return action()
-        except TimeoutError as stalled:
-            self._drop()
-            raise DeadlineError(f"an answer of {self.endpoint}", REQUEST_SECONDS) from stalled
-        except (OSError, EOFError) as lost:
-            self._drop()
-            raise GroupDiedError(self._address.group_id, f"{self.endpoint} closed the connection") from lost
-        except BaseException:
-            self._drop()
-            raise
-
     # --- the connection -----------------------------------------------------------------------------------------------
-
-    def _open(self) -> Channel:
-        if self._channel is None:
-            self._channel = open_channel(self._address, self.endpoint, Purpose.MATRICES)
-            self._channel.sock.settimeout(REQUEST_SECONDS)
-        return self._channel
 
     def _drop(self) -> None:
         # With the connection go its claims, and the worker may deal out that memory again: not while it is written.
         with self._idle:
             self._idle.wait_for(lambda: self._copying == 0, REQUEST_SECONDS)
-        if self._channel is not None:
-            self._channel.close()
-        self._channel = self._memory = self._mapping = None
-
-    def close(self) -> None:
-        """Close the connection; what is mapped stays mapped for as long as arrays refer to it."""
-        with self._lock:
-            self._drop()
+        super()._drop()
+        self._memory = self._mapping = None
 
     # --- memory in place ----------------------------------------------------------------------------------------------
 
@@ -168,19 +107,6 @@ class WorkerConnection:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def claim(self, matrix_id: int, part: Part) -> int:
-        """Claim a part; return its offset in the worker's memory."""
-        offset: int = self.request(lambda n: m.ClaimBlock(n, matrix_id, *_bounds(part)))
-        return offset
-
-    def commit(self, matrix_id: int, part: Part) -> None:
-        """Say that a part that was claimed is written."""
-        self.request(lambda n: m.CommitBlock(n, matrix_id, *_bounds(part)))
-
-    def release(self, matrix_id: int, part: Part) -> None:
-        """Give a claim back."""
-        self.request(lambda n: m.ReleaseBlock(n, matrix_id, *_bounds(part)))
-
     def write(self, matrix_id: int, part: Part, offset: int, array: Array, meter: Meter) -> TransferTimes:
         """Write a part that was claimed, and begins at `offset`, from the rectangle `array`."""
         with self._lock:
@@ -198,16 +124,16 @@ class WorkerConnection:
     def _write_stream(self, matrix_id: int, part: Part, array: Array, meter: Meter) -> TransferTimes:
         channel = self._open()
         self._request += 1
-        request = m.WriteBlock(self._request, matrix_id, *_bounds(part))
+        request = m.WriteBlock(self._request, matrix_id, *part.bounds)
         packing = _Stopwatch(meter.metered(part.pack(array)))
         started = time.perf_counter()
 
         def send() -> tuple[float, m.Done | m.Failure]:
             channel.send(request, packing, part.nbytes)
-            return time.perf_counter() - started, self._receive(channel, m.Done)
+            return time.perf_counter() - started, self._receive(channel, m.Done, request.request)
 
         seconds, reply = self._guard(send)
-        receive, deserialization = _answer(reply).result
+        receive, deserialization = answer_of(reply).result
         serialization = packing.seconds
         return TransferTimes(self.endpoint.worker_id, serialization, seconds - serialization, receive, deserialization)
 
@@ -219,7 +145,7 @@ class WorkerConnection:
             memory = self._mapped()
             if memory is None:
                 return self._read_stream(matrix_id, part, out, meter)
-            offset = self.request(lambda n: m.PinMatrix(n, matrix_id))
+        offset = self.request(lambda n: m.PinMatrix(n, matrix_id))
         view = part.block.view(memory, offset)
         started = time.perf_counter()
         try:
@@ -233,7 +159,7 @@ class WorkerConnection:
 
     def _read_stream(self, matrix_id: int, part: Part, out: Array, meter: Meter) -> TransferTimes:
         started = time.perf_counter()
-        reply = self._exchange(lambda n: m.ReadBlock(n, matrix_id, *_bounds(part)), m.Block)
+        reply = self._exchange(lambda n: m.ReadBlock(n, matrix_id, *part.bounds), m.Block)
         channel = self._open()
         answered = time.perf_counter()
         placing = self._guard(lambda: _unpack(channel, part, out, meter))
@@ -244,10 +170,6 @@ class WorkerConnection:
             receive=time.perf_counter() - answered - placing,
             deserialization=placing,
         )
-
-
-def _bounds(part: Part) -> tuple[int, int, int, int]:
-    return part.local.i0, part.local.i1, part.local.j0, part.local.j1
 
 
 def _within(part: Part, band: Part, view: Array) -> Array:
@@ -277,33 +199,6 @@ def _unpack(channel: Channel, part: Part, out: Array, meter: Meter) -> float:
         placing += time.perf_counter() - started
         meter.add(band.nbytes)
     return placing
-
-
-def _answer(reply: R | m.Failure) -> R:
-    """Return a reply, or raise the error that it tells."""
-    if isinstance(reply, m.Failure):
-        raise reply.to_error()
-    return reply
-
-
-def open_channel(address: GroupAddress, endpoint: Endpoint, purpose: Purpose) -> Channel:
-    """Connect to a worker: over its Unix socket if it is on this host, otherwise over TCP.
-
-    Raises
-    ------
-    GroupDiedError
-        If it does not answer.
-    """
-    key = Key.of(address.ticket)
-    if address.transport == "auto":
-        try:
-            return Channel.open(endpoint.socket_name, purpose, key, address.group_id)
-        except ServerUnreachableError:
-            pass  # another host, or another container on this one
-    try:
-        return Channel.open((endpoint.address, endpoint.port), purpose, key, address.group_id)
-    except ServerUnreachableError as gone:
-        raise GroupDiedError(address.group_id, f"{endpoint} does not answer: {gone.reason}") from gone
 
 
 class _Stopwatch:

@@ -60,10 +60,10 @@ def test_interrupt_between_request_and_answer(pair, monkeypatch):
     real = type(connection)._receive
     interrupts = [KeyboardInterrupt]
 
-    def receive(self, channel, expected):
+    def receive(self, channel, expected, number):
         if interrupts:
             raise interrupts.pop()
-        return real(self, channel, expected)
+        return real(self, channel, expected, number)
 
     monkeypatch.setattr(type(connection), "_receive", receive)
     with pytest.raises(KeyboardInterrupt):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import os
 import pickle
 import signal
@@ -179,16 +178,22 @@ def test_64_threads_write_one_matrix(session, rng):
     np.testing.assert_array_equal(np.asarray(writer.close()), A)
 
 
-def write_share(writer, number, height):
-    rows = np.arange(number * height, (number + 1) * height)
-    writer.write(rows[:, np.newaxis] * 1000.0 + np.arange(writer.shape[1]), row=number * height)
+SHARE = """
+import pickle, sys
+import numpy as np
+writer, first, last = pickle.loads(sys.stdin.buffer.read())
+rows = np.arange(first, last)
+writer.write(rows[:, np.newaxis] * 1000.0 + np.arange(writer.shape[1]), row=first)
+"""
 
 
 def test_processes_write_one_matrix(session):
     writer = session.matrix_writer((80, 30), np.float64, "VC_STAR", block_size=3)
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(4) as pool:
-        pool.starmap(write_share, [(writer, number, 10) for number in range(8)])
+    senders = [subprocess.Popen([sys.executable, "-c", SHARE], stdin=subprocess.PIPE) for _ in range(4)]
+    for number, sender in enumerate(senders):
+        sender.stdin.write(pickle.dumps((writer, 20 * number, 20 * number + 20)))
+        sender.stdin.close()
+    assert [sender.wait(30) for sender in senders] == [0] * 4
     expected = np.arange(80)[:, np.newaxis] * 1000.0 + np.arange(30)
     np.testing.assert_array_equal(np.asarray(writer.close()), expected)
 
