@@ -160,6 +160,5 @@ class Arithmetic:
 
     def norm(self, ord: str | int | float = "fro") -> float:  # noqa: A002 - the name that NumPy and SciPy have for it
         """Return a norm: "fro", 1 (largest column sum), inf (largest row sum) or "max" (largest element)."""
-        named = "inf" if ord in (np.inf, "inf") else str(ord)
-        norm: float = self._compute("norm", A=self, ord=named)
+        norm: float = self._compute("norm", A=self, ord=ord)
         return norm

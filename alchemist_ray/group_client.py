@@ -89,9 +89,7 @@ class GroupClient:
         finally:
             bar.close()
         self._next_id = first_id + len(replies[0].matrices)
-        handles = {
-            matrix_id: self._handle(matrix_id, spec_from_wire(spec)) for matrix_id, spec in replies[0].matrices
-        }
+        handles = {matrix_id: self._handle(matrix_id, spec_from_wire(spec)) for matrix_id, spec in replies[0].matrices}
         result = _with_handles(replies[0].result, handles)
         return tuple(result) if isinstance(result, list) and task.returns.startswith("tuple") else result
 
