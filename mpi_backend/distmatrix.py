@@ -17,7 +17,9 @@ from mpi4py import MPI
 
 from alchemist_ray import tiling
 from alchemist_ray.errors import LayoutError
-from alchemist_ray.layout import AxisPart, Layout
+from alchemist_ray.layout import Layout
+from alchemist_ray.mpi_backend.agreement import Agreement
+from alchemist_ray.mpi_backend.exchange import Side, exchange
 
 Array = npt.NDArray[Any]
 Allocate = Callable[[tuple[int, int], np.dtype[Any]], Array]
@@ -106,17 +108,53 @@ class DistMatrix:
     def relayout(self, layout: Layout | str) -> DistMatrix:
         """Return the same matrix in another layout; the matrix itself if it is in that layout. Collective over comm.
 
+        The memory that it takes besides the two matrices is bounded, some MiB on every rank.
+
         Parameters
         ----------
         layout : Layout or str
             The layout, or the name of a pair, which gets the default grid and block for this shape.
+
+        Raises
+        ------
+        LayoutError
+            If there is no such pair, or the layout is for another number of ranks.
+        MatrixMemoryError
+            If this rank has no room for its block of the result.
+        PeerFailedError
+            If another rank has no room for its own.
         """
-        if isinstance(layout, str):
-            layout = Layout.of(layout, self.shape, self.comm.size)
-        if layout == self.layout:
-            return self
-        target = self.new(self.shape, layout)
-        _exchange(self, target)
+        layout = self._layout_of(layout, self.shape)
+        return self if layout == self.layout else self._exchanged(self.shape, layout, transposed=False)
+
+    def transpose(self, layout: Layout | str) -> DistMatrix:
+        """Return the transposed matrix in any layout, by one exchange. Collective over comm.
+
+        Parameters
+        ----------
+        layout : Layout or str
+            The layout of the result, or the name of a pair, which gets the default grid and block for its shape. In
+            ``A.layout.transposed()`` each element stays on its rank.
+
+        Raises
+        ------
+        LayoutError, MatrixMemoryError, PeerFailedError
+            As :meth:`relayout`.
+        """
+        shape = self.shape[1], self.shape[0]
+        return self._exchanged(shape, self._layout_of(layout, shape), transposed=True)
+
+    def _layout_of(self, layout: Layout | str, shape: tuple[int, int]) -> Layout:
+        return Layout.of(layout, shape, self.comm.size) if isinstance(layout, str) else layout
+
+    def _exchanged(self, shape: tuple[int, int], layout: Layout, transposed: bool) -> DistMatrix:
+        with Agreement(self.comm):
+            target = self.new(shape, layout)
+        exchange(
+            self.comm,
+            Side(0, self.shape, self.layout, self.local, transposed),
+            Side(1, target.shape, target.layout, target.local),
+        )
         return target
 
     def to_global(self) -> Array:
@@ -126,45 +164,3 @@ class DistMatrix:
     def __repr__(self) -> str:
         m, n = self.shape
         return f"DistMatrix({m}x{n} {self.dtype}, {self.layout}, local {self.local.shape} on rank {self.comm.rank})"
-
-
-def _shared(mine: AxisPart, theirs: AxisPart) -> npt.NDArray[np.int64]:
-    """Return the local indices, on the side of `mine`, of what both parts hold."""
-    i = mine.indices()
-    return np.flatnonzero(i // theirs.block % theirs.stride == theirs.position) if theirs.extent else i[:0]
-
-
-def _exchange(source: DistMatrix, target: DistMatrix) -> None:
-    """Copy `source` into `target`, which has the same shape and ranks, in one Alltoallv. Collective over comm."""
-    comm, shape = source.comm, source.shape
-    outgoing, incoming = [], []
-    for rank in range(comm.size):
-        rows, cols = target.layout.part(shape, rank)
-        sends = source.layout.is_source(comm.rank)
-        outgoing.append(np.ix_(_shared(source.rows, rows), _shared(source.cols, cols)) if sends else None)
-        rows, cols = source.layout.part(shape, rank)
-        sends = source.layout.is_source(rank)
-        incoming.append(np.ix_(_shared(target.rows, rows), _shared(target.cols, cols)) if sends else None)
-    packed = [source.local[where].ravel() for where in outgoing if where is not None]
-    sendbuf = np.concatenate(packed) if packed else np.empty(0, source.dtype)
-    sendcounts = [_area(where) for where in outgoing]
-    recvcounts = [_area(where) for where in incoming]
-    recvbuf = np.empty(sum(recvcounts), target.dtype)
-    itemsize = source.dtype.itemsize
-    comm.Alltoallv(
-        [sendbuf, [n * itemsize for n in sendcounts], _displacements(sendcounts, itemsize), MPI.BYTE],
-        [recvbuf, [n * itemsize for n in recvcounts], _displacements(recvcounts, itemsize), MPI.BYTE],
-    )
-    start = 0
-    for where, count in zip(incoming, recvcounts, strict=True):
-        if where is not None and count:
-            target.local[where] = recvbuf[start : start + count].reshape(where[0].size, where[1].size)
-        start += count
-
-
-def _area(where: tuple[Array, ...] | None) -> int:
-    return 0 if where is None else where[0].size * where[1].size
-
-
-def _displacements(counts: list[int], itemsize: int) -> list[int]:
-    return [0, *(int(n) * itemsize for n in np.cumsum(counts)[:-1])]

@@ -8,27 +8,52 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("programs") / "distmatrix_relayout.py"
+PROGRAMS = Path(__file__).with_name("programs")
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
+SIZES = [1, 2, 3, 4, 6]
+CHECKS = [
+    "check_default_layouts",
+    "check_plans",
+    "check_load",
+    "check_refusals",
+    "check_memory",
+    "check_no_room_on_one_rank",
+    "check_messages",
+]
 
 
-@cache
-def report(size):
-    """Run the program on `size` ranks, once; return what it says."""
-    command = [str(MPIEXEC), "-n", str(size), sys.executable, str(PROGRAM)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def run(size, program):
+    """Run a program on `size` ranks; return what it says."""
+    command = [str(MPIEXEC), "-n", str(size), sys.executable, str(PROGRAMS / program)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return json.loads(ran.stdout)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 6])
-def test_all_14_by_14_relayouts_give_the_same_matrix(size):
+@cache
+def report(size):
+    return run(size, "distmatrix_relayout.py")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_all_14_by_14_relayouts_give_the_same_matrix_or_its_transpose(size):
     said = report(size)
     assert said["size"] == size
     assert said["relayouts"] == 14 * 14
     assert said["complaints"] == []
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 6])
-def test_blocks_that_do_not_fit_are_refused_and_memory_is_inherited_on_every_rank(size):
-    assert report(size)["wrong"] == [[]] * size
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("size", SIZES)
+def test_every_rank_finds_nothing_wrong(size, check):
+    assert report(size)["wrong"][check] == [[]] * size
+
+
+def test_every_check_of_the_program_is_reported_here():
+    assert sorted(report(1)["wrong"]) == sorted(CHECKS)
+
+
+def test_a_relayout_takes_the_memory_of_both_matrices_and_little_more():
+    for case, ranks in run(2, "distmatrix_memory.py").items():
+        for blocks, grown in ranks:
+            assert blocks * 0.9 < grown < blocks + 64 * 2**20, case

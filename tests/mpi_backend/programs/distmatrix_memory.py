@@ -1,0 +1,56 @@
+"""Measure the memory that a relayout takes; run under mpiexec by test_distmatrix.py.
+
+Prints one line of JSON: for each case, on each rank, the bytes of its two blocks, and by how much its peak grew.
+"""
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+from mpi4py import MPI
+
+from alchemist_ray.layout import Grid, Layout
+from alchemist_ray.mpi_backend import exchange
+from alchemist_ray.mpi_backend.distmatrix import DistMatrix
+
+SHAPE = (5000, 5000)
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(comm, source, target, transposed):
+    """Return the bytes of the blocks on either side, and by how much the peak exceeds what was resident before."""
+    before = resident()
+    A = DistMatrix.empty(comm, SHAPE, float, source)
+    A.local[...] = comm.rank
+    B = A.transpose(target) if transposed else A.relayout(target)
+    return A.local.nbytes + B.local.nbytes, peak() - before
+
+
+def main():
+    comm = MPI.COMM_WORLD
+    grid = Grid.of_size(comm.size)
+    warm = DistMatrix.from_global(comm, np.ones((60, 60)), Layout("MC_MR", grid, (1, 1)))
+    warm.relayout("STAR_VR")  # what MPI and NumPy take once
+    if len(sys.argv) > 1:
+        exchange.CHUNK_BYTES = int(sys.argv[1])
+    cases = {
+        "packed on both ends": (Layout("MC_MR", grid, (1, 1)), Layout("STAR_VR", grid, (1, 1)), False),
+        "transposed": (Layout.of("MC_MR", SHAPE, comm.size), Layout.of("MC_MR", SHAPE, comm.size), True),
+    }
+    said = {name: comm.allgather(measure(comm, *case)) for name, case in cases.items()}
+    if comm.rank == 0:
+        print(json.dumps(said))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
