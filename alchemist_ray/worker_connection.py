@@ -37,6 +37,8 @@ REQUEST_SECONDS = 60.0
 """How long a worker may take to answer, and how long a transfer may stand still."""
 BAND_BYTES = 32 * 2**20
 """What is copied in place between two looks at whether to go on."""
+STREAM_BYTES = 2**15
+"""Up to this size a part is read over the connection: one exchange, where reading in place takes two."""
 
 
 class WorkerConnection(Requester):
@@ -142,7 +144,7 @@ class WorkerConnection(Requester):
     def read(self, matrix_id: int, part: Part, out: Array, meter: Meter) -> TransferTimes:
         """Read a part into its places in the rectangle `out`."""
         with self._lock:
-            memory = self._mapped()
+            memory = self._mapped() if part.nbytes > STREAM_BYTES else None
             if memory is None:
                 return self._read_stream(matrix_id, part, out, meter)
         offset = self.request(lambda n: m.PinMatrix(n, matrix_id))
