@@ -571,12 +571,12 @@ class ConvergenceError(TaskError, np.linalg.LinAlgError):
 
 @dataclass(eq=False)
 class PeerFailedError(TaskError):
-    """Another rank failed before the task began, and tells why itself."""
+    """Another rank failed, and tells why itself."""
 
     failed_rank: int
 
     def _text(self) -> str:
-        return f"rank {self.failed_rank} failed before the task began"
+        return f"rank {self.failed_rank} failed, and tells why itself"
 
 
 # --- crossing the wire ------------------------------------------------------------------------------------------------

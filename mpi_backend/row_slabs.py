@@ -2,8 +2,8 @@
 
 A file has a matrix row by row (or chunk by chunk); a layout deals its elements out in blocks. Between the two stands
 the *slab*: a rectangle of a few MiB, whole rows where these are short enough, that one rank reads or writes in one go.
-A :class:`Schedule` says which slab is whose, and when, as index arithmetic that every rank can do for all others. The
-slabs go by in *windows*, one slab a rank:
+A :class:`~alchemist_ray.mpi_backend.slab_schedules.Schedule` says which slab is whose, and when. The slabs go by in
+*windows*, one slab a rank:
 
 reading
     Each rank reads its slab, then sends to every rank the elements which that one holds. What arrives from one slab is
@@ -23,8 +23,7 @@ File access fails on one rank alone (a broken file, a full disk). So it is done 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,54 +33,11 @@ from alchemist_ray import tiling
 from alchemist_ray.layout import AxisPart
 from alchemist_ray.mpi_backend.agreement import Agreement
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
+from alchemist_ray.mpi_backend.slab_schedules import Schedule, Slab
 
 Array = npt.NDArray[Any]
 
 _TAG = 11
-
-
-@dataclass(frozen=True, slots=True)
-class Slab:
-    """Rows ``i0 .. i1-1`` and columns ``j0 .. j1-1``, of a matrix or of a rank's block."""
-
-    i0: int
-    i1: int
-    j0: int
-    j1: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.i1 - self.i0, self.j1 - self.j0
-
-    @property
-    def area(self) -> int:
-        """Number of elements."""
-        return (self.i1 - self.i0) * (self.j1 - self.j0)
-
-    @property
-    def corner(self) -> tuple[int, int]:
-        """Indices of the first element."""
-        return self.i0, self.j0
-
-    def of(self, A: Array) -> Array:
-        """Return these rows and columns of `A`, as a view."""
-        return A[self.i0 : self.i1, self.j0 : self.j1]
-
-
-class Schedule(Protocol):
-    """Which slab is read or written by which rank, and when; together they cover the matrix once."""
-
-    @property
-    def windows(self) -> int:
-        """Number of slabs of the rank that has most."""
-
-    @property
-    def largest(self) -> int:
-        """Elements of the largest slab."""
-
-    def slab(self, rank: int, window: int) -> Slab:
-        """Return the slab of `rank` in `window`; an empty one if it has no more."""
 
 
 Access = Callable[[Slab, Array], None]

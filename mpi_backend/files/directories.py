@@ -1,0 +1,118 @@
+"""Which files a client may name: those under the directories that the server's owner has named.
+
+A path is judged by where it leads: links and ``..`` are followed first, and what comes out must lie under one of the
+directories. A directory that is read as a whole (a Zarr store, a folder of Parquet files) may contain no link that
+leads out either.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from alchemist_ray.errors import FileContentError, FileMissingError, FileRefusedError
+
+_ADVICE = "The server's owner names directories with: alchemist serve --data-dir DIR"
+
+
+def resolve(path: str, directories: Sequence[Path]) -> Path:
+    """Return the absolute path that `path` leads to, whether or not there is a file. Local.
+
+    Parameters
+    ----------
+    path : str
+        Absolute, or relative to the first of the directories.
+    directories : sequence of Path
+        The directories under which files may be.
+
+    Raises
+    ------
+    FileRefusedError
+        If there are no directories, or the path leads out of them.
+    """
+    if not directories:
+        raise FileRefusedError(path, f"this server reads and writes no files. {_ADVICE}")
+    if not path or "\0" in path:
+        raise FileRefusedError(repr(path), "this is no path")
+    real = Path(os.path.realpath(directories[0] / path))
+    if not is_inside(real, directories):
+        allowed = ", ".join(map(str, directories))
+        raise FileRefusedError(path, f"it lies outside the directories for files, which are {allowed}. {_ADVICE}")
+    return real
+
+
+def is_inside(real: Path, directories: Sequence[Path]) -> bool:
+    """Whether a path without links lies under one of the directories, or is one. Local."""
+    return any(real.is_relative_to(os.path.realpath(directory)) for directory in directories)
+
+
+def existing(path: str, directories: Sequence[Path]) -> Path:
+    """Return the absolute path of a file or directory that is to be read. Local.
+
+    Raises
+    ------
+    FileRefusedError
+        As :func:`resolve`, or if this process may not read it.
+    FileMissingError
+        If there is none.
+    FileContentError
+        If it is neither a file nor a directory (a pipe, a device): reading one could take for ever.
+    """
+    real = resolve(path, directories)
+    try:
+        mode = os.stat(real).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileMissingError(path) from None
+    except OSError as failure:
+        raise refusal(path, failure) from None
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise FileContentError(path, "this is neither a file nor a directory")
+    if not os.access(real, os.R_OK):
+        raise FileRefusedError(path, "the user that the workers run as may not read it")
+    return real
+
+
+def existing_file(path: str, directories: Sequence[Path]) -> Path:
+    """Return the absolute path of a file, as :func:`existing`; a directory is a FileContentError. Local."""
+    real = existing(path, directories)
+    if real.is_dir():
+        raise FileContentError(path, "this is a directory, where a file was expected")
+    return real
+
+
+def refuse_links_out(path: str, folder: Path, directories: Sequence[Path]) -> None:
+    """Check that nothing inside `folder`, at any depth, is a link that leads out of the directories. Local.
+
+    Raises
+    ------
+    FileRefusedError
+        If there is one; `path` is how the caller named the folder.
+    """
+    waiting, seen = [folder], {folder}
+    while waiting:
+        for entry in _entries(path, waiting.pop()):
+            real = Path(entry.path)
+            if entry.is_symlink():
+                real = Path(os.path.realpath(entry.path))
+                if not is_inside(real, directories):
+                    raise FileRefusedError(
+                        path, f"{entry.name} in it is a link out of the directories for files. {_ADVICE}"
+                    )
+            if entry.is_dir() and real not in seen:
+                seen.add(real)
+                waiting.append(real)
+
+
+def _entries(path: str, folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError as failure:
+        raise refusal(path, failure) from None
+
+
+def refusal(path: str, failure: OSError) -> FileRefusedError:
+    """Return the error for a file that the operating system does not let us have."""
+    return FileRefusedError(path, f"the workers cannot read it: {failure.strerror or failure}")

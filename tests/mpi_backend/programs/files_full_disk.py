@@ -1,0 +1,58 @@
+"""Write to a small file system that is too small; run under mpiexec by test_files.py.
+
+Each format first writes a small matrix, then is to replace it by one that the disk has no room for. The first rank
+prints one line of JSON: the classes of the errors by rank, and whether the old files stand and nothing else is left.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from mpi4py import MPI
+
+from alchemist_ray.layout import Layout
+from alchemist_ray.mpi_backend import files
+from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+
+WRITERS = {
+    "npy": (files.write_npy, ("a.npy",)),
+    "hdf5": (files.write_hdf5, ("a.h5", "A")),
+    "zarr": (files.write_zarr, ("a.zarr",)),
+    "parquet": (files.write_parquet, ("a",)),
+}
+READERS = {"npy": files.read_npy, "hdf5": files.read_hdf5, "zarr": files.read_zarr, "parquet": files.read_parquet}
+
+
+def names(folder):
+    return sorted(str(Path(where, name)) for where, inner, found in os.walk(folder) for name in inner + found)
+
+
+def main():
+    comm = MPI.COMM_WORLD
+    ctx = TaskContext(comm, directories=(Path(sys.argv[1]),))
+    small, large = np.arange(60.0).reshape(20, 3), np.random.default_rng(0).normal(size=(20000, 25))
+    report = {}
+    for name, (write, path) in WRITERS.items():
+        old = DistMatrix.from_global(comm, small, Layout.of("VC_STAR", small.shape, comm.size))
+        new = DistMatrix.from_global(comm, large, Layout.of("VC_STAR", large.shape, comm.size))
+        write(ctx, old, *path)
+        before, said = names(sys.argv[1]), ("none", "")
+        try:
+            write(ctx, new, *path, overwrite=True)
+        except Exception as error:  # noqa: BLE001 - which one is the question
+            said = type(error).__name__, str(error)
+        stands = np.array_equal(READERS[name](ctx, *path, layout={"pair": "STAR_STAR"}).local, small)
+        every = comm.allgather(said)
+        report[name] = {
+            "kinds": [kind for kind, _ in every],
+            "text": next((text for kind, text in every if kind == "FileWriteError"), ""),
+            "old_stands": stands,
+            "left": sorted(set(names(sys.argv[1])) ^ set(before)),
+        }
+    if comm.rank == 0:
+        print(json.dumps(report))
+
+
+main()
