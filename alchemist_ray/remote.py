@@ -24,8 +24,10 @@ from alchemist_ray.address import GroupAddress
 from alchemist_ray.errors import ArgumentValueError, GroupDiedError
 from alchemist_ray.layout import Layout
 from alchemist_ray.matrix import MatrixHandle
+from alchemist_ray.meter import Meter
 from alchemist_ray.routines import ROUTINES, Routine, as_operand
-from alchemist_ray.spec import MatrixSpec, spec_of
+from alchemist_ray.sparse import SparseMatrixHandle, is_sparse, send_sparse, sparse_arrays
+from alchemist_ray.spec import spec_of
 from alchemist_ray.transfer import plane_of
 
 Array = npt.NDArray[Any]
@@ -57,22 +59,26 @@ class RemoteSession:
                 self._ids = itertools.count(self._attachment.first_id)
             return self._attachment
 
-    def place(self, array: Array, layout: str | Layout) -> tuple[int, MatrixSpec, GroupAddress]:
-        """Write `array` to the session's workers; return its id, its spec and the workers' address.
+    def place(self, matrix: Any, layout: str | Layout) -> MatrixHandle:
+        """Write an array, or a sparse matrix of SciPy's, to the session's workers; return a handle that owns it.
 
         If the workers that this process knows of are gone, the session's new ones are asked for once.
         """
         address = self.attach().address
         try:
-            return *self._place(array, layout, address), address
+            return self._place(matrix, layout, address)
         except GroupDiedError:
-            address = self.attach(instead_of=address).address
-            return *self._place(array, layout, address), address
+            return self._place(matrix, layout, self.attach(instead_of=address).address)
 
-    def _place(self, array: Array, layout: str | Layout, address: GroupAddress) -> tuple[int, MatrixSpec]:
-        spec, matrix_id = spec_of(array, layout, address.size), next(self._ids)
-        plane_of(address).send(matrix_id, spec, array)
-        return matrix_id, spec
+    def _place(self, matrix: Any, layout: str | Layout, address: GroupAddress) -> MatrixHandle:
+        plane, matrix_id = plane_of(address), next(self._ids)
+        if is_sparse(matrix):
+            sparse_spec, arrays = sparse_arrays(matrix, address.size)
+            send_sparse(plane, matrix_id, sparse_spec, arrays, Meter())
+            return SparseMatrixHandle(matrix_id, sparse_spec, address, owned=True)
+        spec = spec_of(matrix, layout, address.size)
+        plane.send(matrix_id, spec, matrix)
+        return MatrixHandle(matrix_id, spec, address, owned=True)
 
 
 @dataclass(frozen=True)
@@ -216,9 +222,9 @@ def put(A: npt.ArrayLike, layout: str | Layout = "MC_MR", session: SessionLike |
     Parameters
     ----------
     A : array_like, shape (m, n)
-        The matrix.
+        The matrix; or a sparse one of SciPy's.
     layout : str or Layout
-        How it is to be distributed.
+        How it is to be distributed; a sparse matrix is always dealt by rows.
     session : ActorHandle or str, optional
         The session; by default this process's own.
 
@@ -228,8 +234,7 @@ def put(A: npt.ArrayLike, layout: str | Layout = "MC_MR", session: SessionLike |
         Lives until it is freed or garbage collected.
     """
     found = _find_session(session, None, [])
-    matrix_id, spec, address = found.place(as_operand("A", A), layout)
-    return MatrixHandle(matrix_id, spec, address, owned=True)
+    return found.place(as_operand_or_pass("A", A, convert=True), layout)
 
 
 class RemoteRoutine:
@@ -284,14 +289,14 @@ class RemoteRoutine:
         return result
 
     def _pass(self, session: RemoteSession, name: str, value: Any, placed: list[MatrixHandle]) -> Any:
-        """Return what the actor is given for an argument; a large array is written to the workers here and now."""
-        if not isinstance(value, np.ndarray) or name not in self._routine.layouts or value.nbytes <= BY_VALUE_BYTES:
+        """Return what the actor is given for an argument; what is large is written to the workers here and now."""
+        large = is_sparse(value) or (isinstance(value, np.ndarray) and value.nbytes > BY_VALUE_BYTES)
+        if not large or name not in self._routine.layouts:
             return value
-        operand = as_operand(name, value)
-        layout = self._routine.layouts[name]((operand.shape[0], operand.shape[1]))
-        matrix_id, spec, address = session.place(operand, layout)
-        placed.append(MatrixHandle(matrix_id, spec, address, owned=True))
-        return Placed(matrix_id, spec, address.ticket, vector=value.ndim == 1)
+        operand = as_operand_or_pass(name, value, convert=True)
+        handle = session.place(operand, self._routine.layouts[name]((operand.shape[0], operand.shape[1])))
+        placed.append(handle)
+        return Placed(handle.matrix_id, handle.spec, handle.address.ticket, vector=value.ndim == 1)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse: a remote function is not called directly."""
@@ -302,13 +307,16 @@ class RemoteRoutine:
         return f"<remote function alchemist.{self._routine.name}({', '.join(self._routine.parameters)})>"
 
 
-def as_operand_or_pass(name: str, value: Any) -> Any:
-    """Return an array for anything but references and handles, having checked that it is a matrix."""
-    if isinstance(value, (ray.ObjectRef, MatrixHandle)):
+def as_operand_or_pass(name: str, value: Any, convert: bool = False) -> Any:
+    """Return an array for anything but references, handles and sparse matrices, having checked that it is a matrix.
+
+    With `convert` its elements are made what the routines compute with; else that is left to the other side.
+    """
+    if isinstance(value, (ray.ObjectRef, MatrixHandle)) or is_sparse(value):
         return value
     array = np.asarray(value)
-    as_operand(name, array)
-    return array
+    operand = as_operand(name, array)
+    return operand if convert else array
 
 
 svd = RemoteRoutine(ROUTINES["svd"])

@@ -117,7 +117,7 @@ ROUTINES = {
     Parameters
     ----------
     A : array_like, ObjectRef or MatrixHandle, shape (m, n)
-        float64 or float32; integers are converted to float64.
+        float64 or float32; integers are converted to float64. Or a sparse matrix of SciPy's.
     k : int, optional
         How many leading triplets to compute, 1 to min(m, n); by default all.
     tol : float

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+import scipy.sparse
 from tests_support import wait_until
 
 import alchemist_ray as alchemist
@@ -98,6 +99,16 @@ def test_matmul_qr_solve(dtype, rng):
         x = ray.get(alchemist.solve.remote(M, b))
         assert x.shape == b.shape
         np.testing.assert_allclose(M @ x, b, **tolerance)
+
+
+def test_sparse_matrices(rng):
+    A = scipy.sparse.random_array((500, 400), density=0.05, rng=rng, format="csr")
+    check_svd(A.toarray(), *ray.get(alchemist.svd.remote(A, k=5)), 5)
+    np.testing.assert_allclose(ray.get(alchemist.matmul.remote(A, np.eye(400))), A.toarray())
+    handle = alchemist.put(A)
+    U, _, _ = ray.get(alchemist.svd.remote(handle, k=5))
+    assert U.shape == (500, 5)
+    assert (handle.fetch()[0] != A).nnz == 0
 
 
 def test_integers_are_converted():
