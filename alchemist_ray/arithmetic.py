@@ -90,7 +90,10 @@ class Arithmetic:
         return self._elementwise("divide", other, swapped=True)
 
     def __neg__(self) -> Any:
-        return self._elementwise("multiply", -1)
+        return self._compute("elementwise", operation="negative", A=self)
+
+    def __abs__(self) -> Any:
+        return self._compute("elementwise", operation="absolute", A=self)
 
     def astype(self, dtype: npt.DTypeLike) -> Any:
         """Return the matrix with elements of `dtype`, one of :data:`~alchemist_ray.spec.DTYPES`, in the same layout."""

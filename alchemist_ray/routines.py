@@ -151,7 +151,7 @@ ROUTINES = {
     Parameters
     ----------
     A, B : array_like, ObjectRef or MatrixHandle, shapes (m, p) and (p, n)
-        float64 or float32; integers are converted to float64.
+        Of floating or complex type; integers are converted to float64. One of them may be a sparse matrix of SciPy's.
 
     Returns
     -------

@@ -120,21 +120,21 @@ class SparseDistMatrix:
     @cached_property
     def local(self) -> Any:
         """Rows of this rank as a ``scipy.sparse.csr_array`` over :attr:`arrays`; not to be changed."""
-        from scipy.sparse import csr_array
-
-        return self._over_arrays(csr_array, (self.rows.size, self.shape[1]))
+        return self.rows_with(self.arrays.values)
 
     @cached_property
     def local_transposed(self) -> Any:
-        """The transpose of this rank's rows as a ``scipy.sparse.csc_array`` over :attr:`arrays`; not to be changed."""
-        from scipy.sparse import csc_array
+        """The transpose of :attr:`local` as a ``scipy.sparse.csc_array`` over :attr:`arrays`; not to be changed."""
+        return self.rows_with(self.arrays.values, transposed=True)
 
-        return self._over_arrays(csc_array, (self.shape[1], self.rows.size))
+    def rows_with(self, values: Array, transposed: bool = False) -> Any:
+        """Return :attr:`local`, or :attr:`local_transposed`, with other values. Local."""
+        from scipy.sparse import csc_array, csr_array
 
-    def _over_arrays(self, compressed: Any, shape: tuple[int, int]) -> Any:
+        shape = (self.rows.size, self.shape[1])
         # The constructors that are handed arrays copy views of much larger ones, as those of a buffer seem to be.
-        local = compressed(shape, dtype=self.dtype)
-        local.indptr, local.indices, local.data = self.arrays
+        local = csc_array(shape[::-1], dtype=values.dtype) if transposed else csr_array(shape, dtype=values.dtype)
+        local.indptr, local.indices, local.data = self.arrays._replace(values=values)
         return local
 
     def like(self, dtype: npt.DTypeLike | None = None) -> SparseDistMatrix:
@@ -147,6 +147,17 @@ class SparseDistMatrix:
         views.indptr[...] = self.arrays.indptr
         views.indices[...] = self.arrays.indices
         return SparseDistMatrix(self.comm, self.shape, dtype, self.counts, buffer, self.allocate)
+
+    def without_duplicates(self) -> SparseDistMatrix:
+        """Return the matrix with no entry twice; the matrix itself if there is none. Collective over comm."""
+        unique = np.array([self.local.has_canonical_format], np.int8)
+        self.comm.Allreduce(MPI.IN_PLACE, unique, MPI.MIN)
+        if unique[0]:
+            return self
+        local = self.local.copy()
+        local.sum_duplicates()
+        arrays = CsrArrays(local.indptr, local.indices, local.data)
+        return SparseDistMatrix.from_local(self.comm, self.shape, arrays, self.allocate)
 
     def to_dense(self, layout: Layout | str | None = None) -> DistMatrix:
         """Return the matrix with all its zeros, by default dealt by rows as it is. Collective over comm."""
@@ -173,7 +184,7 @@ class SparseDistMatrix:
         received = [int(each.sum()) for each in np.split(lengths, comm.size)]
         # the same type on all ranks, though SciPy may have chosen a wider one on some
         indices = _exchanged(comm, mine.indices.astype(np.int32 if m < 2**31 else np.int64), sent, received)
-        values = _exchanged(comm, np.conjugate(mine.data) if conjugate else mine.data, sent, received)
+        values = _exchanged(comm, mine.data.conj() if conjugate else mine.data, sent, received)
         del mine
         pieces, first = [], 0
         for rank, nnz in enumerate(received):

@@ -56,6 +56,7 @@ def test_products_and_transposes(session, rng):
     same(a.H, A.conj().T)
     same(a.conj(), A.conj())
     same(-a, -A)
+    same(abs(a), abs(A))
     same(a.H @ a, A.conj().T @ A)
 
 

@@ -11,11 +11,15 @@ A numerical library in Python is a module whose tasks are marked::
         B.local[...] = factor * A.local
         return B
 
+A matrix in compressed rows is a :class:`SparseDistMatrix`; a task that takes both says so, ``A: DistMatrix |
+SparseDistMatrix``, and one that takes dense matrices only is never given another.
+
 Every task is collective over ``ctx.comm``: it runs on every rank of the group at once, with equal arguments.
 """
 
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.library import Library, describe, task
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
+from alchemist_ray.mpi_backend.sparse import SparseDistMatrix
 
-__all__ = ["DistMatrix", "Library", "TaskContext", "describe", "task"]
+__all__ = ["DistMatrix", "Library", "SparseDistMatrix", "TaskContext", "describe", "task"]

@@ -24,9 +24,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from alchemist_ray.description import LibraryDescription, ParameterDescription, TaskDescription
-from alchemist_ray.errors import InvalidArrayError, LibraryLoadError
+from alchemist_ray.errors import ArgumentError, InvalidArrayError, LibraryLoadError
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
+from alchemist_ray.mpi_backend.sparse import SparseDistMatrix
 from alchemist_ray.protocol.values import encode
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,6 +35,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__alchemist_task__"
 _KINDS: dict[Any, str] = {
     DistMatrix: "matrix",
+    SparseDistMatrix: "sparse",
     int: "int",
     float: "float",
     complex: "complex",
@@ -54,7 +56,8 @@ def task(function: F) -> F:
     """Mark a function of a library module as a task.
 
     Its first parameter may be annotated :class:`TaskContext`; the others are the task's own. Annotations are one of
-    ``DistMatrix, int, float, complex, bool, str, bytes, numpy.ndarray, list, dict`` or a union of these with None.
+    ``DistMatrix, SparseDistMatrix, int, float, complex, bool, str, bytes, numpy.ndarray, list, dict`` or a union of
+    these with None.
     """
     setattr(function, _MARK, True)
     return function
@@ -70,10 +73,29 @@ class Task:
     description: TaskDescription
 
     def __call__(self, ctx: TaskContext, arguments: dict[str, Any]) -> Any:
-        """Run the task. Collective over ``ctx.comm``."""
+        """Run the task. Collective over ``ctx.comm``.
+
+        Raises
+        ------
+        ArgumentError
+            If a matrix is sparse where a dense one is wanted, or the other way round: a reference does not tell.
+        """
+        for parameter in self.description.parameters:
+            _check_matrix(ctx, parameter, arguments.get(parameter.name))
         named = dict(arguments)
         positional = [named.pop(name) for name in self.positional_only if name in named]
         return self.function(ctx, *positional, **named) if self.wants_context else self.function(*positional, **named)
+
+
+def _check_matrix(ctx: TaskContext, parameter: ParameterDescription, value: Any) -> None:
+    if not isinstance(value, (DistMatrix, SparseDistMatrix)) or {_KINDS[type(value)], "any"} & set(parameter.kinds):
+        return
+    given, advice = "dense", ""
+    if isinstance(value, SparseDistMatrix):
+        given, advice = "sparse", ": make it dense first, with the task to_dense of the library linalg"
+    raise ArgumentError(
+        ctx.task, f"argument {parameter.name!r} is a {given} matrix, which this task does not take{advice}"
+    )
 
 
 @dataclass(frozen=True)

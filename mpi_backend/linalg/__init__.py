@@ -1,7 +1,8 @@
-"""Dense linear algebra on distributed matrices: products, QR, linear systems, singular values.
+"""Linear algebra on distributed matrices: arithmetic, products, QR, linear systems, singular values.
 
-Matrices are float32 or float64, in any layout; they are brought to the layout that a method wants and never
-overwritten. Every task is collective over the worker group.
+Matrices are in any layout; they are brought to the layout that a method wants and never overwritten. Arithmetic and
+products take every type (but no product takes bool), factorisations float32 and float64. Sparse matrices are taken
+where a parameter says so. Every task is collective over the worker group.
 """
 
 from __future__ import annotations
@@ -10,53 +11,90 @@ from typing import Any
 
 import numpy.typing as npt
 
-from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
+from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext, task
 from alchemist_ray.mpi_backend.linalg import orthogonal, products, singular, systems
+from alchemist_ray.mpi_backend.linalg.arithmetic import (
+    astype,
+    conj,
+    elementwise,
+    nnz,
+    norm,
+    relayout,
+    sum,  # noqa: A004 - NumPy's word
+    to_dense,
+    transpose,
+)
+from alchemist_ray.mpi_backend.linalg.factors import Form
 
-__version__ = "1.0"
+__all__ = [
+    "astype",
+    "conj",
+    "elementwise",
+    "gemm",
+    "nnz",
+    "norm",
+    "qr",
+    "relayout",
+    "solve",
+    "sum",
+    "to_dense",
+    "transpose",
+    "truncated_svd",
+]
+__version__ = "1.1"
 
 
 @task
 def gemm(
     ctx: TaskContext,
-    A: DistMatrix,
-    B: DistMatrix,
+    A: DistMatrix | SparseDistMatrix,
+    B: DistMatrix | SparseDistMatrix,
     transpose_a: bool = False,
     transpose_b: bool = False,
-    alpha: float = 1.0,
+    alpha: complex = 1.0,
+    conjugate_a: bool = False,
+    conjugate_b: bool = False,
 ) -> DistMatrix:
     """Return the matrix product alpha op(A) op(B).
 
     Parameters
     ----------
-    A : DistMatrix, shape (m, k), or (k, m) if `transpose_a`
+    A : DistMatrix or SparseDistMatrix, shape (m, k), or (k, m) if `transpose_a`
         Left factor.
-    B : DistMatrix, shape (k, n), or (n, k) if `transpose_b`
-        Right factor. If the dtypes differ, the product has the wider one.
+    B : DistMatrix or SparseDistMatrix, shape (k, n), or (n, k) if `transpose_b`
+        Right factor; one of the two at most is sparse. If the dtypes differ, the product has the one that NumPy gives.
     transpose_a, transpose_b : bool
         Whether the transpose of A, of B, is meant.
-    alpha : float
+    alpha : number
         A scalar factor.
+    conjugate_a, conjugate_b : bool
+        Whether the complex conjugate of A, of B, is meant; with the transpose, the conjugate transpose.
 
     Returns
     -------
     C : DistMatrix, shape (m, n)
-        In the layout of op(A) if the rows of that are dealt and op(B) is small; else in MC_MR.
+        In the layout of op(A) if the rows of that are dealt and op(B) is small; else in MC_MR. Of a sparse A in
+        VC_STAR, of a sparse B in STAR_VC.
 
     Raises
     ------
     ArgumentError
-        If a matrix is not float32 or float64.
+        If a matrix is bool, or both are sparse.
     ArgumentValueError
         If the shapes do not multiply.
 
     Notes
     -----
-    2mnk operations. Memory beyond the result: a thousand columns of A and rows of B on each rank, or a copy of op(B) or
-    of C where that is no larger than a rank's share of a factor; and a copy of each operand that is not in MC_MR with
-    blocks that match. Source: van de Geijn and Watts, Concurrency: Pract. Exper. 9 (1997), 255 (SUMMA).
+    2mnk operations, at the speed of BLAS for floating-point numbers and of a plain loop for integers. Memory beyond the
+    result: a thousand columns of A and rows of B on each rank, or a copy of op(B) or of C where that is no larger than
+    a rank's share of a factor; and a copy of each operand that is not in MC_MR with blocks that match, or not of the
+    type of the product. Source: van de Geijn and Watts, Concurrency: Pract. Exper. 9 (1997), 255 (SUMMA).
+
+    Of a sparse factor 2 nnz n operations, and some 16 MiB or a few columns of B and C; a copy of B if A is transposed
+    and B not in VC_STAR.
     """
-    return products.product(ctx, A, B, transpose_a, transpose_b, alpha)
+    form = Form(transpose_a, transpose_b, conjugate_a, conjugate_b, alpha)
+    return products.product(ctx, A, B, form)
 
 
 @task
@@ -129,7 +167,7 @@ def solve(ctx: TaskContext, A: DistMatrix, b: DistMatrix) -> DistMatrix:
 @task
 def truncated_svd(
     ctx: TaskContext,
-    A: DistMatrix,
+    A: DistMatrix | SparseDistMatrix,
     k: int,
     tol: float | None = 1e-10,
     seed: int = 0,
@@ -139,7 +177,7 @@ def truncated_svd(
 
     Parameters
     ----------
-    A : DistMatrix, shape (m, n)
+    A : DistMatrix or SparseDistMatrix, shape (m, n)
         The matrix, tall, wide or square.
     k : int
         Number of triplets, ``1 <= k <= min(m, n)``.
@@ -149,7 +187,7 @@ def truncated_svd(
     seed : int
         Of the random start of the iteration for large matrices. The same seed on as many workers gives the same result.
     max_iterations : int
-        Blocks of vectors that the iteration may add before the whole SVD is computed instead.
+        Blocks of some k + 8 vectors that the iteration may add before the whole SVD is computed instead.
 
     Returns
     -------
@@ -169,7 +207,8 @@ def truncated_svd(
     NonFiniteError
         If A contains NaN or Inf.
     ConvergenceError
-        If the whole SVD does not converge.
+        If the whole SVD does not converge; if the iteration does not, for a sparse matrix whose smaller side is over
+        6,000.
 
     Notes
     -----
@@ -181,6 +220,10 @@ def truncated_svd(
       4mn(k + 8) operations a block, unless it does not converge;
     - n <= 6,000: TSQR and the SVD of R on one rank, 4mn^2 + O(n^3), with R on every rank;
     - p?gesvd of the whole.
+
+    A sparse matrix is treated by the iteration whatever its size, in blocks of 2 vectors unless there are singular
+    values with more copies. Only where its smaller side leaves no room for the bases, below some 3k or 2k + 18, or the
+    iteration does not converge, it is made dense.
 
     Memory: one copy of A where it is not dealt along its longer side; for TSQR and p?gesvd one or two more.
     """

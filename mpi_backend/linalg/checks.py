@@ -14,12 +14,14 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentError, ArgumentValueError, NonFiniteError
-from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.layout import Layout
+from alchemist_ray.mpi_backend.agreement import Agreement
+from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
 
-_SUPPORTED = ("float32", "float64")
+_FLOATING = ("float32", "float64")
 
 
-def require_floating(ctx: TaskContext, **matrices: DistMatrix) -> np.dtype[Any]:
+def require_floating(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix) -> np.dtype[Any]:
     """Return the element type that the named matrices have in common. Local.
 
     Raises
@@ -28,15 +30,33 @@ def require_floating(ctx: TaskContext, **matrices: DistMatrix) -> np.dtype[Any]:
         If one of them is not float32 or float64.
     """
     for name, A in matrices.items():
-        if A.dtype.name not in _SUPPORTED:
+        if A.dtype.name not in _FLOATING:
             raise ArgumentError(
                 ctx.task,
-                f"matrix {name} has dtype {A.dtype}; convert it to {' or '.join(_SUPPORTED)}, e.g. with astype",
+                f"matrix {name} has dtype {A.dtype}; convert it to {' or '.join(_FLOATING)}, e.g. with astype",
             )
     return np.result_type(*(A.dtype for A in matrices.values()))
 
 
-def require_finite(ctx: TaskContext, **matrices: DistMatrix) -> None:
+def require_numeric(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix) -> np.dtype[Any]:
+    """Return the element type that the named matrices have in common. Local.
+
+    Raises
+    ------
+    ArgumentError
+        If one of them is bool.
+    """
+    for name, A in matrices.items():
+        if A.dtype == np.bool_:
+            raise ArgumentError(
+                ctx.task,
+                f"matrix {name} has dtype bool, which has no product; convert it with astype, to int64 to count "
+                "or to float64 for speed",
+            )
+    return np.result_type(*(A.dtype for A in matrices.values()))
+
+
+def require_finite(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix) -> None:
     """Check that no named matrix contains NaN or Inf. Collective over comm.
 
     Raises
@@ -44,7 +64,9 @@ def require_finite(ctx: TaskContext, **matrices: DistMatrix) -> None:
     NonFiniteError
         On every rank, if a matrix contains one on any rank.
     """
-    finite = np.array([is_finite(A.local) for A in matrices.values()], np.int8)
+    finite = np.array(
+        [is_finite(A.arrays.values if isinstance(A, SparseDistMatrix) else A.local) for A in matrices.values()], np.int8
+    )
     ctx.comm.Allreduce(MPI.IN_PLACE, finite, MPI.MIN)
     for name, fine in zip(matrices, finite, strict=True):
         if not fine:
@@ -76,10 +98,29 @@ def require_rank(ctx: TaskContext, name: str, k: int, shape: tuple[int, int]) ->
         )
 
 
+def allocated(ctx: TaskContext, shape: tuple[int, int], dtype: npt.DTypeLike, layout: Layout | str) -> DistMatrix:
+    """Return an uninitialised matrix. Collective over comm.
+
+    Raises
+    ------
+    MatrixMemoryError
+        If a rank has no room for its part; on the others, PeerFailedError.
+    """
+    with Agreement(ctx.comm):
+        return ctx.empty(shape, dtype, layout)
+
+
 def converted(A: DistMatrix, dtype: np.dtype[Any]) -> DistMatrix:
-    """Return `A` with elements of `dtype`; the matrix itself if it has them. Local."""
+    """Return `A` with elements of `dtype`; the matrix itself if it has them. Collective over comm.
+
+    Raises
+    ------
+    MatrixMemoryError
+        If a rank has no room for its part; on the others, PeerFailedError.
+    """
     if A.dtype == dtype:
         return A
-    B = A.new(A.shape, A.layout, dtype)
+    with Agreement(A.comm):
+        B = A.new(A.shape, A.layout, dtype)
     B.local[...] = A.local
     return B

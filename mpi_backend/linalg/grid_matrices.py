@@ -36,14 +36,6 @@ def grid_copy(A: DistMatrix) -> DistMatrix:
     return B
 
 
-def transposed_copy(A: DistMatrix, layout: Layout) -> DistMatrix:
-    """Return A^T in `layout`. Collective over comm."""
-    m, n = A.shape
-    At = A.new((n, m), A.layout.transposed())
-    At.local[...] = A.local.T
-    return At.relayout(layout)
-
-
 def leading_columns(A: DistMatrix, k: int) -> DistMatrix:
     """Return the first `k` columns of `A`, in its layout. Local."""
     B = A.new((A.shape[0], k), A.layout)

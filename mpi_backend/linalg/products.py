@@ -18,18 +18,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from alchemist_ray.errors import ArgumentValueError
-from alchemist_ray.layout import AxisPart, Grid, Layout
-from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.layout import Grid, Layout
+from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
 from alchemist_ray.mpi_backend.linalg import checks
+from alchemist_ray.mpi_backend.linalg.factors import Form, Operand, require_inner
 from alchemist_ray.mpi_backend.linalg.slabs import deals_rows
+from alchemist_ray.mpi_backend.linalg.sparse_products import sparse_product
 
 Array = npt.NDArray[Any]
 
@@ -40,83 +40,36 @@ _TEMPORARY = 1 << 24
 """Bytes of a product that is to be added."""
 
 
-@dataclass(frozen=True)
-class Operand:
-    """A matrix or its transpose as a factor.
-
-    Attributes
-    ----------
-    stored : DistMatrix
-        The matrix as it is stored.
-    transposed : bool
-        Whether its transpose is meant.
-    """
-
-    stored: DistMatrix
-    transposed: bool
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the factor."""
-        m, n = self.stored.shape
-        return (n, m) if self.transposed else (m, n)
-
-    @property
-    def layout(self) -> Layout:
-        """Layout of the factor."""
-        return self.stored.layout.transposed() if self.transposed else self.stored.layout
-
-    @property
-    def local(self) -> Array:
-        """Block of the factor that this rank has; Fortran-ordered if transposed."""
-        return self.stored.local.T if self.transposed else self.stored.local
-
-    @property
-    def order(self) -> Literal["C", "F"]:
-        """Memory order of :attr:`local`."""
-        return "F" if self.transposed else "C"
-
-    @property
-    def parts(self) -> tuple[AxisPart, AxisPart]:
-        """Rows and columns of the factor that this rank holds."""
-        rows, cols = self.stored.rows, self.stored.cols
-        return (cols, rows) if self.transposed else (rows, cols)
-
-    def relayout(self, layout: Layout) -> Operand:
-        """Return the same factor in `layout`. Collective over comm."""
-        return Operand(self.stored.relayout(layout.transposed() if self.transposed else layout), self.transposed)
-
-
 def product(
-    ctx: TaskContext, A: DistMatrix, B: DistMatrix, transpose_a: bool, transpose_b: bool, alpha: float
+    ctx: TaskContext, A: DistMatrix | SparseDistMatrix, B: DistMatrix | SparseDistMatrix, form: Form
 ) -> DistMatrix:
     """Return alpha op(A) op(B); see the task :func:`~alchemist_ray.mpi_backend.linalg.gemm`. Collective over comm."""
-    dtype = checks.require_floating(ctx, A=A, B=B)
-    left = Operand(checks.converted(A, dtype), transpose_a)
-    right = Operand(checks.converted(B, dtype), transpose_b)
-    _require_inner(ctx, left, right)
-    (m, inner), n = left.shape, right.shape[1]
-    if _moves_little(left, inner * n):
-        return _rows(ctx, left, right, alpha)
-    if _dealt_alike(left, right) and m * n <= max(A.local.size, B.local.size, 1 << 16):
-        return _inner(ctx, left, right, alpha)
-    return _summa(ctx, left, right, alpha)
-
-
-def _require_inner(ctx: TaskContext, left: Operand, right: Operand) -> None:
-    if left.shape[1] != right.shape[0]:
-        a, b = ("^T" if operand.transposed else "" for operand in (left, right))
-        raise ArgumentValueError(
-            ctx.task,
-            f"shapes do not multiply: A{a} is {left.shape[0]}x{left.shape[1]}, B{b} is "
-            f"{right.shape[0]}x{right.shape[1]}, and the inner two numbers differ",
-        )
+    if isinstance(A, SparseDistMatrix) or isinstance(B, SparseDistMatrix):
+        return sparse_product(ctx, A, B, form)
+    dtype = form.dtype(ctx, A, B)
+    left = Operand(checks.converted(A, dtype), form.transpose_a)
+    right = Operand(checks.converted(B, dtype), form.transpose_b)
+    require_inner(ctx, left.shape, right.shape, form)
+    conjugate = form.conjugate_right and dtype.kind == "c"
+    if _moves_little(left, right.shape[0] * right.shape[1]):
+        C = _rows(ctx, left, right, conjugate)
+    elif _dealt_alike(left, right) and _small_result(left.shape[0], left.shape[1], right.shape[1], ctx.comm.size):
+        C = _inner(ctx, left, right, conjugate)
+    else:
+        C = _summa(ctx, left, right, conjugate)
+    form.finish(C.local)
+    return C
 
 
 def _moves_little(left: Operand, small: int) -> bool:
     """Whether the rows of `left` are dealt, and `small` elements are no more than a rank's share of it."""
     m, inner = left.shape
     return deals_rows(left.layout) and small * left.layout.grid.size <= m * inner
+
+
+def _small_result(m: int, inner: int, n: int, size: int) -> bool:
+    """Whether the product is no larger than a rank's share of the larger factor, or small anyway."""
+    return m * n <= max(-(-inner // size) * max(m, n), 1 << 16)
 
 
 def _dealt_alike(left: Operand, right: Operand) -> bool:
@@ -132,37 +85,38 @@ def _dealt_alike(left: Operand, right: Operand) -> bool:
     )
 
 
-def _rows(ctx: TaskContext, left: Operand, right: Operand, alpha: float) -> DistMatrix:
+def _rows(ctx: TaskContext, left: Operand, right: Operand, conjugate: bool) -> DistMatrix:
     """Multiply where the rows of `left` are, with all of `right` on every rank. Collective over comm."""
     m, n = left.shape[0], right.shape[1]
     whole = right.stored.to_global()
+    if conjugate:
+        whole = np.conjugate(whole)
     layout = dataclasses.replace(left.layout, block=(left.layout.block[0], max(n, 1)))
-    C = ctx.empty((m, n), left.stored.dtype, layout)
+    C = checks.allocated(ctx, (m, n), left.stored.dtype, layout)
     np.matmul(left.local, whole.T if right.transposed else whole, out=C.local)
-    return _times(C, alpha)
-
-
-def _inner(ctx: TaskContext, left: Operand, right: Operand, alpha: float) -> DistMatrix:
-    """Sum up over the ranks what their parts of the inner index contribute. Collective over comm."""
-    whole = np.ascontiguousarray(left.local @ right.local)
-    ctx.comm.Allreduce(MPI.IN_PLACE, whole)
-    return _times(ctx.from_replicated(whole, "MC_MR"), alpha)
-
-
-def _times(C: DistMatrix, alpha: float) -> DistMatrix:
-    if alpha != 1:
-        C.local[...] *= C.dtype.type(alpha)
     return C
 
 
-def _summa(ctx: TaskContext, left: Operand, right: Operand, alpha: float) -> DistMatrix:
+def _inner(ctx: TaskContext, left: Operand, right: Operand, conjugate: bool) -> DistMatrix:
+    """Sum up over the ranks what their parts of the inner index contribute. Collective over comm."""
+    if conjugate:
+        whole = np.zeros((left.shape[0], right.shape[1]), left.stored.dtype)
+        for start in range(0, right.local.shape[0], _PANEL):
+            whole += left.local[:, start : start + _PANEL] @ np.conjugate(right.local[start : start + _PANEL])
+    else:
+        whole = np.ascontiguousarray(left.local @ right.local)
+    ctx.comm.Allreduce(MPI.IN_PLACE, whole)
+    return ctx.from_replicated(whole, "MC_MR")
+
+
+def _summa(ctx: TaskContext, left: Operand, right: Operand, conjugate: bool) -> DistMatrix:
     """Multiply on the two-dimensional grid, panel by panel of the inner index. Collective over comm."""
     (m, inner), n = left.shape, right.shape[1]
     left = left.relayout(_grid_layout(left))
     right = right.relayout(_matching(left.layout, right))
     a, b = left.layout, right.layout
     layout = Layout("MC_MR", a.grid, (a.block[0], b.block[1]), (a.align[0], b.align[1]))
-    C = ctx.empty((m, n), left.stored.dtype, layout)
+    C = checks.allocated(ctx, (m, n), left.stored.dtype, layout)
     if inner == 0:
         C.local[...] = 0
     width = max(1, min(_PANEL, inner) // a.block[1]) * a.block[1]
@@ -175,12 +129,14 @@ def _summa(ctx: TaskContext, left: Operand, right: Operand, alpha: float) -> Dis
             stop = min(start + width, inner)
             A1 = _gathered(left, 1, start, stop, along_row, columns)
             B1 = _gathered(right, 0, start, stop, along_col, rows_of_b)
+            if conjugate:
+                B1 = np.conjugate(B1, out=None if rows_of_b is None else B1)
             if start == 0:
                 np.matmul(A1, B1, out=C.local)
             else:
                 _accumulate(A1, B1, C.local, temporary)
             ctx.progress(stop, inner, "gemm")
-    return _times(C, alpha)
+    return C
 
 
 @contextmanager

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +11,17 @@ from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentValueError, ConvergenceError
 from alchemist_ray.mpi_backend import scalapack
-from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
 from alchemist_ray.mpi_backend.linalg import checks
 from alchemist_ray.mpi_backend.linalg.gram import gram_svd
 from alchemist_ray.mpi_backend.linalg.grid_matrices import grid_copy, leading_columns, leading_rows
-from alchemist_ray.mpi_backend.linalg.lanczos import fits, lanczos_svd
-from alchemist_ray.mpi_backend.linalg.slabs import Slab, slab_of
+from alchemist_ray.mpi_backend.linalg.lanczos import Plan, Progress, block_size, lanczos_svd, trustworthy
+from alchemist_ray.mpi_backend.linalg.slabs import Slab, TallMatrix, slab_of, sparse_slab_of
 from alchemist_ray.mpi_backend.linalg.triplets import Triplets
 from alchemist_ray.mpi_backend.linalg.tsqr import TSQR
 
 Array = npt.NDArray[Any]
+Tall = TypeVar("Tall", bound=TallMatrix)
 
 _SMALL = 2000
 """The largest short side whose n x n problems one rank solves: 0.2 s for an n of 1,000, some 2 s here."""
@@ -34,22 +34,61 @@ _CHEAP = 2e9
 
 
 def leading_triplets(
-    ctx: TaskContext, A: DistMatrix, k: int, tol: float | None, seed: int, max_iterations: int
+    ctx: TaskContext,
+    A: DistMatrix | SparseDistMatrix,
+    k: int,
+    tol: float | None,
+    seed: int,
+    max_iterations: int,
 ) -> tuple[DistMatrix, Array, DistMatrix]:
     """Return U, S, Vt; see the task :func:`~alchemist_ray.mpi_backend.linalg.truncated_svd`. Collective over comm."""
     checks.require_floating(ctx, A=A)
     checks.require_rank(ctx, "k", k, A.shape)
     tolerance = _tolerance(ctx, tol, A.dtype)
     checks.require_finite(ctx, A=A)
-    slab = slab_of(A)
-    factor = _scale(slab)
-    if factor != 1:
-        slab = slab.scaled(factor)
-    triplets = _iterative(ctx, slab, k, tolerance, seed, max_iterations)
+    vectors = max_iterations * block_size(k)
+    if isinstance(A, SparseDistMatrix):
+        found = _sparse(ctx, A, k, tolerance, seed, vectors)
+        if found is not None:
+            return found
+        A = A.to_dense("VC_STAR" if A.shape[0] >= A.shape[1] else "STAR_VC")
+    slab, factor = _safe(slab_of(A))
+    triplets = _iterative(ctx, slab, k, tolerance, seed, vectors)
     if triplets is not None or min(A.shape) <= _LARGEST_TRIANGLE:
-        triplets = triplets or _direct(ctx, slab, k)
-        return _results(ctx, slab, dataclasses.replace(triplets, s=triplets.s / triplets.s.dtype.type(factor)))
+        return _results(ctx, slab, triplets or _direct(ctx, slab, k), factor)
     return _full(ctx, A, k, factor)
+
+
+def _sparse(
+    ctx: TaskContext, A: SparseDistMatrix, k: int, tolerance: float, seed: int, vectors: int
+) -> tuple[DistMatrix, Array, DistMatrix] | None:
+    """Return the triplets of a sparse matrix, or None if it is small enough, or k too large, not to treat it as one.
+
+    Raises
+    ------
+    ConvergenceError
+        If the iteration does not converge, and the matrix is too large for another method.
+    """
+    n = min(A.shape)
+    narrow, wide = Plan.narrow(k, n), Plan.wide(k, n)
+    if narrow is None:
+        return None
+    slab, factor = _safe(sparse_slab_of(A))
+    progress = _progress(ctx, tolerance)
+    triplets = lanczos_svd(slab, narrow, tolerance, seed, vectors, progress)
+    if triplets is not None and not trustworthy(triplets.s, narrow.block, tolerance):
+        if wide is None:
+            return None
+        triplets = lanczos_svd(slab, wide, tolerance, seed, vectors, progress)
+    if triplets is not None:
+        return _results(ctx, slab, triplets, factor)
+    if n <= _LARGEST_TRIANGLE:
+        return None
+    raise ConvergenceError(
+        ctx.task,
+        f"the {k} leading singular triplets of a sparse {A.shape[0]}x{A.shape[1]} matrix did not converge to "
+        f"{tolerance:g} with {vectors} vectors: raise tol or max_iterations, or ask for another k",
+    )
 
 
 def _tolerance(ctx: TaskContext, tol: float | None, dtype: np.dtype[Any]) -> float:
@@ -59,22 +98,24 @@ def _tolerance(ctx: TaskContext, tol: float | None, dtype: np.dtype[Any]) -> flo
     return max(tol or 0.0, 100 * float(np.finfo(dtype).eps))
 
 
-def _scale(slab: Slab) -> float:
+def _safe(slab: Tall) -> tuple[Tall, float]:
+    """Return the slab scaled so that its squares neither overflow nor vanish, and the factor. Collective over comm."""
+    factor = _scale(slab)
+    return (slab if factor == 1 else slab.scaled(factor)), factor
+
+
+def _scale(slab: TallMatrix) -> float:
     """Return the power of two that brings the largest element near 1; 1 if squares are safe without. Collective."""
-    local = slab.local
-    precision = np.finfo(local.dtype)
-    flat = local.ravel(order="K")
-    squares = slab.comm.allreduce(float(np.vdot(flat, flat)))
+    elements, precision = slab.elements, np.finfo(slab.dtype)
+    squares = slab.comm.allreduce(float(np.vdot(elements, elements)))
     if 2.0 ** (precision.minexp // 2) < squares < 2.0 ** (precision.maxexp // 2):
         return 1.0
-    largest = slab.comm.allreduce(float(np.abs(local).max()) if local.size else 0.0, MPI.MAX)
+    largest = slab.comm.allreduce(float(np.abs(elements).max()) if elements.size else 0.0, MPI.MAX)
     exponent = math.frexp(largest)[1]
     return math.ldexp(1.0, min(-exponent, int(precision.maxexp) - 2))
 
 
-def _iterative(
-    ctx: TaskContext, slab: Slab, k: int, tolerance: float, seed: int, max_iterations: int
-) -> Triplets | None:
+def _iterative(ctx: TaskContext, slab: Slab, k: int, tolerance: float, seed: int, vectors: int) -> Triplets | None:
     """Return the triplets by the fast method for the shape, or None if there is none or it is not accurate enough."""
     m, n = slab.shape
     if m * n * n <= _CHEAP or 4 * k > n:
@@ -82,14 +123,18 @@ def _iterative(
     if n <= _SMALL:
         ctx.progress(0, 1, "Gram matrix")
         return gram_svd(slab, k, tolerance)
-    if not fits(slab.shape, k):
-        return None
+    plan = Plan.wide(k, n)
+    return lanczos_svd(slab, plan, tolerance, seed, vectors, _progress(ctx, tolerance)) if plan is not None else None
+
+
+def _progress(ctx: TaskContext, tolerance: float) -> Progress:
+    """Return what tells the caller how far the iteration is: by the digits that it has."""
 
     def progress(count: int, residual: float) -> None:
         done = math.log(max(residual, tolerance)) / math.log(tolerance)
-        ctx.progress(max(0.0, done), 1, f"Lanczos block {count}, residual {residual:.1e}")
+        ctx.progress(max(0.0, done), 1, f"Lanczos, {count} vectors, residual {residual:.1e}")
 
-    return lanczos_svd(slab, k, tolerance, seed, max_iterations, progress)
+    return progress
 
 
 def _direct(ctx: TaskContext, slab: Slab, k: int) -> Triplets:
@@ -106,10 +151,14 @@ def _truncated(R: Array, k: int) -> tuple[Array, Array, Array]:
     return P[:, :k].copy(), s[:k].copy(), Qt[:k].copy()
 
 
-def _results(ctx: TaskContext, slab: Slab, triplets: Triplets) -> tuple[DistMatrix, Array, DistMatrix]:
+def _results(
+    ctx: TaskContext, slab: TallMatrix, triplets: Triplets, factor: float = 1.0
+) -> tuple[DistMatrix, Array, DistMatrix]:
+    """Return U, S, Vt of the matrix of which `slab` is a tall view, `factor` times as large. Local."""
     ctx.progress(1, 1, "done")
+    s = triplets.s / triplets.s.dtype.type(factor)
     tall, small = slab.tall_result(ctx, triplets.U), slab.small_result(ctx, triplets.V)
-    return (small, triplets.s, tall) if slab.flipped else (tall, triplets.s, small)
+    return (small, s, tall) if slab.flipped else (tall, s, small)
 
 
 def _full(ctx: TaskContext, A: DistMatrix, k: int, factor: float) -> tuple[DistMatrix, Array, DistMatrix]:

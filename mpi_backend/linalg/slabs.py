@@ -2,21 +2,22 @@
 
 The methods for tall matrices (Gram matrix, TSQR, Lanczos bidiagonalisation) need nothing of a layout but that. A wide
 matrix is the transpose of a tall one: where its columns are dealt, its blocks seen through ``.T`` are such a slab, and
-no data moves.
+no data moves. A sparse matrix is always dealt by rows; of a wide one the transpose is made.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.layout import Layout
-from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
 
 Array = npt.NDArray[Any]
 
@@ -24,15 +25,13 @@ _PANEL = 4096  # rows of a slab that are multiplied at a time where sums are kep
 
 
 @dataclass(frozen=True)
-class Slab:
+class TallMatrix(ABC):
     """A tall m x n matrix, of which this rank has some rows.
 
     Attributes
     ----------
     comm : MPI.Comm
         The ranks that share the matrix.
-    local : ndarray, shape (mloc, n)
-        This rank's rows, C- or Fortran-ordered.
     layout : Layout
         Of the tall matrix: its rows are dealt, its columns are not.
     shape : (int, int)
@@ -42,21 +41,98 @@ class Slab:
     """
 
     comm: MPI.Comm
-    local: Array
     layout: Layout
     shape: tuple[int, int]
     flipped: bool
+
+    @property
+    @abstractmethod
+    def elements(self) -> Array:
+        """The elements of this rank's rows, in any order; of a sparse matrix those that are stored."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return self.elements.dtype
+
+    @property
+    @abstractmethod
+    def height(self) -> int:
+        """How many rows this rank has."""
+
+    @abstractmethod
+    def product(self, V: Array) -> Array:
+        """Return this rank's rows of A V, for V of shape (n, k) that every rank holds. Local."""
+
+    @abstractmethod
+    def contribution(self, W: Array) -> Array:
+        """Return what this rank's rows contribute to A^T W, shape (n, k), C-ordered. Local."""
+
+    @abstractmethod
+    def scaled(self, factor: float) -> Self:
+        """Return the slab of ``factor * A``, in new memory. Collective over comm."""
+
+    def transposed_product(self, W: Array) -> Array:
+        """Return A^T W on every rank, for this rank's rows of W, shape (mloc, k). Collective over comm."""
+        Z = self.contribution(W)
+        self.comm.Allreduce(MPI.IN_PLACE, Z)
+        return Z
+
+    def transposed_share(self, W: Array, heights: Array) -> Array:
+        """Return this rank's rows of A^T W, if the ranks are given `heights` of them in turn. Collective over comm."""
+        share = np.empty((int(heights[self.comm.rank]), W.shape[1]), W.dtype)
+        self.comm.Reduce_scatter(self.contribution(W), share, heights * W.shape[1])
+        return share
+
+    def tall_result(self, ctx: TaskContext, W: Array) -> DistMatrix:
+        """Return W, of which this rank passes the rows that it has of A, or W^T if the slab is flipped. Local."""
+        k = W.shape[1]
+        layout = dataclasses.replace(self.layout, block=(self.layout.block[0], max(k, 1)))
+        shape = (self.shape[0], k)
+        result = ctx.empty(*((shape[::-1], W.dtype, layout.transposed()) if self.flipped else (shape, W.dtype, layout)))
+        result.local[...] = W.T if self.flipped else W
+        return result
+
+    def small_result(self, ctx: TaskContext, V: Array) -> DistMatrix:
+        """Return V^T, shape (k, n), of which every rank passes V; or V if the slab is flipped. Local."""
+        return ctx.from_replicated(V, "VC_STAR") if self.flipped else ctx.from_replicated(V.T, "STAR_VC")
+
+
+@dataclass(frozen=True)
+class Slab(TallMatrix):
+    """A dense one.
+
+    Attributes
+    ----------
+    local : ndarray, shape (mloc, n)
+        This rank's rows, C- or Fortran-ordered.
+    """
+
+    local: Array
+
+    @property
+    def elements(self) -> Array:
+        """The elements of this rank's rows."""
+        return self.local.ravel(order="K")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return self.local.dtype
+
+    @property
+    def height(self) -> int:
+        """How many rows this rank has."""
+        return len(self.local)
 
     def product(self, V: Array) -> Array:
         """Return this rank's rows of A V, for V of shape (n, k) that every rank holds. Local."""
         W: Array = self.local @ V
         return W
 
-    def transposed_product(self, W: Array) -> Array:
-        """Return A^T W on every rank, for this rank's rows of W, shape (mloc, k). Collective over comm."""
-        Z = np.ascontiguousarray(self.local.T @ W)
-        self.comm.Allreduce(MPI.IN_PLACE, Z)
-        return Z
+    def contribution(self, W: Array) -> Array:
+        """Return what this rank's rows contribute to A^T W. Local."""
+        return np.ascontiguousarray(self.local.T @ W)
 
     def gram(self) -> npt.NDArray[np.float64]:
         """Return A^T A on every rank, summed in double precision. Collective over comm."""
@@ -75,18 +151,44 @@ class Slab:
         """Return the slab of ``factor * A``, in new memory. Local."""
         return dataclasses.replace(self, local=self.local * self.local.dtype.type(factor))
 
-    def tall_result(self, ctx: TaskContext, W: Array) -> DistMatrix:
-        """Return W, of which this rank passes the rows that it has of A, or W^T if the slab is flipped. Local."""
-        k = W.shape[1]
-        layout = dataclasses.replace(self.layout, block=(self.layout.block[0], max(k, 1)))
-        shape = (self.shape[0], k)
-        result = ctx.empty(*((shape[::-1], W.dtype, layout.transposed()) if self.flipped else (shape, W.dtype, layout)))
-        result.local[...] = W.T if self.flipped else W
-        return result
 
-    def small_result(self, ctx: TaskContext, V: Array) -> DistMatrix:
-        """Return V^T, shape (k, n), of which every rank passes V; or V if the slab is flipped. Local."""
-        return ctx.from_replicated(V, "VC_STAR") if self.flipped else ctx.from_replicated(V.T, "STAR_VC")
+@dataclass(frozen=True)
+class SparseSlab(TallMatrix):
+    """A sparse one.
+
+    Attributes
+    ----------
+    matrix : SparseDistMatrix
+        The tall matrix.
+    """
+
+    matrix: SparseDistMatrix
+
+    @property
+    def elements(self) -> Array:
+        """The entries of this rank's rows."""
+        return self.matrix.arrays.values
+
+    @property
+    def height(self) -> int:
+        """How many rows this rank has."""
+        return self.matrix.rows.size
+
+    def product(self, V: Array) -> Array:
+        """Return this rank's rows of A V, for V of shape (n, k) that every rank holds. Local."""
+        W: Array = self.matrix.local @ V
+        return W
+
+    def contribution(self, W: Array) -> Array:
+        """Return what this rank's rows contribute to A^T W. Local."""
+        Z: Array = self.matrix.local_transposed @ W
+        return Z
+
+    def scaled(self, factor: float) -> SparseSlab:
+        """Return the slab of ``factor * A``, in new memory. Collective over comm."""
+        matrix = self.matrix.like()
+        np.multiply(self.elements, self.dtype.type(factor), out=matrix.arrays.values)
+        return dataclasses.replace(self, matrix=matrix)
 
 
 def slab_of(A: DistMatrix) -> Slab:
@@ -94,9 +196,16 @@ def slab_of(A: DistMatrix) -> Slab:
     m, n = A.shape
     if m >= n:
         A = A if deals_rows(A.layout) else A.relayout("VC_STAR")
-        return Slab(A.comm, A.local, A.layout, A.shape, flipped=False)
+        return Slab(A.comm, A.layout, A.shape, flipped=False, local=A.local)
     A = A if deals_rows(A.layout.transposed()) else A.relayout("STAR_VC")
-    return Slab(A.comm, A.local.T, A.layout.transposed(), (n, m), flipped=True)
+    return Slab(A.comm, A.layout.transposed(), (n, m), flipped=True, local=A.local.T)
+
+
+def sparse_slab_of(A: SparseDistMatrix) -> SparseSlab:
+    """Return `A`, or its transpose if that is the tall one, as a slab. Collective over comm if data must move."""
+    flipped = A.shape[0] < A.shape[1]
+    A = A.transposed() if flipped else A
+    return SparseSlab(A.comm, A.layout, A.shape, flipped, A)
 
 
 def deals_rows(layout: Layout) -> bool:

@@ -6,7 +6,7 @@ from alchemist_ray.errors import ArgumentValueError, SingularMatrixError
 from alchemist_ray.mpi_backend import scalapack
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.mpi_backend.linalg import checks
-from alchemist_ray.mpi_backend.linalg.grid_matrices import grid_copy, transposed_copy
+from alchemist_ray.mpi_backend.linalg.grid_matrices import grid_copy
 
 
 def solution(ctx: TaskContext, A: DistMatrix, b: DistMatrix) -> DistMatrix:
@@ -19,9 +19,9 @@ def solution(ctx: TaskContext, A: DistMatrix, b: DistMatrix) -> DistMatrix:
     if info > 0:
         raise SingularMatrixError(ctx.task, "A", info)
     # Column-major right-hand sides, as ScaLAPACK wants them, are a row-major transpose.
-    bt = transposed_copy(checks.converted(b, dtype), factors.layout)
+    bt = checks.converted(b, dtype).transpose(factors.layout)
     scalapack.getrs(factors, ipiv, bt)
-    return transposed_copy(bt, b.layout)
+    return bt.transpose(b.layout)
 
 
 def _require_shapes(ctx: TaskContext, A: DistMatrix, b: DistMatrix) -> None:

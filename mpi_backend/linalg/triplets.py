@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alchemist_ray.mpi_backend.linalg.slabs import Slab
+from alchemist_ray.mpi_backend.linalg.slabs import TallMatrix
 from alchemist_ray.mpi_backend.linalg.tsqr import TSQR
 
 Array = npt.NDArray[Any]
@@ -33,7 +33,7 @@ class Triplets:
     V: Array
 
 
-def rayleigh_ritz(slab: Slab, V: Array) -> Triplets:
+def rayleigh_ritz(slab: TallMatrix, V: Array) -> Triplets:
     """Return the best triplets in the span of the orthonormal columns of `V` (n, k). Collective over comm.
 
     The SVD of A V, by TSQR, so that U is orthonormal and A v = sigma u to rounding, whatever V is.
@@ -43,7 +43,7 @@ def rayleigh_ritz(slab: Slab, V: Array) -> Triplets:
     return Triplets(factors.apply(P), s, V @ Qt.T)
 
 
-def residual(slab: Slab, triplets: Triplets) -> float:
+def residual(slab: TallMatrix, triplets: Triplets) -> float:
     """Return the largest norm of A^T u - sigma v over the triplets, relative to the largest sigma. Collective.
 
     Where the triplets come from :func:`rayleigh_ritz` the other residual, A v - sigma u, vanishes.

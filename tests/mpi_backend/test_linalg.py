@@ -46,7 +46,7 @@ def test_truncated_svd(size: int) -> None:
     check(size, "svd_layouts", "svd_spectra")
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 3])
 def test_each_method_of_truncated_svd(size: int) -> None:
     check(size, "svd_methods")
 
@@ -67,7 +67,7 @@ def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
     expected = {
         "gemm shapes": ("ArgumentValueError", "A is 20x12, B is 20x20"),
         "gemm transposed shapes": ("ArgumentValueError", "A^T is 12x20, B^T is 12x20"),
-        "gemm integers": ("ArgumentError", "int64"),
+        "gemm bool": ("ArgumentError", "bool"),
         "svd k = 0": ("ArgumentValueError", "1..12"),
         "svd k = 13": ("ArgumentValueError", "1..12"),
         "svd tol": ("ArgumentValueError", "-1.0"),

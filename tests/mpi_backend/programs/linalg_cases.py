@@ -39,6 +39,11 @@ def spread(A: Array, pair: str = "MC_MR", block: int | None = None, **how: Any) 
     return DistMatrix.from_global(comm, A, Layout.of(pair, A.shape, comm.size, block=block, **how))
 
 
+def everywhere(blocks: list[tuple[str, int]]) -> list[tuple[str, list[tuple[str, int | None]]]]:
+    """Return the types, float64 with all pairs and the `blocks` to test it in, float32 with the `blocks` alone."""
+    return [("float64", [*((pair, None) for pair in PAIRS), *blocks]), ("float32", [*blocks])]
+
+
 def whole(A: DistMatrix) -> Array:
     return A.to_global()
 
@@ -70,9 +75,9 @@ def product_residual(A: Array, B: Array, C: DistMatrix, alpha: float = 1.0) -> f
 @case
 def gemm() -> Iterator[tuple[str, Any]]:
     A0, B0 = rng().standard_normal((33, 47)), rng().standard_normal((47, 29))
-    for dtype in ("float64", "float32"):
+    for dtype, layouts in everywhere([("MC_MR", 1), ("VC_STAR", 1), ("STAR_VR", 5), ("MC_MR", 64)]):
         A1, B1 = A0.astype(dtype), B0.astype(dtype)
-        for pair, block in [*((p, None) for p in PAIRS), ("MC_MR", 1), ("VC_STAR", 1), ("STAR_VR", 5), ("MC_MR", 64)]:
+        for pair, block in layouts:
             for ta in (False, True):
                 for tb in (False, True):
                     A = spread(A1.T.copy() if ta else A1, pair, block)
@@ -112,10 +117,11 @@ def gemm_shapes() -> Iterator[tuple[str, Any]]:
 @case
 def qr() -> Iterator[tuple[str, Any]]:
     shapes = ((60, 60), (400, 7), (37, 80), (200, 90), (5, 3), (3, 5), (1, 1), (2, 1), (1, 4))
-    for dtype in ("float64", "float32"):
+    layouts = (("MC_MR", None), ("VC_STAR", None), ("MC_MR", 1), ("STAR_STAR", None), ("MR_MC", 3))
+    for dtype, count in (("float64", 5), ("float32", 2)):
         for m, n in shapes:
             A0 = rng().standard_normal((m, n)).astype(dtype)
-            for pair, block in (("MC_MR", None), ("MC_MR", 1), ("VC_STAR", None), ("STAR_STAR", None), ("MR_MC", 3)):
+            for pair, block in layouts[:count]:
                 A = spread(A0, pair, block)
                 Q, R = linalg.qr(ctx, A)
                 q, r = whole(Q), whole(R)
@@ -134,8 +140,8 @@ def qr() -> Iterator[tuple[str, Any]]:
 
 @case
 def solve() -> Iterator[tuple[str, Any]]:
-    for dtype in ("float64", "float32"):
-        for n, nrhs in ((1, 1), (2, 3), (50, 1), (111, 20), (40, 90), (600, 3)):
+    for dtype, count in (("float64", 6), ("float32", 3)):
+        for n, nrhs in ((2, 3), (111, 20), (40, 90), (1, 1), (50, 1), (600, 3))[:count]:
             A0 = rng().standard_normal((n, n)).astype(dtype)
             b0 = rng().standard_normal((n, nrhs)).astype(dtype)
             for pair, block in (("MC_MR", None), ("VC_STAR", 1), ("CIRC_CIRC", None), ("MC_MR", 1)):
@@ -179,10 +185,10 @@ def svd_residuals(A: Array, U: DistMatrix, S: Array, Vt: DistMatrix) -> Residual
 
 @case
 def svd_layouts() -> Iterator[tuple[str, Any]]:
-    for dtype in ("float64", "float32"):
+    for dtype, layouts in everywhere([("MC_MR", 1), ("VC_STAR", 1), ("STAR_VC", 3)]):
         for m, n in ((90, 20), (20, 90), (40, 40)):
             A0 = rng().standard_normal((m, n)).astype(dtype)
-            for pair, block in [*((p, None) for p in PAIRS), ("MC_MR", 1), ("VC_STAR", 1), ("STAR_VC", 3)]:
+            for pair, block in layouts:
                 A = spread(A0, pair, block)
                 yield f"{m} {n} {pair} {block} {dtype}", svd_residuals(A0, *linalg.truncated_svd(ctx, A, 6))
                 yield "input is kept", 1e9 * np.abs(whole(A) - A0).max()
@@ -233,11 +239,12 @@ def svd_methods() -> Iterator[tuple[str, Any]]:
     for dtype in ("float64", "float32"):
         tolerance = max(1e-10, 100 * float(np.finfo(dtype).eps))
         for name, s in spectra.items():
-            for shape in ((500, 300), (300, 400)):
+            for shape in ((500, 300), (300, 400)) if dtype == "float64" else ((300, 400),):
                 A = with_spectrum(*shape, s, dtype)
                 for k in (1, 10):
                     slab = slabs.slab_of(spread(A, "MC_MR"))
-                    found = lanczos.lanczos_svd(slab, k, tolerance, 0, 200, lambda count, residual: None)
+                    plan = lanczos.Plan.wide(k, 300)
+                    found = lanczos.lanczos_svd(slab, plan, tolerance, 0, 5000, lambda count, residual: None)
                     label = f"{name} {shape} {k} {dtype}"
                     yield f"Lanczos {label}", 1e9 if found is None else svd_residuals(A, *_as_results(slab, found))
                     found = gram.gram_svd(slab, k, tolerance)
@@ -294,7 +301,7 @@ def errors() -> Iterator[tuple[str, Any]]:
     singular_matrix[:, 4] = 0
     yield "gemm shapes", raised(linalg.gemm, spread(A), spread(square))
     yield "gemm transposed shapes", raised(linalg.gemm, spread(A), spread(A), transpose_a=True, transpose_b=True)
-    yield "gemm integers", raised(linalg.gemm, spread(np.ones((2, 2), int)), spread(A))
+    yield "gemm bool", raised(linalg.gemm, spread(np.ones((2, 20), bool)), spread(A))
     yield "svd k = 0", raised(linalg.truncated_svd, spread(A), 0)
     yield "svd k = 13", raised(linalg.truncated_svd, spread(A), 13)
     yield "svd tol", raised(linalg.truncated_svd, spread(A), 1, tol=-1.0)
