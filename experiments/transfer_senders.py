@@ -1,7 +1,7 @@
 """Many senders at once on one matrix: threads of one process, and processes of several threads each.
 
 They are held against one sender that writes the same parts, one after the other, and against one that writes the matrix
-in one go: a part of a sixty-fourth costs two exchanges with a worker, and copying it does not run as fast as copying all.
+in one go: each part costs two exchanges with a worker, and many short copies do not run as fast as two long ones.
 """
 
 from __future__ import annotations
