@@ -377,6 +377,29 @@ def test_a_pickled_handle_reads_parts(session, rng):
         copy + copy
 
 
+LIMITED = """
+import pickle, resource, sys
+import numpy as np
+from alchemist_ray.transfer import plane_of
+handle, writer = pickle.loads(sys.stdin.buffer.read())
+with open("/proc/self/statm") as statm:
+    used = int(statm.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, used + 2**27))
+A = np.asarray(handle)
+assert all(connection._mapped() is None for connection in plane_of(handle.address).connections)
+writer.write(2 * A)
+"""
+
+
+def test_a_process_that_cannot_map_the_workers_memory_reads_and_writes_over_its_socket(session, rng):
+    A = rng.standard_normal((400, 300))
+    handle, writer = session.send_matrix(A), session.matrix_writer(A.shape, A.dtype, "VC_STAR", block_size=1)
+    given = pickle.dumps((handle, writer))
+    ran = subprocess.run([sys.executable, "-c", LIMITED], input=given, capture_output=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr.decode()
+    np.testing.assert_array_equal(np.asarray(writer.close()), 2 * A)
+
+
 # --- layouts chosen by the caller -------------------------------------------------------------------------------------
 
 
