@@ -124,22 +124,20 @@ class GroupClient:
 
     def create(self, spec: MatrixSpec) -> MatrixHandle:
         """Make room for a matrix that is yet to be written; return a handle for it."""
-        matrix_id = self._next()
-        self._plane.create(matrix_id, spec)
-        return self._handle(matrix_id, spec)
+        handle = self._handle(self._next(), spec)  # first, so that an interrupt does not leave a matrix to nobody
+        self._plane.create(handle.matrix_id, spec)
+        return handle
 
     def send(self, spec: MatrixSpec, array: Array, meter: Meter) -> tuple[MatrixHandle, list[TransferTimes]]:
         """Send a matrix; return a handle for it, and the seconds that each worker's part took."""
-        matrix_id = self._next()
-        times = self._plane.send(matrix_id, spec, array, meter)
-        return self._handle(matrix_id, spec), times
+        handle = self._handle(self._next(), spec)
+        return handle, self._plane.send(handle.matrix_id, spec, array, meter)
 
     def send_sparse(self, matrix: Any, meter: Meter) -> tuple[MatrixHandle, list[TransferTimes]]:
         """Send a sparse matrix of SciPy; return a handle for it, and the seconds that each worker's part took."""
         spec, arrays = sparse_arrays(matrix, self.address.size)
-        matrix_id = self._next()
-        times = send_sparse(self._plane, matrix_id, spec, arrays, meter)
-        return self._handle(matrix_id, spec), times
+        handle = self._handle(self._next(), spec)
+        return handle, send_sparse(self._plane, handle.matrix_id, spec, arrays, meter)
 
     def fetch(self, handle: MatrixHandle, out: Array | None, meter: Meter) -> tuple[Array, list[TransferTimes]]:
         """Fetch a matrix of this group; return it, and the seconds that each worker's part took."""

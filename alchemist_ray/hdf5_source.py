@@ -60,7 +60,11 @@ class Hdf5Source:
         for row in range(0, m, height):
             chosen = list(self.selection)
             chosen[axis] = self.selection[axis][row : row + height]  # type: ignore[index]
-            block = self.dataset[tuple(_as_index(each) for each in chosen)]
+            try:
+                block = self.dataset[tuple(_as_index(each) for each in chosen)]
+            except OSError as failure:
+                where = self.dataset.file.filename
+                raise FileContentError(where, f"rows {row}.. cannot be read ({failure})") from failure
             yield block.astype(self.dtype, copy=False).reshape(-1, n)
 
 
@@ -95,7 +99,7 @@ def open_dataset(
         found = file.get(name)
         if not isinstance(found, h5py.Dataset):
             raise DatasetMissingError(where, name, _datasets(file, h5py.Dataset))
-        chosen = _selected(selection, found.shape)
+        chosen = _selected(selection, found.shape or ())
         extents = [len(each) for each in chosen if isinstance(each, range)]
         if len(extents) not in (1, 2) or 0 in extents:
             raise FileContentError(
@@ -109,9 +113,10 @@ def open_dataset(
 def _selected(selection: Any, shape: tuple[int, ...]) -> tuple[int | range, ...]:
     """Return what `selection` chooses of each dimension."""
     members = list(selection) if isinstance(selection, tuple) else [selection]
-    if Ellipsis not in members:
+    places = [place for place, member in enumerate(members) if member is Ellipsis]
+    if not places:
         members.append(Ellipsis)
-    place = members.index(Ellipsis)
+    place = places[0] if places else len(members) - 1
     members[place : place + 1] = [slice(None)] * (len(shape) + 1 - len(members))
     if len(members) != len(shape):
         raise IndexError(f"a selection of {len(members)} dimensions of a dataset that has {len(shape)}")
@@ -124,7 +129,10 @@ def _chosen(member: Any, extent: int) -> int | range:
         if indices.step < 1:
             raise IndexError("HDF5 datasets are read forwards: a selection needs positive steps")
         return indices
-    index = operator.index(member)
+    try:
+        index = operator.index(member)
+    except TypeError:
+        raise IndexError(f"a selection is made of integers and slices, not of {type(member).__name__}") from None
     if not -extent <= index < extent:
         raise IndexError(f"index {index} is out of bounds for {extent}")
     return index % extent

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from alchemist_ray.errors import LayoutError
 from alchemist_ray.layout import Grid, Layout, check_pair
@@ -96,7 +99,7 @@ class LayoutChoice:
 def _blocks(given: Any) -> tuple[int, int] | None:
     if given is None:
         return None
-    return (given, given) if isinstance(given, int) else _two("block_size", given)
+    return _two("block_size", (given, given) if isinstance(given, (int, np.integer)) else given)
 
 
 def _grid(given: Any) -> tuple[int, int] | None:
@@ -108,6 +111,8 @@ def _grid(given: Any) -> tuple[int, int] | None:
 def _two(name: str, given: Any) -> tuple[int, int]:
     try:
         first, second = given
-        return int(first), int(second)
+        if isinstance(first, bool) or isinstance(second, bool):
+            raise TypeError
+        return operator.index(first), operator.index(second)
     except (TypeError, ValueError):
         raise LayoutError(f"{name} must be two integers, not {given!r}") from None

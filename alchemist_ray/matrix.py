@@ -205,6 +205,9 @@ class MatrixHandle(Arithmetic, WritesFiles):
             plane_of(self.address).free([self.matrix_id])
         except GroupDiedError:  # freed with its workers
             forget_plane(self.address)
+        except BaseException:  # freed or not: it will be, with the next request
+            plane_of(self.address).drop(self.matrix_id)
+            raise
 
     def drop(self) -> None:
         """Have the matrix freed with the next request to its workers; no error if they are gone."""

@@ -25,9 +25,7 @@ class Meter:
         self._stopped = False
 
     def add(self, nbytes: int) -> None:
-        """Note that `nbytes` have moved; raise :class:`TransferStoppedError` if no more should."""
-        if self._stopped:
-            raise TransferStoppedError
+        """Note that `nbytes` have moved."""
         if self._on_bytes is not None:
             with self._lock:
                 self._on_bytes(nbytes)
@@ -39,5 +37,10 @@ class Meter:
             yield lot
 
     def stop(self) -> None:
-        """Have the threads of the transfer end at their next lot of bytes."""
+        """Have the threads of the transfer end as soon as they can."""
         self._stopped = True
+
+    def check(self) -> None:
+        """Raise :class:`TransferStoppedError` if no more should be moved."""
+        if self._stopped:
+            raise TransferStoppedError

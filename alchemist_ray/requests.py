@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from alchemist_ray.address import Endpoint, GroupAddress
@@ -41,6 +43,7 @@ class Ticket:
 
     make: Callable[[int], m.Message]
     number: int = 0
+    channel: Channel | None = None
     answer: m.Done | m.Failure | None = None
     error: AlchemistError | None = None
 
@@ -110,48 +113,35 @@ class Requester:
 
     # --- requests of several threads at once --------------------------------------------------------------------------
 
-    def _send_waiting(self, sent: list[Ticket]) -> None:
-        """Send all requests that wait, and add them to `sent`. The caller holds the lock."""
+    def _send_waiting(self) -> list[Ticket]:
+        """Send all requests that wait; return them. The caller holds the lock."""
+        sent = []
         while self._waiting:
             sent.append(self._waiting.popleft())
-        if not sent:
-            return
+        if sent:
+            try:
+                channel = self._open()
+                self._guard(lambda: self._send(channel, sent))
+            except AlchemistError as failure:
+                _give_up(sent, failure)
+        return sent
 
-        def send() -> None:
-            frames = []
-            for ticket in sent:
-                self._request += 1
-                ticket.number = self._request
-                frames.append(channel.connection.send(ticket.make(ticket.number)))
-            channel.sock.sendall(b"".join(frames))
-
-        try:
-            channel = self._open()
-            self._guard(send)
-        except AlchemistError as failure:
-            for ticket in sent:
-                ticket.error = failure
+    def _send(self, channel: Channel, tickets: list[Ticket]) -> None:
+        frames = []
+        for ticket in tickets:
+            self._request += 1
+            ticket.number, ticket.channel = self._request, channel
+            frames.append(channel.connection.send(ticket.make(ticket.number)))
+        channel.sock.sendall(b"".join(frames))
 
     def _receive_answers(self, sent: list[Ticket]) -> None:
         """Receive the answers to requests that were sent. The caller holds the lock."""
-        for position, ticket in enumerate(sent):
-            channel = self._channel
-            if ticket.settled or channel is None:
-                continue
-            number = ticket.number
-            try:
-                ticket.answer = self._guard(lambda: self._receive(channel, m.Done, number))  # noqa: B023 - called here
-            except AlchemistError as failure:
-                for unanswered in sent[position:]:
-                    unanswered.error = failure
-
-    def _give_back(self, sent: list[Ticket], own: Ticket) -> None:
-        """Have requests that were sent, but whose answers nobody will read, sent anew by those who made them."""
-        if any(not ticket.settled for ticket in sent):
-            self._drop()
-        self._waiting.extendleft(reversed([ticket for ticket in sent if ticket is not own and not ticket.settled]))
-        with contextlib.suppress(ValueError):
-            self._waiting.remove(own)
+        for ticket in sent:
+            if ticket.channel is not None and not ticket.settled:
+                try:
+                    ticket.answer = self._guard(partial(self._receive, ticket.channel, m.Done, ticket.number))
+                except AlchemistError as failure:
+                    _give_up(sent, failure)
 
     # --- the connection -----------------------------------------------------------------------------------------------
 
@@ -159,8 +149,7 @@ class Requester:
         """Run `action`, which leaves the connection with nothing outstanding, or does not return.
 
         When it does not, the connection is closed: what is still to come over it would be taken for the answer to the
-        next request. That holds for an interrupt (Ctrl-C) as for a broken connection, which becomes an error that says
-        who is gone.
+        next request. A broken connection becomes an error that says who is gone.
         """
         try:
             return action()
@@ -182,6 +171,8 @@ class Requester:
 
     def _drop(self) -> None:
         if self._channel is not None:
+            with contextlib.suppress(OSError):
+                self._channel.sock.shutdown(socket.SHUT_RDWR)
             self._channel.close()
         self._channel = None
 
@@ -194,6 +185,8 @@ class Requester:
 def settle(requests: Sequence[tuple[Requester, Ticket]]) -> None:
     """Have requests to several workers answered: all are sent before the first answer is awaited.
 
+    Not to be called where an interrupt (Ctrl-C) can come: see :meth:`DataPlane.run`.
+
     Parameters
     ----------
     requests : sequence of (Requester, Ticket)
@@ -202,18 +195,18 @@ def settle(requests: Sequence[tuple[Requester, Ticket]]) -> None:
     for requester, ticket in requests:
         requester._waiting.append(ticket)
     with contextlib.ExitStack() as held:
-        sent: list[list[Ticket]] = []
-        try:
-            for requester, _ in requests:  # everybody locks in the order of ranks
-                held.enter_context(requester._lock)
-                sent.append([])
-                requester._send_waiting(sent[-1])
-            for (requester, _), tickets in zip(requests, sent, strict=True):
-                requester._receive_answers(tickets)
-        except BaseException:
-            for (requester, own), tickets in zip(requests, sent, strict=False):
-                requester._give_back(tickets, own)
-            raise
+        for requester, _ in requests:  # everybody locks in the order of ranks
+            held.enter_context(requester._lock)
+        sent = [requester._send_waiting() for requester, _ in requests]
+        for (requester, _), tickets in zip(requests, sent, strict=True):
+            requester._receive_answers(tickets)
+
+
+def _give_up(tickets: list[Ticket], failure: AlchemistError) -> None:
+    """Tell those whose answers will not come."""
+    for ticket in tickets:
+        if not ticket.settled:
+            ticket.error = failure
 
 
 def answer_of(reply: R | m.Failure) -> R:

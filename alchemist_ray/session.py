@@ -305,8 +305,8 @@ class AlchemistSession(SessionMatrices):
         try:
             yield
         except GroupDiedError as lost:
-            session_id = self.session_id
-            raise GroupDiedError(session_id, self._why_dead()) from lost
+            with self._lock:  # a writer of ours may have met it in another thread than the one that talks to the driver
+                raise GroupDiedError(self.session_id, self._why_dead()) from lost
         except RanksStuckError as stuck:
             ranks = ", ".join(map(str, stuck.ranks))
             reason = f"rank {ranks} did not come back from a task in which another rank had failed"

@@ -6,13 +6,15 @@ sparse matrix takes the same two paths as a dense one. What arrives is checked b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from alchemist_ray.csr import CsrArrays, CsrShape, slab_rows
+from alchemist_ray.csr import CsrArrays, CsrShape, check, slab_rows
 from alchemist_ray.errors import InvalidArrayError
 from alchemist_ray.matrix import MatrixHandle
 from alchemist_ray.meter import Meter
@@ -20,7 +22,7 @@ from alchemist_ray.parts import Part
 from alchemist_ray.spec import SparseSpec, check_dtype, check_shape
 from alchemist_ray.transfer import DataPlane, plane_of
 from alchemist_ray.transfer_times import TransferTimes
-from alchemist_ray.worker_connection import WorkerConnection
+from alchemist_ray.worker_connection import Grant, WorkerConnection
 
 Array = npt.NDArray[Any]
 
@@ -72,6 +74,23 @@ class SparseMatrixHandle(MatrixHandle):
         """Return a part as SciPy does; all of the matrix is fetched for it."""
         return self.fetch()[0][key]
 
+    def rows(self, start: int = 0, stop: int | None = None, block: int | None = None) -> Iterator[Any]:
+        """Yield the rows ``start .. stop-1`` as sparse arrays of `block` rows each; for that, all of it is fetched.
+
+        Parameters
+        ----------
+        start, stop : int
+            Of the rows; all by default. Negative ones count from the end.
+        block : int, optional
+            Rows a time; by default all at once.
+        """
+        if block is not None and block < 1:
+            raise ValueError(f"block must be at least 1 row, not {block}")
+        first, last, _ = slice(start, stop).indices(self.shape[0])
+        whole = self.fetch()[0]
+        for row in range(first, last, block or max(1, last - first)):
+            yield whole[row : min(row + block, last) if block else last]
+
     def to_dense(self) -> MatrixHandle:
         """Return the matrix with all its zeros, dealt by rows as it is; see :meth:`relayout`.
 
@@ -106,12 +125,14 @@ def sparse_arrays(matrix: Any, size: int) -> tuple[SparseSpec, CsrArrays]:
     Raises
     ------
     InvalidArrayError
-        If it has no elements, or is of a type that no matrix has.
+        If it has no elements, is of a type that no matrix has, or its arrays are not those of compressed rows.
     """
     csr = matrix.tocsr()
     m, n = check_shape(tuple(map(int, csr.shape)))
     dtype = check_dtype(csr.data.dtype)
-    arrays = CsrArrays(csr.indptr, csr.indices, csr.data)
+    nnz = int(csr.indptr[-1])
+    arrays = CsrArrays(csr.indptr, csr.indices[:nnz], csr.data[:nnz])  # there may be room for more behind them
+    check(arrays, n)  # here, where copying by wrong pointers would end this process, and again where it arrives
     counts = tuple(arrays.entries_of(*slab_rows(m, size, rank)) for rank in range(size))
     return SparseSpec((m, n), dtype, counts), arrays
 
@@ -130,13 +151,14 @@ def send_sparse(
     GroupDiedError
         If a worker is gone.
     """
-    offsets = plane.create(matrix_id, spec, private=True)
+    return plane.run(partial(_send, plane, matrix_id, spec, arrays, meter), meter)
+
+
+def _send(plane: DataPlane, matrix_id: int, spec: SparseSpec, arrays: CsrArrays, meter: Meter) -> list[TransferTimes]:
+    grants = plane.grants(matrix_id, spec, private=True)
     slabs = [(c, Part.of_bytes(spec.slab(c.endpoint.rank).nbytes)) for c in plane.connections]
     try:
-        actions = [
-            partial(_write_slab, c, matrix_id, spec, arrays, offsets[c.endpoint.rank] or 0, meter)
-            for c in plane.connections
-        ]
+        actions = [partial(_write_slab, c, spec, arrays, grants[c.endpoint.rank], meter) for c in plane.connections]
         times = plane.at_once(actions, spec.nbytes, meter)
         plane.commit(matrix_id, slabs)
     except BaseException:
@@ -147,7 +169,7 @@ def send_sparse(
 
 
 def _write_slab(
-    connection: WorkerConnection, matrix_id: int, spec: SparseSpec, arrays: CsrArrays, offset: int, meter: Meter
+    connection: WorkerConnection, spec: SparseSpec, arrays: CsrArrays, grant: Grant, meter: Meter
 ) -> TransferTimes:
     rank = connection.endpoint.rank
     slab = spec.slab(rank)
@@ -162,7 +184,8 @@ def _write_slab(
     for (begin, end), piece in zip(slab.spans, pieces, strict=True):
         if begin < end:
             part = Part.of_bytes(slab.nbytes, begin, end)
-            times += connection.write(matrix_id, part, offset + begin, _as_bytes(np.ascontiguousarray(piece)), meter)
+            from_here = replace(grant, offset=grant.offset + begin)
+            times += connection.write(part, from_here, _as_bytes(np.ascontiguousarray(piece)), meter)
     return times
 
 
@@ -182,7 +205,7 @@ def fetch_sparse(
     index_dtype = CsrShape(m, n, spec.nnz, spec.dtype).index_dtype
     whole = CsrArrays(np.empty(m + 1, index_dtype), np.empty(spec.nnz, index_dtype), np.empty(spec.nnz, spec.dtype))
     actions = [partial(_read_slab, c, matrix_id, spec, whole, meter) for c in plane.connections]
-    return whole, plane.at_once(actions, spec.nbytes, meter)
+    return whole, plane.run(partial(plane.at_once, actions, spec.nbytes, meter), meter)
 
 
 def _read_slab(

@@ -13,27 +13,30 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 
 from alchemist_ray.address import GroupAddress
-from alchemist_ray.errors import AlchemistError
+from alchemist_ray.errors import RegionError
 from alchemist_ray.meter import Meter, TransferStoppedError
+from alchemist_ray.missing import missing_regions
 from alchemist_ray.parts import Part
 from alchemist_ray.protocol import messages as m
-from alchemist_ray.region import Rectangle, merged
+from alchemist_ray.region import Rectangle
 from alchemist_ray.requests import Ticket, settle
 from alchemist_ray.spec import MatrixSpec, SparseSpec
 from alchemist_ray.transfer_times import TransferTimes
-from alchemist_ray.worker_connection import WorkerConnection
+from alchemist_ray.worker_connection import Grant, WorkerConnection
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 PARALLEL_BYTES = 2**20
 """What is at least this large is moved to or from several workers at once."""
@@ -42,7 +45,6 @@ MAX_THREADS = 8
 
 Held = tuple[WorkerConnection, Part]
 """A part, and the connection to the worker that holds it."""
-BlockRequest = m.ClaimBlock | m.CommitBlock | m.ReleaseBlock
 
 
 class DataPlane:
@@ -54,11 +56,34 @@ class DataPlane:
         self._dropped: collections.deque[int] = collections.deque()
         threads = min(len(self.connections), os.cpu_count() or 1, MAX_THREADS)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alchemist-transfer")
+        self._aside = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="alchemist-aside")
+
+    def run(self, operation: Callable[[], T], meter: Meter | None = None) -> T:
+        """Return what `operation` returns, out of the reach of interrupts.
+
+        An interrupt (Ctrl-C) comes to the main thread, at any instruction. In the middle of an exchange with a worker
+        it would leave locks held and answers unread, for all other threads as well. So what the main thread asks for is
+        done aside; when the main thread is interrupted, `meter` stops the transfer, which then cleans up after itself,
+        and the interrupt goes on after that. A second one does not wait.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return operation()
+        try:
+            future = self._aside.submit(operation)
+        except RuntimeError:  # the interpreter is shutting down
+            return operation()
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done() and meter is not None:
+                meter.stop()
+            concurrent.futures.wait([future])
+            raise
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def create(self, matrix_id: int, spec: MatrixSpec | SparseSpec, private: bool = False) -> list[int | None]:
-        """Make room for a matrix on every worker; return where in each worker's memory its part is.
+    def create(self, matrix_id: int, spec: MatrixSpec | SparseSpec, private: bool = False) -> list[int]:
+        """Make room for a matrix on every worker; return where in each worker's memory its part is (0: nowhere).
 
         Parameters
         ----------
@@ -74,11 +99,19 @@ class DataPlane:
         MatrixMemoryError
             If a worker has no room; then none keeps any.
         """
-        self.free_dropped()
+        return [grant.offset for grant in self.run(partial(self.grants, matrix_id, spec, private))]
+
+    def grants(self, matrix_id: int, spec: MatrixSpec | SparseSpec, private: bool) -> list[Grant]:
+        """Make room for a matrix on every worker; return leave to write each worker's part, by rank.
+
+        Not out of the reach of interrupts; otherwise as :meth:`create`.
+        """
+        self._free_dropped()
         wire = spec.to_wire()
         try:
-            return self._ask_all(lambda n: m.CreateMatrix(n, matrix_id, wire, private))
-        except AlchemistError:
+            tickets = self._ask_all(lambda n: m.CreateMatrix(n, matrix_id, wire, private))
+            return [Grant.of(matrix_id, ticket) for ticket in tickets]
+        except BaseException:
             self.drop(matrix_id)
             raise
 
@@ -92,10 +125,14 @@ class DataPlane:
         GroupDiedError
             If a worker is gone.
         """
-        offsets = self.create(matrix_id, spec, private=True)
+        meter = _own(meter)
+        return self.run(partial(self._send, matrix_id, spec, matrix, meter), meter)
+
+    def _send(self, matrix_id: int, spec: MatrixSpec, matrix: Array, meter: Meter) -> list[TransferTimes]:
+        grants = self.grants(matrix_id, spec, private=True)
         try:
             parts = self._parts(spec, spec.whole)
-            return self._write(matrix_id, parts, [offsets[c.endpoint.rank] or 0 for c, _ in parts], matrix, meter)
+            return self._write(matrix_id, parts, [grants[c.endpoint.rank] for c, _ in parts], matrix, meter)
         except BaseException:
             self.drop(matrix_id)
             raise
@@ -114,36 +151,39 @@ class DataPlane:
         GroupDiedError
             If a worker is gone.
         """
+        meter = _own(meter)
+        self.run(partial(self._claim_and_write, matrix_id, spec, array, row, column, meter), meter)
+
+    def _claim_and_write(
+        self, matrix_id: int, spec: MatrixSpec, array: Array, row: int, column: int, meter: Meter
+    ) -> None:
         region = Rectangle(row, row + array.shape[0], column, column + array.shape[1])
         parts = self._parts(spec, region)
-        tickets = _ask_parts(m.ClaimBlock, matrix_id, parts)
+        tickets = _ask_parts(partial(_claim, region), matrix_id, parts)
+        claimed = [n for n, ticket in enumerate(tickets) if ticket.granted and ticket.result() is not None]
+        to_write = [parts[n] for n in claimed]
         try:
-            offsets = [ticket.result() for ticket in tickets]
+            for ticket in tickets:
+                ticket.result()
+            if not claimed:
+                raise RegionError(matrix_id, str(region), "has been written before")
         except BaseException:
-            self.release(matrix_id, [part for part, ticket in zip(parts, tickets, strict=True) if ticket.granted])
+            self.release(matrix_id, to_write)
             raise
-        self._write(matrix_id, parts, offsets, array, meter)
+        # Where this very region has been committed already, its sender died before it had committed it everywhere.
+        self._write(matrix_id, to_write, [Grant.of(matrix_id, tickets[n]) for n in claimed], array, meter)
 
     def _write(
-        self,
-        matrix_id: int,
-        parts: Sequence[Held],
-        offsets: list[int],
-        array: Array,
-        meter: Meter | None,
+        self, matrix_id: int, parts: Sequence[Held], grants: Sequence[Grant], array: Array, meter: Meter
     ) -> list[TransferTimes]:
         """Write and commit parts that are claimed."""
-        meter = meter or Meter()
-        actions = [
-            partial(c.write, matrix_id, part, offset, array, meter)
-            for (c, part), offset in zip(parts, offsets, strict=True)
-        ]
+        actions = [partial(c.write, part, grant, array, meter) for (c, part), grant in zip(parts, grants, strict=True)]
         try:
             times = self.at_once(actions, sum(part.nbytes for _, part in parts), meter)
+            self.commit(matrix_id, parts)
         except BaseException:
             self.release(matrix_id, parts)
             raise
-        self.commit(matrix_id, parts)
         return times
 
     def commit(self, matrix_id: int, parts: Sequence[Held]) -> None:
@@ -155,10 +195,12 @@ class DataPlane:
         """Give back claims; those whose worker or matrix is gone are gone with it."""
         _ask_parts(m.ReleaseBlock, matrix_id, parts)
 
-    def missing(self, matrix_id: int) -> list[Rectangle]:
-        """Return the rectangles of a matrix that are yet to be written; those that touch are given as one."""
-        answers = self._ask_all(lambda n: m.CheckMatrix(n, matrix_id))
-        return merged(Rectangle(*row) for rows in answers for row in rows)
+    def missing(self, matrix_id: int, spec: MatrixSpec) -> list[Rectangle]:
+        """Return the rectangles of a matrix that are yet to be written; those that together are one, as one."""
+        tickets = self.run(lambda: self._ask_all(lambda n: m.CheckMatrix(n, matrix_id)))
+        return missing_regions(
+            spec, {rank: [Rectangle(*row) for row in ticket.result()] for rank, ticket in enumerate(tickets)}
+        )
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -179,19 +221,23 @@ class DataPlane:
         GroupDiedError
             If a worker is gone.
         """
-        self.free_dropped()
-        meter = meter or Meter()
-        parts = self._parts(spec, region or spec.whole)
-        actions = [partial(c.read, matrix_id, part, out, meter) for c, part in parts]
+        meter = _own(meter)
+        return self.run(partial(self._fetch, matrix_id, spec, out, region or spec.whole, meter), meter)
+
+    def _fetch(
+        self, matrix_id: int, spec: MatrixSpec, out: Array, region: Rectangle, meter: Meter
+    ) -> list[TransferTimes]:
+        self._free_dropped()
+        actions = [partial(c.read, matrix_id, part, out, meter) for c, part in self._parts(spec, region)]
         return self.at_once(actions, out.nbytes, meter)
 
     # --- all workers --------------------------------------------------------------------------------------------------
 
-    def _ask_all(self, make: Callable[[int], m.Message]) -> list[Any]:
-        """Ask all workers the same; return their results by rank."""
+    def _ask_all(self, make: Callable[[int], m.Message]) -> list[Ticket]:
+        """Ask all workers the same; return the answered tickets by rank."""
         requests = [(connection, Ticket(make)) for connection in self.connections]
         settle(requests)
-        return [ticket.result() for _, ticket in requests]
+        return [ticket for _, ticket in requests]
 
     def _parts(self, spec: MatrixSpec, region: Rectangle) -> list[Held]:
         """Return who is written to, or read from, for which part of a rectangle."""
@@ -205,20 +251,19 @@ class DataPlane:
         if len(actions) < 2 or nbytes < PARALLEL_BYTES:
             return [action() for action in actions]
         futures = [self._pool.submit(action) for action in actions]
-        try:
-            concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
-            if any(future.done() and future.exception() for future in futures):
-                meter.stop()
-        except BaseException:
+        concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+        if any(future.done() and future.exception() for future in futures):
             meter.stop()
-            raise
-        finally:
-            concurrent.futures.wait(futures)
+        concurrent.futures.wait(futures)
         return _results(futures)
 
     def free(self, matrix_ids: list[int]) -> None:
         """Free matrices on all workers; those freed before are passed over."""
-        self._ask_all(lambda n: m.FreeMatrices(n, matrix_ids))
+        self.run(lambda: self._free(matrix_ids))
+
+    def _free(self, matrix_ids: list[int]) -> None:
+        for ticket in self._ask_all(lambda n: m.FreeMatrices(n, matrix_ids)):
+            ticket.result()
 
     def drop(self, matrix_id: int) -> None:
         """Note that nobody refers to a matrix any more; it is freed with the next request.
@@ -229,11 +274,15 @@ class DataPlane:
 
     def free_dropped(self) -> None:
         """Free the matrices that have been dropped."""
-        dropped = []
-        while self._dropped:
-            dropped.append(self._dropped.popleft())
+        self.run(self._free_dropped)
+
+    def _free_dropped(self) -> None:
+        dropped: list[int] = []
+        with contextlib.suppress(IndexError):  # several threads may take from it
+            while True:
+                dropped.append(self._dropped.popleft())
         if dropped:
-            self.free(dropped)
+            self._free(dropped)
 
     def forget_pages(self) -> None:
         """Have the workers' pages that this process has touched no longer count as its own."""
@@ -245,17 +294,27 @@ class DataPlane:
         for connection in self.connections:
             connection.close()
         self._pool.shutdown(wait=False)
+        self._aside.shutdown(wait=False)
 
 
-def _ask_parts(kind: type[BlockRequest], matrix_id: int, parts: Sequence[Held]) -> list[Ticket]:
+def _own(meter: Meter | None) -> Meter:
+    """Return a meter for one transfer, which can be stopped alone."""
+    return Meter() if meter is None else Meter(meter.add)
+
+
+def _ask_parts(make: Callable[..., m.Message], matrix_id: int, parts: Sequence[Held]) -> list[Ticket]:
     """Make the same request of every part of a rectangle; return the answered tickets."""
-    requests = [(connection, Ticket(partial(_block_request, kind, matrix_id, part))) for connection, part in parts]
+    requests = [(connection, Ticket(partial(_block_request, make, matrix_id, part))) for connection, part in parts]
     settle(requests)
     return [ticket for _, ticket in requests]
 
 
-def _block_request(kind: type[BlockRequest], matrix_id: int, part: Part, number: int) -> BlockRequest:
-    return kind(number, matrix_id, *part.bounds)
+def _block_request(make: Callable[..., m.Message], matrix_id: int, part: Part, number: int) -> m.Message:
+    return make(number, matrix_id, *part.bounds)
+
+
+def _claim(region: Rectangle, number: int, matrix_id: int, i0: int, i1: int, j0: int, j1: int) -> m.ClaimBlock:
+    return m.ClaimBlock(number, matrix_id, i0, i1, j0, j1, [region.i0, region.i1, region.j0, region.j1])
 
 
 def _results(futures: list[concurrent.futures.Future[TransferTimes]]) -> list[TransferTimes]:

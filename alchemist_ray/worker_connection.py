@@ -15,30 +15,61 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.address import Endpoint, GroupAddress
 from alchemist_ray.channel import Channel
-from alchemist_ray.errors import RemoteProtocolError
+from alchemist_ray.errors import RegionError, RemoteProtocolError
 from alchemist_ray.meter import Meter
 from alchemist_ray.parts import BUFFER_BYTES, Part, octets_of
 from alchemist_ray.protocol import messages as m
-from alchemist_ray.requests import Requester, answer_of
+from alchemist_ray.requests import Requester, Ticket, answer_of, settle
 from alchemist_ray.transfer_times import TransferTimes
 
 Array = npt.NDArray[Any]
-T = TypeVar("T")
-R = TypeVar("R", m.Done, m.Block)
 
-REQUEST_SECONDS = 60.0
-"""How long a worker may take to answer, and how long a transfer may stand still."""
 BAND_BYTES = 32 * 2**20
 """What is copied in place between two looks at whether to go on."""
 STREAM_BYTES = 2**15
 """Up to this size a part is read over the connection: one exchange, where reading in place takes two."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Leave to write or read in place, for as long as the connection lives over which it was given.
+
+    Attributes
+    ----------
+    matrix_id : int
+        The matrix.
+    offset : int
+        Where in the worker's memory the part, or (to read) the whole block, begins.
+    channel : Channel
+        The connection.
+    """
+
+    matrix_id: int
+    offset: int
+    channel: Channel | None
+
+    @classmethod
+    def of(cls, matrix_id: int, ticket: Ticket, start: int = 0) -> Grant:
+        """Return what the answer to a request grants; raise the error that it tells.
+
+        Parameters
+        ----------
+        matrix_id : int
+            The matrix.
+        ticket : Ticket
+            The request, answered.
+        start : int
+            Bytes from the answered offset to where the part begins.
+        """
+        return cls(matrix_id, (ticket.result() or 0) + start, ticket.channel)
 
 
 class WorkerConnection(Requester):
@@ -57,7 +88,7 @@ class WorkerConnection(Requester):
     def _drop(self) -> None:
         # With the connection go its claims, and the worker may deal out that memory again: not while it is written.
         with self._idle:
-            self._idle.wait_for(lambda: self._copying == 0, REQUEST_SECONDS)
+            self._idle.wait_for(lambda: self._copying == 0)
         super()._drop()
         self._memory = self._mapping = None
 
@@ -76,7 +107,10 @@ class WorkerConnection(Requester):
     def _map(self, channel: Channel) -> Array | None:
         self._request += 1
         channel.send(m.MapArena(self._request))
-        reply, fd = channel.receive_with_fd()
+        try:
+            reply, fd = channel.receive_with_fd()
+        except RemoteProtocolError:  # a rule of the system's that keeps descriptors from being handed over
+            return None
         try:
             if not isinstance(reply, m.Done):
                 raise RemoteProtocolError(f"a {type(reply).__name__} instead of a Done")
@@ -97,8 +131,17 @@ class WorkerConnection(Requester):
             mapping.madvise(mmap.MADV_DONTNEED)
 
     @contextlib.contextmanager
-    def _in_place(self) -> Iterator[None]:
+    def _in_place(self, grant: Grant) -> Iterator[None]:
+        """Keep the connection while memory that was granted over it is written or read.
+
+        Raises
+        ------
+        RegionError
+            If the connection is another one by now: the worker may have dealt out the memory again.
+        """
         with self._idle:
+            if self._channel is not grant.channel:
+                raise RegionError(grant.matrix_id, "a part", "was lost with the connection to its worker: try again")
             self._copying += 1
         try:
             yield
@@ -109,21 +152,24 @@ class WorkerConnection(Requester):
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def write(self, matrix_id: int, part: Part, offset: int, array: Array, meter: Meter) -> TransferTimes:
-        """Write a part that was claimed, and begins at `offset`, from the rectangle `array`."""
+    def write(self, part: Part, grant: Grant, array: Array, meter: Meter) -> TransferTimes:
+        """Write a part that was claimed from the rectangle `array`."""
         with self._lock:
             memory = self._mapped()
             if memory is None:
-                return self._write_stream(matrix_id, part, array, meter)
-        view = part.view(memory, offset)
+                return self._write_stream(grant.matrix_id, part, array, meter)
+        view = part.view(memory, grant.offset)
         started = time.perf_counter()
-        with self._in_place():
+        with self._in_place(grant):
             for band in part.bands(BAND_BYTES):
+                meter.check()
                 band.scatter(array, _within(part, band, view))
                 meter.add(band.nbytes)
         return TransferTimes(self.endpoint.worker_id, send=time.perf_counter() - started)
 
     def _write_stream(self, matrix_id: int, part: Part, array: Array, meter: Meter) -> TransferTimes:
+        # Once begun, a message goes to its end, also when the transfer is stopped: other threads use the connection.
+        meter.check()
         channel = self._open()
         self._request += 1
         request = m.WriteBlock(self._request, matrix_id, *part.bounds)
@@ -147,12 +193,15 @@ class WorkerConnection(Requester):
             memory = self._mapped() if part.nbytes > STREAM_BYTES else None
             if memory is None:
                 return self._read_stream(matrix_id, part, out, meter)
-        offset = self.request(lambda n: m.PinMatrix(n, matrix_id))
-        view = part.block.view(memory, offset)
+        ticket = Ticket(lambda n: m.PinMatrix(n, matrix_id))
+        settle([(self, ticket)])
+        grant = Grant.of(matrix_id, ticket)
+        view = part.block.view(memory, grant.offset)
         started = time.perf_counter()
         try:
-            with self._in_place():
+            with self._in_place(grant):
                 for band in part.bands(BAND_BYTES):
+                    meter.check()
                     band.gather(_within(part.block, band, view), out)
                     meter.add(band.nbytes)
         finally:
@@ -160,6 +209,7 @@ class WorkerConnection(Requester):
         return TransferTimes(self.endpoint.worker_id, deserialization=time.perf_counter() - started)
 
     def _read_stream(self, matrix_id: int, part: Part, out: Array, meter: Meter) -> TransferTimes:
+        meter.check()
         started = time.perf_counter()
         reply = self._exchange(lambda n: m.ReadBlock(n, matrix_id, *part.bounds), m.Block)
         channel = self._open()

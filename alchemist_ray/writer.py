@@ -77,7 +77,7 @@ class MatrixWriter:
         Parameters
         ----------
         block : array_like, shape (p, q) or (q,)
-            The elements, any strides, of the matrix's dtype or one that converts to it without loss; a vector is a row.
+            The elements, any strides, of the matrix's dtype or one that NumPy casts to it safely; a vector is a row.
         row, column : int
             Where in the matrix ``block[0, 0]`` belongs.
         meter : Meter, optional
@@ -86,7 +86,7 @@ class MatrixWriter:
         Raises
         ------
         InvalidArrayError
-            If `block` is no matrix, or of a dtype that does not convert without loss.
+            If `block` is no matrix, or of a dtype that NumPy does not cast safely.
         RegionError
             If it lies outside the matrix, or overlaps what was written before or is being written.
         FreedMatrixError
@@ -112,8 +112,8 @@ class MatrixWriter:
             raise InvalidArrayError(f"a block has 2 dimensions (or 1: a row), this array has {array.ndim}")
         if not np.can_cast(array.dtype, self.dtype, "safe"):
             raise InvalidArrayError(
-                f"a block of dtype {array.dtype} does not fit into a matrix of {self.dtype} without loss: convert it, "
-                f"for example with astype(np.{self.dtype})"
+                f"a block of dtype {array.dtype} is not safely cast to the {self.dtype} of the matrix: convert it "
+                f"yourself, for example with astype(np.{self.dtype})"
             )
         return array.astype(self.dtype, copy=False)
 
@@ -122,14 +122,14 @@ class MatrixWriter:
         plane_of(self.address).forget_pages()
 
     def missing(self) -> list[Rectangle]:
-        """Return the rectangles that are yet to be written: those that touch as one, around what others have written.
+        """Return the rectangles that are yet to be written; those that together are one, as one.
 
         Raises
         ------
         FreedMatrixError
             If the writer was aborted.
         """
-        return plane_of(self.address).missing(self.matrix_id)
+        return plane_of(self.address).missing(self.matrix_id, self.spec)
 
     def close(self) -> MatrixHandle:
         """Return the matrix, all of which has been written. Closing again returns the same handle.

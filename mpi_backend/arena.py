@@ -103,7 +103,7 @@ class Arena:
                     break
             else:
                 largest = max(self._lengths.values(), default=0)
-                raise MatrixMemoryError(needed=length, available=largest, limit=self.capacity)
+                raise MatrixMemoryError(min(length, 2**63 - 1), largest, self.capacity)
             hole = self._lengths.pop(start)
             index = bisect.bisect_left(self._starts, start)
             if hole == length:

@@ -1,8 +1,9 @@
 """Which parts of a block have been written: a set of rectangles that never overlap.
 
-Parts come as rectangles of local rows and columns, in any order and from many senders, and are kept by their range of
-columns: for each such range the rows, as intervals that are merged as soon as they touch. Writers cut a matrix along
-few column ranges, so a question costs a bisection for each of these, however many parts there are.
+Parts come as rectangles of local rows and columns, in any order and from many senders. Those of whole columns are kept
+as intervals of columns; others by their range of columns, for each such range the rows. Intervals are merged as soon as
+they touch. Writers cut a matrix along few column ranges, or into whole columns, so a question costs a bisection for
+each of few ranges, however many parts there are.
 """
 
 from __future__ import annotations
@@ -60,30 +61,40 @@ class Coverage:
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self._shape = shape
+        self._columns = Intervals()
         self._rows: dict[tuple[int, int], Intervals] = {}
 
     def overlaps(self, part: Rectangle) -> bool:
         """Whether `part` shares an element with a part that was added."""
-        return part.area > 0 and any(
-            j0 < part.j1 and part.j0 < j1 and rows.overlaps(part.i0, part.i1) for (j0, j1), rows in self._rows.items()
+        return part.area > 0 and (
+            self._columns.overlaps(part.j0, part.j1)
+            or any(
+                j0 < part.j1 and part.j0 < j1 and rows.overlaps(part.i0, part.i1)
+                for (j0, j1), rows in self._rows.items()
+            )
         )
 
     def add(self, part: Rectangle) -> None:
         """Add a part that overlaps none."""
-        if part.area:
+        if self._whole_columns(part):
+            self._columns.add(part.j0, part.j1)
+        elif part.area:
             self._rows.setdefault((part.j0, part.j1), Intervals()).add(part.i0, part.i1)
 
     def remove(self, part: Rectangle) -> None:
         """Take back a part that was added."""
         columns = part.j0, part.j1
-        if part.area:
+        if self._whole_columns(part):
+            self._columns.remove(*columns)
+        elif part.area:
             self._rows[columns].remove(part.i0, part.i1)
             if not self._rows[columns]:
                 del self._rows[columns]
 
     def missing(self) -> list[Rectangle]:
         """Return rectangles that cover, once, all that was not added."""
-        edges = sorted({0, self._shape[1], *(edge for columns in self._rows for edge in columns)})
+        ranges = [*self._rows, *self._columns]
+        edges = sorted({0, self._shape[1], *(edge for columns in ranges for edge in columns)})
         found: list[Rectangle] = []
         for j0, j1 in pairwise(edges):
             gaps = self._gaps_between(j0, j1)
@@ -94,8 +105,13 @@ class Coverage:
                 found.extend(Rectangle(i0, i1, j0, j1) for i0, i1 in gaps)
         return found
 
+    def _whole_columns(self, part: Rectangle) -> bool:
+        return 0 < part.area == self._shape[0] * (part.j1 - part.j0)
+
     def _gaps_between(self, j0: int, j1: int) -> list[tuple[int, int]]:
         """Return the rows of columns [j0, j1), which no part's edge divides, that are missing."""
+        if self._columns.overlaps(j0, j1):
+            return []
         rows = Intervals()
         for (start, stop), intervals in self._rows.items():
             if start <= j0 and j1 <= stop:

@@ -79,6 +79,8 @@ class DistMatrix:
         allocate: Allocate = _allocate_plain,
     ) -> Self:
         """Return a matrix with arbitrary contents. Local."""
+        if layout.grid.size != comm.size:  # before ranks that the layout has not are asked for what they hold
+            raise LayoutError(f"layout {layout} wants {layout.grid.size} ranks, the communicator has {comm.size}")
         local = allocate(layout.local_shape(shape, comm.rank), np.dtype(dtype))
         return cls(comm, shape, layout, local, allocate)
 

@@ -21,7 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.channel import Channel
-from alchemist_ray.errors import AlchemistError, ProtocolError, RegionError, RemoteProtocolError, RemoteTaskError
+from alchemist_ray.errors import (
+    AlchemistError,
+    LocalProtocolError,
+    ProtocolError,
+    RegionError,
+    RemoteProtocolError,
+    RemoteTaskError,
+)
 from alchemist_ray.mpi_backend.arena import Arena
 from alchemist_ray.mpi_backend.store import Store, StoredMatrix
 from alchemist_ray.protocol import messages as m
@@ -32,9 +39,8 @@ Array = npt.NDArray[Any]
 
 BUFFER_BYTES = 4 * 2**20
 """Size of the buffer through which a part passes whose rows are not adjacent in memory."""
-
-MAX_MISSING = 64
-"""Missing parts of a matrix that are told at a time."""
+MAX_MISSING = 10_000
+"""Missing parts of a block that are told."""
 
 log = logging.getLogger("alchemist.matrices")
 
@@ -59,6 +65,7 @@ class MatrixService:
         self._host = host
         self._pinned: dict[int, list[StoredMatrix]] = {}
         self._claims: dict[tuple[int, Rectangle], StoredMatrix] = {}
+        self._regions: dict[tuple[int, Rectangle], Rectangle] = {}
         self._private: set[int] = set()
         self._answers: dict[type[m.Message], Callable[[Any], m.Message | None]] = {
             m.MapArena: self._map_arena,
@@ -101,7 +108,14 @@ class MatrixService:
             reply = m.Failure.of(request.request, wrapped, self._rank, self._host, traceback.format_exc())
         self._channel.drop_payload()
         if reply is not None:
+            self._answer(request, reply)
+
+    def _answer(self, request: Any, reply: m.Message) -> None:
+        try:
             self._channel.send(reply)
+        except LocalProtocolError as unspeakable:  # an integer that is too large for the wire, in the text of an error
+            wrapped = RemoteTaskError(f"the answer to {type(request).__name__}", "OverflowError", unspeakable.reason)
+            self._channel.send(m.Failure.of(request.request, wrapped, self._rank, self._host))
 
     def _map_arena(self, request: m.MapArena) -> None:
         if not self._channel.is_local:
@@ -124,10 +138,13 @@ class MatrixService:
         return m.Done(request.request, self._store.arena.offset_of(stored.local))
 
     def _claim(self, request: m.ClaimBlock) -> m.Message:
-        part = _part_of(request)
+        part, region = _part_of(request), Rectangle(*request.region)
+        if region in self._store.get(request.matrix_id).committed:
+            return m.Done(request.request, None)
         # What is claimed is kept here, so that its memory is not dealt out again under the writer.
         stored, view = self._store.claim(request.matrix_id, part)
         self._claims[request.matrix_id, part] = stored
+        self._regions[request.matrix_id, part] = region
         return m.Done(request.request, self._store.arena.offset_of(view))
 
     def _claimed(self, matrix_id: int, part: Rectangle) -> tuple[StoredMatrix, Rectangle]:
@@ -153,7 +170,7 @@ class MatrixService:
         stored, part = self._claimed(request.matrix_id, _part_of(request))
         if part != _part_of(request):
             raise RegionError(request.matrix_id, f"local {_part_of(request)}", "is but a part of what was claimed")
-        self._store.written(stored, part)
+        self._store.written(stored, part, self._regions.pop((request.matrix_id, part), None))
         del self._claims[request.matrix_id, part]
         if self._committed(request.matrix_id):
             self._private.discard(request.matrix_id)
@@ -162,6 +179,7 @@ class MatrixService:
     def _release(self, request: m.ReleaseBlock) -> m.Message:
         part = _part_of(request)
         stored = self._claims.pop((request.matrix_id, part), None)
+        self._regions.pop((request.matrix_id, part), None)
         if stored is not None:
             self._store.disclaim(stored, part)
         return m.Done(request.request)
@@ -173,10 +191,10 @@ class MatrixService:
             self._channel.receive_payload_into(_octets(view))
             return time.perf_counter() - started, 0.0
         placing = 0.0
-        for rows, buffer in _row_chunks(view):
+        for window, buffer in _windows(view):
             self._channel.receive_payload_into(_octets(buffer))
             placed = time.perf_counter()
-            np.copyto(rows, buffer)
+            np.copyto(window, buffer)
             placing += time.perf_counter() - placed
         return time.perf_counter() - started - placing, placing
 
@@ -190,9 +208,10 @@ class MatrixService:
         if view.flags.c_contiguous:
             self._channel.send(reply, [_octets(view)] if view.size else [], view.nbytes)
             return
+        windows = _windows(view)  # with its buffer, which may not be had, before anything is sent
         self._channel.send(reply, [], view.nbytes)
-        for rows, buffer in _row_chunks(view):
-            np.copyto(buffer, rows)
+        for window, buffer in windows:
+            np.copyto(buffer, window)
             self._channel.sock.sendall(_octets(buffer))
 
     def _pin(self, request: m.PinMatrix) -> m.Message:
@@ -229,12 +248,15 @@ def _octets(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _row_chunks(view: Array) -> list[tuple[Array, Array]]:
-    """Cut `view` into runs of rows; return each with (its part of) one buffer to pass them through."""
-    height = max(1, BUFFER_BYTES // max(1, view[:1].nbytes))
-    buffer = np.empty((min(height, view.shape[0]), view.shape[1]), view.dtype)
-    chunks = []
-    for start in range(0, view.shape[0], height):
-        rows = view[start : start + height]
-        chunks.append((rows, buffer[: rows.shape[0]]))
-    return chunks
+def _windows(view: Array) -> list[tuple[Array, Array]]:
+    """Cut `view` into runs of rows, or pieces of a row, in order; return each with (its part of) one buffer for all."""
+    rows, cols = view.shape
+    items = max(1, BUFFER_BYTES // view.itemsize)
+    height, width = (max(1, items // cols), cols) if cols <= items else (1, items)
+    buffer = np.empty(min(height, rows) * width, view.dtype)
+    cut = []
+    for i in range(0, rows, height):
+        for j in range(0, cols, width):
+            window = view[i : i + height, j : j + width]
+            cut.append((window, buffer[: window.size].reshape(window.shape)))
+    return cut

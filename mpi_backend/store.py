@@ -53,6 +53,7 @@ class StoredMatrix:
         self.to_write = 0 if written or not spec.layout.is_source(rank) else local.size
         self.coverage = Coverage(local.shape)
         self.claims: set[Rectangle] = set()
+        self.committed: set[Rectangle] = set()
 
     @property
     def complete(self) -> bool:
@@ -152,10 +153,13 @@ class Store:
         Raises
         ------
         RegionError
-            If it lies outside the block, or overlaps a part that has been written or is being written.
+            If it lies outside the block, or overlaps a part that has been written or is being written; or if it is but
+            a part of a sparse block, which is checked as a whole.
         """
         stored = self.get(matrix_id)
         view = self.view(stored, part)
+        if isinstance(stored.spec, SparseSpec) and view.size < stored.local.size:
+            raise RegionError(matrix_id, stored.region(part), "is but a part of a sparse block")
         with self._lock:
             if stored.complete or stored.coverage.overlaps(part):
                 raise RegionError(
@@ -165,19 +169,21 @@ class Store:
             stored.claims.add(part)
         return stored, view
 
-    def written(self, stored: StoredMatrix, part: Rectangle) -> None:
-        """Note that `part`, which was claimed, has been written.
+    def written(self, stored: StoredMatrix, part: Rectangle, region: Rectangle | None = None) -> None:
+        """Note that `part`, which was claimed, has been written, as this rank's part of `region`.
 
         Raises
         ------
         InvalidArrayError
-            If it completes a sparse matrix that is none: compiled code would not check its indices.
+            If it is a sparse block that is none: compiled code would not check its indices.
         """
-        if isinstance(stored.spec, SparseSpec) and part.area == stored.to_write:
+        if isinstance(stored.spec, SparseSpec):
             csr.check(stored.spec.slab(self._rank).views(stored.local), stored.spec.shape[1])
         with self._lock:
             stored.claims.discard(part)
             stored.to_write -= part.area
+            if region is not None:
+                stored.committed.add(region)
 
     def disclaim(self, stored: StoredMatrix, part: Rectangle) -> None:
         """Note that the writer of `part`, which was claimed, has failed: it may be written again."""
@@ -186,16 +192,12 @@ class Store:
             stored.coverage.remove(part)
 
     def missing(self, matrix_id: int) -> list[Rectangle]:
-        """Return where, in the whole matrix, lies what is yet to be written of this rank's block.
-
-        Each rectangle has all of a missing part; between, there may be elements of other ranks.
-        """
+        """Return what is yet to be written of this rank's block, as rectangles of that; they do not overlap."""
         stored = self.get(matrix_id)
         if stored.complete:
             return []
         with self._lock:
-            parts = [*stored.coverage.missing(), *(part for part in stored.claims if part.area)]
-        return [stored.to_global(part) for part in parts]
+            return [*stored.coverage.missing(), *(part for part in stored.claims if part.area)]
 
     def view(self, stored: StoredMatrix, part: Rectangle) -> Array:
         """Return the elements of `part`; raise :class:`RegionError` if it lies outside the block."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import pickle
@@ -67,12 +68,12 @@ def test_a_task_sees_every_copy_of_a_redundant_matrix(session, rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex128", "int64", "bool"])
-def test_blocks_convert_only_without_loss(session, dtype):
+def test_blocks_are_cast_only_safely(session, dtype):
     writer = session.matrix_writer((4, 6), dtype, "VC_STAR")
     writer.write(np.ones((2, 6), bool))
     writer.write(np.ones(6, bool), row=2)
     wider = {"float32": "float64", "complex128": "complex256", "int64": "float64", "bool": "int32"}[dtype]
-    with pytest.raises(errors.InvalidArrayError, match=f"does not fit into a matrix of {dtype} without loss"):
+    with pytest.raises(errors.InvalidArrayError, match=f"not safely cast to the {dtype} of the matrix"):
         writer.write(np.ones((1, 6), wider), row=3)
     writer.write([[True] * 6], row=3)
     np.testing.assert_array_equal(np.asarray(writer.close()), np.ones((4, 6), dtype))
@@ -126,6 +127,25 @@ def test_what_is_missing_at_close_is_named_and_can_be_written_then(session, rng,
     handle = writer.close()
     assert writer.close() is handle
     np.testing.assert_array_equal(np.asarray(handle), A)
+
+
+def test_interleaved_rows_that_are_missing_are_named_one_by_one(session):
+    writer = session.matrix_writer((6, 4), np.float64, "VC_STAR", block_size=1)
+    for row in (1, 3, 4, 5):
+        writer.write(np.ones((1, 4)), row=row)
+    assert writer.missing() == [Rectangle(0, 1, 0, 4), Rectangle(2, 3, 0, 4)]
+    for region in writer.missing():
+        writer.write(np.ones(region.shape), row=region.i0, column=region.j0)
+    assert writer.close().sum() == 24
+
+
+def test_a_matrix_that_no_machine_holds_is_refused_and_the_session_goes_on(session):
+    handle = session.send_matrix(np.eye(3))
+    for shape in ((2**62, 1), (2**40, 2**40)):
+        with pytest.raises(errors.AlchemistError) as caught:
+            session.matrix_writer(shape)
+        assert not isinstance(caught.value, errors.GroupDiedError)
+    np.testing.assert_array_equal(np.asarray(handle), np.eye(3))
 
 
 def test_a_writer_is_a_context_manager(session, rng):
@@ -226,6 +246,42 @@ def test_the_part_of_a_sender_that_dies_half_way_is_missing_and_can_be_written_a
     np.testing.assert_array_equal(got[:, 3], np.repeat([1.0, 3.0, 2.0], [10, 30, 20]))
 
 
+HALF_COMMITTED = """
+import os, pickle, signal, sys
+import numpy as np
+from alchemist_ray import transfer
+from alchemist_ray.protocol import messages as m
+writer = pickle.loads(sys.stdin.buffer.read())
+ask = transfer._ask_parts
+def ask_and_die(make, matrix_id, parts):
+    if make is not m.CommitBlock:
+        return ask(make, matrix_id, parts)
+    ask(make, matrix_id, parts[:1])
+    os.kill(os.getpid(), signal.SIGKILL)
+transfer._ask_parts = ask_and_die
+writer.write(np.full((60, 30), 7.0))
+"""
+
+
+def test_a_part_whose_sender_dies_when_not_all_workers_know_that_it_is_written_can_be_written_again(session):
+    writer = session.matrix_writer((60, 30), np.float64, "MC_MR", block_size=4)
+    died = subprocess.run([sys.executable, "-c", HALF_COMMITTED], input=pickle.dumps(writer), timeout=60, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert 0 < sum(region.area for region in writer.missing()) < 60 * 30
+
+    def written():
+        try:
+            writer.write(np.full((60, 30), 7.0))
+        except errors.RegionError:  # a worker has not noticed yet that the sender is gone
+            return False
+        return True
+
+    with pytest.raises(errors.RegionError):
+        writer.write(np.full((59, 30), 8.0))
+    assert wait_until(written)
+    np.testing.assert_array_equal(np.asarray(writer.close()), np.full((60, 30), 7.0))
+
+
 def resumed(writer):
     try:
         writer.write(np.full((30, 30), 3.0), row=10)
@@ -256,7 +312,7 @@ def test_an_iterator_of_row_blocks_is_a_matrix(session, rng, pair):
         ([np.ones((3, 4))], (5, 4), "3 rows together, but the matrix was to have 5"),
         ([np.ones((3, 4)), np.ones((3, 4))], (5, 4), r"a block of shape \(3, 4\) at row 3 does not fit"),
         ([np.ones((3, 4)), np.ones((2, 5))], (5, 4), r"a block of shape \(2, 5\) at row 3 does not fit"),
-        ([np.ones((3, 4)), np.ones((2, 4), complex)], (5, 4), "complex128 does not fit into a matrix of float64"),
+        ([np.ones((3, 4)), np.ones((2, 4), complex)], (5, 4), "complex128 is not safely cast to the float64"),
         ([], (5, 4), "0 rows together"),
     ],
 )
@@ -474,18 +530,61 @@ def test_long_transfers_show_bytes_and_rate(session, rng, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_an_interrupted_transfer_stops_and_leaves_the_session_usable(session, rng):
-    A = rng.standard_normal((3000, 1000))
-    main = threading.main_thread()
-    assert threading.current_thread() is main
-    handle = session.send_matrix(A, "STAR_VR", block_size=1)
-    timer = threading.Timer(0.005, lambda: signal.pthread_kill(main.ident, signal.SIGINT))
-    timer.start()
+def interrupt_main_thread(stop):
+    """Interrupt the main thread again and again, at moments of its own, until told to stop."""
+    rng = np.random.default_rng(1)
+    while not stop.wait(rng.uniform(0.002, 0.02)):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
+def test_interrupts_harm_neither_the_session_nor_what_other_threads_write(session, rng):
+    """The main thread is interrupted in the middle of anything, while other threads write on the same connections."""
+    A = rng.standard_normal((600, 500))
+    handle = session.send_matrix(A, "MC_MR", block_size=16)
+    before = memory_in_use(session)
+    done, stop, wrong = threading.Event(), threading.Event(), []
+
+    def write_and_read(number):
+        try:
+            while not done.is_set():
+                writer = session.matrix_writer((400, 50), np.float64, "MC_MR", block_size=16)
+                for row in range(0, 400, 50):
+                    writer.write(np.full((50, 50), number + row), row=row)
+                got = np.asarray(writer.close())
+                if not (got == number + np.repeat(np.arange(0, 400, 50), 50)[:, np.newaxis]).all():
+                    wrong.append(np.unique(got))
+        except errors.AlchemistError as failure:
+            wrong.append(failure)
+
+    threads = [threading.Thread(target=write_and_read, args=(number,)) for number in (0.25, 0.5)]
+    threads.append(threading.Thread(target=interrupt_main_thread, args=(stop,)))
+    interrupts, deadline = 0, time.monotonic() + 1.5
     try:
-        while True:
-            np.asarray(handle)
-    except KeyboardInterrupt:
-        pass
-    timer.join()
-    time.sleep(0.05)
+        for thread in threads:
+            thread.start()
+        while time.monotonic() < deadline:
+            try:
+                while time.monotonic() < deadline:
+                    if not (handle[3:500] == A[3:500]).all():
+                        wrong.append("read")
+                    session.send_matrix(A, "STAR_VR", block_size=1)
+            except KeyboardInterrupt:
+                interrupts += 1
+    finally:
+        stopped = False
+        while not stopped:
+            try:
+                stop.set()
+                threads[-1].join()
+                stopped = True
+            except KeyboardInterrupt:
+                pass
+        done.set()
+        for thread in threads:
+            thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert wrong == []
+    assert interrupts > 3
+    gc.collect()
+    assert wait_until(lambda: memory_in_use(session) == before)
     np.testing.assert_array_equal(np.asarray(handle), A)

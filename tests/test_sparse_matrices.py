@@ -105,6 +105,20 @@ def test_arrays_that_are_no_matrix_are_refused_before_any_library_sees_them(sess
     assert same(session.fetch_matrix(session.send_matrix(A)), A)
 
 
+def test_pointers_past_the_entries_are_refused_here(session, rng):
+    A = matrix(rng, (100, 70), 0.1, "float64")
+    A.indptr[-1] += 30_000_000  # copying by it would end this process
+    with pytest.raises(errors.InvalidArrayError, match="must go from 0 to its"):
+        session.send_matrix(A)
+
+
+def test_rows_come_block_by_block(session, rng):
+    A = matrix(rng, (100, 70), 0.1, "float64")
+    blocks = list(session.send_matrix(A).rows(block=30))
+    assert [block.shape[0] for block in blocks] == [30, 30, 30, 10]
+    assert same(sp.csr_array(sp.vstack(blocks)), A)
+
+
 def memory_in_use(session):
     plane_of(session.address).free_dropped()
     (row,) = [s for s in session.server_status()["sessions"] if s["id"] == session.session_id]

@@ -263,7 +263,9 @@ class CreateMatrix(Message):
 class ClaimBlock(Message):
     """Announce that local rows [i0, i1) and columns [j0, j1) will be written. Done: the part's offset in the arena.
 
-    A claim goes with the connection if that ends before it is committed.
+    They are this worker's part of `region`, rows and columns of the whole matrix. Done is None if just that region has
+    been committed here: its sender may have died before it had told the other workers, and who sends it again need not
+    write this part. A claim goes with the connection if that ends before it is committed.
     """
 
     kind = 66
@@ -273,6 +275,7 @@ class ClaimBlock(Message):
     i1: int
     j0: int
     j1: int
+    region: list[int]
 
 
 @dataclass(frozen=True)
@@ -356,7 +359,7 @@ class UnpinMatrix(Message):
 
 @dataclass(frozen=True)
 class CheckMatrix(Message):
-    """Ask what is missing of this worker's part. Done: rectangles [i0, i1, j0, j1] of the whole matrix, at most 64."""
+    """Ask what is missing of this worker's part. Done: rectangles [i0, i1, j0, j1] of its block."""
 
     kind = 74
     request: int

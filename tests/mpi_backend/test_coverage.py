@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alchemist_ray.mpi_backend.coverage import Coverage, Intervals
-from alchemist_ray.region import Rectangle, merged
+from alchemist_ray.region import Rectangle
 
 SHAPE = (9, 7)
 
@@ -71,19 +71,19 @@ def test_intervals_are_a_set_of_integers(steps):
         assert {i for a, b in intervals.gaps(40) for i in range(a, b)} == set(range(40)) - held
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(rectangles().filter(lambda r: r.area), max_size=8))
-def test_merged_rectangles_contain_all_and_touch_nowhere(parts):
-    together = merged(parts)
-    assert (mask_of(together) <= 1).all()
-    assert ((mask_of(together) > 0) >= (mask_of(parts) > 0)).all()
-    assert not any(a.touches(b) for a in together for b in together if a is not b)
-
-
-def test_rectangles_that_make_one_become_one():
-    assert merged([Rectangle(4, 8, 0, 7), Rectangle(0, 4, 0, 7)]) == [Rectangle(0, 8, 0, 7)]
-    assert merged([Rectangle(0, 4, 0, 3), Rectangle(0, 4, 3, 7)]) == [Rectangle(0, 4, 0, 7)]
-    apart = [Rectangle(0, 2, 0, 3), Rectangle(2, 4, 0, 4)]
-    assert merged(apart) == apart
+def test_a_rectangle_names_itself():
     assert str(Rectangle(0, 2, 3, 7)) == "rows 0..1, columns 3..6"
     assert str(Rectangle(0, 2, 3, 3)) == "an empty region"
+    assert Rectangle(0, 4, 0, 4).contains(Rectangle(1, 4, 0, 3))
+    assert not Rectangle(0, 4, 0, 4).contains(Rectangle(1, 5, 0, 3))
+
+
+def test_thousands_of_columns_written_one_by_one_cost_little():
+    coverage = Coverage((10, 20_000))
+    for j in range(0, 20_000, 2):
+        assert not coverage.overlaps(Rectangle(0, 10, j, j + 1))
+        coverage.add(Rectangle(0, 10, j, j + 1))
+    assert len(coverage.missing()) == 10_000
+    for j in range(1, 20_000, 2):
+        coverage.add(Rectangle(0, 10, j, j + 1))
+    assert coverage.missing() == []
