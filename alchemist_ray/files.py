@@ -6,6 +6,7 @@ of these. Every worker reads or writes its own share, and nothing passes through
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +49,12 @@ def _documented(function: Any) -> Any:
     return function
 
 
-class ReadsFiles:
+class ReadsFiles(ABC):
     """The session's methods that have the workers read a file."""
 
+    @abstractmethod
     def run_task(self, library: str, task: str, /, **arguments: Any) -> Any:
         """Run a task of a library."""
-        raise NotImplementedError
 
     def _read(
         self,
@@ -173,7 +174,7 @@ class ReadsFiles:
         return described
 
 
-class WritesFiles:
+class WritesFiles(ABC):
     """The handle's methods that have the workers write the matrix to a file.
 
     The file appears, or takes the place of an old one, when it is complete; until then, and if anything fails, what was
@@ -183,8 +184,9 @@ class WritesFiles:
     the disk is full.
     """
 
+    @abstractmethod
     def _computing(self) -> Computes:
-        raise NotImplementedError
+        """Return the session that runs the tasks."""
 
     def _write(self, task: str, path: Path, overwrite: bool, **arguments: Any) -> str:
         written: str = self._computing().run_task(

@@ -40,26 +40,26 @@ class Hdf5Source:
     dtype: np.dtype[Any]
 
     @property
-    def _kept(self) -> list[int]:
-        """The dimensions that are those of the matrix."""
-        return [axis for axis, chosen in enumerate(self.selection) if isinstance(chosen, range)]
+    def _kept(self) -> list[tuple[int, range]]:
+        """The dimensions that are those of the matrix, and what of them."""
+        return [(axis, chosen) for axis, chosen in enumerate(self.selection) if isinstance(chosen, range)]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the matrix; a vector is one column."""
-        m, *n = (len(self.selection[axis]) for axis in self._kept)  # type: ignore[arg-type]
+        m, *n = (len(chosen) for _, chosen in self._kept)
         return m, n[0] if n else 1
 
     def blocks(self) -> Iterator[Array]:
         """Yield the rows in blocks, of whole chunks where the dataset has chunks."""
         m, n = self.shape
-        axis = self._kept[0]
+        axis, rows = self._kept[0]
         chunk = self.dataset.chunks[axis] if self.dataset.chunks else 1
         height = max(1, BLOCK_BYTES // (n * max(self.dtype.itemsize, self.dataset.dtype.itemsize)))
         height = max(height // chunk * chunk, min(height, chunk))
         for row in range(0, m, height):
             chosen = list(self.selection)
-            chosen[axis] = self.selection[axis][row : row + height]  # type: ignore[index]
+            chosen[axis] = rows[row : row + height]
             try:
                 block = self.dataset[tuple(_as_index(each) for each in chosen)]
             except OSError as failure:

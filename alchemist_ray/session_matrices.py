@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +43,13 @@ class SessionMatrices(ReadsFiles):
     show_progress: bool | None = None
     """Whether long transfers show a progress bar; None: if stderr is a terminal."""
 
+    @abstractmethod
     def _group(self) -> GroupClient:
-        raise NotImplementedError
+        """Return the session's workers; raise :class:`~alchemist_ray.errors.NoWorkersError` if it has none."""
 
+    @abstractmethod
     def _watching(self) -> contextlib.AbstractContextManager[None]:
-        raise NotImplementedError
+        """Turn the loss of a worker into an error that says what happened."""
 
     # --- whole --------------------------------------------------------------------------------------------------------
 

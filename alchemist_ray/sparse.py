@@ -35,7 +35,7 @@ class SparseMatrixHandle(MatrixHandle):
     routines of ``linalg`` that say so.
     """
 
-    spec: SparseSpec  # type: ignore[assignment]
+    spec: SparseSpec  # type: ignore[assignment]  # that of a dense handle is a MatrixSpec
 
     @property
     def nnz(self) -> int:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -222,7 +223,7 @@ def _chunk_shape(shape: tuple[int, int], itemsize: int, least_rows: int) -> tupl
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-class _Slot:
+class _Slot(ABC):
     """Has at most one message in flight, and a buffer for it if it needs one."""
 
     def __init__(self, comm: MPI.Comm, chunks: Iterator[Chunk], side: Side) -> None:
@@ -236,11 +237,13 @@ class _Slot:
         chunk = next(self._chunks, None)
         return MPI.REQUEST_NULL if chunk is None else self._start(chunk)
 
+    @abstractmethod
     def finish(self) -> None:
         """Do what is to be done when the message has been sent or received."""
 
+    @abstractmethod
     def _start(self, chunk: Chunk) -> MPI.Request:
-        raise NotImplementedError
+        """Start a message."""
 
     def _room(self, chunk: Chunk) -> Array:
         size = chunk.shape[0] * chunk.shape[1]
@@ -256,6 +259,9 @@ class _SendSlot(_Slot):
             packed = self._room(chunk)
             chunk.pack(self._side, packed)
         return self._comm.Isend(packed.view(np.uint8), chunk.peer)
+
+    def finish(self) -> None:
+        """Nothing: what was packed has gone, and the buffer is free."""
 
 
 class _ReceiveSlot(_Slot):

@@ -19,30 +19,17 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from alchemist_ray.region import Rectangle
+
 Array = npt.NDArray[Any]
 
 SLAB_BYTES = 4 * 2**20
 """Bytes of a slab, in the file's type or the matrix's, whichever is wider."""
 
 
-@dataclass(frozen=True, slots=True)
-class Slab:
-    """Rows ``i0 .. i1-1`` and columns ``j0 .. j1-1``, of a matrix or of a rank's block."""
-
-    i0: int
-    i1: int
-    j0: int
-    j1: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.i1 - self.i0, self.j1 - self.j0
-
-    @property
-    def area(self) -> int:
-        """Number of elements."""
-        return (self.i1 - self.i0) * (self.j1 - self.j0)
+@dataclass(frozen=True)
+class Slab(Rectangle):
+    """A rectangle that a rank reads or writes in one go, of a matrix or of its block."""
 
     @property
     def corner(self) -> tuple[int, int]:

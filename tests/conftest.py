@@ -97,6 +97,15 @@ def session(server):
         yield shared
 
 
+@pytest.fixture(scope="module", params=["auto", "tcp"])
+def session_by_transport(request, server):
+    """A session with four workers for the tests of a module, over shared memory and then over TCP."""
+    with alchemist.AlchemistSession(transport=request.param) as shared:
+        shared.connect(server.hostname, server.port, server.token)
+        shared.request_workers(4)
+        yield shared
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20190507)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests_support import wait_until
+from tests_support import memory_in_use, wait_until
 
 import alchemist_ray as alchemist
 from alchemist_ray import errors, group_client, tiling
@@ -15,12 +15,6 @@ from alchemist_ray.transfer import plane_of
 @pytest.fixture(params=["auto", "tcp"])
 def pair(request, connect):
     return connect(2, transport=request.param)
-
-
-def memory_in_use(session):
-    """Return the bytes that each worker of the session has in use."""
-    (row,) = [s for s in session.server_status()["sessions"] if s["id"] == session.session_id]
-    return [worker["memory_in_use"] for worker in row["workers"]]
 
 
 def interrupt_once(monkeypatch, module, name):

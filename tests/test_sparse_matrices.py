@@ -7,11 +7,11 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from tests_support import memory_in_use
 
 import alchemist_ray as alchemist
 from alchemist_ray import errors
 from alchemist_ray.sparse import SparseMatrixHandle
-from alchemist_ray.transfer import plane_of
 
 DTYPES = ["float64", "float32", "complex128", "complex64", "int64", "int32", "bool"]
 
@@ -117,12 +117,6 @@ def test_rows_come_block_by_block(session, rng):
     blocks = list(session.send_matrix(A).rows(block=30))
     assert [block.shape[0] for block in blocks] == [30, 30, 30, 10]
     assert same(sp.csr_array(sp.vstack(blocks)), A)
-
-
-def memory_in_use(session):
-    plane_of(session.address).free_dropped()
-    (row,) = [s for s in session.server_status()["sessions"] if s["id"] == session.session_id]
-    return [worker["memory_in_use"] for worker in row["workers"]]
 
 
 def test_a_layout_and_an_out_are_not_for_sparse_matrices(session, rng):
