@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from alchemist_ray.errors import ArgumentError
+from alchemist_ray.errors import ArgumentError, ArgumentValueError
 from alchemist_ray.protocol.values import MatrixReference
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -44,8 +44,23 @@ _NAMES = {
 class ParameterDescription:
     """One parameter of a task.
 
-    `kinds` are the kinds of value it takes: ``matrix, sparse, int, float, complex, bool, str, bytes, array, list, dict,
-    none`` or ``any``.
+    Attributes
+    ----------
+    name : str
+        Its name.
+    kinds : tuple of str
+        The kinds of value it takes: ``matrix, sparse, int, float, complex, bool, str, bytes, array, list, dict, none``
+        or ``any``.
+    required : bool
+        Whether it has no default.
+    default : Any
+        Its default.
+    keyword_only : bool
+        Whether it is given by name only.
+    choices : tuple
+        The values that it takes, if it takes no others of their kinds.
+    layout : str
+        Of a matrix: the distribution pair that the task brings it to, so that it is best sent in that; empty if any.
     """
 
     name: str
@@ -53,6 +68,22 @@ class ParameterDescription:
     required: bool
     default: Any
     keyword_only: bool
+    choices: tuple[Any, ...] = ()
+    layout: str = ""
+
+    @property
+    def annotation(self) -> str:
+        """The kinds, and the choices, as Python writes them."""
+        chosen = {_kind_of(choice) for choice in self.choices}
+        literal = [f"Literal[{', '.join(map(repr, self.choices))}]"] if self.choices else []
+        return " | ".join(literal + ["None" if kind == "none" else kind for kind in self.kinds if kind not in chosen])
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value`, of a kind that is admitted, is one of the choices, or of a kind that has none."""
+        kind = _kind_of(value)
+        if kind not in {_kind_of(choice) for choice in self.choices}:
+            return True
+        return any(value == choice and kind == _kind_of(choice) for choice in self.choices)
 
     def admits(self, value: Any) -> bool:
         """Whether `value` is of one of the kinds; True and False are no numbers."""
@@ -83,7 +114,7 @@ class TaskDescription:
                     p.name,
                     inspect.Parameter.KEYWORD_ONLY if p.keyword_only else inspect.Parameter.POSITIONAL_OR_KEYWORD,
                     default=inspect.Parameter.empty if p.required else p.default,
-                    annotation=" | ".join("None" if kind == "none" else kind for kind in p.kinds),
+                    annotation=p.annotation,
                 )
                 for p in self.parameters
             ],
@@ -104,6 +135,8 @@ class TaskDescription:
         ------
         ArgumentError
             If an argument is missing, unknown or of the wrong type; it is named.
+        ArgumentValueError
+            If an argument is none of the values that its parameter takes.
         """
         if not (self.parameters or args or kwargs):
             return {}
@@ -120,6 +153,8 @@ class TaskDescription:
         for parameter in self.parameters:
             if parameter.name in bound and not parameter.admits(bound[parameter.name]):
                 self._refuse(task, parameter, bound[parameter.name])
+            if parameter.choices and parameter.name in bound and not parameter.allows(bound[parameter.name]):
+                _refuse_choice(task, parameter, bound[parameter.name])
         return bound
 
     def check_bound(self, task: str, arguments: Mapping[str, Any]) -> None:
@@ -133,6 +168,22 @@ class TaskDescription:
         raise ArgumentError(
             task, f"argument {parameter.name!r} must be {parameter.wanted()}, not {type(value).__name__}{advice}"
         )
+
+
+def _kind_of(value: Any) -> str:
+    """Return the kind of a choice, or of a value that is held against one."""
+    for kind, types in (("none", (type(None),)), ("bool", _TYPES["bool"]), ("str", (str,)), ("int", _TYPES["int"])):
+        if isinstance(value, types):
+            return kind
+    return type(value).__name__
+
+
+def _refuse_choice(task: str, parameter: ParameterDescription, value: Any) -> None:
+    words = [choice for choice in parameter.choices if isinstance(choice, str)]
+    near = difflib.get_close_matches(value, words, 1) if isinstance(value, str) else []
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    choices = ", ".join(map(repr, parameter.choices))
+    raise ArgumentValueError(task, f"argument {parameter.name!r} must be one of {choices}, not {value!r}{hint}")
 
 
 @dataclass(frozen=True)
@@ -155,9 +206,13 @@ class LibraryDescription:
             TaskDescription(
                 name=t["name"],
                 doc=t["doc"],
-                parameters=tuple(ParameterDescription(**{**p, "kinds": tuple(p["kinds"])}) for p in t["parameters"]),
+                parameters=tuple(_parameter_from_wire(p) for p in t["parameters"]),
                 returns=t["returns"],
             )
             for t in fields["tasks"]
         )
         return cls(fields["name"], fields["version"], fields["doc"], tasks)
+
+
+def _parameter_from_wire(fields: dict[str, Any]) -> ParameterDescription:
+    return ParameterDescription(**{**fields, "kinds": tuple(fields["kinds"]), "choices": tuple(fields["choices"])})

@@ -142,7 +142,7 @@ class TaskRunner:
             allocate=self._store.arena.allocate,
             report=_Reporter(channel, command.request),
             directories=self._directories,
-            log=self._libraries[command.library].log,
+            log=logging.getLogger(f"alchemist.{command.library}"),
         )
         started = time.perf_counter()
         result = task(context, arguments)

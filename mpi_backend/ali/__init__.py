@@ -14,12 +14,17 @@ A numerical library in Python is a module whose tasks are marked::
 A matrix in compressed rows is a :class:`SparseDistMatrix`; a task that takes both says so, ``A: DistMatrix |
 SparseDistMatrix``, and one that takes dense matrices only is never given another.
 
-Every task is collective over ``ctx.comm``: it runs on every rank of the group at once, with equal arguments.
+Every task is collective over ``ctx.comm``: it runs on every rank of the group at once, with equal arguments. What it
+returns, apart from matrices, is the same on every rank, or comes from rank 0 and is None on the others.
+
+A simulation is a subclass of :class:`Simulator`; a library in C, C++ or Fortran is a shared object written against
+``alchemist_ali.h``, which lies in this folder.
 """
 
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.library import Library, describe, task
+from alchemist_ray.mpi_backend.ali.simulator import Box, Simulator
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.sparse import SparseDistMatrix
 
-__all__ = ["DistMatrix", "Library", "SparseDistMatrix", "TaskContext", "describe", "task"]
+__all__ = ["Box", "DistMatrix", "Library", "Simulator", "SparseDistMatrix", "TaskContext", "describe", "task"]

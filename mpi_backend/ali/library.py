@@ -1,8 +1,9 @@
-"""Find the tasks of a Python module and describe them.
+"""Load libraries, and what a loaded one is: tasks by name, and what they say about themselves.
 
 A library says about itself what the client needs to call it: for each task its name, parameters (name, kind,
 default), result and docstring. The description is plain data, crosses the wire, and becomes real functions on the
-client's side (:mod:`alchemist_ray.library`).
+client's side (:mod:`alchemist_ray.library`). It comes from a Python module or from a shared object that was written
+against ``alchemist_ali.h`` (:mod:`.shared_objects`).
 """
 
 from __future__ import annotations
@@ -10,54 +11,35 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import logging
-import re
 import sys
-import typing
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, NoneType, UnionType
+from types import ModuleType
 from typing import Any, TypeVar
 
-import numpy as np
-
 from alchemist_ray.description import LibraryDescription, ParameterDescription, TaskDescription
-from alchemist_ray.errors import ArgumentError, InvalidArrayError, LibraryLoadError
+from alchemist_ray.errors import ArgumentError, LibraryLoadError
+from alchemist_ray.layout_choice import LayoutChoice
 from alchemist_ray.mpi_backend.ali.context import TaskContext
+from alchemist_ray.mpi_backend.ali.signatures import KINDS, describe_function
+from alchemist_ray.mpi_backend.ali.simulations import Simulations, simulator_of
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.sparse import SparseDistMatrix
-from alchemist_ray.protocol.values import encode
 
 F = TypeVar("F", bound=Callable[..., Any])
+Run = Callable[[TaskContext, dict[str, Any]], Any]
 
 _MARK = "__alchemist_task__"
-_KINDS: dict[Any, str] = {
-    DistMatrix: "matrix",
-    SparseDistMatrix: "sparse",
-    int: "int",
-    float: "float",
-    complex: "complex",
-    bool: "bool",
-    str: "str",
-    bytes: "bytes",
-    np.ndarray: "array",
-    list: "list",
-    tuple: "list",
-    dict: "dict",
-    NoneType: "none",
-    Any: "any",
-    inspect.Parameter.empty: "any",
-}
 
 
 def task(function: F) -> F:
     """Mark a function of a library module as a task.
 
     Its first parameter may be annotated :class:`TaskContext`; the others are the task's own. Annotations are one of
-    ``DistMatrix, SparseDistMatrix, int, float, complex, bool, str, bytes, numpy.ndarray, list, dict`` or a union of
-    these with None.
+    ``DistMatrix, SparseDistMatrix, int, float, complex, bool, str, bytes, numpy.ndarray, list, dict``, a
+    ``Literal[...]`` of values that are admitted, or a union of these with None. A matrix that the task wants in a
+    certain layout is annotated with it, ``Annotated[DistMatrix, "VC_STAR"]``, and arrives in that layout.
     """
     setattr(function, _MARK, True)
     return function
@@ -65,12 +47,21 @@ def task(function: F) -> F:
 
 @dataclass(frozen=True)
 class Task:
-    """A task: the function, and what it says about itself."""
+    """A task: what it does, and what it says about itself.
 
-    function: Callable[..., Any]
-    wants_context: bool
-    positional_only: tuple[str, ...]
+    Attributes
+    ----------
+    description : TaskDescription
+        What the client gets to know.
+    run : callable
+        ``run(ctx, arguments)``, collective over ``ctx.comm``; `arguments` by name, without those that have defaults.
+    layouts : dict
+        For each parameter whose matrix the task wants in a certain layout, that layout.
+    """
+
     description: TaskDescription
+    run: Run
+    layouts: dict[str, LayoutChoice] = field(default_factory=dict)
 
     def __call__(self, ctx: TaskContext, arguments: dict[str, Any]) -> Any:
         """Run the task. Collective over ``ctx.comm``.
@@ -79,16 +70,19 @@ class Task:
         ------
         ArgumentError
             If a matrix is sparse where a dense one is wanted, or the other way round: a reference does not tell.
+        LayoutError
+            If a matrix cannot have the layout that the task wants.
         """
         for parameter in self.description.parameters:
             _check_matrix(ctx, parameter, arguments.get(parameter.name))
-        named = dict(arguments)
-        positional = [named.pop(name) for name in self.positional_only if name in named]
-        return self.function(ctx, *positional, **named) if self.wants_context else self.function(*positional, **named)
+        laid_out = {
+            name: _laid_out(arguments[name], wanted) for name, wanted in self.layouts.items() if name in arguments
+        }
+        return self.run(ctx, {**arguments, **laid_out})
 
 
 def _check_matrix(ctx: TaskContext, parameter: ParameterDescription, value: Any) -> None:
-    if not isinstance(value, (DistMatrix, SparseDistMatrix)) or {_KINDS[type(value)], "any"} & set(parameter.kinds):
+    if not isinstance(value, (DistMatrix, SparseDistMatrix)) or {KINDS[type(value)], "any"} & set(parameter.kinds):
         return
     given, advice = "dense", ""
     if isinstance(value, SparseDistMatrix):
@@ -96,6 +90,17 @@ def _check_matrix(ctx: TaskContext, parameter: ParameterDescription, value: Any)
     raise ArgumentError(
         ctx.task, f"argument {parameter.name!r} is a {given} matrix, which this task does not take{advice}"
     )
+
+
+def _laid_out(value: Any, wanted: LayoutChoice) -> Any:
+    """Return a matrix in the layout that is wanted; itself if it is so already. Collective over its ranks."""
+    if not isinstance(value, DistMatrix):
+        return value
+    layout = value.layout
+    if LayoutChoice(layout.pair) == wanted and layout.align == (0, 0):
+        return value  # any block, any grid
+    resolved = wanted.resolve(value.shape, value.comm.size)
+    return value if resolved == layout else value.relayout(resolved)
 
 
 @dataclass(frozen=True)
@@ -106,19 +111,14 @@ class Library:
     tasks: dict[str, Task]
     description: LibraryDescription
 
-    @cached_property
-    def log(self) -> logging.Logger:
-        """Logger of the library; goes to the worker's log file."""
-        return logging.getLogger(f"alchemist.{self.name}")
-
 
 def load(name: str, source: str) -> Library:
-    """Import the library `source`, a module name or the path of a ``.py`` file, and describe it. Local.
+    """Load the library `source`: a module's name, or the path of a ``.py`` file or of a shared object. Local.
 
     Raises
     ------
     LibraryLoadError
-        If it does not import, has no tasks, or a task's signature says something that cannot cross the wire.
+        If it does not load, has no tasks, or what it says about a task cannot cross the wire.
     """
     try:
         module = _import(name, source)
@@ -146,20 +146,22 @@ def _import(name: str, source: str) -> ModuleType:
 
 
 def describe(name: str, module: ModuleType) -> Library:
-    """Return `module` as a library.
+    """Return `module` as a library: its marked functions, and the calls of its :class:`Simulator` if it has one.
 
     Raises
     ------
     LibraryLoadError
-        If it has no tasks, or a task's signature says something that cannot cross the wire.
+        If it has neither, or a signature says something that cannot cross the wire.
     """
-    tasks = {
-        attribute: _describe_task(name, attribute, function)
-        for attribute, function in vars(module).items()
-        if getattr(function, _MARK, False)
-    }
-    if not tasks:
-        raise LibraryLoadError(library=name, reason=f"module {module.__name__} marks no function with @task")
+    functions = {attribute: value for attribute, value in vars(module).items() if getattr(value, _MARK, False)}
+    simulator = simulator_of(name, module)
+    if simulator is not None:
+        functions = {**Simulations(simulator).tasks(), **functions}
+    if not functions:
+        raise LibraryLoadError(
+            library=name, reason=f"module {module.__name__} marks no function with @task, and has no Simulator"
+        )
+    tasks = {attribute: _task_of(name, attribute, function) for attribute, function in functions.items()}
     description = LibraryDescription(
         name=name,
         version=str(getattr(module, "__version__", "")),
@@ -169,78 +171,12 @@ def describe(name: str, module: ModuleType) -> Library:
     return Library(name, tasks, description)
 
 
-def _describe_task(library: str, name: str, function: Callable[..., Any]) -> Task:
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception as failure:  # evaluating the author's annotations can raise anything
-        reason = f"task {name}: its annotations cannot be evaluated: {type(failure).__name__}: {failure}"
-        raise LibraryLoadError(library, reason) from failure
-    parameters = list(inspect.signature(function).parameters.values())
-    wants_context = bool(parameters) and hints.get(parameters[0].name) is TaskContext
-    described = tuple(_describe_parameter(library, name, p, hints) for p in parameters[wants_context:])
-    description = TaskDescription(
-        name=name,
-        doc=inspect.getdoc(function) or "",
-        parameters=described,
-        returns=_name_of(hints.get("return", Any)),
-    )
-    positional_only = tuple(p.name for p in parameters[wants_context:] if p.kind is p.POSITIONAL_ONLY)
-    return Task(function, wants_context, positional_only, description)
+def _task_of(library: str, name: str, function: Callable[..., Any]) -> Task:
+    said = describe_function(library, name, function)
 
+    def run(ctx: TaskContext, arguments: dict[str, Any]) -> Any:
+        named = dict(arguments)
+        positional = [named.pop(parameter) for parameter in said.positional_only if parameter in named]
+        return function(ctx, *positional, **named) if said.wants_context else function(*positional, **named)
 
-def _describe_parameter(
-    library: str, task_name: str, parameter: inspect.Parameter, hints: dict[str, Any]
-) -> ParameterDescription:
-    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        raise LibraryLoadError(library=library, reason=f"task {task_name}: parameter *{parameter.name} has no name")
-    kinds = _kinds(hints.get(parameter.name, parameter.annotation))
-    if kinds is None:
-        raise LibraryLoadError(
-            library=library,
-            reason=f"task {task_name}: parameter {parameter.name} is annotated {hints[parameter.name]}, "
-            "which cannot cross the wire",
-        )
-    required = parameter.default is parameter.empty
-    if not required:
-        try:
-            encode(parameter.default)
-        except (TypeError, OverflowError, InvalidArrayError) as misfit:
-            raise LibraryLoadError(
-                library, f"task {task_name}: the default of parameter {parameter.name}: {misfit}"
-            ) from misfit
-    return ParameterDescription(
-        name=parameter.name,
-        kinds=kinds,
-        required=required,
-        default=None if required else parameter.default,
-        keyword_only=parameter.kind is parameter.KEYWORD_ONLY,
-    )
-
-
-def _kinds(annotation: Any) -> tuple[str, ...] | None:
-    """Return the kinds of value that `annotation` admits, or None if one of them cannot cross the wire."""
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, UnionType):
-        kinds: list[str] = []
-        for member in typing.get_args(annotation):
-            inner = ("none",) if member is NoneType else _kinds(member)
-            if inner is None:
-                return None
-            kinds.extend(inner)
-        return tuple(kinds)
-    if origin is typing.Literal:
-        return tuple({_KINDS[type(value)] for value in typing.get_args(annotation)})
-    try:
-        kind = _KINDS.get(origin or annotation)
-    except TypeError:  # not even hashable
-        return None
-    return None if kind is None else (kind,)
-
-
-def _name_of(annotation: Any) -> str:
-    """Return an annotation as people write it, without the modules."""
-    if annotation in (None, NoneType):
-        return "None"
-    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
-        return annotation.__name__
-    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(annotation))
+    return Task(said.description, run, said.layouts)

@@ -1,0 +1,177 @@
+"""What the signature of a Python function says about a task: parameters, kinds of value, choices, layouts, result."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Any
+
+import numpy as np
+
+from alchemist_ray.description import ParameterDescription, TaskDescription
+from alchemist_ray.errors import InvalidArrayError, LayoutError, LibraryLoadError
+from alchemist_ray.layout_choice import LayoutChoice
+from alchemist_ray.mpi_backend.ali.context import TaskContext
+from alchemist_ray.mpi_backend.distmatrix import DistMatrix
+from alchemist_ray.mpi_backend.sparse import SparseDistMatrix
+from alchemist_ray.protocol.values import encode
+
+KINDS: dict[Any, str] = {
+    DistMatrix: "matrix",
+    SparseDistMatrix: "sparse",
+    int: "int",
+    float: "float",
+    complex: "complex",
+    bool: "bool",
+    str: "str",
+    bytes: "bytes",
+    np.ndarray: "array",
+    list: "list",
+    tuple: "list",
+    dict: "dict",
+    NoneType: "none",
+    Any: "any",
+    inspect.Parameter.empty: "any",
+}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a function says about itself.
+
+    Attributes
+    ----------
+    description : TaskDescription
+        What the client gets to know.
+    wants_context : bool
+        Whether the first parameter is the :class:`TaskContext`.
+    positional_only : tuple of str
+        Parameters that the function takes by position only.
+    layouts : dict
+        For each matrix that the function wants in a certain layout, that layout.
+    """
+
+    description: TaskDescription
+    wants_context: bool
+    positional_only: tuple[str, ...]
+    layouts: dict[str, LayoutChoice]
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    """What one annotation admits."""
+
+    kinds: tuple[str, ...]
+    choices: tuple[Any, ...] = ()
+    layout: LayoutChoice | None = None
+
+
+class _Unspeakable(Exception):
+    """The annotation names what cannot cross the wire."""
+
+
+def describe_function(library: str, name: str, function: Callable[..., Any]) -> Signature:
+    """Return what `function` says about itself as the task `name`. Local.
+
+    Raises
+    ------
+    LibraryLoadError
+        If that cannot be evaluated, or cannot cross the wire; it names the task and the parameter.
+    """
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except Exception as failure:  # evaluating the author's annotations can raise anything
+        reason = f"task {name}: its annotations cannot be evaluated: {type(failure).__name__}: {failure}"
+        raise LibraryLoadError(library, reason) from failure
+    parameters = list(inspect.signature(function).parameters.values())
+    wants_context = bool(parameters) and hints.get(parameters[0].name) is TaskContext
+    own = parameters[wants_context:]
+    annotations = {p.name: _annotation_of(library, name, p, hints) for p in own}
+    description = TaskDescription(
+        name=name,
+        doc=inspect.getdoc(function) or "",
+        parameters=tuple(_describe_parameter(library, name, p, annotations[p.name]) for p in own),
+        returns=_name_of(hints.get("return", Any)),
+    )
+    positional_only = tuple(p.name for p in own if p.kind is p.POSITIONAL_ONLY)
+    layouts = {p.name: layout for p in own if (layout := annotations[p.name].layout) is not None}
+    return Signature(description, wants_context, positional_only, layouts)
+
+
+def _annotation_of(library: str, task: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> _Annotation:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        raise LibraryLoadError(library, f"task {task}: parameter *{parameter.name} has no name")
+    annotation = hints.get(parameter.name, parameter.annotation)
+    try:
+        return _read(annotation)
+    except _Unspeakable:
+        reason = f"task {task}: parameter {parameter.name} is annotated {annotation}, which cannot cross the wire"
+        raise LibraryLoadError(library, reason) from None
+    except LayoutError as misfit:
+        raise LibraryLoadError(library, f"task {task}: the layout of parameter {parameter.name}: {misfit}") from misfit
+
+
+def _describe_parameter(
+    library: str, task: str, parameter: inspect.Parameter, annotation: _Annotation
+) -> ParameterDescription:
+    required = parameter.default is parameter.empty
+    if not required:
+        try:
+            encode(parameter.default)
+        except (TypeError, OverflowError, InvalidArrayError) as misfit:
+            reason = f"task {task}: the default of parameter {parameter.name}: {misfit}"
+            raise LibraryLoadError(library, reason) from misfit
+    return ParameterDescription(
+        name=parameter.name,
+        kinds=annotation.kinds,
+        required=required,
+        default=None if required else parameter.default,
+        keyword_only=parameter.kind is parameter.KEYWORD_ONLY,
+        choices=annotation.choices,
+        layout=annotation.layout.pair if annotation.layout else "",
+    )
+
+
+def _read(annotation: Any) -> _Annotation:
+    """Return what `annotation` admits; raise :class:`_Unspeakable` if that cannot cross the wire."""
+    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _with_layout(_read(members[0]), members[1:])
+    if origin in (typing.Union, UnionType):
+        parts = [_read(NoneType if member is NoneType else member) for member in members]
+        return _Annotation(
+            kinds=tuple(dict.fromkeys(kind for part in parts for kind in part.kinds)),
+            choices=tuple(choice for part in parts for choice in part.choices),
+            layout=next((part.layout for part in parts if part.layout), None),
+        )
+    if origin is typing.Literal:
+        return _Annotation(tuple(dict.fromkeys(KINDS[type(value)] for value in members)), members)
+    try:
+        kind = KINDS.get(origin or annotation)
+    except TypeError:  # not even hashable
+        kind = None
+    if kind is None:
+        raise _Unspeakable
+    return _Annotation((kind,))
+
+
+def _with_layout(annotation: _Annotation, notes: tuple[Any, ...]) -> _Annotation:
+    """Return the annotation of a matrix with the layout that stands beside it, a pair's name or a LayoutChoice."""
+    wanted = [note for note in notes if isinstance(note, (str, LayoutChoice))]
+    if not wanted or "matrix" not in annotation.kinds:
+        return annotation
+    return _Annotation(annotation.kinds, annotation.choices, LayoutChoice.of(wanted[0]))
+
+
+def _name_of(annotation: Any) -> str:
+    """Return an annotation as people write it, without the modules."""
+    if annotation in (None, NoneType):
+        return "None"
+    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
+        return annotation.__name__
+    text = re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(annotation))
+    return re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[\w+\]\]", "ndarray", text)

@@ -1,0 +1,153 @@
+"""The tasks of a simulator: many simulations of one kind, known to the client by number."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.errors import ArgumentValueError, LibraryLoadError
+from alchemist_ray.mpi_backend.ali.context import TaskContext
+from alchemist_ray.mpi_backend.ali.simulator import Simulator
+
+Array = npt.NDArray[Any]
+
+
+def simulator_of(library: str, module: ModuleType) -> type[Simulator] | None:
+    """Return the simulator that `module` defines, if it does. Local.
+
+    Raises
+    ------
+    LibraryLoadError
+        If it lacks a call (each is named), or the module defines several.
+    """
+    defined = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Simulator) and value.__module__ == module.__name__
+    ]
+    whole = [kind for kind in defined if not inspect.isabstract(kind)]
+    if defined and not whole:
+        kind = defined[-1]
+        raise LibraryLoadError(
+            library, f"the simulator {kind.__name__} lacks {', '.join(sorted(kind.__abstractmethods__))}"
+        )
+    if len(whole) > 1:
+        names = ", ".join(kind.__name__ for kind in whole)
+        raise LibraryLoadError(library, f"it defines the simulators {names}: give each a library of its own")
+    return whole[0] if whole else None
+
+
+class Simulations:
+    """The simulations of one kind in a session, and the tasks that drive them. All are collective over the group.
+
+    Parameters
+    ----------
+    kind : type of Simulator
+        What is simulated.
+    """
+
+    def __init__(self, kind: type[Simulator]) -> None:
+        self._kind = kind
+        self._simulations: dict[int, Simulator] = {}
+        self._ready: set[int] = set()
+        self._numbers = itertools.count(1)
+
+    def tasks(self) -> dict[str, Callable[..., Any]]:
+        """Return the tasks by name."""
+        own = (self.reset, self.step, self.get_state, self.get_score, self.get_spaces, self.close)
+        return {"create": self._create(), **{function.__name__: function for function in own}}
+
+    def _create(self) -> Callable[..., int]:
+        """Return the task that makes a simulation; its parameters are those of the constructor but for `comm`."""
+
+        def create(ctx: TaskContext, **parameters: Any) -> int:
+            number = next(self._numbers)
+            self._simulations[number] = self._kind(ctx.comm, **parameters)
+            return number
+
+        constructor = inspect.signature(self._kind)
+        _comm, *own = constructor.parameters.values()
+        context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        named = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in own]
+        create.__signature__ = inspect.Signature([context, *named], return_annotation=int)  # type: ignore[attr-defined]
+        hints = inspect.get_annotations(self._kind.__init__, eval_str=True)
+        create.__annotations__ = {"ctx": TaskContext, **{p.name: hints.get(p.name, Any) for p in own}, "return": int}
+        create.__doc__ = f"{inspect.getdoc(self._kind) or self._kind.__name__}\n\n{_CREATE_NOTE}"
+        return create
+
+    def _find(self, ctx: TaskContext, simulation: int) -> Simulator:
+        found = self._simulations.get(simulation)
+        if found is None:
+            known = ", ".join(map(str, self._simulations)) or "none"
+            raise ArgumentValueError(ctx.task, f"there is no simulation {simulation} (there is {known}): call create")
+        return found
+
+    def _find_ready(self, ctx: TaskContext, simulation: int) -> Simulator:
+        found = self._find(ctx, simulation)
+        if simulation not in self._ready:
+            raise ArgumentValueError(ctx.task, f"simulation {simulation} has not been reset: call reset first")
+        return found
+
+    def reset(self, ctx: TaskContext, simulation: int, seed: int | None = None) -> Array | None:
+        """Begin a simulation anew, with the same seed exactly as before; return its state."""
+        found = self._find(ctx, simulation)
+        self._ready.discard(simulation)
+        found.reset(seed)
+        self._ready.add(simulation)
+        return _state_of(ctx, found)
+
+    def step(
+        self, ctx: TaskContext, simulation: int, action: np.ndarray | float
+    ) -> tuple[Array | None, float | None, bool]:
+        """Advance a simulation by one step under `action`; return its state, its score and whether it has ended."""
+        found = self._find_ready(ctx, simulation)
+        taken = np.asarray(action)
+        misfit = found.action_space.misfit(taken) if found.action_space is not None else ""
+        if misfit:
+            raise ArgumentValueError(ctx.task, f"the action {misfit}")
+        found.step(taken)
+        finished = found.is_finished()
+        return _state_of(ctx, found), _score_of(ctx, found), bool(finished)
+
+    def get_state(self, ctx: TaskContext, simulation: int) -> Array | None:
+        """Return the state of a simulation."""
+        return _state_of(ctx, self._find_ready(ctx, simulation))
+
+    def get_score(self, ctx: TaskContext, simulation: int) -> float | None:
+        """Return the score of a simulation's last step."""
+        return _score_of(ctx, self._find_ready(ctx, simulation))
+
+    def get_spaces(self, ctx: TaskContext, simulation: int) -> dict[str, Any]:
+        """Return the spaces of a simulation's actions and states: ``low, high, names, units`` of each, or None."""
+        found = self._find(ctx, simulation)
+        spaces = {"action": found.action_space, "observation": found.observation_space}
+        return {name: box.to_wire() if box is not None else None for name, box in spaces.items()}
+
+    def close(self, ctx: TaskContext, simulation: int) -> None:
+        """End a simulation."""
+        self._find(ctx, simulation).close()
+        del self._simulations[simulation]
+        self._ready.discard(simulation)
+
+
+_CREATE_NOTE = """Returns
+-------
+simulation : int
+    Its number, which the other tasks take."""
+
+
+def _state_of(ctx: TaskContext, simulator: Simulator) -> Array | None:
+    """Return the state on rank 0, None elsewhere: what a task's result is when one rank alone gives it."""
+    state = simulator.get_state()
+    return np.ascontiguousarray(state) if ctx.comm.rank == 0 and state is not None else None
+
+
+def _score_of(ctx: TaskContext, simulator: Simulator) -> float | None:
+    score = simulator.get_score()
+    return float(score) if ctx.comm.rank == 0 and score is not None else None

@@ -1,0 +1,127 @@
+"""What the author of a simulation writes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Box:
+    """The arrays between two bounds: what a simulation takes as an action, or gives as its state.
+
+    Attributes
+    ----------
+    low, high : float or sequence of float
+        The bounds, for all components or for each; they may be infinite.
+    shape : tuple of int, optional
+        Of the arrays; by default that of the bounds.
+    names, units : sequence of str
+        What each component is, and in what unit; empty where there is nothing to say.
+    """
+
+    low: float | Sequence[float]
+    high: float | Sequence[float]
+    shape: tuple[int, ...] | None = None
+    names: Sequence[str] = ()
+    units: Sequence[str] = ()
+
+    def bounds(self) -> tuple[Array, Array]:
+        """Return the bounds as two float64 arrays of the shape of the box."""
+        low, high = np.asarray(self.low, float), np.asarray(self.high, float)
+        shape = self.shape if self.shape is not None else np.broadcast_shapes(low.shape, high.shape)
+        return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+
+    def misfit(self, value: Array) -> str:
+        """Return why `value` does not lie in the box, in words; empty if it does."""
+        low, high = self.bounds()
+        if value.shape != low.shape:
+            return f"has shape {value.shape}, not {low.shape}"
+        if value.dtype.kind not in "biuf":
+            return f"has dtype {value.dtype}, not a real one"
+        if np.isnan(value).any():
+            return f"contains NaN{self._where(np.isnan(value))}"
+        outside = (value < low) | (value > high)
+        if outside.any():
+            first = tuple(int(i) for i in np.argwhere(outside)[0])
+            return f"is {value[first]} outside {low[first]}..{high[first]}{self._where(outside)}"
+        return ""
+
+    def _where(self, wrong: npt.NDArray[np.bool_]) -> str:
+        if wrong.ndim == 0:
+            return ""
+        first = tuple(int(i) for i in np.argwhere(wrong)[0])
+        flat = int(np.ravel_multi_index(first, wrong.shape))
+        name = f" ({self.names[flat]})" if flat < len(self.names) and self.names[flat] else ""
+        return f" in component {first[0] if len(first) == 1 else first}{name}"
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the box as plain values."""
+        low, high = self.bounds()
+        return {
+            "low": np.ascontiguousarray(low),
+            "high": np.ascontiguousarray(high),
+            "names": list(self.names),
+            "units": list(self.units),
+        }
+
+
+class Simulator(ABC):
+    """An MPI simulation that is stepped from outside. Every method is collective over `comm`.
+
+    A library is a module with one such class. Its constructor's keyword arguments become the parameters of the task
+    ``create``; what follows are the tasks ``reset, step, get_state, get_score`` of one simulation or of many::
+
+        class Heat(Simulator):
+            \"\"\"The heat equation on a ring.\"\"\"
+
+            action_space = Box(-1.0, 1.0, (1,), names=["heating"], units=["K/s"])
+
+            def __init__(self, comm: MPI.Comm, *, n: int = 128) -> None:
+                self.comm = comm
+                ...
+
+    Attributes
+    ----------
+    action_space, observation_space : Box or None
+        Of the actions and states, of the class or set by the constructor; None: anything. An action outside its space
+        is refused before any rank sees it.
+    """
+
+    action_space: Box | None = None
+    observation_space: Box | None = None
+
+    @abstractmethod
+    def __init__(self, comm: MPI.Comm) -> None:
+        """Make the simulation on the ranks of `comm`; keyword arguments are its parameters."""
+
+    @abstractmethod
+    def reset(self, seed: int | None) -> None:
+        """Begin anew; with the same seed, exactly as before."""
+
+    @abstractmethod
+    def step(self, action: Array) -> None:
+        """Advance by one step under `action`, which is the same on every rank."""
+
+    @abstractmethod
+    def get_state(self) -> Array | None:
+        """Return the state that the agent sees: on rank 0 at least; what other ranks return is not looked at."""
+
+    @abstractmethod
+    def get_score(self) -> float | None:
+        """Return the score of the last step: on rank 0 at least."""
+
+    def is_finished(self) -> bool:
+        """Whether the simulation has come to its end, on rank 0 at least; by default it never does."""
+        return False
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to give back
+        """Give back what the simulation holds."""
