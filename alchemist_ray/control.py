@@ -7,28 +7,114 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from alchemist_ray.address import GroupAddress
-from alchemist_ray.errors import AlchemistError, GroupDiedError, PeerFailedError
+from alchemist_ray.errors import (
+    AlchemistError,
+    GroupDiedError,
+    PeerFailedError,
+    RemoteProtocolError,
+    TaskCancelledError,
+    TaskTimeoutError,
+)
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
 from alchemist_ray.requests import open_channel
 
 GRACE_SECONDS = 10.0
-"""How long the other ranks may go on once one has failed: they may be waiting for it, in MPI, for ever."""
+"""How long the other ranks may go on once one has failed: they may be waiting for it, in MPI, for ever. As long has a
+task whose time is up to stop where it can."""
+
+INTERRUPT_SECONDS = 2.0
+"""How long an interrupt (Ctrl-C) waits for the task to stop. A task that does not stop goes on; the next one waits."""
+
+POLL_SECONDS = 0.2
+"""How often the caller is asked whether it still wants the answer, if there is a way to ask."""
 
 OnProgress = Callable[[m.Progress], None]
 OnOrphans = Callable[[list[int]], None]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How long the answer to a command is waited for.
+
+    Attributes
+    ----------
+    task : str
+        What the command runs, for messages.
+    seconds : float, optional
+        After which the workers are asked to stop, and :data:`GRACE_SECONDS` later given up.
+    cancel : callable
+        ``cancel(command)`` asks the workers, without waiting, to stop the command of that number.
+    is_cancelled : callable, optional
+        Whether the caller no longer wants the answer.
+    """
+
+    task: str
+    seconds: float | None = None
+    cancel: Callable[[int], None] = lambda command: None
+    is_cancelled: Callable[[], bool] | None = None
+
+
 class RanksStuckError(Exception):
-    """A rank has failed and others do not answer: the group must be ended."""
+    """A rank has failed, or its time is up, and some do not answer: the group must be ended."""
 
     def __init__(self, failure: AlchemistError, ranks: list[int]) -> None:
         super().__init__(failure, ranks)
         self.failure = failure
         self.ranks = ranks
+
+
+class _Wait:
+    """The wait for the answers to one command."""
+
+    def __init__(self, limits: Limits, command: int) -> None:
+        self._limits = limits
+        self._command = command
+        self._deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
+        self._give_up: float | None = None
+        self._is_cancelled = limits.is_cancelled
+        self.overdue: TaskTimeoutError | None = None
+
+    def milliseconds(self) -> float | None:
+        """Return how long to wait for the next answer; None: for ever."""
+        times = [when for when in (self._deadline, self._give_up) if when is not None]
+        left = [max(0.0, min(times) - time.monotonic())] if times else []
+        if self._is_cancelled is not None:
+            left.append(POLL_SECONDS)
+        return 1000 * min(left) if left else None
+
+    def goes_on(self) -> bool:
+        """Whether to wait any longer, since nothing has come; what is overdue or cancelled is asked to stop."""
+        now = time.monotonic()
+        if self._give_up is not None and now >= self._give_up:
+            return False
+        if self._deadline is not None and now >= self._deadline:
+            self.overdue = TaskTimeoutError(self._limits.task, self._limits.seconds or 0.0)
+            self.stop(GRACE_SECONDS)
+        if self._is_cancelled is not None and self._is_cancelled():
+            self._is_cancelled = None
+            self._limits.cancel(self._command)
+        return True
+
+    def stop(self, seconds: float) -> None:
+        """Ask the ranks to stop, and give up on them after so many seconds."""
+        self._deadline = None
+        self._limits.cancel(self._command)
+        self.end_in(seconds)
+
+    def end_in(self, seconds: float) -> None:
+        """Give up after so many seconds, if not before."""
+        end = time.monotonic() + seconds
+        self._give_up = end if self._give_up is None else min(end, self._give_up)
+
+
+def _kept(reply: m.Message) -> list[int]:
+    """Return the ids of the matrices that a rank has kept of a task."""
+    return [matrix_id for matrix_id, _ in reply.matrices] if isinstance(reply, m.TaskDone) else []
 
 
 class CommandStream:
@@ -66,6 +152,7 @@ class CommandStream:
         make: Callable[[int], m.Message],
         on_progress: OnProgress | None = None,
         on_orphans: OnOrphans | None = None,
+        limits: Limits = Limits("a command"),
     ) -> list[Any]:
         """Send a command to every rank; return the answers by rank.
 
@@ -78,6 +165,8 @@ class CommandStream:
         on_orphans : callable, optional
             Gets the ids of matrices that a rank has kept, but nobody will ever ask for: another rank has failed, or
             the caller of an earlier command did not wait for its answer.
+        limits : Limits
+            How long the answers are waited for.
 
         Raises
         ------
@@ -85,8 +174,10 @@ class CommandStream:
             What a rank reports; of several, what the lowest reports.
         GroupDiedError
             If a rank is gone.
+        TaskTimeoutError
+            If the time was up and the ranks have stopped.
         RanksStuckError
-            If a rank has failed and others have not answered :data:`GRACE_SECONDS` later.
+            If a rank has failed, or the time was up, and some have not answered :data:`GRACE_SECONDS` later.
         """
         with self._lock:
             if self._torn:
@@ -99,36 +190,57 @@ class CommandStream:
                 for channel in self._channels:
                     channel.sock.sendall(frame)
                 self._torn = False
-                replies = self._collect(on_progress)
+                replies, overdue = self._collect_until_interrupted(on_progress, limits)
             except (OSError, EOFError) as lost:
                 raise GroupDiedError(self._address.group_id, f"a worker closed its connection: {lost}") from lost
         if self._orphans and on_orphans is not None:
             on_orphans(self._orphans)
             self._orphans = []
         failures = {rank: reply for rank, reply in replies.items() if isinstance(reply, m.Failure)}
-        if failures:
-            kept = [reply for reply in replies.values() if isinstance(reply, m.TaskDone)]
+        missing = [rank for rank in range(self._address.size) if rank not in replies]
+        if failures or missing:
             if on_orphans is not None:
-                on_orphans([matrix_id for reply in kept for matrix_id, _ in reply.matrices])
-            self._raise(failures, missing=[rank for rank in range(self._address.size) if rank not in replies])
+                on_orphans([matrix_id for reply in replies.values() for matrix_id in _kept(reply)])
+            self._raise(failures, missing, overdue)
         return [replies[rank] for rank in range(self._address.size)]
 
-    def _collect(self, on_progress: OnProgress | None) -> dict[int, m.Message]:
-        """Gather one answer a rank; give up on the others a while after one has failed."""
+    @property
+    def current(self) -> int:
+        """Number of the last command."""
+        return self._request
+
+    def _collect_until_interrupted(
+        self, on_progress: OnProgress | None, limits: Limits
+    ) -> tuple[dict[int, m.Message], TaskTimeoutError | None]:
+        """Gather the answers; on an interrupt, ask the ranks to stop, and give them a moment to."""
         replies: dict[int, m.Message] = {}
-        give_up: float | None = None
+        wait = _Wait(limits, self._request)
+        try:
+            self._collect(replies, on_progress, wait)
+        except KeyboardInterrupt as interrupt:
+            wait.stop(INTERRUPT_SECONDS)
+            self._collect(replies, None, wait)
+            self._orphans.extend(matrix_id for reply in replies.values() for matrix_id in _kept(reply))
+            if len(replies) < len(self._channels):
+                interrupt.add_note(
+                    f"{limits.task} has not stopped yet, and the next command will wait for it; "
+                    "yield_workers() ends it, and the matrices with it."
+                )
+            raise
+        return replies, wait.overdue
+
+    def _collect(self, replies: dict[int, m.Message], on_progress: OnProgress | None, wait: _Wait) -> None:
+        """Gather one answer a rank; give up on the others a while after one has failed, or the time is up."""
         while len(replies) < len(self._channels):
-            wait = None if give_up is None else 1000 * max(0.0, give_up - time.monotonic())
-            events = self._poller.poll(wait)
-            if not events:
-                break
+            events = self._poller.poll(wait.milliseconds())
+            if not events and not wait.goes_on():
+                return
             for fd, _ in events:
                 rank = self._ranks[fd]
                 for reply in self._take(rank, on_progress):
                     replies[rank] = reply
-                    if isinstance(reply, m.Failure) and give_up is None:
-                        give_up = time.monotonic() + GRACE_SECONDS
-        return replies
+                    if isinstance(reply, m.Failure):
+                        wait.end_in(GRACE_SECONDS)
 
     def _take(self, rank: int, on_progress: OnProgress | None) -> list[m.Message]:
         """Return the answers to the command in hand that rank has sent; there is at most one."""
@@ -141,14 +253,18 @@ class CommandStream:
                     on_progress(message)
             elif message.request == self._request:
                 taken.append(message)
-            elif isinstance(message, m.TaskDone):  # the answer to a command whose caller has given up
-                self._orphans.extend(matrix_id for matrix_id, _ in message.matrices)
+            else:  # the answer to a command whose caller has given up
+                self._orphans.extend(_kept(message))
             message = channel.connection.next_message() if channel.connection.holds_bytes else None
         return taken
 
-    def _raise(self, failures: dict[int, m.Failure], missing: list[int]) -> None:
+    def _raise(self, failures: dict[int, m.Failure], missing: list[int], overdue: TaskTimeoutError | None) -> None:
         errors = [failures[rank].to_error() for rank in sorted(failures)]
-        error = next((e for e in errors if not isinstance(e, PeerFailedError)), errors[0])
+        error = next((e for e in errors if not isinstance(e, PeerFailedError)), errors[0] if errors else None)
+        if overdue is not None and (error is None or isinstance(error, TaskCancelledError)):
+            error = overdue
+        if error is None:
+            raise RemoteProtocolError(f"rank {missing} did not answer")
         if missing:
             raise RanksStuckError(error, missing) from error
         raise error

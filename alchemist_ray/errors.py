@@ -43,7 +43,11 @@
           +-- RemoteTaskError                          an exception of the library, on the rank that is named
           +-- NonFiniteError (ValueError)              NaN or Inf where the routine cannot take it
           +-- SingularMatrixError (LinAlgError)        a matrix that must be inverted is singular
+          +-- NotPositiveDefiniteError (LinAlgError)   a matrix that must be positive definite is not
           +-- ConvergenceError (LinAlgError)           an iteration did not reach its tolerance
+          +-- TaskCancelledError                       the caller has cancelled it
+          +-- TaskTimeoutError (TimeoutError)          it took longer than the caller allowed
+          +-- ResultMismatchError                      the ranks returned different results
           +-- PeerFailedError                          another rank failed, and tells why itself
 
 An error is a dataclass: it takes fields and makes its own text, which says what happened, to what, and what to do. It
@@ -245,11 +249,13 @@ class GroupDiedError(SessionError):
 
     session_id: int
     reason: str
+    log: str = ""
 
     def _text(self) -> str:
+        tail = f"\nThe end of its log:\n{self.log}" if self.log else ""
         return (
             f"the workers of session {self.session_id} are gone ({self.reason}), and their matrices with them. Call "
-            "request_workers(n) for new ones and send the matrices again"
+            f"request_workers(n) for new ones and send the matrices again{tail}"
         )
 
 
@@ -559,6 +565,21 @@ class SingularMatrixError(TaskError, np.linalg.LinAlgError):
 
 
 @dataclass(eq=False)
+class NotPositiveDefiniteError(TaskError, np.linalg.LinAlgError):
+    """A matrix that must be positive definite is not."""
+
+    task: str
+    argument: str
+    order: int
+
+    def _text(self) -> str:
+        return (
+            f"{self.task}: matrix {self.argument} is not positive definite: its leading minor of order {self.order} is "
+            "not positive"
+        )
+
+
+@dataclass(eq=False)
 class ConvergenceError(TaskError, np.linalg.LinAlgError):
     """An iteration did not reach its tolerance."""
 
@@ -567,6 +588,41 @@ class ConvergenceError(TaskError, np.linalg.LinAlgError):
 
     def _text(self) -> str:
         return f"{self.task}: {self.reason}"
+
+
+@dataclass(eq=False)
+class TaskCancelledError(TaskError):
+    """The caller has cancelled the task."""
+
+    task: str
+
+    def _text(self) -> str:
+        return f"{self.task} was cancelled"
+
+
+@dataclass(eq=False)
+class TaskTimeoutError(TaskError, TimeoutError):
+    """A task took longer than its caller allowed."""
+
+    task: str
+    seconds: float
+
+    def _text(self) -> str:
+        return f"{self.task} did not end within its timeout of {self.seconds:g} s"
+
+
+@dataclass(eq=False)
+class ResultMismatchError(TaskError):
+    """The ranks returned different results where one is expected."""
+
+    task: str
+    ranks: list[int]
+
+    def _text(self) -> str:
+        return (
+            f"the results of {self.task} differ: rank {', '.join(map(str, self.ranks))} returned something else than "
+            "rank 0. A task must return the same on every rank, or None on all but rank 0; matrices are returned by all"
+        )
 
 
 @dataclass(eq=False)

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from alchemist_ray.address import GroupAddress
 from alchemist_ray.arithmetic import Computes
-from alchemist_ray.control import CommandStream
+from alchemist_ray.control import CommandStream, Limits
 from alchemist_ray.description import LibraryDescription, TaskDescription
-from alchemist_ray.errors import ArgumentError, ForeignMatrixError, LocalProtocolError
-from alchemist_ray.library import Library
+from alchemist_ray.errors import ArgumentError, ForeignMatrixError, LocalProtocolError, ResultMismatchError
+from alchemist_ray.libraries import Library
 from alchemist_ray.matrix import MatrixHandle
 from alchemist_ray.meter import Meter
 from alchemist_ray.progress import ProgressDisplay
@@ -73,25 +73,54 @@ class GroupClient:
         )
 
     def run(
-        self, library: str, task: TaskDescription, arguments: dict[str, Any], make_bar: Callable[[str], ProgressDisplay]
+        self,
+        library: str,
+        task: TaskDescription,
+        arguments: dict[str, Any],
+        make_bar: Callable[[str], ProgressDisplay],
+        timeout: float | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
     ) -> Any:
-        """Run a task on every worker; return its result, with handles for matrices."""
+        """Run a task on every worker; return its result, with handles for matrices.
+
+        After `timeout` seconds, or when `is_cancelled` says so, or on an interrupt, the workers are asked to stop.
+        """
         label = f"{library}.{task.name}"
         first_id, self._next_id = self._next_id, self._next_id + MAX_RESULTS  # less, once the results are here
         bar = make_bar(label)
         try:
             self._plane.free_dropped()
             replies = self._commands.run(
-                lambda n: m.RunTask(n, library, task.name, arguments, first_id), bar, self._drop_all
+                lambda n: m.RunTask(n, library, task.name, arguments, first_id),
+                bar,
+                self._drop_all,
+                Limits(label, timeout, self._plane.cancel, is_cancelled),
             )
         except LocalProtocolError as misfit:
             raise ArgumentError(label, misfit.reason) from misfit
         finally:
             bar.close()
+        self._require_alike(label, replies)
         self._next_id = first_id + len(replies[0].matrices)
         handles = {matrix_id: self._handle(matrix_id, spec_from_wire(spec)) for matrix_id, spec in replies[0].matrices}
         result = _with_handles(replies[0].result, handles)
         return tuple(result) if isinstance(result, list) and task.returns.startswith("tuple") else result
+
+    def cancel(self) -> None:
+        """Ask the workers to stop the task that runs; do not wait for them. Called by any thread."""
+        self._plane.cancel(self._commands.current)
+
+    def _require_alike(self, label: str, replies: Sequence[m.TaskDone]) -> None:
+        """Raise unless every rank has returned what rank 0 has, or None beside the same matrices."""
+        first = replies[0]
+        different = [
+            rank
+            for rank, reply in enumerate(replies)
+            if reply.digest not in (first.digest, b"") or reply.matrices != first.matrices
+        ]
+        if different:
+            self._drop_all(sorted({row[0] for reply in replies for row in reply.matrices}))
+            raise ResultMismatchError(label, different)
 
     def _drop_all(self, matrix_ids: list[int]) -> None:
         for matrix_id in matrix_ids:

@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from alchemist_ray.errors import ServerStartError
-from alchemist_ray.log_directories import make_log_dir
 from alchemist_ray.memory import physical_memory
 from alchemist_ray.protocol.handshake import new_token
+from alchemist_ray.temporary_directories import make_log_dir
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0

@@ -20,13 +20,14 @@ from alchemist_ray.description import TaskDescription
 from alchemist_ray.driver_connection import REQUEST_SECONDS, DriverConnection
 from alchemist_ray.errors import (
     AlchemistError,
+    ArgumentValueError,
     GroupDiedError,
     GroupStartError,
     NotConnectedError,
     NoWorkersError,
 )
 from alchemist_ray.group_client import GroupClient
-from alchemist_ray.library import Library
+from alchemist_ray.libraries import Library
 from alchemist_ray.progress import ProgressBar, ProgressDisplay
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.server import default_server
@@ -60,22 +61,28 @@ class AlchemistSession(SessionMatrices):
         Whether to say on stdout what the session does; by default in an interactive interpreter.
     transport : {"auto", "tcp"}
         How matrices move: over shared memory where possible, or always over TCP.
+    task_timeout : float, optional
+        Seconds that a task may take, unless :meth:`Library.options` says otherwise; by default any time.
 
     Notes
     -----
     A session may be used by several threads; its commands run one after the other, in the order in which they came.
     """
 
-    def __init__(self, *, verbose: bool | None = None, transport: str = "auto") -> None:
+    def __init__(
+        self, *, verbose: bool | None = None, transport: str = "auto", task_timeout: float | None = None
+    ) -> None:
         if transport not in ("auto", "tcp"):
             raise ValueError(f"transport must be 'auto' or 'tcp', not {transport!r}")
         self._verbose = hasattr(sys, "ps1") if verbose is None else verbose
         self._transport = transport
+        self.task_timeout = task_timeout
         self._driver: DriverConnection | None = None
         self._workers: GroupClient | None = None
         self._ended = False
         self._lock = threading.RLock()
         self.make_progress: Callable[[str], ProgressDisplay] = ProgressBar
+        self.is_cancelled: Callable[[], bool] | None = None
         self._say("Starting Alchemist session ... ready")
 
     # --- the server ---------------------------------------------------------------------------------------------------
@@ -274,8 +281,8 @@ class AlchemistSession(SessionMatrices):
             with self._watching():
                 group.check()
 
-    def _take_notices(self, wait: float = 0.0) -> str | None:
-        """Take in what the driver has said unasked; return why the session's group is gone if that is what it said."""
+    def _take_notices(self, wait: float = 0.0) -> m.GroupDied | None:
+        """Take in what the driver has said unasked; return its word that the session's group is gone, if it said so."""
         driver = self._connected()
         try:
             notices = driver.notices(wait)
@@ -285,7 +292,7 @@ class AlchemistSession(SessionMatrices):
         for notice in notices:
             if self._workers is not None and notice.group_id == self._workers.address.group_id:
                 self._forget_group()
-                return notice.reason
+                return notice
         return None
 
     def _group(self) -> GroupClient:
@@ -306,34 +313,38 @@ class AlchemistSession(SessionMatrices):
             yield
         except GroupDiedError as lost:
             with self._lock:  # a writer of ours may have met it in another thread than the one that talks to the driver
-                raise GroupDiedError(self.session_id, self._why_dead()) from lost
+                raise GroupDiedError(self.session_id, *self._why_dead()) from lost
         except RanksStuckError as stuck:
             ranks = ", ".join(map(str, stuck.ranks))
-            reason = f"rank {ranks} did not come back from a task in which another rank had failed"
+            reason = f"rank {ranks} did not come back from a task that had failed on another rank, or had no more time"
             self._ask(lambda n: m.EndGroup(n, reason))
             self._forget_group()
             stuck.failure.add_note(f"The worker group was ended: {reason}. Call request_workers(n) for a new one.")
             raise stuck.failure from None
 
-    def _why_dead(self) -> str:
-        """Return why the group is gone, as the driver has it; should the driver not know, end what is left of it."""
+    def _why_dead(self) -> tuple[str, str]:
+        """Return why the group is gone, as the driver has it, and the end of its log; end what is left of the group."""
         try:
-            reason = self._take_notices(NOTICE_SECONDS)
-            if reason is None:
-                reason = "a worker does not answer"
-                self._ask(lambda n: m.EndGroup(n, "a worker does not answer"))
-                self._forget_group()
+            notice = self._take_notices(NOTICE_SECONDS)
+            if notice is not None:
+                return notice.reason, notice.log
+            self._ask(lambda n: m.EndGroup(n, "a worker does not answer"))
+            self._forget_group()
         except NotConnectedError:
-            return "the server is gone"
+            return "the server is gone", ""
         except AlchemistError:
             self._forget_group()
-            return "the server has ended them"
-        return reason
+            return "the server has ended them", ""
+        return "a worker does not answer", ""
 
     # --- libraries ----------------------------------------------------------------------------------------------------
 
     def list_available_libraries(self) -> list[dict[str, Any]]:
-        """Return the libraries that the server offers: ``name, source, provider``."""
+        """Return the libraries that the server offers: ``name, version, source, provider``.
+
+        Nothing is imported for it: versions are read from the source, or are those of the packages that brought the
+        libraries; of a shared object the version is empty.
+        """
         rows: list[dict[str, Any]] = self._ask(m.ListLibraries)
         return rows
 
@@ -391,7 +402,7 @@ class AlchemistSession(SessionMatrices):
         ForeignMatrixError, FreedMatrixError
             If a handle is of another session, or freed.
         TaskError
-            If the task fails.
+            If the task fails; TaskTimeoutError and TaskCancelledError are of this kind.
         GroupDiedError
             If the workers die.
         """
@@ -399,16 +410,54 @@ class AlchemistSession(SessionMatrices):
         loaded = self._group().libraries.get(name) or self.load_library(name)
         return self._run(name, loaded.task(task), (), arguments)
 
-    def _run(self, library: str, task: TaskDescription, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _run(
+        self,
+        library: str,
+        task: TaskDescription,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
         """Run a task; what every function of a library calls."""
+        limit = self.task_timeout if timeout is None else timeout
+        if limit is not None and not limit > 0:
+            raise ArgumentValueError(f"{library}.{task.name}", f"a timeout must be more than 0 seconds, not {limit!r}")
         with self._lock:
             group = self._group()
             arguments = group.bind(f"{library}.{task.name}", task, args, kwargs)
             started = time.perf_counter()
             with self._watching():
-                result = group.run(library, task, arguments, self.make_progress)
+                result = group.run(library, task, arguments, self.make_progress, limit, self.is_cancelled)
             self._say(f"Alchemist started task '{task.name}' ... done ({time.perf_counter() - started:.4e}s)")
             return result
+
+    def cancel(self) -> None:
+        """Ask the task that runs to stop: its caller, in another thread, gets TaskCancelledError.
+
+        A task stops where it looks whether it should (``ctx.check_cancelled()``); the linear algebra's iterations do.
+        One that never looks runs to its end, unless it has a timeout. Ctrl-C in the calling thread, and ``ray.cancel``
+        of a task that was called through Ray, come to the same.
+        """
+        workers = self._workers
+        if workers is not None:
+            workers.cancel()
+
+    def worker_logs(self, lines: int = 100) -> dict[str, str]:
+        """Return the end of what the session's workers, and the libraries in them, have printed and logged.
+
+        Parameters
+        ----------
+        lines : int
+            How many lines of each worker, at most 10,000.
+
+        Returns
+        -------
+        dict
+            Name of the worker -> text, also of workers that are gone.
+        """
+        with self._lock:
+            logs: dict[str, str] = self._ask(lambda n: m.AskLogs(n, int(lines)))
+            return logs
 
     # --- words --------------------------------------------------------------------------------------------------------
 

@@ -265,6 +265,11 @@ class DataPlane:
         for ticket in self._ask_all(lambda n: m.FreeMatrices(n, matrix_ids)):
             ticket.result()
 
+    def cancel(self, command: int) -> None:
+        """Ask all workers to stop the task that was started as command number `command`; do not wait for them."""
+        with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
+            self._aside.submit(self._ask_all, lambda n: m.CancelTask(n, command))
+
     def drop(self, matrix_id: int) -> None:
         """Note that nobody refers to a matrix any more; it is freed with the next request.
 

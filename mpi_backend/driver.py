@@ -30,20 +30,23 @@ from alchemist_ray.errors import (
     ProtocolError,
     ServerStartError,
 )
-from alchemist_ray.log_directories import make_log_dir
 from alchemist_ray.memory import physical_memory
 from alchemist_ray.mpi_backend.async_channel import AsyncChannel
 from alchemist_ray.mpi_backend.group import GroupSettings, WorkerGroup
 from alchemist_ray.mpi_backend.inventory import Inventory, Slot
 from alchemist_ray.mpi_backend.launchers import HydraLauncher, Launcher
+from alchemist_ray.mpi_backend.logs import tail
 from alchemist_ray.mpi_backend.registry import Registry
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
+from alchemist_ray.temporary_directories import make_log_dir
 
 log = logging.getLogger("alchemist")
 
 RULE = "=" * 60
+MAX_LOG_LINES = 10_000
+"""Lines of a log that a client gets at a time."""
 MIN_TOKEN = 8
 """Characters of the shortest token that a server takes; the tokens that it makes have 43."""
 
@@ -282,6 +285,8 @@ class Driver:
                 return await self._start_group(session, count)
             case m.YieldWorkers() if session is not None:
                 await self._end_group(session, "the session gave its workers back")
+            case m.AskLogs(lines=lines) if session is not None:
+                return await asyncio.to_thread(self._logs, session, lines)
             case m.EndGroup(reason=reason) if session is not None:
                 await self._end_group(session, reason, at_once=True)
         return None
@@ -310,10 +315,17 @@ class Driver:
         watching.add_done_callback(self._clients.discard)
         return {"group_id": group_id, "ticket": group.ticket, "workers": group.endpoints()}
 
+    def _log_dir_of(self, session: Session) -> Path:
+        return self._log_dir / f"session-{session.session_id:03d}"
+
+    def _logs(self, session: Session, lines: int) -> dict[str, str]:
+        logs = sorted(self._log_dir_of(session).glob("worker-*.log"))
+        return {path.stem: tail(path, min(max(lines, 1), MAX_LOG_LINES)) for path in logs}
+
     def _group_settings(self, session: Session) -> GroupSettings:
         everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - what its owner chose
         loopback = everywhere.get(self.config.hostname, self.config.hostname)
-        log_dir = self._log_dir / f"session-{session.session_id:03d}"
+        log_dir = self._log_dir_of(session)
         log_dir.mkdir(parents=True, exist_ok=True)
         return GroupSettings(
             driver=(loopback, self.port),
@@ -338,7 +350,7 @@ class Driver:
         log.error("Session %d lost its workers: %s", session.session_id, reason)
         if session.session_id in self._sessions:
             with contextlib.suppress(OSError):
-                await session.channel.send(m.GroupDied(group.group_id, reason))
+                await session.channel.send(m.GroupDied(group.group_id, reason, group.last_words()))
 
     async def _end_group(self, session: Session, reason: str, at_once: bool = False) -> None:
         group = session.group

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from alchemist_ray.mpi_backend.logs import tail
 from alchemist_ray.mpi_backend.worker_config import ENVIRONMENT, WorkerConfig
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.handshake import new_token
+from alchemist_ray.temporary_directories import name_scratch
 
 START_SECONDS = 60.0
 """How long the ranks may take to start and call in."""
@@ -25,6 +27,8 @@ SHUTDOWN_SECONDS = 2.0
 """How long they may take to end by themselves once told to."""
 LOSS_SECONDS = 1.0
 """How long the launcher may take to end the job once a rank is gone."""
+LAST_WORDS = 30
+"""Lines of the log of a lost rank that its session is told."""
 STATUS_SECONDS = 2.0
 """How long a worker may take to say how it is."""
 
@@ -68,12 +72,14 @@ class WorkerGroup:
         self.ticket = new_token()
         self.end_was_asked_for = False
         self._settings = settings
+        self._scratch = name_scratch()
         self._job: Group | None = None
         self._job_end: asyncio.Future[str] | None = None
         self._links: dict[int, AsyncChannel] = {}
         self._ready: dict[int, m.WorkerReady] = {}
         self._all_ready = asyncio.Event()
         self._loss = ""
+        self._lost_rank: int | None = None
         self._requests = itertools.count(1)
         self._answers: dict[tuple[int, int], asyncio.Future[Any]] = {}
 
@@ -101,11 +107,12 @@ class WorkerGroup:
             allow_library_paths=settings.allow_library_paths,
             data_directories=settings.data_directories,
             log_dir=str(settings.log_dir),
+            scratch=str(self._scratch),
         )
         job = Job(
             slots=self.slots,
             # -P: a file in the current directory, which may be anybody's, must not take a module's place.
-            command=[sys.executable, "-P", "-m", "alchemist_ray.mpi_backend.worker"],
+            command=[sys.executable, "-P", "-m", "alchemist_ray.mpi_backend.rank"],
             environment={ENVIRONMENT: config.to_json(), **dict.fromkeys(_THREAD_VARIABLES, str(settings.threads))},
             log=settings.log_dir / "mpiexec.log",
         )
@@ -124,11 +131,18 @@ class WorkerGroup:
         logs = sorted(self._settings.log_dir.glob("*.log"))
         return "\n".join(text for path in logs if (text := tail(path, 10)))
 
+    def last_words(self) -> str:
+        """Return the end of the log of the rank that was lost first."""
+        if self._lost_rank is None:
+            return ""
+        return tail(self._settings.log_dir / f"worker-{self.slots[self._lost_rank].worker_id:03d}.log", LAST_WORDS)
+
     async def ended(self) -> str:
         """Wait until the job has ended; return why."""
         if self._job_end is None:
             return "it never started"
         how = await asyncio.shield(self._job_end)
+        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
         return f"{self._loss}; {how}" if self._loss else how
 
     async def end(self, reason: str, at_once: bool = False) -> None:
@@ -178,6 +192,7 @@ class WorkerGroup:
         if self.end_was_asked_for or self._loss or self._job is None or self._job_end is None:
             return
         name = self.slots[rank].name
+        self._lost_rank = rank
         self._loss = f"{name} (rank {rank}, process {ready.pid} on {ready.host}) is gone"
         log.error("%s", self._loss)
         await asyncio.wait({self._job_end}, timeout=LOSS_SECONDS)

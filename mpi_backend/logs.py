@@ -29,11 +29,11 @@ def configure_logging(name: str, stream: TextIO | None = None, file: Path | None
     logger.handlers = handlers
 
 
-def tail(path: Path, lines: int = 20) -> str:
-    """Return the last `lines` lines of a log file, or nothing if there is no such file."""
+def tail(path: Path, lines: int = 20, octets: int = 2**20) -> str:
+    """Return the last `lines` lines of a log file, or of its last `octets`; nothing if there is no such file."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 64 * 1024))
+            file.seek(max(0, path.stat().st_size - octets))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""

@@ -56,13 +56,18 @@ class MatrixService:
         This worker's matrices.
     rank, host : int, str
         Of this worker, for errors.
+    cancel : callable
+        ``cancel(command)`` has the task stop that was started as that command, or an earlier one.
     """
 
-    def __init__(self, channel: Channel, store: Store, rank: int, host: str) -> None:
+    def __init__(
+        self, channel: Channel, store: Store, rank: int, host: str, cancel: Callable[[int], None] = lambda command: None
+    ) -> None:
         self._channel = channel
         self._store = store
         self._rank = rank
         self._host = host
+        self._cancel = cancel
         self._pinned: dict[int, list[StoredMatrix]] = {}
         self._claims: dict[tuple[int, Rectangle], StoredMatrix] = {}
         self._regions: dict[tuple[int, Rectangle], Rectangle] = {}
@@ -79,6 +84,7 @@ class MatrixService:
             m.UnpinMatrix: self._unpin,
             m.CheckMatrix: self._check,
             m.FreeMatrices: self._free,
+            m.CancelTask: self._cancel_task,
         }
 
     def run(self) -> None:
@@ -232,6 +238,10 @@ class MatrixService:
     def _check(self, request: m.CheckMatrix) -> m.Message:
         missing = self._store.missing(request.matrix_id)[:MAX_MISSING]
         return m.Done(request.request, [[part.i0, part.i1, part.j0, part.j1] for part in missing])
+
+    def _cancel_task(self, request: m.CancelTask) -> m.Message:
+        self._cancel(request.command)
+        return m.Done(request.request)
 
     def _free(self, request: m.FreeMatrices) -> m.Message:
         for matrix_id in request.matrix_ids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import sys
 import time
@@ -17,6 +18,7 @@ from mpi4py import MPI
 from alchemist_ray.channel import Channel
 from alchemist_ray.errors import (
     AlchemistError,
+    InvalidArrayError,
     LibraryNotFoundError,
     LocalProtocolError,
     PeerFailedError,
@@ -31,7 +33,7 @@ from alchemist_ray.mpi_backend.replicas import replicate
 from alchemist_ray.mpi_backend.sparse import SparseDistMatrix
 from alchemist_ray.mpi_backend.store import Store, StoredMatrix
 from alchemist_ray.protocol import messages as m
-from alchemist_ray.protocol.values import MatrixReference
+from alchemist_ray.protocol.values import MatrixReference, encode
 from alchemist_ray.spec import MatrixSpec, SparseSpec
 
 C = TypeVar("C", m.RunTask, m.LoadLibrary)
@@ -58,6 +60,8 @@ class TaskRunner:
         imported: the client's word, or the driver's to the client, would not bind a client that speaks for itself.
     directories : tuple of Path
         Under which tasks may read and write files.
+    scratch : Path
+        This rank's scratch directory, made when a task first asks for it.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class TaskRunner:
         host: str,
         registry: Callable[[], Registry],
         directories: tuple[Path, ...] = (),
+        scratch: Path = Path(),
     ) -> None:
         self._comm = comm.Dup()
         self._rank = comm.rank
@@ -76,9 +81,20 @@ class TaskRunner:
         self._libraries: dict[str, Library] = {}
         self._make_registry = registry
         self._directories = directories
+        self._scratch = scratch
+        self._cancelled = 0  # the last command that its caller no longer wants, written by a matrix thread
         self._registry: Registry | None = None
         self.running = ""
         self._started = 0.0
+
+    def cancel(self, command: int) -> None:
+        """Have the task stop that was started as this command, or an earlier one. Called by any thread."""
+        self._cancelled = max(self._cancelled, command)
+
+    def _make_scratch(self) -> Path:
+        for directory in (self._scratch.parent, self._scratch):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        return self._scratch
 
     @property
     def running_seconds(self) -> float:
@@ -142,6 +158,8 @@ class TaskRunner:
             allocate=self._store.arena.allocate,
             report=_Reporter(channel, command.request),
             directories=self._directories,
+            cancelled=lambda: self._cancelled >= command.request,
+            make_scratch=self._make_scratch,
             log=logging.getLogger(f"alchemist.{command.library}"),
         )
         started = time.perf_counter()
@@ -154,7 +172,7 @@ class TaskRunner:
         except BaseException:
             self._store.free([matrix_id for matrix_id, _ in kept])
             raise
-        return m.TaskDone(command.request, result if self._rank == 0 else None, kept, seconds)
+        return m.TaskDone(command.request, result if self._rank == 0 else None, kept, seconds, _digest(result))
 
     def _find(self, library_name: str, task_name: str) -> Task:
         library = self._libraries.get(library_name)
@@ -229,6 +247,16 @@ class TaskRunner:
         if isinstance(value, dict):
             return {name: self._keep(member, first_id, kept) for name, member in value.items()}
         return value
+
+
+def _digest(result: Any) -> bytes:
+    """Return what tells a result from any other; nothing for None."""
+    if result is None:
+        return b""
+    try:
+        return hashlib.blake2b(encode(result), digest_size=16).digest()
+    except (TypeError, ValueError, OverflowError, InvalidArrayError):
+        return b"unspeakable"  # rank 0 will say so
 
 
 class _Reporter:

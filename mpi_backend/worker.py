@@ -39,6 +39,7 @@ from alchemist_ray.errors import AlchemistError, AuthenticationError, ProtocolEr
 from alchemist_ray.mpi_backend.arena import Arena  # noqa: E402
 from alchemist_ray.mpi_backend.logs import configure_logging  # noqa: E402
 from alchemist_ray.mpi_backend.matrix_service import MatrixService  # noqa: E402
+from alchemist_ray.mpi_backend.output import Output  # noqa: E402
 from alchemist_ray.mpi_backend.registry import Registry  # noqa: E402
 from alchemist_ray.mpi_backend.store import Store  # noqa: E402
 from alchemist_ray.mpi_backend.tasks import TaskRunner  # noqa: E402
@@ -81,6 +82,7 @@ class Worker:
             self._host,
             lambda: Registry(config.libraries, config.allow_library_paths),
             tuple(map(Path, config.data_directories)),
+            Path(config.scratch, f"rank-{comm.rank}"),
         )
         self._unproven = threading.BoundedSemaphore(MAX_UNPROVEN)
         self._control: queue.Queue[Channel | None] = queue.Queue()
@@ -147,7 +149,7 @@ class Worker:
                 return
             self._control.put(channel)
         else:
-            MatrixService(channel, self._store, self._rank, self._host).run()
+            MatrixService(channel, self._store, self._rank, self._host, self._runner.cancel).run()
 
     def _serve_link(self, link: Channel) -> None:
         """Answer the driver; end the process when it says so or is gone."""
@@ -234,25 +236,15 @@ def _unname_shared_memory(comm: MPI.Comm) -> None:
             Path("/dev/shm", name).unlink(missing_ok=True)  # noqa: S108
 
 
-def _redirect_output(path: Path) -> None:
-    """Send stdout and stderr, also those of C libraries, to the worker's log file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    os.close(fd)
-
-
-def main() -> None:
-    """Run this rank of a worker group; the driver starts it through ``mpiexec``."""
+def main(output: Output) -> None:
+    """Run this rank of a worker group; the driver starts it through ``mpiexec`` (:mod:`.rank`)."""
     config = WorkerConfig.from_json(os.environ.pop(ENVIRONMENT))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     comm = MPI.COMM_WORLD
     name = f"worker-{config.worker_ids[comm.rank]:03d}"
-    _redirect_output(Path(config.log_dir) / f"{name}.log")
-    faulthandler.enable()
+    output.name(Path(config.log_dir) / f"{name}.log")
+    faulthandler.enable(all_threads=False)
     configure_logging(name)
     _unname_shared_memory(comm)
     gc.freeze()  # what was imported stays: no collection need look at it again
@@ -262,7 +254,3 @@ def main() -> None:
         log.error("The worker could not start: %s", failure)
         sys.stderr.flush()
         comm.Abort(1)
-
-
-if __name__ == "__main__":
-    main()

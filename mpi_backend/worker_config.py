@@ -33,6 +33,8 @@ class WorkerConfig:
         Directories under which tasks may read and write files that a client names.
     log_dir : str
         Where this worker's log goes.
+    scratch : str
+        Where each rank makes its scratch directory when a library asks for it.
     """
 
     driver: tuple[str, int]
@@ -47,6 +49,7 @@ class WorkerConfig:
     allow_library_paths: bool
     data_directories: list[str]
     log_dir: str
+    scratch: str
 
     def to_json(self) -> str:
         """Return the configuration as JSON."""

@@ -93,6 +93,7 @@ VOCABULARY: dict[tuple[Purpose, Side], frozenset[type[m.Message]]] = {
             m.ListLibraries,
             m.AskStatus,
             m.EndGroup,
+            m.AskLogs,
         }
     ),
     (Purpose.SESSION, _A): frozenset({m.Done, m.Failure, m.GroupDied}),
@@ -115,6 +116,7 @@ VOCABULARY: dict[tuple[Purpose, Side], frozenset[type[m.Message]]] = {
             m.UnpinMatrix,
             m.CheckMatrix,
             m.FreeMatrices,
+            m.CancelTask,
         }
     ),
     (Purpose.MATRICES, _A): frozenset({m.Done, m.Block, m.Failure}),

@@ -155,11 +155,21 @@ class EndGroup(Message):
 
 @dataclass(frozen=True)
 class GroupDied(Message):
-    """Tell the client, unasked, that its worker group is gone."""
+    """Tell the client, unasked, that its worker group is gone; `log` is what the first rank to go has said last."""
 
     kind = 23
     group_id: int
     reason: str
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class AskLogs(Message):
+    """Ask for the last `lines` lines of the session's logs. Done: worker's name -> text."""
+
+    kind = 24
+    request: int
+    lines: int
 
 
 # --- worker and driver ------------------------------------------------------------------------------------------------
@@ -213,13 +223,17 @@ class RunTask(Message):
 
 @dataclass(frozen=True)
 class TaskDone(Message):
-    """A task has run. Rank 0 gives the result; every rank says which matrices it has kept."""
+    """A task has run. Rank 0 gives the result; every rank its digest, and which matrices it has kept.
+
+    The digest is empty if a rank has returned None.
+    """
 
     kind = 50
     request: int
     result: Any
     matrices: list[Any]
     seconds: float
+    digest: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -242,6 +256,18 @@ class MapArena(Message):
 
     kind = 64
     request: int
+
+
+@dataclass(frozen=True)
+class CancelTask(Message):
+    """Ask the task that was started as command number `command` to stop, and those before it.
+
+    Here, and not among the commands, since it must be heard while a task runs.
+    """
+
+    kind = 76
+    request: int
+    command: int
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,22 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from alchemist_ray.errors import TaskCancelledError
 from alchemist_ray.layout import Layout
 from alchemist_ray.mpi_backend.distmatrix import Allocate, DistMatrix, _allocate_plain
 
 
 def _silent(done: float, total: float, message: str) -> None:
     """Report progress to nobody."""
+
+
+def _never() -> bool:
+    """Whether the caller has cancelled a task that nobody can cancel."""
+    return False
+
+
+def _current_directory() -> Path:
+    return Path()
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,10 @@ class TaskContext:
     directories : tuple of Path
         The directories under which a task may read and write files, as the server's owner has named them. Relative
         paths begin at the first.
+    cancelled : callable
+        Whether this rank has heard that the caller has cancelled the task; use :meth:`check_cancelled`.
+    make_scratch : callable
+        Makes this rank's scratch directory; use :attr:`scratch`.
     log : logging.Logger
         Goes to this worker's log file.
     """
@@ -46,12 +60,36 @@ class TaskContext:
     allocate: Allocate = _allocate_plain
     report: Callable[[float, float, str], None] = _silent
     directories: tuple[Path, ...] = ()
+    cancelled: Callable[[], bool] = _never
+    make_scratch: Callable[[], Path] = _current_directory
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("alchemist.library"))
 
     def progress(self, done: float, total: float, message: str = "") -> None:
         """Tell the caller how far the task is (`done` of `total`, in any unit). Local; only rank 0's word is sent."""
         if self.comm.rank == 0:
             self.report(done, total, message)
+
+    def check_cancelled(self) -> None:
+        """Stop here, on all ranks, if the caller has cancelled the task or its time is up. Collective over comm.
+
+        A long task calls this between its steps; it costs one small reduction. A task that never does runs to its end.
+
+        Raises
+        ------
+        TaskCancelledError
+            On every rank, if any has heard of it.
+        """
+        if self.cancelled is _never:
+            return
+        heard = np.array([self.cancelled()], np.int8)
+        self.comm.Allreduce(MPI.IN_PLACE, heard, MPI.MAX)
+        if heard[0]:
+            raise TaskCancelledError(self.task)
+
+    @property
+    def scratch(self) -> Path:
+        """A directory of this rank's own for temporary files, on its host; removed when the session's workers end."""
+        return self.make_scratch()
 
     def empty(self, shape: tuple[int, int], dtype: npt.DTypeLike, layout: Layout | str) -> DistMatrix:
         """Return an uninitialised distributed matrix on the ranks of the task. Local."""

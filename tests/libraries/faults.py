@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -115,3 +115,115 @@ def half_kept(ctx: TaskContext, rows: int) -> list:
 def seize(ctx: TaskContext) -> None:
     """Sleep with the interpreter lock held, so that no other thread of the worker runs."""
     ctypes.PyDLL(None).sleep(30)
+
+
+@task
+def count(ctx: TaskContext, steps: int, seconds: float = 0.02) -> int:
+    """Take so many steps, and look before each whether to stop; rank 1 is slower than the others."""
+    for step in range(steps):
+        ctx.check_cancelled()
+        ctx.progress(step, steps, "counting")
+        time.sleep(seconds * (1 + (ctx.comm.rank == 1)))
+    return steps
+
+
+@task
+def count_with_matrix(ctx: TaskContext, steps: int) -> DistMatrix:
+    """Make a matrix, take so many steps, and return it."""
+    A = ctx.empty((1000, 100), "float64", "VC_STAR")
+    A.local[...] = count(ctx, steps)
+    return A
+
+
+@task
+def hang(ctx: TaskContext, rank: int) -> None:
+    """Wait on one rank for a message that never comes."""
+    if ctx.comm.rank == rank:
+        ctx.comm.recv(source=rank, tag=77)
+
+
+@task
+def lie(ctx: TaskContext, how: Literal["scalar", "array", "type", "none", "shape", "number"]) -> Any:
+    """Return on each rank something else."""
+    rank = ctx.comm.rank
+    match how:
+        case "scalar":
+            return rank
+        case "array":
+            return np.full(3, float(rank == 1))
+        case "type":
+            return 1 if rank == 0 else 1.0
+        case "none":
+            return None if rank == 0 else rank
+        case "shape":
+            return ctx.empty((100 + rank, 7), "float64", "VC_STAR")
+        case _:
+            return [ctx.empty((8, 8), "float64", "VC_STAR") for _ in range(1 + rank)]
+
+
+@task
+def only_on_root(ctx: TaskContext) -> float | None:
+    """Return on rank 0 alone."""
+    return 2.5 if ctx.comm.rank == 0 else None
+
+
+@task
+def same_everywhere(ctx: TaskContext) -> dict:
+    """Return the same on every rank, NaN included."""
+    return {"x": np.array([1.0, np.nan]), "y": [1, "two", 3j]}
+
+
+@task
+def abort(ctx: TaskContext, rank: int) -> None:
+    """Call MPI_Abort on one rank."""
+    if ctx.comm.rank == rank:
+        ctx.comm.Abort(7)
+    ctx.comm.barrier()
+
+
+@task
+def quit_process(ctx: TaskContext) -> None:
+    """Call the exit() of C."""
+    ctypes.CDLL(None).exit(3)
+
+
+@task
+def shout(ctx: TaskContext, megabytes: int, how: Literal["python", "c", "c_with_lock"]) -> None:
+    """Print that much on every rank."""
+    line = b"x" * 1023 + b"\n"
+    libc = ctypes.PyDLL(None) if how == "c_with_lock" else ctypes.CDLL(None)
+    for _ in range(megabytes):
+        if how == "python":
+            sys.stdout.write((line * 1024).decode())
+        else:
+            libc.write(1, line * 1024, 2**20)
+    print("the last word")
+
+
+@task
+def say(ctx: TaskContext, words: str) -> None:
+    """Print, log, and write to stderr, from Python and from C."""
+    print(f"{words} printed by rank {ctx.comm.rank}")
+    print(f"{words} to stderr", file=sys.stderr)
+    ctx.log.info("%s logged", words)
+    ctypes.CDLL(None).puts(f"{words} by C".encode())
+    ctypes.CDLL(None).fflush(None)
+
+
+@task
+def leave_file(ctx: TaskContext) -> list:
+    """Write a file to the scratch directory; return where each rank's is."""
+    (ctx.scratch / "left").write_text(str(ctx.comm.rank))
+    return ctx.comm.allgather(str(ctx.scratch))
+
+
+@task
+def layout_of(ctx: TaskContext, A: Annotated[DistMatrix, "VC_STAR"]) -> list:
+    """Return in which layout a matrix arrived, and the sum of its elements."""
+    return [A.layout.pair, ctx.comm.allreduce(float(A.local.sum()))]
+
+
+@task
+def choose(ctx: TaskContext, method: Literal["fast", "exact", 3] | None = "fast") -> Any:
+    """Return the choice."""
+    return method
