@@ -181,7 +181,7 @@ class CommandStream:
         """
         with self._lock:
             if self._torn:
-                raise GroupDiedError(self._address.group_id, "a command was interrupted when not all ranks had it")
+                raise GroupDiedError(self._address.group_id, "a command was interrupted in the middle of a message")
             self._request += 1
             command = make(self._request)
             frame = self._channels[0].connection.send(command)  # the same for every rank: encoded once
@@ -245,7 +245,9 @@ class CommandStream:
     def _take(self, rank: int, on_progress: OnProgress | None) -> list[m.Message]:
         """Return the answers to the command in hand that rank has sent; there is at most one."""
         channel = self._channels[rank]
+        self._torn = True  # an interrupt in here may lose what has been received
         message: Any = channel.receive()
+        self._torn = False
         taken = []
         while message is not None:
             if isinstance(message, m.Progress):

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from mpi4py import MPI
 
 from alchemist_ray.channel import Channel
@@ -21,10 +20,10 @@ from alchemist_ray.errors import (
     InvalidArrayError,
     LibraryNotFoundError,
     LocalProtocolError,
-    PeerFailedError,
     RemoteTaskError,
     TaskNotFoundError,
 )
+from alchemist_ray.mpi_backend.agreement import Agreement
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.library import Library, Task, load
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
@@ -132,18 +131,11 @@ class TaskRunner:
         _flush()
 
     def _load(self, channel: Channel, command: m.LoadLibrary, what: str) -> m.Message:
-        failure: AlchemistError | None = None
-        try:
+        with Agreement(self._agreement):
             if self._registry is None:
                 self._registry = self._make_registry()
             source = self._registry.resolve(command.name, command.path)
             library = load(command.name, source)
-        except AlchemistError as error:
-            failure = error
-        try:
-            self._agree(failure)
-        finally:
-            del failure  # an error that its own traceback refers to would live until the next garbage collection
         self._libraries[command.name] = library
         log.info("Library %s loaded from %s", command.name, source)
         return m.Done(command.request, library.description.to_wire() if self._rank == 0 else None)
@@ -189,21 +181,12 @@ class TaskRunner:
         """Put matrices where the arguments refer to them. Collective if they do."""
         if not any(isinstance(value, MatrixReference) for value in arguments.values()):
             return arguments
-        failure: AlchemistError | None = None
-        found: dict[str, StoredMatrix] = {}
-        try:
-            for name, value in arguments.items():
-                if isinstance(value, MatrixReference):
-                    found[name] = self._store.get_complete(value.matrix_id)
-        except AlchemistError as error:
-            failure = error
-        try:
-            self._agree(failure)
-        except AlchemistError:
-            found.clear()  # the error's traceback must not keep matrices alive
-            raise
-        finally:
-            del failure
+        with Agreement(self._agreement):
+            found = {
+                name: self._store.get_complete(value.matrix_id)
+                for name, value in arguments.items()
+                if isinstance(value, MatrixReference)
+            }
         return {**arguments, **{name: self._as_argument(stored) for name, stored in found.items()}}
 
     def _as_argument(self, stored: StoredMatrix) -> DistMatrix | SparseDistMatrix:
@@ -216,19 +199,6 @@ class TaskRunner:
             replicate(matrix)
             stored.replicated = True
         return matrix
-
-    def _agree(self, failure: AlchemistError | None) -> None:
-        """Raise on every rank if a rank has failed: there its own error, elsewhere one that says so. Collective."""
-        mine = np.array([self._rank if failure else -1], np.int32)
-        worst = np.empty(1, np.int32)
-        self._agreement.Allreduce(mine, worst, MPI.MAX)
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure
-        if worst[0] >= 0:
-            raise PeerFailedError(int(worst[0]))
 
     def _keep(self, value: Any, first_id: int, kept: list[Any]) -> Any:
         """Store the matrices of a result, putting references in their place; note their specs in `kept`."""

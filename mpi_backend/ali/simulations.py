@@ -1,4 +1,7 @@
-"""The tasks of a simulator: many simulations of one kind, known to the client by number."""
+"""The tasks of a simulator: many simulations of one kind, known to the client by number.
+
+What they return comes from rank 0; the other ranks return None, as tasks may.
+"""
 
 from __future__ import annotations
 
@@ -100,11 +103,12 @@ class Simulations:
         self._ready.discard(simulation)
         found.reset(seed)
         self._ready.add(simulation)
-        return _state_of(ctx, found)
+        state = found.get_state()
+        return _as_state(state) if ctx.comm.rank == 0 else None
 
     def step(
         self, ctx: TaskContext, simulation: int, action: np.ndarray | float
-    ) -> tuple[Array | None, float | None, bool]:
+    ) -> tuple[Array | None, float | None, bool] | None:
         """Advance a simulation by one step under `action`; return its state, its score and whether it has ended."""
         found = self._find_ready(ctx, simulation)
         taken = np.asarray(action)
@@ -112,16 +116,18 @@ class Simulations:
         if misfit:
             raise ArgumentValueError(ctx.task, f"the action {misfit}")
         found.step(taken)
-        finished = found.is_finished()
-        return _state_of(ctx, found), _score_of(ctx, found), bool(finished)
+        state, score, finished = found.get_state(), found.get_score(), found.is_finished()
+        return (_as_state(state), _as_score(score), bool(finished)) if ctx.comm.rank == 0 else None
 
     def get_state(self, ctx: TaskContext, simulation: int) -> Array | None:
         """Return the state of a simulation."""
-        return _state_of(ctx, self._find_ready(ctx, simulation))
+        state = self._find_ready(ctx, simulation).get_state()
+        return _as_state(state) if ctx.comm.rank == 0 else None
 
     def get_score(self, ctx: TaskContext, simulation: int) -> float | None:
         """Return the score of a simulation's last step."""
-        return _score_of(ctx, self._find_ready(ctx, simulation))
+        score = self._find_ready(ctx, simulation).get_score()
+        return _as_score(score) if ctx.comm.rank == 0 else None
 
     def get_spaces(self, ctx: TaskContext, simulation: int) -> dict[str, Any]:
         """Return the spaces of a simulation's actions and states: ``low, high, names, units`` of each, or None."""
@@ -142,12 +148,9 @@ simulation : int
     Its number, which the other tasks take."""
 
 
-def _state_of(ctx: TaskContext, simulator: Simulator) -> Array | None:
-    """Return the state on rank 0, None elsewhere: what a task's result is when one rank alone gives it."""
-    state = simulator.get_state()
-    return np.ascontiguousarray(state) if ctx.comm.rank == 0 and state is not None else None
+def _as_state(state: Array | None) -> Array | None:
+    return None if state is None else np.ascontiguousarray(state)
 
 
-def _score_of(ctx: TaskContext, simulator: Simulator) -> float | None:
-    score = simulator.get_score()
-    return float(score) if ctx.comm.rank == 0 and score is not None else None
+def _as_score(score: float | None) -> float | None:
+    return None if score is None else float(score)

@@ -5,7 +5,7 @@ Descriptions need MPI's types but no MPI: it is imported without being initialis
 
 import sys
 import types
-from typing import Any, Literal, Optional, Union
+from typing import Annotated, Any, Literal, Optional, Union
 
 import mpi4py
 
@@ -17,6 +17,7 @@ import pytest  # noqa: E402
 
 from alchemist_ray.description import LibraryDescription  # noqa: E402
 from alchemist_ray.errors import LibraryLoadError  # noqa: E402
+from alchemist_ray.layout_choice import LayoutChoice  # noqa: E402
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, describe, task  # noqa: E402
 from alchemist_ray.mpi_backend.ali.library import load  # noqa: E402
 from alchemist_ray.protocol.values import decode, encode  # noqa: E402
@@ -319,3 +320,70 @@ def test_the_built_in_linear_algebra_describes_itself():
     assert {"truncated_svd", "gemm", "qr", "solve"} <= {one.name for one in got.tasks}
     assert all(one.doc for one in got.tasks)
     assert LibraryDescription.from_wire(decode(encode(got.to_wire()))) == got
+
+
+# --- simulators -------------------------------------------------------------------------------------------------------
+
+SIMULATOR = """
+from alchemist_ray.mpi_backend.ali import Simulator
+
+class Whole(Simulator):
+    def __init__(self, comm, *, n: int = 3): ...
+    def reset(self, seed): ...
+    def step(self, action): ...
+    def get_state(self): ...
+    def get_score(self): ...
+"""
+
+
+def test_a_simulator_is_a_library_of_its_calls(write):
+    library = load("Sim", str(write("ali_test_simulator", SIMULATOR)))
+    assert list(library.tasks) == ["create", "reset", "step", "get_state", "get_score", "get_spaces", "close"]
+    (n,) = library.tasks["create"].description.parameters
+    assert (n.name, n.kinds, n.default, n.keyword_only) == ("n", ("int",), 3, True)
+
+
+@pytest.mark.parametrize("missing", [["step"], ["get_state", "get_score"], ["reset"]])
+def test_each_call_that_a_simulator_lacks_is_named(write, missing):
+    text = SIMULATOR
+    for call in missing:
+        text = text.replace(f"def {call}(", f"def other_{call}(")
+    with pytest.raises(LibraryLoadError, match=f"the simulator Whole lacks {', '.join(sorted(missing))}"):
+        load("Sim", str(write("ali_test_lacking", text)))
+
+
+def test_two_simulators_in_a_library_are_refused_by_name(write):
+    text = SIMULATOR + "class Second(Whole): ...\n"
+    with pytest.raises(LibraryLoadError, match="the simulators Whole, Second"):
+        load("Sim", str(write("ali_test_two", text)))
+
+
+def test_a_parameter_of_a_simulator_that_cannot_cross_the_wire_is_named(write):
+    text = SIMULATOR.replace("n: int = 3", "n: set = 3")
+    with pytest.raises(LibraryLoadError, match="task create: parameter n"):
+        load("Sim", str(write("ali_test_set", text)))
+
+
+# --- layouts and choices ----------------------------------------------------------------------------------------------
+
+
+def test_the_layout_that_a_task_wants_is_told():
+    def compute(A: Annotated[DistMatrix, "VC_STAR"], B: Annotated[DistMatrix, "a remark", 3] | None = None): ...
+
+    compute.__annotations__["B"] = Annotated[DistMatrix, LayoutChoice("MC_MR", (64, 64))] | None
+    assert [p.layout for p in described(compute).parameters] == ["VC_STAR", "MC_MR"]
+
+
+def test_a_layout_that_there_is_not_is_refused_by_name():
+    def compute(A: Annotated[DistMatrix, "VC_SATR"]): ...
+
+    assert "VC_SATR" in refusal(compute)
+    assert "the layout of parameter A" in refusal(compute)
+
+
+def test_choices_are_told_with_the_kinds():
+    def compute(how: Literal["a", "b"] | int | None = "a"): ...
+
+    (parameter,) = described(compute).parameters
+    assert parameter.choices == ("a", "b")
+    assert parameter.annotation == "Literal['a', 'b'] | int | None"
