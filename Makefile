@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: demo test lint types suite bench bench-transfer clean
+.PHONY: demo test lint types suite bench bench-linalg bench-transfer clean
 
 demo: $(READY)
 	$(BIN)/python experiments/demo.py
@@ -27,6 +27,9 @@ suite: $(READY)
 
 bench: $(READY)
 	$(BIN)/python experiments/bench_core.py
+
+bench-linalg: $(READY)
+	$(BIN)/python experiments/bench_linalg.py
 
 bench-transfer: $(READY)
 	$(BIN)/python experiments/bench_transfer.py --results docs/results
