@@ -23,15 +23,30 @@ __version__ = "0.1.0"
 
 from alchemist_ray.errors import AlchemistError
 from alchemist_ray.layout import Grid, Layout
-from alchemist_ray.library import Library
+from alchemist_ray.libraries import Library
 from alchemist_ray.matrix import MatrixHandle
 from alchemist_ray.server import Server, start_server
 from alchemist_ray.session import AlchemistSession
 
 if TYPE_CHECKING:
     from alchemist_ray.actor import SessionActor as SessionActor
+    from alchemist_ray.remote import cholesky as cholesky
+    from alchemist_ray.remote import condest as condest
+    from alchemist_ray.remote import det as det
+    from alchemist_ray.remote import eigh as eigh
+    from alchemist_ray.remote import eigvals as eigvals
+    from alchemist_ray.remote import expm as expm
     from alchemist_ray.remote import init as init
+    from alchemist_ray.remote import inv as inv
+    from alchemist_ray.remote import kmeans as kmeans
+    from alchemist_ray.remote import library as library
+    from alchemist_ray.remote import lstsq as lstsq
+    from alchemist_ray.remote import lu as lu
     from alchemist_ray.remote import matmul as matmul
+    from alchemist_ray.remote import norm as norm
+    from alchemist_ray.remote import pca as pca
+    from alchemist_ray.remote import pinv as pinv
+    from alchemist_ray.remote import polar as polar
     from alchemist_ray.remote import put as put
     from alchemist_ray.remote import qr as qr
     from alchemist_ray.remote import shutdown as shutdown
@@ -40,13 +55,33 @@ if TYPE_CHECKING:
 
 _NEEDS_RAY = {
     "SessionActor": "alchemist_ray.actor",
-    "init": "alchemist_ray.remote",
-    "matmul": "alchemist_ray.remote",
-    "put": "alchemist_ray.remote",
-    "qr": "alchemist_ray.remote",
-    "shutdown": "alchemist_ray.remote",
-    "solve": "alchemist_ray.remote",
-    "svd": "alchemist_ray.remote",
+    **dict.fromkeys(
+        (
+            "init",
+            "library",
+            "put",
+            "shutdown",
+            "svd",
+            "matmul",
+            "qr",
+            "solve",
+            "lu",
+            "cholesky",
+            "lstsq",
+            "inv",
+            "det",
+            "eigh",
+            "eigvals",
+            "expm",
+            "pinv",
+            "polar",
+            "condest",
+            "norm",
+            "pca",
+            "kmeans",
+        ),
+        "alchemist_ray.remote",
+    ),
 }
 
 __all__ = [

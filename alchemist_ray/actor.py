@@ -12,11 +12,14 @@ import numpy as np
 import ray
 
 from alchemist_ray.address import GroupAddress
+from alchemist_ray.description import LibraryDescription
 from alchemist_ray.errors import ArgumentValueError, GroupDiedError
+from alchemist_ray.libraries import Library
 from alchemist_ray.matrix import MatrixHandle
 from alchemist_ray.protocol import messages as m
-from alchemist_ray.routines import ROUTINES, Routine, as_operand
+from alchemist_ray.routines import Operands
 from alchemist_ray.session import AlchemistSession
+from alchemist_ray.sparse import is_sparse
 from alchemist_ray.spec import MatrixSpec
 
 ATTACHMENT_BITS = 40
@@ -31,6 +34,32 @@ class Placed:
     spec: MatrixSpec
     ticket: str
     vector: bool
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a task whose matrices may be arrays, without the values of its arguments.
+
+    Attributes
+    ----------
+    library, task : str
+        What is called.
+    parameters : tuple of str
+        The parameters that are given, in the order in which their values come.
+    operands : Operands
+        How those of them that are matrices are handed over.
+    smaller_side : str
+        A parameter whose None stands for the smaller side of the matrix `A`; empty if there is none.
+    timeout : float or None
+        Seconds that the task may take.
+    """
+
+    library: str
+    task: str
+    parameters: tuple[str, ...]
+    operands: Operands
+    smaller_side: str = ""
+    timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +100,9 @@ class SessionHolder:
         self._session = AlchemistSession(verbose=False)
         if show_progress:
             self._session.make_progress = RayProgress
+        self._session.is_cancelled = _is_cancelled
         self._attachments = 0
+        self._libraries: dict[str, Library] = {}
         self._kept: dict[int, MatrixHandle] = {}
 
     def attach(self, instead_of: GroupAddress | None = None) -> Attachment:
@@ -96,36 +127,46 @@ class SessionHolder:
             self._session.connect(*self._server)
         if not self._session.has_workers():
             self._kept.clear()
+            self._libraries.clear()
             self._session.request_workers(self._num_workers)
         return self._session
 
-    def run_routine(self, name: str, parameters: list[str], *values: Any) -> Any:
-        """Run one of :data:`~alchemist_ray.routines.ROUTINES`.
+    def describe(self, library: str) -> LibraryDescription:
+        """Return what a library says about itself, loading it first if need be."""
+        self._ready()
+        return self._library(library).description
+
+    def _library(self, name: str) -> Library:
+        if name not in self._libraries:
+            self._libraries[name] = self._session.load_library(name)
+        return self._libraries[name]
+
+    def run_routine(self, call: Call, *values: Any) -> Any:
+        """Run a task whose matrices may be arrays.
 
         Parameters
         ----------
-        name : str
-            The routine.
-        parameters : list of str
-            Its parameters, in the order of `values`.
+        call : Call
+            What to run.
         *values
-            Their values. Matrices are arrays, handles, or already placed with the workers.
+            The values of its parameters. Matrices are arrays, sparse ones of SciPy, handles, or already placed with the
+            workers.
 
         Returns
         -------
         Any
             Arrays, or handles if a matrix was given as a handle.
         """
-        routine, session = ROUTINES[name], self._ready()
-        given = dict(zip(parameters, values, strict=True))
-        vector = any(_is_vector(given[p]) for p in routine.layouts)
-        handles_out = any(isinstance(given[p], MatrixHandle) for p in routine.layouts)
-        operands = self._operands(routine, given)
+        session = self._ready()
+        given = dict(zip(call.parameters, values, strict=True))
+        vector = any(_is_vector(given[p]) for p in call.operands.layouts if p in given)
+        handles_out = any(isinstance(value, MatrixHandle) for value in given.values())
+        operands = self._operands(call, given)
         try:
-            scalars = {p: value for p, value in given.items() if p not in routine.layouts}
-            if "k" in scalars and scalars["k"] is None:
-                scalars["k"] = min(operands["A"].shape)
-            result = session.run_task("linalg", routine.task, **operands, **scalars)
+            arguments = {**given, **operands}
+            if call.smaller_side and arguments.get(call.smaller_side) is None:
+                arguments[call.smaller_side] = min(arguments["A"].shape)
+            result = self._library(call.library).options(timeout=call.timeout)[call.task](**arguments)
         finally:
             # At once, and not when they are collected: the caller of the next routine will want their memory.
             _free(operands[p] for p in operands if operands[p] is not given[p])
@@ -133,17 +174,18 @@ class SessionHolder:
             return self._keep(result)
         return _map_matrices(result, lambda handle: _to_array(session, handle, vector))
 
-    def _operands(self, routine: Routine, given: dict[str, Any]) -> dict[str, MatrixHandle]:
+    def _operands(self, call: Call, given: dict[str, Any]) -> dict[str, MatrixHandle]:
         """Return handles for the matrices of a call; should the workers be found dead by it, of new workers."""
         # The placed ones first: they are ours to free from here on, also when another operand is refused.
-        ours = {p: self._own(given[p]) for p in routine.layouts if isinstance(given[p], Placed)}
+        matrices = {p: given[p] for p in call.operands.layouts if p in given and _is_matrix(given[p])}
+        ours = {p: self._own(value) for p, value in matrices.items() if isinstance(value, Placed)}
         try:
-            return {p: ours[p] if p in ours else self._operand(routine, p, given[p]) for p in routine.layouts}
+            return {p: ours[p] if p in ours else self._operand(call, p, value) for p, value in matrices.items()}
         except GroupDiedError:
-            if ours or any(isinstance(given[p], MatrixHandle) for p in routine.layouts):
+            if ours or any(isinstance(value, MatrixHandle) for value in matrices.values()):
                 raise  # what was with the dead workers cannot be sent again from here
             self._ready()
-            return {p: self._operand(routine, p, given[p]) for p in routine.layouts}
+            return {p: self._operand(call, p, value) for p, value in matrices.items()}
 
     def _own(self, placed: Placed) -> MatrixHandle:
         """Return an owning handle for a matrix that the caller has placed."""
@@ -152,16 +194,29 @@ class SessionHolder:
             raise GroupDiedError(self._session.session_id, "they were replaced after the matrix was sent")
         return MatrixHandle(placed.matrix_id, placed.spec, address, owned=True)
 
-    def _operand(self, routine: Routine, parameter: str, value: Any) -> MatrixHandle:
+    def _operand(self, call: Call, parameter: str, value: Any) -> MatrixHandle:
         """Return a handle for a matrix, sending it to the workers if it is not there."""
         if isinstance(value, MatrixHandle):
             return value
-        array = as_operand(parameter, value)
-        return self._session.send_matrix(array, layout=routine.layouts[parameter]((array.shape[0], array.shape[1])))
+        if is_sparse(value):
+            return self._session.send_matrix(value)
+        array = call.operands.convert(parameter, value)
+        return self._session.send_matrix(array, layout=call.operands.layout(parameter, array.shape))
 
-    def run_task(self, library: str, task: str, arguments: dict[str, Any]) -> Any:
-        """Run a task of any library; see :meth:`AlchemistSession.run_task`."""
-        return self._keep(self._ready().run_task(library, task, **arguments))
+    def run_task(self, library: str, task: str, arguments: dict[str, Any], timeout: float | None = None) -> Any:
+        """Run a task of any library; see :meth:`AlchemistSession.run_task`. Matrices come back as handles.
+
+        Parameters
+        ----------
+        library, task : str
+            What to run.
+        arguments : dict
+            Its arguments by name; matrices as handles.
+        timeout : float, optional
+            Seconds that it may take.
+        """
+        self._ready()
+        return self._keep(self._library(library).options(timeout=timeout)[task](**arguments))
 
     def _keep(self, result: Any) -> Any:
         """Keep the matrices of a result alive until they are freed by name: others hold copies of their handles."""
@@ -195,14 +250,27 @@ def _free(handles: Iterable[MatrixHandle]) -> None:
             handle.free()
 
 
+def _is_cancelled() -> bool:
+    """Whether ``ray.cancel`` was called on the call of the actor that runs."""
+    return bool(ray.get_runtime_context().is_canceled())
+
+
+def _is_matrix(value: Any) -> bool:
+    """Whether the value of a parameter that takes matrices is one: it may take numbers, or None, as well."""
+    return isinstance(value, (MatrixHandle, Placed, np.ndarray, list, tuple)) or is_sparse(value)
+
+
 def _is_vector(value: Any) -> bool:
-    return value.vector if isinstance(value, Placed) else isinstance(value, (np.ndarray, list)) and np.ndim(value) == 1
+    if isinstance(value, Placed):
+        return value.vector
+    return isinstance(value, (np.ndarray, list, tuple)) and np.ndim(value) == 1
 
 
 def _to_array(session: AlchemistSession, handle: MatrixHandle, vector: bool) -> Any:
+    """Fetch a matrix and free it; a single column as a vector, if vectors were given."""
     array = session.fetch_matrix(handle)
     _free([handle])
-    return array[:, 0] if vector else array
+    return array[:, 0] if vector and isinstance(array, np.ndarray) and array.shape[1] == 1 else array
 
 
 def _map_matrices(value: Any, convert: Callable[[MatrixHandle], Any]) -> Any:

@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from alchemist_ray import __version__
+from alchemist_ray.annotations import signature_of
 from alchemist_ray.credentials import TOKEN, TOKEN_FILE, read_token, token_path, write_token
+from alchemist_ray.description import LibraryDescription
 from alchemist_ray.driver_connection import DriverConnection
-from alchemist_ray.errors import AlchemistError, ServerStartError
+from alchemist_ray.errors import AlchemistError, NotEnoughWorkersError, ServerStartError
+from alchemist_ray.libraries import catalogue, find_task
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
 from alchemist_ray.protocol.handshake import new_token
-from alchemist_ray.session import DEFAULT_PORT
+from alchemist_ray.session import DEFAULT_PORT, AlchemistSession
+from alchemist_ray.stubs import class_name, stub_of
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -29,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = arguments.run(arguments)
     except AlchemistError as failure:
-        print(f"alchemist: {failure}", file=sys.stderr)
+        print("\n".join([f"alchemist: {failure}", *getattr(failure, "__notes__", [])]), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -58,12 +62,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--memory-per-worker", type=_size, metavar="SIZE", help="for matrices, e.g. 4GiB")
     serve.add_argument("--log-dir", metavar="D", help="where to keep logs (default: nowhere)")
-    for name, run, text in (
-        ("status", _status, "show the workers, sessions, matrices and tasks of a server"),
-        ("libraries", _libraries, "show the libraries that a server offers"),
-    ):
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        command.set_defaults(run=run)
+    status = commands.add_parser(
+        "status", help="show the workers, sessions, matrices and tasks of a server", description=_status.__doc__
+    )
+    status.set_defaults(run=_status)
+    libraries = commands.add_parser(
+        "libraries",
+        help="show the libraries that a server offers, and what is in them",
+        description=_libraries.__doc__,
+    )
+    libraries.set_defaults(run=_libraries, refuse=libraries.error)
+    libraries.add_argument("library", nargs="?", metavar="NAME", help="the library to look into")
+    libraries.add_argument("task", nargs="?", metavar="TASK", help="the task to document")
+    libraries.add_argument("--pyi", metavar="FILE", help="write a stub of the library to FILE; - is standard output")
+    for command in (status, libraries):
         command.add_argument("--hostname", default="127.0.0.1", help="where the server is (default: %(default)s)")
         command.add_argument("--port", type=_port, default=DEFAULT_PORT, help="its port (default: %(default)s)")
         command.add_argument("--token-file", type=Path, metavar="F", help="file with its token")
@@ -128,15 +140,19 @@ def _server_token(arguments: argparse.Namespace) -> tuple[str, bool]:
 
 
 def _ask(arguments: argparse.Namespace, request: Callable[[int], m.Message]) -> Any:
-    token = read_token(arguments.token_file) if arguments.token_file else None
-    driver = DriverConnection(arguments.hostname, arguments.port, token, Purpose.MONITOR)
+    driver = DriverConnection(arguments.hostname, arguments.port, _token(arguments), Purpose.MONITOR)
     try:
         return driver.ask(request)
     finally:
         driver.close()
 
 
+def _token(arguments: argparse.Namespace) -> str | None:
+    return read_token(arguments.token_file) if arguments.token_file else None
+
+
 def _status(arguments: argparse.Namespace) -> int:
+    """Show the workers, sessions, matrices and tasks of a server."""
     status = _ask(arguments, m.AskStatus)
     free = sum(row["session"] is None for row in status["workers"])
     print(f"Alchemist {status['version']} on {status['host']} ({status['hostname']}:{status['port']})")
@@ -194,9 +210,50 @@ def _print_session(session: dict[str, Any]) -> None:
 
 
 def _libraries(arguments: argparse.Namespace) -> int:
+    """Show the libraries that a server offers; the tasks of one of them; the documentation of one task."""
+    if arguments.library is not None:
+        return _look_into(arguments)
+    if arguments.pyi is not None:
+        arguments.refuse("--pyi writes the stub of one library: name it")
     rows = _ask(arguments, m.ListLibraries)
-    _print_table(("Library", "Loaded from", "Provided by"), [(r["name"], r["source"], r["provider"]) for r in rows])
+    _print_table(
+        ("Library", "Loaded from", "Version", "Provided by"),
+        [(row["name"], row["source"], row["version"], row["provider"]) for row in rows],
+    )
     return 0
+
+
+def _look_into(arguments: argparse.Namespace) -> int:
+    """Print what a library says about itself, or write a stub of it."""
+    if arguments.task is not None and arguments.pyi is not None:
+        arguments.refuse("--pyi writes the stub of a whole library: leave the task away")
+    description = _describe(arguments)
+    if arguments.pyi == "-":
+        print(stub_of(description), end="")
+    elif arguments.pyi is not None:
+        try:
+            Path(arguments.pyi).write_text(stub_of(description), encoding="utf-8")
+        except OSError as failure:
+            arguments.refuse(f"the stub could not be written: {failure}")
+        print(f"{arguments.pyi} has the class {class_name(description.name)}")
+    elif arguments.task is not None:
+        task = find_task(description, arguments.task)
+        print(f"{task.name}{signature_of(task)}\n\n{task.doc}".rstrip())
+    else:
+        print(f"{description.name} {description.version}".rstrip() + f"\n\n{catalogue(description)}")
+    return 0
+
+
+def _describe(arguments: argparse.Namespace) -> LibraryDescription:
+    """Return what a library says about itself; a worker of a session of our own loads it to find out."""
+    with AlchemistSession(verbose=False) as session:
+        session.connect(arguments.hostname, arguments.port, _token(arguments))
+        try:
+            session.request_workers(1)
+        except NotEnoughWorkersError as busy:
+            busy.add_note("What is in a library only a worker can tell, which loads it: it takes a free one.")
+            raise
+        return session.load_library(arguments.library).description
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -247,7 +304,8 @@ def _library(text: str) -> tuple[str, str]:
     name, separator, source = text.partition("=")
     if not (separator and name and source):
         raise argparse.ArgumentTypeError(f"{text!r}: give NAME=MODULE or NAME=PATH")
-    return name, str(Path(source).resolve()) if source.endswith(".py") else source
+    path = Path(source)
+    return name, str(path.resolve()) if source.endswith(".py") or path.is_file() else source
 
 
 if __name__ == "__main__":

@@ -1,31 +1,37 @@
-"""Linear algebra as Ray remote functions: ``ray.get(alchemist.svd.remote(A, k))``.
+"""Tasks as Ray remote functions: ``alchemist.svd.remote(A, k)``, ``alchemist.library("name").task.remote(...)``.
 
-A call finds its session (an actor), sees to it that the matrices are with that session's workers, and submits the task
-to the actor. A large array is written by the caller straight to the workers: Ray's object store, which would copy it
-at a tenth of the speed, never sees it. An ``ObjectRef`` is passed on as it is, and read by the actor.
+A call is held against what the library says about the task, finds its session (an actor), sees to it that the matrices
+are with that session's workers, and submits the task to the actor. A large array is written by the caller straight to
+the workers: Ray's object store, which would copy it at a tenth of the speed, never sees it. An ``ObjectRef`` is passed
+on as it is, and read by the actor.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import inspect
 import itertools
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import ray
 
-from alchemist_ray.actor import Attachment, Placed, SessionActor
+from alchemist_ray.actor import Attachment, Call, Placed, SessionActor
 from alchemist_ray.address import GroupAddress
+from alchemist_ray.annotations import REMOTE_PARAMETERS, signature_of
+from alchemist_ray.description import LibraryDescription, TaskDescription
 from alchemist_ray.errors import ArgumentValueError, GroupDiedError
 from alchemist_ray.layout import Layout
+from alchemist_ray.libraries import catalogue, check_timeout, find_task, unknown_task
 from alchemist_ray.matrix import MatrixHandle
 from alchemist_ray.meter import Meter
-from alchemist_ray.routines import ROUTINES, Routine, as_operand
+from alchemist_ray.routines import ROUTINES, Operands, Routine
 from alchemist_ray.sparse import SparseMatrixHandle, is_sparse, send_sparse, sparse_arrays
 from alchemist_ray.spec import spec_of
 from alchemist_ray.transfer import plane_of
@@ -49,6 +55,13 @@ class RemoteSession:
         self._lock = threading.Lock()
         self._attachment: Attachment | None = None
         self._ids = itertools.count()
+        self._libraries: dict[str, LibraryDescription] = {}
+
+    def describe(self, library: str) -> LibraryDescription:
+        """Return what a library of the session says about itself; the actor is asked once."""
+        if library not in self._libraries:
+            self._libraries[library] = ray.get(self.actor.describe.remote(library))
+        return self._libraries[library]
 
     def attach(self, instead_of: GroupAddress | None = None) -> Attachment:
         """Return where the session's workers are; the caller may know that some that were there are gone."""
@@ -234,23 +247,103 @@ def put(A: npt.ArrayLike, layout: str | Layout = "MC_MR", session: SessionLike |
         Lives until it is freed or garbage collected.
     """
     found = _find_session(session, None, [])
-    return found.place(as_operand_or_pass("A", A, convert=True), layout)
+    return found.place(A if is_sparse(A) else _ANY_MATRIX.convert("A", A), layout)
+
+
+_ANY_MATRIX = Operands({}, vectors=())
+
+
+def _is_pending(value: Any) -> bool:
+    return isinstance(value, ray.ObjectRef)
+
+
+def _remote_signature(task: TaskDescription) -> inspect.Signature:
+    return signature_of(task, REMOTE_PARAMETERS, "ObjectRef")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a remote function runs, and for how long at most.
+
+    Attributes
+    ----------
+    session : ActorHandle or str or None
+        The session's actor, or its name.
+    num_workers : int or None
+        Else: size of the session of this process to run in.
+    timeout : float or None
+        Seconds.
+    """
+
+    session: SessionLike | None = None
+    num_workers: int | None = None
+    timeout: float | None = None
+
+    def but(self, session: SessionLike | None, num_workers: int | None, timeout: float | None) -> Options:
+        """Return the options with those changed that are given.
+
+        Raises
+        ------
+        ArgumentValueError
+            If they contradict each other, or a number is too small.
+        """
+        if session is not None and num_workers is not None:
+            raise ArgumentValueError("options", "give a session or a number of workers, not both")
+        if num_workers is not None and num_workers < 1:
+            raise ArgumentValueError("options", f"num_workers must be at least 1, not {num_workers}")
+        limit = self.timeout if timeout is None else check_timeout("options", timeout)
+        if session is None and num_workers is None:
+            return replace(self, timeout=limit)
+        return Options(session, num_workers, limit)
+
+    def find(self, handles: list[MatrixHandle]) -> RemoteSession:
+        """Return the session that is meant, in which `handles` may be."""
+        return _find_session(self.session, self.num_workers, handles)
 
 
 class RemoteRoutine:
-    """A routine of linear algebra as a Ray remote function.
+    """A task as a Ray remote function.
 
-    Call it as ``routine.remote(...)``; ``routine.options(session=..., num_workers=...).remote(...)`` says where.
+    Call it as ``function.remote(...)``. Matrices are given as arrays, sparse matrices of SciPy, ObjectRefs of these, or
+    handles. Results are arrays, or handles if a matrix was given as a handle. Where a matrix is wanted, a vector is one
+    column, and a result of one column is a vector then, too. ``function.options(session=..., num_workers=...,
+    timeout=...).remote(...)`` says where, and for how long.
+
+    Parameters
+    ----------
+    routine : Routine or (str, str)
+        The task; or the names of library and task, if the library is yet to be asked what it says about it.
+    options : Options
+        Where, and for how long.
     """
 
-    def __init__(self, routine: Routine, session: SessionLike | None = None, num_workers: int | None = None) -> None:
-        self._routine = routine
-        self._session = session
-        self._num_workers = num_workers
-        self.__name__ = routine.name
-        self.__doc__ = routine.doc
+    def __init__(self, routine: Routine | tuple[str, str], options: Options = Options()) -> None:
+        self._options = options
+        self._routine: Routine | None = None
+        if isinstance(routine, Routine):
+            library, task = self._names = routine.library, routine.task.name
+            self._shown = f"alchemist.{routine.name}" if routine.name else f'alchemist.library("{library}").{task}'
+            self._learn(routine)
+        else:
+            self._names = routine
+            self._shown = f"alchemist.{routine[1]}"
+            self.__name__ = routine[1]
+            self.__doc__ = (
+                f"The task {routine[1]} of the library {routine[0]} as a Ray remote function.\n\n"
+                f"What it takes only a session knows: help(alchemist.library({routine[0]!r}).{routine[1]})."
+            )
 
-    def options(self, *, session: SessionLike | None = None, num_workers: int | None = None) -> RemoteRoutine:
+    def _learn(self, routine: Routine) -> Routine:
+        """Take in what the library says about the task."""
+        self._routine = routine
+        self.__name__ = routine.name or routine.task.name
+        self.__signature__ = _remote_signature(routine.task)
+        self.__doc__ = f"{self.__name__}{self.__signature__}\n\n{routine.task.doc}"
+        return routine
+
+    def options(
+        self, *, session: SessionLike | None = None, num_workers: int | None = None, timeout: float | None = None
+    ) -> RemoteRoutine:
         """Return the same function with other surroundings.
 
         Parameters
@@ -259,27 +352,37 @@ class RemoteRoutine:
             The :class:`SessionActor` to run in, or its name.
         num_workers : int, optional
             Run in this process's session with so many workers, made on first use.
+        timeout : float, optional
+            Seconds that the task may take, from when the session begins it; then it raises TaskTimeoutError.
         """
-        if session is not None and num_workers is not None:
-            raise ArgumentValueError("options", "give a session or a number of workers, not both")
-        if num_workers is not None and num_workers < 1:
-            raise ArgumentValueError("options", f"num_workers must be at least 1, not {num_workers}")
-        return RemoteRoutine(self._routine, session, num_workers)
+        changed = copy.copy(self)
+        changed._options = self._options.but(session, num_workers, timeout)
+        return changed
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Submit the routine; return an ``ObjectRef`` to its result."""
-        routine = self._routine
-        arguments = routine.bind(args, kwargs)
-        handles = [value for value in arguments.values() if isinstance(value, MatrixHandle)]
-        arguments = {
-            name: as_operand_or_pass(name, value) if name in routine.layouts else value
-            for name, value in arguments.items()
-        }
-        session = _find_session(self._session, self._num_workers, handles)
+        """Submit the task; return an ``ObjectRef`` to its result.
+
+        Raises
+        ------
+        ArgumentError, ArgumentValueError, InvalidArrayError
+            If an argument does not fit; nothing has been sent, then.
+        MatrixMemoryError
+            If the workers have no room for a matrix.
+        """
+        handles = [value for value in (*args, *kwargs.values()) if isinstance(value, MatrixHandle)]
+        routine = self._routine or self._ask(self._options.find(handles))
+        arguments = routine.bind(args, kwargs, _is_pending)
+        matrices = [p for p, value in arguments.items() if _is_pending(value) or routine.sends(p, value)]
+        operands = replace(
+            routine.operands, layouts={p: pair for p, pair in routine.operands.layouts.items() if p in matrices}
+        )
+        timeout = self._options.timeout
+        call = Call(*self._names, tuple(arguments), operands, routine.smaller_side, timeout)
+        session = self._options.find(handles)
         placed: list[MatrixHandle] = []  # ours until the actor has them
         try:
-            values = [self._pass(session, name, value, placed) for name, value in arguments.items()]
-            result = session.actor.run_routine.remote(routine.name, list(arguments), *values)
+            values = [_pass(session, operands, name, value, placed) for name, value in arguments.items()]
+            result = session.actor.run_routine.remote(call, *values)
         except BaseException:
             for handle in placed:
                 handle.free()
@@ -288,38 +391,112 @@ class RemoteRoutine:
             handle.disown()
         return result
 
-    def _pass(self, session: RemoteSession, name: str, value: Any, placed: list[MatrixHandle]) -> Any:
-        """Return what the actor is given for an argument; what is large is written to the workers here and now."""
-        large = is_sparse(value) or (isinstance(value, np.ndarray) and value.nbytes > BY_VALUE_BYTES)
-        if not large or name not in self._routine.layouts:
-            return value
-        operand = as_operand_or_pass(name, value, convert=True)
-        handle = session.place(operand, self._routine.layouts[name]((operand.shape[0], operand.shape[1])))
-        placed.append(handle)
-        return Placed(handle.matrix_id, handle.spec, handle.address.ticket, vector=value.ndim == 1)
+    def _ask(self, session: RemoteSession) -> Routine:
+        """Ask a session what the library says about the task."""
+        library, task = self._names
+        return self._learn(Routine.of(library, find_task(session.describe(library), task)))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse: a remote function is not called directly."""
-        name = self._routine.name
-        raise TypeError(f"{name} is a remote function: call it as alchemist.{name}.remote(...)")
+        raise TypeError(f"{self.__name__} is a remote function: call it as {self._shown}.remote(...)")
 
     def __repr__(self) -> str:
-        return f"<remote function alchemist.{self._routine.name}({', '.join(self._routine.parameters)})>"
+        parameters = f"({', '.join(p.name for p in self._routine.task.parameters)})" if self._routine else ""
+        return f"<remote function {self._shown}{parameters}>"
 
 
-def as_operand_or_pass(name: str, value: Any, convert: bool = False) -> Any:
-    """Return an array for anything but references, handles and sparse matrices, having checked that it is a matrix.
-
-    With `convert` its elements are made what the routines compute with; else that is left to the other side.
-    """
-    if isinstance(value, (ray.ObjectRef, MatrixHandle)) or is_sparse(value):
+def _pass(session: RemoteSession, operands: Operands, name: str, value: Any, placed: list[MatrixHandle]) -> Any:
+    """Return what the actor is given for an argument; a large matrix is written to the workers here and now."""
+    if name not in operands.layouts or _is_pending(value) or isinstance(value, MatrixHandle):
         return value
-    array = np.asarray(value)
-    operand = as_operand(name, array)
-    return operand if convert else array
+    if is_sparse(value):
+        handle, vector = session.place(value, ""), False
+    else:
+        array = np.asarray(value)
+        if array.nbytes <= BY_VALUE_BYTES:
+            return array
+        matrix = operands.convert(name, array)
+        handle, vector = session.place(matrix, operands.layout(name, matrix.shape)), array.ndim == 1
+    placed.append(handle)
+    return Placed(handle.matrix_id, handle.spec, handle.address.ticket, vector)
+
+
+class RemoteLibrary:
+    """A library whose tasks are Ray remote functions; made by :func:`library`.
+
+    ``help(lib)`` lists the tasks, ``help(lib.task)`` documents one. ``lib["task"]`` is the same as ``lib.task``.
+    """
+
+    def __init__(self, description: LibraryDescription, options: Options) -> None:
+        self.description = description
+        self._options = options
+        self._functions = {
+            task.name: RemoteRoutine(Routine.of(description.name, task), options) for task in description.tasks
+        }
+        self.__doc__ = catalogue(description, _remote_signature)
+        for name, function in self._functions.items():
+            if not hasattr(RemoteLibrary, name) and name != "description":
+                self.__dict__[name] = function
+
+    def options(
+        self, *, session: SessionLike | None = None, num_workers: int | None = None, timeout: float | None = None
+    ) -> RemoteLibrary:
+        """Return the same library with other surroundings; see :meth:`RemoteRoutine.options`."""
+        return RemoteLibrary(self.description, self._options.but(session, num_workers, timeout))
+
+    def __getitem__(self, name: str) -> RemoteRoutine:
+        return self._functions[find_task(self.description, name).name]
+
+    def __getattr__(self, name: str) -> RemoteRoutine:
+        # Reached only for what is not there; tells type checkers that any other name is a function.
+        raise AttributeError(name if name.startswith("_") else unknown_task(self.description, name))
+
+    def __repr__(self) -> str:
+        return f"<remote library {self.description.name}: {', '.join(self._functions)}>"
+
+
+def library(
+    name: str, *, session: SessionLike | None = None, num_workers: int | None = None, timeout: float | None = None
+) -> RemoteLibrary:
+    """Return a library of the server with its tasks as Ray remote functions.
+
+    ::
+
+        linalg = alchemist.library("linalg")
+        L = ray.get(linalg.cholesky.remote(A, lower=True))
+        heat = alchemist.library("heat", num_workers=2)
+
+    Parameters
+    ----------
+    name : str
+        Its registered name.
+    session, num_workers, timeout : optional
+        Where its tasks run, and for how long; see :meth:`RemoteRoutine.options`.
+
+    Raises
+    ------
+    LibraryNotFoundError, LibraryLoadError
+        If the server has no such library, or it does not load.
+    """
+    options = Options().but(session, num_workers, timeout)
+    return RemoteLibrary(options.find([]).describe(name), options)
 
 
 svd = RemoteRoutine(ROUTINES["svd"])
 matmul = RemoteRoutine(ROUTINES["matmul"])
 qr = RemoteRoutine(ROUTINES["qr"])
 solve = RemoteRoutine(ROUTINES["solve"])
+lu = RemoteRoutine(("linalg", "lu"))
+cholesky = RemoteRoutine(("linalg", "cholesky"))
+lstsq = RemoteRoutine(("linalg", "lstsq"))
+inv = RemoteRoutine(("linalg", "inv"))
+det = RemoteRoutine(("linalg", "det"))
+eigh = RemoteRoutine(("linalg", "eigh"))
+eigvals = RemoteRoutine(("linalg", "eigvals"))
+expm = RemoteRoutine(("linalg", "expm"))
+pinv = RemoteRoutine(("linalg", "pinv"))
+polar = RemoteRoutine(("linalg", "polar"))
+condest = RemoteRoutine(("linalg", "condest"))
+norm = RemoteRoutine(("linalg", "norm"))
+pca = RemoteRoutine(("linalg", "pca"))
+kmeans = RemoteRoutine(("linalg", "kmeans"))

@@ -1,37 +1,67 @@
-"""Which libraries a server offers, and where each comes from."""
+"""Which libraries a server offers, where each comes from, and of which version it is.
+
+The driver runs no code of a library: it finds the file of a module without importing what is around it, and reads the
+version in it without executing it.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+from alchemist_ray import __version__
 from alchemist_ray.errors import LibraryNotFoundError, LibraryRefusedError
 
 ENTRY_POINTS = "alchemist_ray.libraries"
 """Entry-point group under which an installed package registers its libraries."""
 
 BUILT_IN = {
+    "fft": "alchemist_ray.mpi_backend.fft",
     "files": "alchemist_ray.mpi_backend.files",
     "linalg": "alchemist_ray.mpi_backend.linalg",
+    "lammps": "alchemist_ray.mpi_backend.lammps",
+    "petsc": "alchemist_ray.mpi_backend.petsc",
+    "slepc": "alchemist_ray.mpi_backend.petsc.slepc",
     "TestLib": "alchemist_ray.mpi_backend.testlib",
 }
 
 
+PATH_ENDINGS = (".py", ".so", ".dylib")
+
+
 @dataclass(frozen=True)
 class Registration:
-    """One library: its name, the module or path it is loaded from, and which package brought it."""
+    """One library.
+
+    Attributes
+    ----------
+    name, source : str
+        What it is called, and the module or path that it is loaded from.
+    provider : str
+        Who registered it: the package and its version, or ``--library``.
+    package_version : str
+        Version of the package that brought it; empty if none did.
+    """
 
     name: str
     source: str
     provider: str
+    package_version: str = ""
 
     def to_row(self) -> dict[str, Any]:
-        """Return the registration as plain values."""
-        return {"name": self.name, "source": self.source, "provider": self.provider}
+        """Return the registration as plain values: ``name, version, source, provider``.
+
+        The version is the ``__version__`` that a Python module assigns, which is what the library says of itself when
+        it is loaded; else that of its package; else empty: of a shared object only loading it tells.
+        """
+        version = _version_in(_file_of(self.source)) or self.package_version
+        return {"name": self.name, "version": version, "source": self.source, "provider": self.provider}
 
 
 class Registry:
@@ -47,10 +77,11 @@ class Registry:
 
     def __init__(self, named: Mapping[str, str], allow_paths: bool = False) -> None:
         self._allow_paths = allow_paths
-        found = [Registration(name, source, "alchemist-ray") for name, source in BUILT_IN.items()]
+        found = [Registration(name, source, "alchemist-ray", __version__) for name, source in BUILT_IN.items()]
         for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-            provider = f"{point.dist.name} {point.dist.version}" if point.dist else "installed"
-            found.append(Registration(point.name, point.module, provider))
+            version = point.dist.version if point.dist else ""
+            provider = f"{point.dist.name} {version}" if point.dist else "installed"
+            found.append(Registration(point.name, point.module, provider, version))
         found.extend(Registration(name, source, "--library") for name, source in named.items())
         self._registered = {entry.name: entry for entry in found}
 
@@ -83,13 +114,37 @@ def _file_of(source: str) -> str | None:
 
     Nothing is imported for it, not even the packages that the module is in: the driver runs no code of a library.
     """
-    if source.endswith(".py"):
+    if source.endswith(PATH_ENDINGS):
         return str(Path(source).resolve())
     spec, locations = None, None
     names = source.split(".")
     for depth in range(1, len(names) + 1):
-        spec = PathFinder.find_spec(".".join(names[:depth]), locations)
+        spec = _find(".".join(names[:depth]), locations)
         if spec is None:
             return None
         locations = spec.submodule_search_locations
     return spec.origin if spec else None
+
+
+def _find(name: str, locations: Sequence[str] | None) -> ModuleSpec | None:
+    """Return where a module is, as all finders see it: that of an editable install is one of its own."""
+    found = (finder.find_spec(name, locations) for finder in sys.meta_path)
+    return next((spec for spec in found if spec is not None), None)
+
+
+def _version_in(file: str | None) -> str:
+    """Return the ``__version__`` that a Python file assigns at its top level; empty if it assigns none, or no text."""
+    if file is None or not file.endswith(".py"):
+        return ""
+    try:
+        statements = ast.parse(Path(file).read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    version = ""
+    for statement in statements:
+        match statement:
+            case ast.Assign([ast.Name("__version__")], ast.Constant(str(text))):
+                version = text
+            case ast.AnnAssign(ast.Name("__version__"), _, ast.Constant(str(text))):
+                version = text
+    return version

@@ -1,8 +1,14 @@
-"""The code of the documentation runs as printed."""
+"""The code of the documentation runs as printed.
+
+A page becomes one program: its Python blocks in their order, between them the files that it shows, written where they
+are shown, and its shell commands. A command that ends in ``&`` is a server, which is waited for until it is ready.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +16,64 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
+BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
+
+PREAMBLE = """
+import atexit as _atexit
+import pathlib as _pathlib
+import subprocess as _subprocess
+
+def _shell(command):
+    print("$", command, flush=True)
+    if not command.rstrip().endswith("&"):
+        _subprocess.run(["sh", "-ec", command], check=True)
+        return
+    server = _subprocess.Popen(["sh", "-c", "exec " + command.rstrip()[:-1]], stdout=_subprocess.PIPE, text=True)
+    _atexit.register(server.wait, 20)
+    _atexit.register(server.terminate)
+    for line in server.stdout:
+        if "Accepting connections" in line:
+            return
+    raise SystemExit("the server did not start")
+
+"""
 
 
-@pytest.mark.parametrize("page", ["matrices.md", "files.md"])
-def test_the_code_of_a_page_runs_as_printed(page, tmp_path):
-    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+def program_of(page):
+    """Return the code of a page as one program."""
+    pieces = [PREAMBLE]
+    blocks = BLOCK.findall(page)
     assert blocks
+    for language, file, text in blocks:
+        if file:
+            pieces.append(f"_pathlib.Path({file!r}).write_text({text!r})\n")
+        elif language == "python":
+            pieces.append(text)
+        elif language == "sh":
+            pieces.append(f"_shell({text!r})\n")
+        else:
+            raise AssertionError(f"nobody runs a block of {language}")
+    return "".join(pieces)
+
+
+def free_ports(count):
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [str(listener.getsockname()[1]) for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
+
+
+@pytest.mark.parametrize("page", ["matrices.md", "files.md", "wrapping-python.md"])
+def test_the_code_of_a_page_runs_as_printed(page, tmp_path, monkeypatch):
+    text = (DOCS / page).read_text()
+    printed = sorted(set(re.findall(r"\b2496\d\b", text)))  # others may be using these ports on this machine
+    for port, free in zip(printed, free_ports(len(printed)), strict=True):
+        text = text.replace(port, free)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     ran = subprocess.run(
-        [sys.executable, "-c", "".join(blocks)], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
-    )
+        [sys.executable, "-c", program_of(text)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Warning" not in ran.stderr

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
+import pydoc
 import signal
 import subprocess
 import sys
@@ -17,6 +20,7 @@ from tests_support import wait_until
 
 import alchemist_ray as alchemist
 from alchemist_ray import errors
+from alchemist_ray.routines import ROUTINES
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -232,15 +236,15 @@ BAD_CALLS = {
         errors.InvalidArrayError,
         "argument A.*<U1",
     ),
-    "complex": (lambda: alchemist.qr.remote(np.ones((2, 2)) * 1j), errors.LibraryError, "complex128"),
     "nan": (lambda: alchemist.svd.remote(np.full((3, 3), np.nan), 1), errors.NonFiniteError, "NaN or Inf"),
     "shapes": (lambda: alchemist.matmul.remote(np.ones((2, 3)), np.ones((4, 5))), errors.ArgumentValueError, "4"),
     "singular": (lambda: alchemist.solve.remote(np.ones((3, 3)), np.ones(3)), errors.SingularMatrixError, "singular"),
-    "missing": (lambda: alchemist.solve.remote(np.ones((3, 3))), TypeError, "lacks the argument 'b'"),
-    "unknown": (lambda: alchemist.svd.remote(np.ones((3, 3)), K=1), TypeError, "no argument 'K'"),
-    "twice": (lambda: alchemist.svd.remote(np.ones((3, 3)), A=1), TypeError, "twice"),
+    "missing": (lambda: alchemist.solve.remote(np.ones((3, 3))), TypeError, "missing a required argument: 'b'"),
+    "unknown": (lambda: alchemist.svd.remote(np.ones((3, 3)), K=1), TypeError, "svd: unknown argument 'K': it takes"),
+    "twice": (lambda: alchemist.svd.remote(np.ones((3, 3)), A=1), TypeError, "multiple values for argument 'A'"),
     "called": (lambda: alchemist.svd(np.ones((3, 3))), TypeError, "alchemist.svd.remote"),
     "both": (lambda: alchemist.svd.options(session="x", num_workers=1), ValueError, "not both"),
+    "no time": (lambda: alchemist.svd.options(timeout=0.0), ValueError, "more than 0 seconds"),
     "no workers": (lambda: alchemist.svd.options(num_workers=0), ValueError, "at least 1"),
     "no such session": (lambda: alchemist.svd.options(session="nobody").remote(np.eye(2)), ValueError, "nobody"),
 }
@@ -256,7 +260,169 @@ def test_bad_calls(case):
 
 def test_documentation_and_repr():
     assert "k : int, optional" in alchemist.svd.__doc__
+    assert alchemist.svd.__doc__.startswith("svd(A: ArrayLike | MatrixHandle | ObjectRef, k: int | None = None, ")
     assert repr(alchemist.svd) == "<remote function alchemist.svd(A, k, tol)>"
+    assert list(inspect.signature(alchemist.svd).parameters) == ["A", "k", "tol"]
+
+
+# --- any library ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """A server with a library that takes one of everything, as the default session's; that library."""
+    path = Path(__file__).parent / "libraries" / "everything.py"
+    with alchemist.start_server(num_workers=3, libraries={"everything": str(path)}) as server:
+        alchemist.init(num_workers=2, hostname=server.hostname, port=server.port, token=server.token)
+        yield alchemist.library("everything")
+        alchemist.shutdown()
+
+
+def test_any_library_is_remote_functions(everything, rng):
+    A = rng.standard_normal((50, 30))
+    for given in (A, ray.put(A), A.tolist()):
+        np.testing.assert_array_equal(ray.get(everything.twice.remote(given)), 2 * A)
+    assert ray.get(everything.sums.remote(np.ones((3, 2), np.int32))) == ("int32", [3.0, 3.0])
+    assert ray.get(everything.sums.remote(1.5)) == ("number", [1.5])
+    assert ray.get(everything.sums.remote(ray.put(A[:1]), None))[1] == pytest.approx(A[0].tolist())
+    large = rng.standard_normal((400, 200))  # large enough to be written by the caller itself
+    assert ray.get(everything.everything.remote(large, k=ray.put(5), mode="fast"))["k"] == 5
+    np.testing.assert_array_equal(ray.get(everything.twice.remote(large)), 2 * large)
+
+
+def test_a_vector_is_a_column_and_comes_back_as_a_vector(everything, rng):
+    for x in (rng.standard_normal(20), rng.standard_normal(50_000)):
+        y = ray.get(everything.twice.remote(x))
+        np.testing.assert_array_equal(y, 2 * x)
+    assert ray.get(everything.twice.remote(x[:7, np.newaxis])).shape == (7, 1)
+
+
+def test_handles_in_any_library(everything, rng):
+    A = rng.standard_normal((60, 10))
+    handle = alchemist.put(A)
+    twice = ray.get(everything.twice.remote(handle))
+    assert isinstance(twice, alchemist.MatrixHandle)
+    four = ray.get(everything.twice.remote(everything.twice.remote(handle)))  # a reference to a handle
+    np.testing.assert_array_equal(np.asarray(four), 4 * A)
+    with pytest.raises(errors.DetachedHandleError, match=r"alchemist\.matmul\.remote"):
+        _ = twice @ twice
+    sparse = alchemist.put(scipy.sparse.eye_array(5))
+    with pytest.raises(errors.ArgumentError, match="'A' is a sparse matrix"):
+        everything.twice.remote(sparse)
+    for matrix in (handle, twice, four, sparse):
+        matrix.free()
+
+
+def test_a_remote_library_documents_itself(everything):
+    assert {"twice", "wait"} <= set(dir(everything))
+    shown = pydoc.plain(pydoc.render_doc(everything))
+    assert "A library whose tasks take one of everything." in shown
+    assert "twice(A: ArrayLike | MatrixHandle | ObjectRef) -> ObjectRef" in shown
+    assert "Return 2 A." in pydoc.plain(pydoc.render_doc(everything.twice))
+    assert str(inspect.signature(everything.wait)) == "(seconds: float) -> ObjectRef"
+    assert repr(everything.twice) == '<remote function alchemist.library("everything").twice(A)>'
+    with pytest.raises(AttributeError, match=r"did you mean 'twice'\?"):
+        _ = everything.twise
+    assert ray.get(everything["options"].remote()) == "mine"
+    with pytest.raises(TypeError, match=r"everything\"\)\.twice\.remote"):
+        everything.twice(np.eye(2))
+    with pytest.raises(errors.LibraryNotFoundError, match="everything"):
+        alchemist.library("nothing")
+
+
+def test_wrong_arguments_are_refused_before_anything_is_submitted(everything):
+    for call, complaint in {
+        lambda: everything.twice.remote(): "missing a required argument: 'A'",
+        lambda: everything.twice.remote("A"): "'A' must be a matrix handle, not str",
+        lambda: everything.everything.remote(np.eye(2), mode="fsat"): "did you mean 'fast'",
+        lambda: everything.twice.remote(scipy.sparse.eye_array(5)): "'A' is a sparse matrix",
+        lambda: everything.wait.remote("long"): "'seconds' must be a number",
+    }.items():
+        with pytest.raises(errors.LibraryError, match=complaint):
+            call()
+
+
+def test_a_limit_to_the_time_of_a_remote_function(everything):
+    hasty = everything.options(timeout=0.3)
+    with pytest.raises(errors.TaskTimeoutError, match=r"everything.wait .* 0.3 s"):
+        ray.get(hasty.wait.remote(20.0))
+    assert ray.get(hasty.wait.options(timeout=30.0).remote(0.4)) == "waited"
+    with pytest.raises(errors.TaskTimeoutError):
+        ray.get(everything.wait.options(timeout=0.3).remote(20.0))
+
+
+def test_a_remote_function_is_cancelled(everything):
+    reference = everything.wait.remote(60.0)
+    time.sleep(1)
+    started = time.monotonic()
+    ray.cancel(reference)
+    with pytest.raises((ray.exceptions.TaskCancelledError, errors.TaskCancelledError)):
+        ray.get(reference)
+    assert ray.get(everything.wait.remote(0.1)) == "waited"
+    assert time.monotonic() - started < 30
+
+
+def test_a_library_in_a_session_of_its_own(everything, rng):
+    A = rng.standard_normal((10, 3))
+    alone = alchemist.library("everything", num_workers=1)
+    np.testing.assert_array_equal(ray.get(alone.twice.remote(A)), 2 * A)
+    elsewhere = everything.twice.options(num_workers=1, timeout=20.0)
+    np.testing.assert_array_equal(ray.get(elsewhere.remote(A)), 2 * A)
+
+    @ray.remote
+    def inner(function, A):
+        return ray.get(function.remote(A))
+
+    np.testing.assert_array_equal(ray.get(inner.remote(alone.twice, A)), 2 * A)
+
+
+def test_what_the_four_say_without_a_session_is_what_the_library_says():
+    linalg = alchemist.library("linalg").description
+    for routine in ROUTINES.values():
+        (task,) = [task for task in linalg.tasks if task.name == routine.task.name]
+        theirs = {p.name: p for p in task.parameters}
+        for parameter in routine.task.parameters:
+            if parameter.name != routine.smaller_side:
+                assert parameter == dataclasses.replace(theirs[parameter.name], choices=(), layout="")
+        assert [name for name in theirs if name in routine.operands.layouts] == list(routine.operands.layouts)
+
+
+def test_factorisations_of_the_four_with_options(rng):
+    A = rng.standard_normal((30, 20)) + 1j * rng.standard_normal((30, 20))
+    Q, R, p = ray.get(alchemist.qr.remote(A, pivoting=True))
+    np.testing.assert_allclose(Q @ R, A[:, p], atol=1e-12)
+    M = A.conj().T @ A
+    x = ray.get(alchemist.solve.remote(M, A[0], assume_a="pos"))
+    np.testing.assert_allclose(M @ x, A[0], rtol=1e-8)
+
+
+NAMED = ["lu", "cholesky", "lstsq", "inv", "det", "eigh", "eigvals", "expm", "pinv", "polar", "condest", "norm", "pca"]
+
+
+@pytest.mark.parametrize("name", [*NAMED, "kmeans"])
+def test_the_named_functions_are_tasks_of_the_library(name):
+    function = getattr(alchemist, name)
+    assert function.__name__ == name
+    assert name in dir(alchemist)
+    linalg = alchemist.library("linalg")
+    assert linalg[name].__doc__.startswith(f"{name}(A: ArrayLike | MatrixHandle | ObjectRef")
+    with pytest.raises(errors.ArgumentError, match="unknown argument 'nonsense'"):
+        function.remote(np.eye(3), nonsense=1)
+    assert function.__doc__ == linalg[name].__doc__
+
+
+def test_named_functions_compute(rng):
+    A = rng.standard_normal((40, 40))
+    M = A @ A.T + np.eye(40)
+    L = ray.get(alchemist.cholesky.remote(M, lower=True))
+    np.testing.assert_allclose(L @ L.T, M)
+    np.testing.assert_allclose(ray.get(alchemist.inv.remote(M)), np.linalg.inv(M))
+    assert ray.get(alchemist.det.remote(A)) == pytest.approx(np.linalg.det(A))
+    w, V = ray.get(alchemist.eigh.remote(M))
+    np.testing.assert_allclose(M @ V, V * w, atol=1e-9)
+    assert ray.get(alchemist.norm.remote(np.arange(12).reshape(3, 4), ord=1)) == 21.0
+    x = ray.get(alchemist.lstsq.remote(A[:, :5], A[:, 7]))[0]
+    np.testing.assert_allclose(x, np.linalg.lstsq(A[:, :5], A[:, 7])[0])
 
 
 def test_five_lines_with_nothing_started_before():

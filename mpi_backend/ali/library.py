@@ -2,7 +2,7 @@
 
 A library says about itself what the client needs to call it: for each task its name, parameters (name, kind,
 default), result and docstring. The description is plain data, crosses the wire, and becomes real functions on the
-client's side (:mod:`alchemist_ray.library`). It comes from a Python module or from a shared object that was written
+client's side (:mod:`alchemist_ray.libraries`). It comes from a Python module or from a shared object that was written
 against ``alchemist_ali.h`` (:mod:`.shared_objects`).
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Run = Callable[[TaskContext, dict[str, Any]], Any]
 
 _MARK = "__alchemist_task__"
+_SHARED_OBJECT = re.compile(r"\.so(\.\d+)*$")
 
 
 def task(function: F) -> F:
@@ -130,6 +132,10 @@ def load(name: str, source: str) -> Library:
 
 
 def _import(name: str, source: str) -> ModuleType:
+    if _SHARED_OBJECT.search(source):
+        from alchemist_ray.mpi_backend.ali.shared_objects import import_shared_object  # libraries in Python need none
+
+        return import_shared_object(name, source)
     if not source.endswith(".py"):
         return importlib.import_module(source)
     path = Path(source)

@@ -1,18 +1,14 @@
 """Linear algebra on distributed matrices: arithmetic, products, QR, linear systems, singular values.
 
 Matrices are in any layout; they are brought to the layout that a method wants and never overwritten. Arithmetic and
-products take every type (but no product takes bool), factorisations float32 and float64. Sparse matrices are taken
+products take every type (but no product takes bool), factorisations real and complex numbers of single and double precision. Sparse matrices are taken
 where a parameter says so. Every task is collective over the worker group.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy.typing as npt
-
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.linalg import orthogonal, products, singular, systems
+from alchemist_ray.mpi_backend.linalg import products
 from alchemist_ray.mpi_backend.linalg.arithmetic import (
     astype,
     conj,
@@ -24,19 +20,65 @@ from alchemist_ray.mpi_backend.linalg.arithmetic import (
     to_dense,
     transpose,
 )
+from alchemist_ray.mpi_backend.linalg.cholesky_factors import cho_solve, cholesky
+from alchemist_ray.mpi_backend.linalg.column_subsets import cx, leverage_scores
+from alchemist_ray.mpi_backend.linalg.condition import condest
+from alchemist_ray.mpi_backend.linalg.eigenvalues import eig, eigvals
+from alchemist_ray.mpi_backend.linalg.exponential import expm
 from alchemist_ray.mpi_backend.linalg.factors import Form
+from alchemist_ray.mpi_backend.linalg.fourier_features import random_features
+from alchemist_ray.mpi_backend.linalg.full_svd import svd
+from alchemist_ray.mpi_backend.linalg.hermitian import eigh, eigvalsh
+from alchemist_ray.mpi_backend.linalg.inverse import inv
+from alchemist_ray.mpi_backend.linalg.least_squares import lstsq
+from alchemist_ray.mpi_backend.linalg.lloyd import kmeans, kmeans_predict
+from alchemist_ray.mpi_backend.linalg.lu_factors import det, lu, lu_factor, lu_solve, slogdet
+from alchemist_ray.mpi_backend.linalg.orthogonal import qr
+from alchemist_ray.mpi_backend.linalg.polar_decomposition import polar
+from alchemist_ray.mpi_backend.linalg.principal_components import pca
+from alchemist_ray.mpi_backend.linalg.pseudoinverse import pinv
+from alchemist_ray.mpi_backend.linalg.ridge import rf_predict, rf_ridge, ridge_cg
+from alchemist_ray.mpi_backend.linalg.singular import truncated_svd
+from alchemist_ray.mpi_backend.linalg.systems import solve
 
 __all__ = [
     "astype",
+    "cho_solve",
+    "cholesky",
+    "condest",
     "conj",
+    "cx",
+    "det",
+    "eig",
+    "eigh",
+    "eigvals",
+    "eigvalsh",
     "elementwise",
+    "expm",
     "gemm",
+    "inv",
+    "kmeans",
+    "kmeans_predict",
+    "leverage_scores",
+    "lstsq",
+    "lu",
+    "lu_factor",
+    "lu_solve",
     "nnz",
     "norm",
+    "pca",
+    "pinv",
+    "polar",
     "qr",
+    "random_features",
     "relayout",
+    "rf_predict",
+    "rf_ridge",
+    "ridge_cg",
+    "slogdet",
     "solve",
     "sum",
+    "svd",
     "to_dense",
     "transpose",
     "truncated_svd",
@@ -95,136 +137,3 @@ def gemm(
     """
     form = Form(transpose_a, transpose_b, conjugate_a, conjugate_b, alpha)
     return products.product(ctx, A, B, form)
-
-
-@task
-def qr(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, DistMatrix]:
-    """Return the economic QR factorisation A = Q R.
-
-    Parameters
-    ----------
-    A : DistMatrix, shape (m, n)
-        The matrix.
-
-    Returns
-    -------
-    Q : DistMatrix, shape (m, p)
-        Orthonormal columns, ``p = min(m, n)``; dealt by rows where A is tall, else in MC_MR.
-    R : DistMatrix, shape (p, n)
-        Upper triangular, exactly zero below the diagonal; in MC_MR. Diagonal entries may be negative.
-
-    Raises
-    ------
-    ArgumentError
-        If A is not float32 or float64.
-    NonFiniteError
-        If A contains NaN or Inf.
-
-    Notes
-    -----
-    Where each rank can have n rows and n is at most 2,000, or n is at most 32: TSQR, 4mn^2 operations, one n x n
-    triangle on each rank and two copies of its rows (Demmel et al., SIAM J. Sci. Comput. 34 (2012), A206). Else p?gelqf
-    and p?orglq of the transpose, which is how ScaLAPACK sees row-major storage; one copy of A.
-    """
-    return orthogonal.factor(ctx, A)
-
-
-@task
-def solve(ctx: TaskContext, A: DistMatrix, b: DistMatrix) -> DistMatrix:
-    """Return x such that A x = b.
-
-    Parameters
-    ----------
-    A : DistMatrix, shape (n, n)
-        The matrix.
-    b : DistMatrix, shape (n, nrhs)
-        Right-hand sides. If the dtypes differ, the wider one is computed with.
-
-    Returns
-    -------
-    x : DistMatrix, shape (n, nrhs)
-        In the layout of b.
-
-    Raises
-    ------
-    ArgumentError
-        If a matrix is not float32 or float64.
-    ArgumentValueError
-        If A is not square, or b has another number of rows.
-    NonFiniteError
-        If A or b contains NaN or Inf.
-    SingularMatrixError
-        If a pivot of the LU factorisation is exactly zero. A matrix that is singular but for rounding passes.
-
-    Notes
-    -----
-    LU with partial pivoting, p?getrf and p?getrs: 2/3 n^3 + 2 n^2 nrhs operations; one copy of A, two of b. ScaLAPACK
-    sees the transpose of row-major storage, so columns are pivoted instead of rows, which is as stable.
-    """
-    return systems.solution(ctx, A, b)
-
-
-@task
-def truncated_svd(
-    ctx: TaskContext,
-    A: DistMatrix | SparseDistMatrix,
-    k: int,
-    tol: float | None = 1e-10,
-    seed: int = 0,
-    max_iterations: int = 300,
-) -> tuple[DistMatrix, npt.NDArray[Any], DistMatrix]:
-    """Return the leading k singular triplets, A ~ U diag(S) Vt.
-
-    Parameters
-    ----------
-    A : DistMatrix or SparseDistMatrix, shape (m, n)
-        The matrix, tall, wide or square.
-    k : int
-        Number of triplets, ``1 <= k <= min(m, n)``.
-    tol : float or None
-        The residuals ‖A v - sigma u‖ and ‖A^T u - sigma v‖ are to be at most this times the largest singular value.
-        None, and what is below 100 times the machine precision of the dtype, means the latter.
-    seed : int
-        Of the random start of the iteration for large matrices. The same seed on as many workers gives the same result.
-    max_iterations : int
-        Blocks of some k + 8 vectors that the iteration may add before the whole SVD is computed instead.
-
-    Returns
-    -------
-    U : DistMatrix, shape (m, k)
-        Left singular vectors, orthonormal even where the singular values are zero.
-    S : ndarray, shape (k,)
-        Singular values, descending.
-    Vt : DistMatrix, shape (k, n)
-        Right singular vectors, orthonormal.
-
-    Raises
-    ------
-    ArgumentError
-        If A is not float32 or float64.
-    ArgumentValueError
-        If k is out of range, or tol is negative.
-    NonFiniteError
-        If A contains NaN or Inf.
-    ConvergenceError
-        If the whole SVD does not converge; if the iteration does not, for a sparse matrix whose smaller side is over
-        6,000.
-
-    Notes
-    -----
-    In what follows n is the smaller side; a wide matrix is treated as its transpose. The first that applies:
-
-    - m n^2 more than 2e9, k <= n/4, n <= 2,000: eigenvectors of A^T A and a Rayleigh-Ritz step, mn^2 + O(n^3), unless
-      the spectrum spans too much for that (see :mod:`.gram`);
-    - m n^2 more than 2e9, k up to about n/9: thick-restart block Lanczos bidiagonalisation (see :mod:`.lanczos`), some
-      4mn(k + 8) operations a block, unless it does not converge;
-    - n <= 6,000: TSQR and the SVD of R on one rank, 4mn^2 + O(n^3), with R on every rank;
-    - p?gesvd of the whole.
-
-    A sparse matrix is treated by the iteration whatever its size, in blocks of 2 vectors unless there are singular
-    values with more copies. Only where its smaller side leaves no room for the bases, below some 3k or 2k + 18, or the
-    iteration does not converge, it is made dense.
-
-    Memory: one copy of A where it is not dealt along its longer side; for TSQR and p?gesvd one or two more.
-    """
-    return singular.leading_triplets(ctx, A, k, tol, seed, max_iterations)

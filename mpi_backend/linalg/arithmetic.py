@@ -108,23 +108,47 @@ def sum(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, axis: int | None = N
 
 
 @task
-def norm(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, ord: str | int | float = "fro") -> float:  # noqa: A002
-    """Return a norm of `A`, computed in double precision.
+def norm(
+    ctx: TaskContext,
+    A: DistMatrix | SparseDistMatrix,
+    ord: str | int | float = "fro",  # noqa: A002 - NumPy's word
+    axis: int | None = None,
+) -> float | DistMatrix:
+    """Return a norm of `A`, or the norms of its columns or rows, in double precision.
 
     Parameters
     ----------
-    A : DistMatrix or SparseDistMatrix
+    A : DistMatrix or SparseDistMatrix, shape (m, n)
         The matrix, of any type.
     ord : str or number
-        ``"fro"``: root of the sum of squares, without overflow on the way; 1: largest sum of magnitudes over a column;
-        infinity or ``"inf"``: over a row; ``"max"``: largest magnitude.
+        ``"fro"``: root of the sum of squares, without overflow on the way; 1: largest sum of magnitudes over a column,
+        -1: smallest; infinity or ``"inf"``: largest over a row, -infinity or ``"-inf"``: smallest; ``"max"``: largest
+        magnitude; 2: largest singular value, -2: smallest; ``"nuc"``: sum of the singular values.
+        With an axis: ``"fro"`` or 2: Euclidean norm; 1: sum of magnitudes; infinity, ``"inf"`` or ``"max"``: largest.
+    axis : int, optional
+        0 for the norms of the columns, 1 for those of the rows; by default the norm of the matrix.
+
+    Returns
+    -------
+    float, or DistMatrix of float64, of shape (1, n) for axis 0, (m, 1) for axis 1
+        The matrix lies where the columns (rows) of `A` do. Norms of what contains NaN are NaN.
 
     Raises
     ------
     ArgumentValueError
-        If `ord` is another.
+        If `ord` or `axis` is another.
+    NonFiniteError
+        If singular values are asked for, and A contains NaN or Inf.
+    ConvergenceError
+        If they do not converge.
+
+    Notes
+    -----
+    One pass over A; Euclidean norms of columns or rows take two more where squares overflow or vanish. Singular values
+    are computed with the precision of A (double for integers): the largest one with the work and memory of
+    :func:`truncated_svd` for k = 1, -2 and ``"nuc"`` with those of :func:`svd`, of a sparse matrix made dense.
     """
-    return reductions.norm(ctx, A, ord)
+    return reductions.norm(ctx, A, ord) if axis is None else reductions.vector_norms(ctx, A, ord, axis)
 
 
 @task

@@ -18,7 +18,7 @@ from alchemist_ray.layout import Layout
 from alchemist_ray.mpi_backend.agreement import Agreement
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
 
-_FLOATING = ("float32", "float64")
+_FLOATING = ("float32", "float64", "complex64", "complex128")
 
 
 def require_floating(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix) -> np.dtype[Any]:
@@ -27,13 +27,14 @@ def require_floating(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix
     Raises
     ------
     ArgumentError
-        If one of them is not float32 or float64.
+        If one of them is not float32, float64, complex64 or complex128.
     """
     for name, A in matrices.items():
         if A.dtype.name not in _FLOATING:
             raise ArgumentError(
                 ctx.task,
-                f"matrix {name} has dtype {A.dtype}; convert it to {' or '.join(_FLOATING)}, e.g. with astype",
+                f"matrix {name} has dtype {A.dtype}; convert it to {', '.join(_FLOATING[:-1])} or {_FLOATING[-1]}, "
+                "e.g. with astype",
             )
     return np.result_type(*(A.dtype for A in matrices.values()))
 

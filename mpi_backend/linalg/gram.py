@@ -1,8 +1,8 @@
-"""Leading singular triplets of a tall matrix from the eigenvectors of its Gram matrix A^T A.
+"""Leading singular triplets of a tall matrix from the eigenvectors of its Gram matrix A^H A.
 
 One pass over A at the speed of a matrix product, one n x n reduction, one eigenproblem: by far the cheapest method for
 m >> n. But the Gram matrix squares the condition number. With the machine precision eps, the error of an eigenvector
-leaves a residual ‖A^T u - sigma_k v‖ of about eps sigma_1 (sigma_1 / sigma_k), and values below sqrt(eps) sigma_1 are
+leaves a residual ‖A^H u - sigma_k v‖ of about eps sigma_1 (sigma_1 / sigma_k), and values below sqrt(eps) sigma_1 are
 lost altogether. U is therefore not taken as A V / sigma, whose orthogonality suffers twice as much, but by a
 Rayleigh-Ritz step with QR; and what comes out is accepted only where the spectrum vouches for its residual, or the
 residual was measured.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from alchemist_ray.mpi_backend.agreement import Agreement
 from alchemist_ray.mpi_backend.linalg.slabs import Slab
 from alchemist_ray.mpi_backend.linalg.triplets import Triplets, rayleigh_ritz, residual
 
@@ -30,12 +31,13 @@ def gram_svd(slab: Slab, k: int, tolerance: float) -> Triplets | None:
     """
     comm, n = slab.comm, slab.shape[1]
     G = slab.gram()
-    V = np.empty((n, k), slab.local.dtype)
-    if comm.rank == 0:
-        V[...] = np.linalg.eigh(G)[1][:, : -k - 1 : -1]
+    V = np.empty((n, k), slab.dtype)
+    with Agreement(comm):
+        if comm.rank == 0:
+            V[...] = np.linalg.eigh(G)[1][:, : -k - 1 : -1]
     comm.Bcast(V)
     triplets = rayleigh_ritz(slab, V)
-    eps = float(np.finfo(slab.local.dtype).eps)
+    eps = float(np.finfo(slab.dtype).eps)
     smallest, largest = float(triplets.s[-1]), float(triplets.s[0])
     if smallest <= 64 * np.sqrt(eps) * largest:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alchemist_ray.layout import DEFAULT_BLOCK, Grid, Layout
+from alchemist_ray.mpi_backend.agreement import Agreement
 from alchemist_ray.mpi_backend.ali import DistMatrix
 
 
@@ -23,7 +24,7 @@ def square_layout(shape: tuple[int, int], size: int) -> Layout:
     """Return MC_MR on `size` ranks in square blocks, of the default size where the matrix is large enough. Local."""
     grid = Grid.of_size(size)
     share = max(-(-shape[0] // grid.nprow), -(-shape[1] // grid.npcol))
-    return Layout("MC_MR", grid, (min(DEFAULT_BLOCK, share),) * 2)
+    return Layout("MC_MR", grid, (max(1, min(DEFAULT_BLOCK, share)),) * 2)
 
 
 def grid_copy(A: DistMatrix) -> DistMatrix:
@@ -31,20 +32,23 @@ def grid_copy(A: DistMatrix) -> DistMatrix:
     B = on_grid(A)
     if B is not A:
         return B
-    B = A.new(A.shape, A.layout)
+    with Agreement(A.comm):
+        B = A.new(A.shape, A.layout)
     B.local[...] = A.local
     return B
 
 
 def leading_columns(A: DistMatrix, k: int) -> DistMatrix:
-    """Return the first `k` columns of `A`, in its layout. Local."""
-    B = A.new((A.shape[0], k), A.layout)
+    """Return the first `k` columns of `A`, in its layout. Collective over comm."""
+    with Agreement(A.comm):
+        B = A.new((A.shape[0], k), A.layout)
     B.local[...] = A.local[:, : B.cols.size]
     return B
 
 
 def leading_rows(A: DistMatrix, k: int) -> DistMatrix:
-    """Return the first `k` rows of `A`, in its layout. Local."""
-    B = A.new((k, A.shape[1]), A.layout)
+    """Return the first `k` rows of `A`, in its layout. Collective over comm."""
+    with Agreement(A.comm):
+        B = A.new((k, A.shape[1]), A.layout)
     B.local[...] = A.local[: B.rows.size]
     return B

@@ -2,10 +2,10 @@
 
 Two orthonormal bases grow by a block at a time, U for the long side and V for the short one, such that
 
-    A V = U B,        A^T U = V B^T + V' F e^T
+    A V = U B,        A^H U = V B^H + V' F e^T
 
 where V' is the next block of V and e picks the last block of U. The SVD of the small B gives the Ritz triplets; the
-first equation makes their residuals A v - sigma u vanish, the second shows those of A^T u - sigma v with no further
+first equation makes their residuals A v - sigma u vanish, the second shows those of A^H u - sigma v with no further
 product. When the bases are full they are compressed to the leading Ritz vectors and grow again from V'.
 
 Both bases are kept orthogonal in full. What the recurrence says of a new block is subtracted first; then one pass over
@@ -35,7 +35,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.mpi_backend.linalg.slabs import TallMatrix
-from alchemist_ray.mpi_backend.linalg.triplets import Triplets
+from alchemist_ray.mpi_backend.linalg.triplets import Triplets, svd_on_first
 from alchemist_ray.mpi_backend.linalg.tsqr import TSQR
 
 Array = npt.NDArray[Any]
@@ -140,7 +140,7 @@ class Basis:
         with nothing left are random, and have zeros in R, so Q has full rank for any W.
         """
         C, G = self._products(W)
-        rounding = _ROUNDING * float(np.finfo(W.dtype).eps) * max(scale, float(np.sqrt(np.diag(G).max())))
+        rounding = _ROUNDING * float(np.finfo(W.dtype).eps) * max(scale, float(np.sqrt(np.diag(G).real.max())))
         factors = self._factors(C, G, rounding)
         W = W - _times(self.columns, C)
         if factors is not None:
@@ -149,8 +149,8 @@ class Basis:
         return self._orthonormalised_again(W, C, rounding)
 
     def _products(self, W: Array) -> tuple[Array, Array]:
-        """Return ``columns^T W`` and ``W^T W``. Collective over comm."""
-        products = np.concatenate([_times(self.columns.T, W), _times(W.T, W)])
+        """Return ``columns^H W`` and ``W^H W``. Collective over comm."""
+        products = np.concatenate([_adjoint_times(self.columns, W), _adjoint_times(W, W)])
         self._comm.Allreduce(MPI.IN_PLACE, products)
         return products[: self.size], products[self.size :]
 
@@ -160,11 +160,11 @@ class Basis:
         By a Cholesky factorisation, which squares the condition number; None unless the columns of W are more than
         `rounding` and well independent of each other and of the basis. Rank 0 decides.
         """
-        b, norms = len(G), np.sqrt(np.diag(G))
+        b, norms = len(G), np.sqrt(np.diag(G).real)
         factors = np.full((2 * b, b), np.nan, G.dtype)
         if self._comm.rank == 0 and norms.min() > rounding:
             with contextlib.suppress(np.linalg.LinAlgError):
-                R = np.linalg.cholesky(G - C.T @ C).T
+                R = np.linalg.cholesky(G - C.conj().T @ C).conj().T
                 inverse = np.linalg.inv(R)
                 if np.linalg.norm(norms[:, np.newaxis] * inverse, 2) <= _DEPENDENT:
                     factors[:b], factors[b:] = R, inverse
@@ -183,12 +183,24 @@ class Basis:
                 break
             if count:
                 empty = np.flatnonzero(lost & (np.abs(R).max(axis=1) <= rounding))
-                W[:, empty] = self._rng.standard_normal((W.shape[0], empty.size))
+                W[:, empty] = normal(self._rng, (W.shape[0], empty.size), W.dtype)
                 R[empty] = 0  # whatever the next pass does to these directions, they are no part of W
             projection, _ = self._products(W)
             W -= _times(self.columns, projection)
             C = C + projection @ R
         return W, C, R
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
+    """Return numbers from the standard normal distribution of `dtype`. Local."""
+    if dtype.kind != "c":
+        return rng.standard_normal(shape).astype(dtype)
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
+
+
+def _adjoint_times(A: Array, W: Array) -> Array:
+    """Return A^H W, for narrow W. Local."""
+    return _times(A.T, W.conj()).conj()
 
 
 def _times(A: Array, W: Array) -> Array:
@@ -226,9 +238,8 @@ class Bidiagonalisation:
         self._U = Basis(comm, slab.height, plan.capacity, dtype, rng)
         self._V = Basis(comm, mine, plan.capacity, dtype, rng)
         self._B = np.zeros((0, 0), dtype)
-        start = rng.standard_normal((mine, plan.block)).astype(dtype)
-        self._next, _, _ = self._V.orthonormalise(start)
-        self._coupling = np.zeros((0, plan.block), dtype)  # U^T A V', which the recurrence knows
+        self._next, _, _ = self._V.orthonormalise(normal(rng, (mine, plan.block), dtype))
+        self._coupling = np.zeros((0, plan.block), dtype)  # U^H A V', which the recurrence knows
 
     @property
     def full(self) -> bool:
@@ -250,10 +261,10 @@ class Bidiagonalisation:
         self._U.append(Q)
         self._V.append(block)
         Z = self._slab.transposed_share(Q, self._heights)
-        Z -= _times(block, R.T)
+        Z -= _times(block, R.conj().T)
         self._next, _, F = self._V.orthonormalise(Z, max(scale, float(np.linalg.norm(R, axis=1).max())))
         self._coupling = np.zeros((p + b, b), F.dtype)
-        self._coupling[p:] = F.T
+        self._coupling[p:] = F.conj().T
 
     def ritz(self) -> tuple[Array, Array, Array, float]:
         """Return the SVD of B, bitwise equal on every rank, and the largest residual of the leading k triplets.
@@ -261,19 +272,19 @@ class Bidiagonalisation:
         The residual is relative to the largest singular value. Collective over comm.
         """
         comm = self._slab.comm
-        P, s, Qt = comm.bcast(np.linalg.svd(self._B) if comm.rank == 0 else None)
-        coupling = self._coupling.T @ P[:, : self._k]
+        P, s, Qh = svd_on_first(comm, self._B)
+        coupling = self._coupling.conj().T @ P[:, : self._k]
         residual = float(np.linalg.norm(coupling, axis=0).max())
         residual = comm.bcast(residual / float(s[0]) if s[0] > 0 else 0.0)
-        return P, s, Qt.T, residual
+        return P, s, Qh.conj().T, residual
 
     def compress(self, P: Array, s: Array, Q: Array) -> None:
         """Keep the leading Ritz vectors only. Local."""
         kept = self._plan.kept
         self._U.compress(P[:, :kept])
         self._V.compress(Q[:, :kept])
-        self._B = np.diag(s[:kept])
-        self._coupling = P[:, :kept].T @ self._coupling
+        self._B = np.diag(s[:kept]).astype(self._B.dtype)
+        self._coupling = P[:, :kept].conj().T @ self._coupling
 
     def leading(self, P: Array, s: Array, Q: Array) -> Triplets:
         """Return the leading k Ritz triplets. Collective over comm."""

@@ -6,7 +6,7 @@ nothing is exchanged, and otherwise only the ranks that share columns add up wha
 the same elements one (:meth:`~alchemist_ray.layout.Layout.is_source`) contributes them.
 
 Local sums are NumPy's. Norms are computed in double precision whatever the type, of a tile at a time, so that nothing
-of the size of the matrix is made.
+of the size of the matrix is made; but those that are made of singular values come from a factorisation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from mpi4py import MPI
 from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
-from alchemist_ray.mpi_backend.linalg.checks import allocated
+from alchemist_ray.mpi_backend.linalg.checks import allocated, converted
+from alchemist_ray.mpi_backend.linalg.full_svd import svd
+from alchemist_ray.mpi_backend.linalg.singular import truncated_svd
 
 Array = npt.NDArray[Any]
 Partial = Callable[[Array], Any]
@@ -71,9 +73,17 @@ def _over_all(ctx: TaskContext, mine: Any) -> Any:
 
 
 def _reduced(
-    ctx: TaskContext, A: DistMatrix | SparseDistMatrix, axis: int, dtype: npt.DTypeLike, partial: Partial
+    ctx: TaskContext,
+    A: DistMatrix | SparseDistMatrix,
+    axis: int,
+    dtype: npt.DTypeLike,
+    partial: Partial,
+    largest: bool = False,
 ) -> DistMatrix:
-    """Return the row (`axis` 0) or column (1) to which the ranks contribute what `partial` writes. Collective."""
+    """Return the row (`axis` 0) or column (1) to which the ranks contribute what `partial` writes. Collective.
+
+    What they contribute is added up; or, if it is to be the `largest`, must be float64 and not negative.
+    """
     layout = collapsed(A.layout, axis)
     C = allocated(ctx, (1, A.shape[1]) if axis == 0 else (A.shape[0], 1), dtype, layout)
     whole = layout.pair == A.layout.pair  # who is to have a sum has all that it is of
@@ -84,7 +94,10 @@ def _reduced(
     if not whole:
         ranks = ctx.comm.Split((C.rows, C.cols)[1 - axis].position, ctx.comm.rank)
         try:
-            ranks.Allreduce(MPI.IN_PLACE, C.local)
+            if largest:  # in the order of their bits, in which NaN is the largest, and MPI does not overlook it
+                ranks.Allreduce(MPI.IN_PLACE, C.local.view(np.int64), MPI.MAX)
+            else:
+                ranks.Allreduce(MPI.IN_PLACE, C.local)
         finally:
             ranks.Free()
     return C
@@ -103,21 +116,96 @@ def _sparse_sums(ctx: TaskContext, A: SparseDistMatrix, axis: int, values: Array
 # --- norms ------------------------------------------------------------------------------------------------------------
 
 
+_KINDS: dict[str | float, str] = {"fro": "fro", "max": "max", "inf": "inf", "-inf": "-inf", "nuc": "nuc"} | {
+    1: "1", -1: "-1", 2: "2", -2: "-2", math.inf: "inf", -math.inf: "-inf"
+}  # fmt: skip
+_VECTOR_KINDS: dict[str | float, str] = {"fro": "2", 2: "2", 1: "1", "max": "inf", "inf": "inf", math.inf: "inf"}
+
+
 def norm(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, order: str | float) -> float:
     """Return a norm of `A`; see the task :func:`~alchemist_ray.mpi_backend.linalg.norm`. Collective over comm."""
-    kind = {"fro": "fro", "max": "max", "inf": "inf", 1: "1", math.inf: "inf"}.get(order)
-    if kind is None:
-        advice = ": for the largest singular value use truncated_svd with k=1" if order in (2, "2") else ""
-        raise ArgumentValueError(ctx.task, f"ord must be 'fro', 1, inf or 'max', but is {order!r}{advice}")
+    kind = _kind(ctx, _KINDS, order, "ord")
     if isinstance(A, SparseDistMatrix):
         A = A.without_duplicates()
     with np.errstate(all="ignore"):
-        if kind == "fro":
-            return _frobenius(ctx, A)
-        if kind == "max":
-            return _largest(ctx, A)
-        sums = _sums_of_magnitudes(ctx, A, 0 if kind == "1" else 1)
-        return _maximum(ctx, sums.local)
+        return _matrix_norm(ctx, A, kind)
+
+
+def vector_norms(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, order: str | float, axis: int) -> DistMatrix:
+    """Return the norms of the columns (`axis` 0) or rows (1) of `A`, see the same task. Collective over comm."""
+    kind = _kind(ctx, _VECTOR_KINDS, order, "ord of columns or rows")
+    if axis not in (-2, -1, 0, 1):
+        raise ArgumentValueError(ctx.task, f"axis must be 0 or 1, or None for a norm of the matrix, but is {axis}")
+    if isinstance(A, SparseDistMatrix):
+        A = A.without_duplicates()
+    with np.errstate(all="ignore"):
+        return _vector_norms(ctx, A, kind, axis % 2)
+
+
+def _kind(ctx: TaskContext, kinds: dict[str | float, str], order: str | float, name: str) -> str:
+    kind = kinds.get(order)
+    if kind is None:
+        raise ArgumentValueError(ctx.task, f"{name} must be one of {', '.join(map(repr, kinds))}, but is {order!r}")
+    return kind
+
+
+def _matrix_norm(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, kind: str) -> float:
+    if kind == "fro":
+        return _frobenius(ctx, A)
+    if kind == "max":
+        return _largest(ctx, A)
+    if kind in ("2", "-2", "nuc"):
+        return _of_singular_values(ctx, A, kind)
+    sums = _sums_of_magnitudes(ctx, A, 0 if kind in ("1", "-1") else 1)
+    return _maximum(ctx, sums.local) if kind in ("1", "inf") else _minimum(ctx, sums.local)
+
+
+def _vector_norms(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, kind: str, axis: int) -> DistMatrix:
+    """Return the norms of the columns (`axis` 0) or rows (1). Collective over comm."""
+    if kind == "1":
+        return _sums_of_magnitudes(ctx, A, axis)
+    if kind == "inf":
+        return _folded(ctx, A, axis, np.maximum)
+    squares = _folded(ctx, A, axis, np.add, np.square)
+    safe = np.array([np.all((squares.local > _SAFE) & (squares.local < math.inf))])
+    ctx.comm.Allreduce(MPI.IN_PLACE, safe, MPI.LAND)
+    if safe[0]:
+        np.sqrt(squares.local, out=squares.local)
+        return squares
+    return _scaled_norms(ctx, A, axis)
+
+
+def _scaled_norms(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, axis: int) -> DistMatrix:
+    """Return Euclidean norms from elements scaled by the largest of each column or row. Collective over comm."""
+    largest = _folded(ctx, A, axis, np.maximum)
+    scale = np.where((largest.local > 0) & (largest.local < math.inf), largest.local, 1.0)
+    norms = _folded(ctx, A, axis, np.add, np.square, scale)
+    np.sqrt(norms.local, out=norms.local)
+    norms.local *= scale
+    return norms
+
+
+def _of_singular_values(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, kind: str) -> float:
+    """Return the largest or smallest singular value, or the sum of all. Collective over comm."""
+    if 0 in A.shape:
+        return 0.0
+    A = _floating(A)
+    if kind == "2":
+        _, s, _ = truncated_svd(ctx, A, 1, None)
+        return float(s[0])
+    values: Any = svd(ctx, A.to_dense() if isinstance(A, SparseDistMatrix) else A, compute_uv=False)
+    return float(values.sum(dtype=np.float64) if kind == "nuc" else values[-1])
+
+
+def _floating(A: DistMatrix | SparseDistMatrix) -> DistMatrix | SparseDistMatrix:
+    """Return `A` with elements of a floating-point type. Collective over comm."""
+    if A.dtype.kind not in "bi":
+        return A
+    if isinstance(A, DistMatrix):
+        return converted(A, np.dtype(np.float64))
+    B = A.like(np.float64)
+    B.arrays.values[...] = A.arrays.values
+    return B
 
 
 def _elements(A: DistMatrix | SparseDistMatrix) -> Array:
@@ -183,15 +271,57 @@ def _maximum(ctx: TaskContext, mine: Array) -> float:
     return float(np.max(ctx.comm.allgather(float(mine.max()) if mine.size else 0.0)))
 
 
+def _minimum(ctx: TaskContext, mine: Array) -> float:
+    """Return the smallest of numbers; NaN if there is one; 0 if there is no number at all. Collective over comm."""
+    smallest = float(np.min(ctx.comm.allgather(float(mine.min()) if mine.size else math.inf)))
+    return 0.0 if not ctx.comm.allreduce(mine.size) else smallest
+
+
 def _sums_of_magnitudes(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, axis: int) -> DistMatrix:
     """Return the sums of magnitudes over the rows (`axis` 0) or the columns (1). Collective over comm."""
+    return _folded(ctx, A, axis, np.add)
+
+
+def _folded(
+    ctx: TaskContext,
+    A: DistMatrix | SparseDistMatrix,
+    axis: int,
+    fold: np.ufunc,
+    of: np.ufunc = np.positive,
+    scale: Array | None = None,
+) -> DistMatrix:
+    """Return sums (`fold` is np.add) or the largest (np.maximum) of magnitudes, or `of` these. Collective over comm.
+
+    Over the rows (`axis` 0) or the columns (1); of what lies in the same column or row as an entry of `scale`, which
+    lies like the result, after division by that.
+    """
     if isinstance(A, SparseDistMatrix):
-        return _sparse_sums(ctx, A, axis, _magnitudes(A.arrays.values), np.dtype(np.float64))
+        return _folded_entries(ctx, A, axis, fold, of, scale)
 
     def partial(out: Array) -> None:
         out[...] = 0
         for rows, cols in _tiles(A.local):
-            sums = _magnitudes(A.local[rows, cols]).sum(axis, keepdims=True)
-            out[(slice(None), cols) if axis == 0 else (rows, slice(None))] += sums
+            where = (slice(None), cols) if axis == 0 else (rows, slice(None))
+            magnitudes = _magnitudes(A.local[rows, cols])
+            if scale is not None:
+                magnitudes /= scale[where]
+            out[where] = fold(out[where], fold.reduce(of(magnitudes), axis, keepdims=True))
 
-    return _reduced(ctx, A, axis, np.float64, partial)
+    return _reduced(ctx, A, axis, np.float64, partial, fold is np.maximum)
+
+
+def _folded_entries(
+    ctx: TaskContext, A: SparseDistMatrix, axis: int, fold: np.ufunc, of: np.ufunc, scale: Array | None
+) -> DistMatrix:
+    """Return what :func:`_folded` does, of a sparse matrix. Collective over comm."""
+
+    def partial(out: Array) -> None:
+        local = A.rows_with(_magnitudes(A.arrays.values), transposed=axis == 0)
+        if scale is not None:
+            flat = scale.reshape(-1)
+            local.data /= flat[local.indices] if axis == 0 else np.repeat(flat, np.diff(local.indptr))
+        of(local.data, out=local.data)
+        folded = local @ np.ones(local.shape[1]) if fold is np.add else local.max(1).toarray()
+        out.reshape(-1)[...] = folded.reshape(-1)
+
+    return _reduced(ctx, A, axis, np.float64, partial, fold is np.maximum)

@@ -66,20 +66,20 @@ class TallMatrix(ABC):
 
     @abstractmethod
     def contribution(self, W: Array) -> Array:
-        """Return what this rank's rows contribute to A^T W, shape (n, k), C-ordered. Local."""
+        """Return what this rank's rows contribute to A^H W, shape (n, k), C-ordered. Local."""
 
     @abstractmethod
     def scaled(self, factor: float) -> Self:
         """Return the slab of ``factor * A``, in new memory. Collective over comm."""
 
     def transposed_product(self, W: Array) -> Array:
-        """Return A^T W on every rank, for this rank's rows of W, shape (mloc, k). Collective over comm."""
+        """Return A^H W on every rank, for this rank's rows of W, shape (mloc, k). Collective over comm."""
         Z = self.contribution(W)
         self.comm.Allreduce(MPI.IN_PLACE, Z)
         return Z
 
     def transposed_share(self, W: Array, heights: Array) -> Array:
-        """Return this rank's rows of A^T W, if the ranks are given `heights` of them in turn. Collective over comm."""
+        """Return this rank's rows of A^H W, if the ranks are given `heights` of them in turn. Collective over comm."""
         share = np.empty((int(heights[self.comm.rank]), W.shape[1]), W.dtype)
         self.comm.Reduce_scatter(self.contribution(W), share, heights * W.shape[1])
         return share
@@ -94,7 +94,8 @@ class TallMatrix(ABC):
         return result
 
     def small_result(self, ctx: TaskContext, V: Array) -> DistMatrix:
-        """Return V^T, shape (k, n), of which every rank passes V; or V if the slab is flipped. Local."""
+        """Return V^H, shape (k, n), of which every rank passes V; or conj(V) if the slab is flipped. Local."""
+        V = V.conj()
         return ctx.from_replicated(V, "VC_STAR") if self.flipped else ctx.from_replicated(V.T, "STAR_VC")
 
 
@@ -131,25 +132,25 @@ class Slab(TallMatrix):
         return W
 
     def contribution(self, W: Array) -> Array:
-        """Return what this rank's rows contribute to A^T W. Local."""
-        return np.ascontiguousarray(self.local.T @ W)
+        """Return what this rank's rows contribute to A^H W. Local."""
+        return np.ascontiguousarray((self.local.T @ W.conj()).conj())  # the small ones are conjugated; no copy if real
 
-    def gram(self) -> npt.NDArray[np.float64]:
-        """Return A^T A on every rank, summed in double precision. Collective over comm."""
+    def gram(self) -> Array:
+        """Return A^H A on every rank, summed in double precision. Collective over comm."""
         n = self.shape[1]
-        G = np.zeros((n, n))
-        if self.local.dtype == G.dtype:
+        G = np.zeros((n, n), np.result_type(self.dtype, np.float64))
+        if self.dtype == np.float64:
             G += self.local.T @ self.local  # NumPy recognises this as a symmetric rank-k update: half the work
         else:
             for start in range(0, self.local.shape[0], _PANEL):
                 panel = self.local[start : start + _PANEL]
-                G += panel.T @ panel
+                G += panel.conj().T @ panel
         self.comm.Allreduce(MPI.IN_PLACE, G)
         return G
 
     def scaled(self, factor: float) -> Slab:
         """Return the slab of ``factor * A``, in new memory. Local."""
-        return dataclasses.replace(self, local=self.local * self.local.dtype.type(factor))
+        return dataclasses.replace(self, local=self.local * self.local.real.dtype.type(factor))
 
 
 @dataclass(frozen=True)
@@ -180,14 +181,14 @@ class SparseSlab(TallMatrix):
         return W
 
     def contribution(self, W: Array) -> Array:
-        """Return what this rank's rows contribute to A^T W. Local."""
-        Z: Array = self.matrix.local_transposed @ W
+        """Return what this rank's rows contribute to A^H W. Local."""
+        Z: Array = (self.matrix.local_transposed @ W.conj()).conj()
         return Z
 
     def scaled(self, factor: float) -> SparseSlab:
         """Return the slab of ``factor * A``, in new memory. Collective over comm."""
         matrix = self.matrix.like()
-        np.multiply(self.elements, self.dtype.type(factor), out=matrix.arrays.values)
+        np.multiply(self.elements, self.elements.real.dtype.type(factor), out=matrix.arrays.values)
         return dataclasses.replace(self, matrix=matrix)
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from mpi4py import MPI
 
+from alchemist_ray.mpi_backend.agreement import Agreement
 from alchemist_ray.mpi_backend.linalg.slabs import TallMatrix
 from alchemist_ray.mpi_backend.linalg.tsqr import TSQR
 
@@ -39,12 +41,28 @@ def rayleigh_ritz(slab: TallMatrix, V: Array) -> Triplets:
     The SVD of A V, by TSQR, so that U is orthonormal and A v = sigma u to rounding, whatever V is.
     """
     factors = TSQR(slab.comm, slab.product(V))
-    P, s, Qt = slab.comm.bcast(np.linalg.svd(factors.R) if slab.comm.rank == 0 else None)
-    return Triplets(factors.apply(P), s, V @ Qt.T)
+    P, s, Qh = svd_on_first(slab.comm, factors.R)
+    return Triplets(factors.apply(P), s, V @ Qh.conj().T)
+
+
+def svd_on_first(comm: MPI.Comm, A: Array) -> tuple[Array, Array, Array]:
+    """Return the economic SVD of a small `A`, bitwise equal on every rank. Collective over comm.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        On rank 0, if it does not converge; on the others, PeerFailedError.
+    """
+    found = None
+    with Agreement(comm):
+        if comm.rank == 0:
+            found = tuple(np.linalg.svd(A, full_matrices=False))
+    P, s, Qh = comm.bcast(found)
+    return P, s, Qh
 
 
 def residual(slab: TallMatrix, triplets: Triplets) -> float:
-    """Return the largest norm of A^T u - sigma v over the triplets, relative to the largest sigma. Collective.
+    """Return the largest norm of A^H u - sigma v over the triplets, relative to the largest sigma. Collective.
 
     Where the triplets come from :func:`rayleigh_ritz` the other residual, A v - sigma u, vanishes.
     """

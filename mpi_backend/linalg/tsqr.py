@@ -82,6 +82,19 @@ class TSQR:
         W: Array = self._leaf @ Y
         return W
 
+    def apply_adjoint(self, W: Array) -> Array:
+        """Return Q^H W on every rank, for this rank's rows of W, shape (mloc, k). Collective over comm."""
+        Y = np.ascontiguousarray(self._leaf.conj().T @ W)
+        for partner, Q, mine in self._nodes:
+            other = np.empty((Q.shape[0] - mine, Y.shape[1]), Y.dtype)
+            self._comm.Recv(other, partner)
+            Y = np.ascontiguousarray(Q[:mine].conj().T @ Y + Q[mine:].conj().T @ other)
+        if self._parent is not None:
+            self._comm.Send(Y, self._parent)
+            Y = np.empty((self.R.shape[0], Y.shape[1]), Y.dtype)
+        self._comm.Bcast(Y)
+        return Y
+
     def q(self) -> Array:
         """Return this rank's rows of Q, shape (mloc, min(m, n)). Collective over comm."""
         return self.apply(np.eye(self.R.shape[0], dtype=self.R.dtype))

@@ -75,7 +75,7 @@ def libraries() -> Libraries:
         If neither the `mkl` wheel nor a distribution's ScaLAPACK for this MPI is installed, or one does not load.
     """
     family = _mpi_family()
-    _open(_mpi_library())
+    open_mpi()
     mkl = _mkl_files(family)
     if mkl:
         return Libraries("MKL", [_open(path) for path in mkl][::-1])
@@ -123,14 +123,27 @@ def _open(path: str) -> int:
     return int(handle)
 
 
-def _mpi_library() -> str:
-    """Return the file of the MPI library that mpi4py's extension is bound to, whatever its name."""
-    extension = _open(MPI.__file__)
-    address = _libc().dlsym(extension, b"MPI_Init")
-    where = _DlInfo()
-    if not address or not _libc().dladdr(address, ctypes.byref(where)):
+def open_mpi() -> str:
+    """Open the MPI library that mpi4py has loaded for all of this process, and return its file. Local.
+
+    Raises
+    ------
+    LibraryLoadError
+        If mpi4py is bound to none.
+    """
+    path = bound_mpi(_open(MPI.__file__))
+    if path is None:
         raise LibraryLoadError(library="scalapack", reason=f"no MPI library is bound to {MPI.__file__}")
-    return os.fsdecode(where.dli_fname)
+    _open(path)
+    return path
+
+
+def bound_mpi(handle: int) -> str | None:
+    """Return the file of the MPI library that an open shared object is linked with, whatever its name. Local."""
+    address = _libc().dlsym(handle, b"MPI_Init")
+    where = _DlInfo()
+    found = address and _libc().dladdr(address, ctypes.byref(where))
+    return os.fsdecode(where.dli_fname) if found else None
 
 
 def _mkl_files(family: str) -> list[str]:

@@ -384,8 +384,8 @@ def refusals():
         "product of a bool": (ArgumentError, lambda: linalg.gemm(ctx, A, flags), "matrix B"),
         "dtype": (ArgumentValueError, lambda: linalg.astype(ctx, A, "float16"), "float64, float32"),
         "axis": (ArgumentValueError, lambda: linalg.sum(ctx, A, 2), "0 or 1"),
-        "ord": (ArgumentValueError, lambda: linalg.norm(ctx, A, "nuc"), "'nuc'"),
-        "ord 2": (ArgumentValueError, lambda: linalg.norm(ctx, A, 2), "truncated_svd"),
+        "ord": (ArgumentValueError, lambda: linalg.norm(ctx, A, "two"), "'two'"),
+        "ord 3": (ArgumentValueError, lambda: linalg.norm(ctx, A, 3), "but is 3"),
         "pair": (LayoutError, lambda: linalg.relayout(ctx, A, {"pair": "MC_MC"}), "MC_MC"),
         "grid": (LayoutError, lambda: linalg.transpose(ctx, A, {"pair": "MC_MR", "grid": [comm.size + 1, 1]}), "ranks"),
     }

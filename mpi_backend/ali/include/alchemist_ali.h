@@ -1,0 +1,531 @@
+/* alchemist_ali.h: the Alchemist-Library Interface in C.
+ *
+ * A library is a shared object that exports one function, alchemist_library(), which the macro ALCHEMIST_LIBRARY
+ * defines: it returns a static description of tasks, of a simulator, or of both. Nothing of Alchemist is linked
+ * against: what a task may ask for comes to it as a table of functions, by way of its only argument.
+ *
+ *     #include "alchemist_ali.h"
+ *
+ *     static int run_scale(alchemist_call *call)
+ *     {
+ *         const alchemist_matrix *A = alchemist_get_matrix(call, "A");
+ *         alchemist_matrix *B = alchemist_new_like(call, A, A->m, A->n, A->type);
+ *         ...
+ *         return alchemist_return_matrix(call, "B", B);
+ *     }
+ *
+ * Every rank of a worker group runs the task at once, with equal arguments. Functions marked *collective* are called
+ * by all of them or by none; the others are local. Results are the same on every rank, or rank 0 gives them and the
+ * others give none at all; matrices are given by every rank. Pointers that a task is handed are valid until it
+ * returns; what it hands over is copied, apart from matrices. All is called by one thread, the one that calls MPI
+ * (MPI_THREAD_FUNNELED): threads of the library's own call neither MPI nor what is declared here.
+ *
+ * Errors are a code and a text. A task returns ALCHEMIST_OK, or what alchemist_fail() returned. A failure that has
+ * been noted, by the library or by a function of Alchemist that could not do its work, cannot be taken back: the task
+ * fails whatever it returns. What depends on the elements that one rank holds is agreed upon by a reduction before a
+ * rank returns, for the others would wait for it in MPI.
+ *
+ * Local blocks are C-ordered. To ScaLAPACK, which wants Fortran order, they are the transposed matrix on the
+ * transposed grid: see alchemist_scalapack().
+ *
+ * The header is C99 and C++98. Fortran: all types here are interoperable (iso_c_binding), and enumerations are passed
+ * as int32_t; the usual way is to describe the tasks in C, and to have each call a Fortran procedure with bind(c) that
+ * takes A->local, A->rows.size, A->cols.size, MPI_Comm_c2f(call->comm) and the like.
+ *
+ * ABI: ALCHEMIST_ABI_VERSION is part of the description, and a library with another one is refused. Within a version,
+ * functions are added at the end of alchemist_api only, and nothing else changes.
+ */
+#ifndef ALCHEMIST_ALI_H
+#define ALCHEMIST_ALI_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <mpi.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ALCHEMIST_ABI_VERSION 1
+#define ALCHEMIST_MAX_DIMENSIONS 8
+
+#if defined(__GNUC__)
+#define ALCHEMIST_EXPORT __attribute__((visibility("default")))
+#define ALCHEMIST_PRINTF(text, rest) __attribute__((format(printf, text, rest)))
+#else
+#define ALCHEMIST_EXPORT
+#define ALCHEMIST_PRINTF(text, rest)
+#endif
+
+/* --- closed sets ---------------------------------------------------------------------------------------------- */
+
+/* Kinds of arguments and results; a parameter that takes several says so with |. */
+enum {
+    ALCHEMIST_NONE = 1,    /* Python's None: ALCHEMIST_INT | ALCHEMIST_NONE is an int that may be left open */
+    ALCHEMIST_BOOL = 2,
+    ALCHEMIST_INT = 4,     /* 64 bits */
+    ALCHEMIST_FLOAT = 8,   /* double */
+    ALCHEMIST_COMPLEX = 16,
+    ALCHEMIST_STRING = 32, /* UTF-8, ended by a zero byte */
+    ALCHEMIST_ARRAY = 64,  /* small, the same on every rank */
+    ALCHEMIST_MATRIX = 128 /* distributed */
+};
+
+/* Types of the elements of matrices and arrays; a parameter that takes several says so with |. */
+enum {
+    ALCHEMIST_FLOAT64 = 1,
+    ALCHEMIST_FLOAT32 = 2,
+    ALCHEMIST_COMPLEX128 = 4, /* two doubles, the real part first */
+    ALCHEMIST_COMPLEX64 = 8,
+    ALCHEMIST_INT64 = 16,
+    ALCHEMIST_INT32 = 32,
+    ALCHEMIST_BOOL8 = 64 /* one byte, 0 or 1 */
+};
+
+/* What a task returns, and the error that the caller gets for it. */
+enum {
+    ALCHEMIST_OK = 0,
+    ALCHEMIST_ERROR = 1,          /* RemoteTaskError: any other failure */
+    ALCHEMIST_ARGUMENT_ERROR = 2, /* ArgumentError: of the wrong type */
+    ALCHEMIST_VALUE_ERROR = 3,    /* ArgumentValueError: out of range, or shapes do not fit */
+    ALCHEMIST_NON_FINITE = 4,     /* NonFiniteError: alchemist_fail_matrix() names the matrix */
+    ALCHEMIST_SINGULAR = 5,       /* SingularMatrixError: alchemist_fail_matrix() names the matrix and the pivot */
+    ALCHEMIST_NOT_CONVERGED = 6,  /* ConvergenceError */
+    ALCHEMIST_LAYOUT_ERROR = 7,   /* LayoutError */
+    ALCHEMIST_NO_MEMORY = 8,      /* RemoteTaskError, MemoryError */
+    ALCHEMIST_PEER_FAILED = 9,    /* PeerFailedError: alchemist_fail_peer() names the rank that failed */
+    ALCHEMIST_OWN_ERROR = 100     /* and above: RemoteTaskError with the library's own code */
+};
+
+/* Levels of alchemist_log(). */
+enum { ALCHEMIST_DEBUG = 10, ALCHEMIST_INFO = 20, ALCHEMIST_WARNING = 30, ALCHEMIST_ERROR_LEVEL = 40 };
+
+/* --- values --------------------------------------------------------------------------------------------------- */
+
+/* An array, C-ordered and contiguous. One that is an argument is read only. */
+typedef struct alchemist_array {
+    int32_t type;
+    int32_t ndim;
+    int64_t size; /* number of elements */
+    int64_t shape[ALCHEMIST_MAX_DIMENSIONS];
+    void *elements;
+} alchemist_array;
+
+/* The indices of one axis of a matrix that this rank holds: blocks of `block` consecutive indices are dealt in turn to
+ * `stride` positions, and these are those of position `position`. A rank that holds nothing at all has size 0. */
+typedef struct alchemist_axis {
+    int64_t extent; /* number of indices, on all ranks */
+    int64_t size;   /* ... on this one */
+    int64_t block;
+    int64_t stride;
+    int64_t position;
+} alchemist_axis;
+
+/* A distributed matrix, as one rank sees it. */
+typedef struct alchemist_matrix {
+    int64_t m, n; /* rows and columns of the whole */
+    alchemist_axis rows, cols;
+    void *local; /* element (iloc, jloc) of this rank's block: local[iloc * ld + jloc], in units of `itemsize` */
+    int64_t ld;  /* cols.size */
+    int32_t type;
+    int32_t itemsize;
+    const char *pair; /* Elemental's name of the layout, e.g. "MC_MR" */
+    int64_t mb, nb;   /* rows and columns of a block */
+    int32_t nprow, npcol, myrow, mycol; /* the grid of processes, numbered column by column */
+    int32_t row_align, col_align;       /* the positions that have the first block of rows and of columns */
+    int32_t redundant; /* 1 if ranks hold copies of the same elements, as in layouts with STAR */
+    int32_t is_source; /* 1 on one of the ranks that hold the same elements: sum over those */
+    int64_t key;       /* Alchemist's own */
+} alchemist_matrix;
+
+/* An argument or result. Exactly one kind; the fields that are not of that kind are zero. */
+typedef struct alchemist_value {
+    int32_t kind;
+    int32_t truth;       /* ALCHEMIST_BOOL: 0 or 1 */
+    int64_t integer;     /* ALCHEMIST_INT */
+    double real, imag;   /* ALCHEMIST_FLOAT, ALCHEMIST_COMPLEX */
+    const char *string;  /* ALCHEMIST_STRING */
+    const alchemist_array *array;
+    const alchemist_matrix *matrix;
+} alchemist_value;
+
+/* --- what a library says about itself ------------------------------------------------------------------------- */
+
+/* One parameter. An array of them ends with ALCHEMIST_END. */
+typedef struct alchemist_parameter {
+    const char *name;
+    int32_t kinds;
+    const char *default_value; /* as Python writes it: "2.0", "True", "None", "'fast'", "[1, 2]"; NULL: required */
+    const char *doc;
+    int32_t types;      /* of elements: arrays are converted, matrices of another type refused; 0: any */
+    const char *layout; /* of a matrix: it arrives in this; "VC_STAR", "MC_MR:64" (blocks of 64 x 64), "MC_MR:64x32" */
+} alchemist_parameter;
+
+/* One result. An array of them ends with ALCHEMIST_END. Several reach the caller as a list, in this order. */
+typedef struct alchemist_result {
+    const char *name;
+    int32_t kinds;
+    const char *doc;
+} alchemist_result;
+
+typedef struct alchemist_call alchemist_call;
+
+/* One task. An array of them ends with ALCHEMIST_END. */
+typedef struct alchemist_task {
+    const char *name;
+    const char *doc;
+    const alchemist_parameter *parameters; /* NULL: none */
+    const alchemist_result *results;       /* NULL: none, the caller gets None */
+    int (*run)(alchemist_call *call);      /* collective */
+} alchemist_task;
+
+#define ALCHEMIST_END {0}
+
+/* The arrays between two bounds: what a simulation takes as an action, or gives as its state. */
+typedef struct alchemist_box {
+    int32_t ndim;
+    int64_t shape[ALCHEMIST_MAX_DIMENSIONS];
+    double low, high;          /* the bounds of every component; infinite: none */
+    const double *lows, *highs; /* those of each component, in C order; NULL: as above */
+    const char *const *names;  /* of each component, in C order; NULL: none */
+    const char *const *units;
+} alchemist_box;
+
+/* A simulation that is stepped from outside. The client makes any number of them, and drives them with the tasks
+ * create, reset, step, get_state, get_score, get_spaces and close. Every function is collective, and returns
+ * ALCHEMIST_OK or what alchemist_fail() returned; `call` is for errors, the log and the communicator. */
+typedef struct alchemist_simulator {
+    const char *name;
+    const char *doc;
+    const alchemist_parameter *parameters; /* of create; no matrices; NULL: none */
+    int (*create)(alchemist_call *call, void **simulation);
+    /* Both boxes are zero when it is called, and are copied afterwards; called once, after create. */
+    int (*spaces)(alchemist_call *call, void *simulation, alchemist_box *action, alchemist_box *observation);
+    int (*reset)(alchemist_call *call, void *simulation, const int64_t *seed); /* NULL: any seed */
+    int (*step)(alchemist_call *call, void *simulation, const double *action); /* it lies in its box */
+    int (*get_state)(alchemist_call *call, void *simulation, double *state);   /* to be filled on rank 0 */
+    int (*get_score)(alchemist_call *call, void *simulation, double *score);   /* likewise */
+    int (*is_finished)(alchemist_call *call, void *simulation, int *finished); /* likewise; NULL: never */
+    void (*destroy)(void *simulation);                                         /* NULL: nothing to give back */
+} alchemist_simulator;
+
+/* A library. Use ALCHEMIST_LIBRARY. */
+typedef struct alchemist_library_description {
+    int32_t abi_version;
+    int32_t comm_bytes; /* sizeof(MPI_Comm): tells MPI families apart */
+    const char *version;
+    const char *doc;
+    const alchemist_task *tasks;          /* NULL: none */
+    const alchemist_simulator *simulator; /* NULL: none */
+} alchemist_library_description;
+
+ALCHEMIST_EXPORT const alchemist_library_description *alchemist_library(void);
+
+#define ALCHEMIST_LIBRARY(version, doc, tasks, simulator)                                                       \
+    const alchemist_library_description *alchemist_library(void)                                                \
+    {                                                                                                           \
+        static const alchemist_library_description description = {                                              \
+            ALCHEMIST_ABI_VERSION, (int32_t)sizeof(MPI_Comm), version, doc, tasks, simulator};                  \
+        return &description;                                                                                    \
+    }
+
+/* --- a running call ------------------------------------------------------------------------------------------- */
+
+/* What Alchemist does for a task; the functions below call these. Those that return int return ALCHEMIST_OK or a code
+ * other than it, those that return a matrix NULL if they fail. */
+typedef struct alchemist_api {
+    int (*fail)(alchemist_call *call, int32_t code, const char *argument, int64_t index, const char *text);
+    void (*log)(alchemist_call *call, int32_t level, const char *text);
+    void (*progress)(alchemist_call *call, double done, double total, const char *text);
+    int (*check_cancelled)(alchemist_call *call);
+    int (*set_result)(alchemist_call *call, const char *name, const alchemist_value *value);
+    alchemist_matrix *(*new_matrix)(alchemist_call *call, int64_t m, int64_t n, int32_t type, const char *layout,
+                                    const alchemist_matrix *like);
+    alchemist_matrix *(*copy_matrix)(alchemist_call *call, const alchemist_matrix *A, const char *layout,
+                                     int32_t transposed);
+    int (*scalapack)(alchemist_call *call, const alchemist_matrix *A, int32_t *descriptor);
+    const char *(*scratch)(alchemist_call *call);
+} alchemist_api;
+
+struct alchemist_call {
+    const alchemist_api *api;
+    MPI_Comm comm; /* of this worker group; errors of MPI come back as codes, as MPI_ERRORS_RETURN has it */
+    int32_t rank, size;
+    int32_t count; /* of the arguments, in the order in which they are described */
+    const alchemist_parameter *parameters;
+    const alchemist_value *arguments;
+    int64_t key; /* Alchemist's own */
+};
+
+/* --- errors, log, progress ------------------------------------------------------------------------------------ */
+
+/* Note a failure, with a text as printf makes it; return `code`. The first one of a call counts. */
+ALCHEMIST_PRINTF(3, 4)
+static inline int alchemist_fail(alchemist_call *call, int code, const char *format, ...)
+{
+    char text[1024];
+    va_list rest;
+    va_start(rest, format);
+    vsnprintf(text, sizeof text, format, rest);
+    va_end(rest);
+    return call->api->fail(call, code, NULL, 0, text);
+}
+
+/* Note that the matrix argument `name` is singular (`pivot`, from 1, is zero) or contains NaN or Inf; return `code`. */
+static inline int alchemist_fail_matrix(alchemist_call *call, int code, const char *name, int64_t pivot)
+{
+    return call->api->fail(call, code, name, pivot, "");
+}
+
+/* Note that this rank gives up since rank `failed` has failed, and tells why itself; return a code. */
+static inline int alchemist_fail_peer(alchemist_call *call, int failed)
+{
+    return call->api->fail(call, ALCHEMIST_PEER_FAILED, NULL, failed, "");
+}
+
+/* Write a line to the log of this worker. */
+ALCHEMIST_PRINTF(3, 4)
+static inline void alchemist_log(alchemist_call *call, int level, const char *format, ...)
+{
+    char text[1024];
+    va_list rest;
+    va_start(rest, format);
+    vsnprintf(text, sizeof text, format, rest);
+    va_end(rest);
+    call->api->log(call, level, text);
+}
+
+/* Tell the caller how far the task is: `done` of `total`, in any unit. Only rank 0's word is sent. */
+static inline void alchemist_progress(alchemist_call *call, double done, double total, const char *text)
+{
+    if (call->rank == 0)
+        call->api->progress(call, done, total, text);
+}
+
+/* Return other than ALCHEMIST_OK, on all ranks, if the caller has cancelled the task or its time is up: the task then
+ * gives back what it holds and returns that. Collective. */
+static inline int alchemist_check_cancelled(alchemist_call *call) { return call->api->check_cancelled(call); }
+
+/* Return the path of a directory of this rank's own for temporary files, removed when the workers end; or NULL. */
+static inline const char *alchemist_scratch(alchemist_call *call) { return call->api->scratch(call); }
+
+/* --- arguments ------------------------------------------------------------------------------------------------ */
+
+/* Return the argument `name`, or NULL and note a failure if no parameter has that name. */
+static inline const alchemist_value *alchemist_argument(alchemist_call *call, const char *name)
+{
+    int32_t position;
+    for (position = 0; position < call->count; position++)
+        if (strcmp(call->parameters[position].name, name) == 0)
+            return &call->arguments[position];
+    alchemist_fail(call, ALCHEMIST_ERROR, "the library asked for the argument '%s', which it has not described", name);
+    return NULL;
+}
+
+/* As above, but NULL and a failure noted also if the argument is of none of `kinds`. */
+static inline const alchemist_value *alchemist_argument_of(alchemist_call *call, const char *name, int32_t kinds)
+{
+    const alchemist_value *value = alchemist_argument(call, name);
+    if (value != NULL && (value->kind & kinds) == 0) {
+        alchemist_fail(call, ALCHEMIST_ERROR, "the library asked for the argument '%s' as another kind than it has", name);
+        return NULL;
+    }
+    return value;
+}
+
+static inline int alchemist_is_none(alchemist_call *call, const char *name)
+{
+    const alchemist_value *value = alchemist_argument(call, name);
+    return value != NULL && value->kind == ALCHEMIST_NONE;
+}
+
+/* Return an argument; 0 or NULL and a failure noted if there is no such argument of that kind. */
+static inline int alchemist_get_bool(alchemist_call *call, const char *name)
+{
+    const alchemist_value *value = alchemist_argument_of(call, name, ALCHEMIST_BOOL);
+    return value != NULL ? value->truth : 0;
+}
+
+static inline int64_t alchemist_get_int(alchemist_call *call, const char *name)
+{
+    const alchemist_value *value = alchemist_argument_of(call, name, ALCHEMIST_INT);
+    return value != NULL ? value->integer : 0;
+}
+
+static inline double alchemist_get_float(alchemist_call *call, const char *name)
+{
+    const alchemist_value *value = alchemist_argument_of(call, name, ALCHEMIST_FLOAT | ALCHEMIST_INT);
+    return value == NULL ? 0.0 : value->kind == ALCHEMIST_INT ? (double)value->integer : value->real;
+}
+
+static inline void alchemist_get_complex(alchemist_call *call, const char *name, double *real, double *imag)
+{
+    const alchemist_value *value = alchemist_argument_of(call, name, ALCHEMIST_COMPLEX);
+    *real = value != NULL ? value->real : 0.0;
+    *imag = value != NULL ? value->imag : 0.0;
+}
+
+static inline const char *alchemist_get_string(alchemist_call *call, const char *name)
+{
+    const alchemist_value *value = alchemist_argument_of(call, name, ALCHEMIST_STRING);
+    return value != NULL ? value->string : NULL;
+}
+
+static inline const alchemist_array *alchemist_get_array(alchemist_call *call, const char *name)
+{
+    const alchemist_value *value = alchemist_argument_of(call, name, ALCHEMIST_ARRAY);
+    return value != NULL ? value->array : NULL;
+}
+
+/* The elements of a matrix argument are the caller's: a routine that overwrites them gets alchemist_copy(). */
+static inline const alchemist_matrix *alchemist_get_matrix(alchemist_call *call, const char *name)
+{
+    const alchemist_value *value = alchemist_argument_of(call, name, ALCHEMIST_MATRIX);
+    return value != NULL ? value->matrix : NULL;
+}
+
+/* --- results -------------------------------------------------------------------------------------------------- */
+
+/* Give a result; return ALCHEMIST_OK, or a code if no result of that name and kind is described. */
+static inline int alchemist_return(alchemist_call *call, const char *name, const alchemist_value *value)
+{
+    return call->api->set_result(call, name, value);
+}
+
+static inline int alchemist_return_none(alchemist_call *call, const char *name)
+{
+    alchemist_value value = {ALCHEMIST_NONE, 0, 0, 0.0, 0.0, NULL, NULL, NULL};
+    return alchemist_return(call, name, &value);
+}
+
+static inline int alchemist_return_bool(alchemist_call *call, const char *name, int truth)
+{
+    alchemist_value value = {ALCHEMIST_BOOL, 0, 0, 0.0, 0.0, NULL, NULL, NULL};
+    value.truth = truth != 0;
+    return alchemist_return(call, name, &value);
+}
+
+static inline int alchemist_return_int(alchemist_call *call, const char *name, int64_t integer)
+{
+    alchemist_value value = {ALCHEMIST_INT, 0, 0, 0.0, 0.0, NULL, NULL, NULL};
+    value.integer = integer;
+    return alchemist_return(call, name, &value);
+}
+
+static inline int alchemist_return_float(alchemist_call *call, const char *name, double real)
+{
+    alchemist_value value = {ALCHEMIST_FLOAT, 0, 0, 0.0, 0.0, NULL, NULL, NULL};
+    value.real = real;
+    return alchemist_return(call, name, &value);
+}
+
+static inline int alchemist_return_complex(alchemist_call *call, const char *name, double real, double imag)
+{
+    alchemist_value value = {ALCHEMIST_COMPLEX, 0, 0, 0.0, 0.0, NULL, NULL, NULL};
+    value.real = real;
+    value.imag = imag;
+    return alchemist_return(call, name, &value);
+}
+
+static inline int alchemist_return_string(alchemist_call *call, const char *name, const char *string)
+{
+    alchemist_value value = {ALCHEMIST_STRING, 0, 0, 0.0, 0.0, NULL, NULL, NULL};
+    value.string = string;
+    return alchemist_return(call, name, &value);
+}
+
+static inline int alchemist_return_array(alchemist_call *call, const char *name, const alchemist_array *array)
+{
+    alchemist_value value = {ALCHEMIST_ARRAY, 0, 0, 0.0, 0.0, NULL, NULL, NULL};
+    value.array = array;
+    return alchemist_return(call, name, &value);
+}
+
+/* An array of one dimension. */
+static inline int alchemist_return_vector(alchemist_call *call, const char *name, int64_t size, int32_t type,
+                                          const void *elements)
+{
+    alchemist_array array;
+    memset(&array, 0, sizeof array);
+    array.type = type;
+    array.ndim = 1;
+    array.size = array.shape[0] = size;
+    array.elements = (void *)elements;
+    return alchemist_return_array(call, name, &array);
+}
+
+/* A matrix that alchemist_new(), alchemist_new_like(), alchemist_copy() or alchemist_transpose() made; by every rank. */
+static inline int alchemist_return_matrix(alchemist_call *call, const char *name, const alchemist_matrix *matrix)
+{
+    alchemist_value value = {ALCHEMIST_MATRIX, 0, 0, 0.0, 0.0, NULL, NULL, NULL};
+    value.matrix = matrix;
+    return alchemist_return(call, name, &value);
+}
+
+/* --- matrices ------------------------------------------------------------------------------------------------- */
+
+/* Return the global index of a local one. */
+static inline int64_t alchemist_global(const alchemist_axis *axis, int64_t iloc)
+{
+    return (iloc / axis->block * axis->stride + axis->position) * axis->block + iloc % axis->block;
+}
+
+/* Return the local index of a global one, or -1 if this rank does not hold it. */
+static inline int64_t alchemist_local(const alchemist_axis *axis, int64_t i)
+{
+    if (i < 0 || i >= axis->extent || i / axis->block % axis->stride != axis->position)
+        return -1;
+    return i / axis->block / axis->stride * axis->block + i % axis->block;
+}
+
+/* Return an uninitialised m x n matrix in the layout of that name (as in alchemist_parameter). Its memory is that from
+ * which results are served, and goes with the call unless the matrix is returned. NULL on every rank, and a failure
+ * noted, if a rank has no room for its part. Collective. */
+static inline alchemist_matrix *alchemist_new(alchemist_call *call, int64_t m, int64_t n, int32_t type,
+                                              const char *layout)
+{
+    return call->api->new_matrix(call, m, n, type, layout, NULL);
+}
+
+/* The same, in the layout of `A`: its pair, grid, blocks and alignment. Collective. */
+static inline alchemist_matrix *alchemist_new_like(alchemist_call *call, const alchemist_matrix *A, int64_t m,
+                                                   int64_t n, int32_t type)
+{
+    return call->api->new_matrix(call, m, n, type, NULL, A);
+}
+
+/* Return a copy of `A` in a layout; NULL: in its own. Collective. */
+static inline alchemist_matrix *alchemist_copy(alchemist_call *call, const alchemist_matrix *A, const char *layout)
+{
+    return call->api->copy_matrix(call, A, layout, 0);
+}
+
+/* Return the transpose of `A` in a layout; NULL: in the one where each element stays on its rank. Collective. */
+static inline alchemist_matrix *alchemist_transpose(alchemist_call *call, const alchemist_matrix *A,
+                                                    const char *layout)
+{
+    return call->api->copy_matrix(call, A, layout, 1);
+}
+
+/* Fill the nine integers of a ScaLAPACK descriptor of the *transpose* of `A`, with a BLACS context of its ranks.
+ *
+ * A row-major block-cyclic A on an r x c grid is, byte for byte, the column-major transpose of A on the transposed
+ * grid. So p?potrf with this descriptor and uplo = 'U' makes the upper factor of A^T in Fortran's eyes, which in C's
+ * is the lower factor of A; a right-hand side B is passed as alchemist_transpose(call, B, ...). Layouts in which ranks
+ * hold copies, or nothing, are no BLACS grid: have the parameter arrive in "MC_MR:64" (most routines want square
+ * blocks). ScaLAPACK, BLACS, LAPACK and BLAS (32-bit integers) are not linked against: what a library leaves undefined
+ * of them is found when it is loaded. Collective. */
+static inline int alchemist_scalapack(alchemist_call *call, const alchemist_matrix *A, int32_t descriptor[9])
+{
+    return call->api->scalapack(call, A, descriptor);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,102 @@
+"""BLAS on parts of local blocks, in place, and LAPACK.
+
+The blocked factorisations update a corner of a block again and again. NumPy's products need a temporary for that, and
+SciPy's wrappers copy what is not contiguous; BLAS itself takes a leading dimension and needs neither. Here are the
+routines that SciPy was built with, found where SciPy offers them to compiled code (``scipy.linalg.cython_blas``), for
+arrays of either order, also parts of larger ones, as long as one of the two strides is that of adjacent elements.
+
+BLAS thinks in columns. An array whose rows are contiguous is to it the transpose of what is meant, hence the flags.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_PREFIX = {"f": "s", "d": "d", "F": "c", "D": "z"}
+
+
+def subtract_product(C: Array, A: Array, B: Array) -> None:
+    """Overwrite C with C - A B (?gemm). Local."""
+    (m, n), k = C.shape, A.shape[1]
+    if 0 in (m, n, k):
+        return
+    if not _by_columns(C):
+        subtract_product(C.T, B.T, A.T)
+        return
+    one = np.ones(1, C.dtype)
+    (trans_a, lda), (trans_b, ldb) = _as_stored(A), _as_stored(B)
+    _call("gemm", C.dtype, trans_a, trans_b, m, n, k, -one, A, lda, B, ldb, one, C, _leading(C))
+
+
+def solve_triangle(T: Array, B: Array, *, lower: bool, unit: bool = False) -> None:
+    """Overwrite B with the solution X of T X = B (?trsm); only that triangle of T is looked at. Local.
+
+    ``X T = B`` is ``T^T X^T = B^T``: pass transposed views and the other triangle.
+    """
+    if B.size == 0:
+        return
+    left = _by_columns(B)
+    stored = B if left else B.T
+    trans, ldt = _as_stored(T)
+    # A T stored by rows is an opposite triangle to BLAS; a B stored by rows puts the transpose of T on the other side.
+    uplo = b"L" if lower == (trans == b"N") else b"U"
+    if not left:
+        trans = b"T" if trans == b"N" else b"N"
+    m, n = stored.shape
+    one = np.ones(1, B.dtype)
+    arguments = (m, n, one, T, ldt, B, _leading(stored))
+    _call("trsm", B.dtype, b"L" if left else b"R", uplo, trans, b"U" if unit else b"N", *arguments)
+
+
+def lapack(name: str, A: Array) -> Any:
+    """Return SciPy's wrapper of the LAPACK routine `name` for the type of `A`."""
+    from scipy.linalg import get_lapack_funcs  # takes longer than a worker takes to start
+
+    (routine,) = get_lapack_funcs((name,), (A,))
+    return routine
+
+
+def _by_columns(A: Array) -> bool:
+    """Whether the elements of each column are adjacent."""
+    return A.shape[0] == 1 or A.strides[0] == A.itemsize
+
+
+def _leading(A: Array) -> int:
+    """Return the leading dimension of an array stored by columns."""
+    leading: int = A.strides[1] // A.itemsize if A.shape[1] > 1 else 1
+    return max(A.shape[0], leading)
+
+
+def _as_stored(A: Array) -> tuple[bytes, int]:
+    """Return how BLAS must read `A`, transposed or not, and its leading dimension."""
+    return (b"N", _leading(A)) if _by_columns(A) else (b"T", _leading(A.T))
+
+
+def _call(name: str, dtype: np.dtype[Any], *arguments: Any) -> None:
+    _routine(_PREFIX[dtype.char] + name)(*map(_by_reference, arguments))
+
+
+def _by_reference(argument: Any) -> Any:
+    if isinstance(argument, np.ndarray):
+        return ctypes.c_void_p(argument.ctypes.data)
+    return ctypes.byref(ctypes.c_int(argument)) if isinstance(argument, int) else argument
+
+
+@functools.cache
+def _routine(name: str) -> Any:
+    """Return a routine of SciPy's BLAS as a function of pointers."""
+    from scipy.linalg import cython_blas  # takes longer than a worker takes to start
+
+    capsule = cython_blas.__pyx_capi__[name]
+    signature = ctypes.pythonapi.PyCapsule_GetName
+    signature.restype, signature.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return ctypes.CFUNCTYPE(None)(pointer(capsule, signature(capsule)))

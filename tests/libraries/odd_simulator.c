@@ -1,0 +1,87 @@
+/* A simulator for tests: what it does wrong, and in which of its functions, is a parameter. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "alchemist_ali.h"
+
+typedef struct {
+    const char *how;
+    double state;
+} odd;
+
+static int living = 0;
+static const char *const ways[] = {"none", "create", "reset", "step", "get_state", "spaces", "dimensions", "size",
+                                   "bounds"};
+
+static int fail_if(alchemist_call *call, const odd *o, const char *where)
+{
+    return strcmp(o->how, where) == 0 ? alchemist_fail(call, ALCHEMIST_VALUE_ERROR, "told to fail in %s", where)
+                                      : ALCHEMIST_OK;
+}
+
+static int create(alchemist_call *call, void **simulation)
+{
+    const char *how = alchemist_get_string(call, "how");
+    odd *o;
+    if (strcmp(how, "create") == 0)
+        return alchemist_fail(call, ALCHEMIST_VALUE_ERROR, "told to fail in create");
+    o = calloc(1, sizeof *o);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+        if (strcmp(how, ways[i]) == 0)
+            o->how = ways[i];
+    living++;
+    *simulation = o;
+    return ALCHEMIST_OK;
+}
+
+static int spaces(alchemist_call *call, void *simulation, alchemist_box *action, alchemist_box *observation)
+{
+    static const double lows[] = {-1.0, -2.0}, highs[] = {1.0, 2.0};
+    const odd *o = simulation;
+    action->ndim = strcmp(o->how, "dimensions") == 0 ? ALCHEMIST_MAX_DIMENSIONS + 1 : 2;
+    action->shape[0] = 1;
+    action->shape[1] = strcmp(o->how, "size") == 0 ? -2 : 2;
+    action->lows = lows, action->highs = highs;
+    observation->low = strcmp(o->how, "bounds") == 0 ? 1.0 : -HUGE_VAL; /* a box of no dimensions: one number */
+    observation->high = strcmp(o->how, "bounds") == 0 ? 0.0 : HUGE_VAL;
+    return fail_if(call, o, "spaces");
+}
+
+static int reset(alchemist_call *call, void *simulation, const int64_t *seed)
+{
+    odd *o = simulation;
+    o->state = seed != NULL ? (double)*seed : -1.0;
+    return fail_if(call, o, "reset");
+}
+
+static int step(alchemist_call *call, void *simulation, const double *action)
+{
+    odd *o = simulation;
+    o->state += action[0] + 10.0 * action[1];
+    return fail_if(call, o, "step");
+}
+
+static int get_state(alchemist_call *call, void *simulation, double *state)
+{
+    *state = ((const odd *)simulation)->state;
+    return fail_if(call, simulation, "get_state");
+}
+
+static int get_score(alchemist_call *call, void *simulation, double *score)
+{
+    (void)call, (void)simulation;
+    *score = living;
+    return ALCHEMIST_OK;
+}
+
+static void destroy(void *simulation)
+{
+    living--;
+    free(simulation);
+}
+
+static const alchemist_parameter parameters[] = {{"how", ALCHEMIST_STRING, "'none'", "", 0, NULL}, ALCHEMIST_END};
+static const alchemist_simulator simulator = {"Odd", "", parameters, create, spaces, reset, step, get_state,
+                                              get_score, NULL, destroy};
+
+ALCHEMIST_LIBRARY("", "", NULL, &simulator)

@@ -1,0 +1,157 @@
+"""Principal components, k-means, ridge regression, CX and norms under real MPI, against scikit-learn and SciPy."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+
+import alchemist_ray
+
+PROGRAM = Path(__file__).with_name("programs") / "data_analysis_cases.py"
+LIMIT = 30
+"""What a scaled residual may reach, as in the tests of LAPACK."""
+
+LAYOUTS = ["pca_layouts", "kmeans_from_centers", "ridge", "features", "cx", "norms"]
+"""Cases that go through types and layouts, on 1 to 4 ranks."""
+
+NUMERICS = [
+    "pca_shapes",
+    "pca_spectra",
+    "pca_iterated",
+    "kmeans_empty_clusters",
+    "kmeans_seeding",
+    "ridge_hard",
+    "random_feature_ridge",
+    "extreme_norms",
+]
+"""Cases that are hard by their numbers and shapes, on 1 and 3 ranks."""
+
+LARGE = ["digits", "pca_large"]
+"""On 2 ranks."""
+
+ERRORS = {
+    "pca k": ("ArgumentValueError", "1..6"),
+    "pca one sample": ("ArgumentValueError", "two samples"),
+    "pca NaN": ("NonFiniteError", "matrix A"),
+    "pca complex": ("ArgumentError", "complex128"),
+    "pca int": ("ArgumentError", "int64"),
+    "kmeans clusters": ("ArgumentValueError", "1..20"),
+    "kmeans init": ("ArgumentValueError", "'random'"),
+    "kmeans init shape": ("ArgumentValueError", "3x6"),
+    "kmeans n_init": ("ArgumentValueError", "0, 300"),
+    "kmeans tol": ("ArgumentValueError", "nan"),
+    "kmeans NaN": ("NonFiniteError", "matrix A"),
+    "kmeans init NaN": ("NonFiniteError", "matrix init"),
+    "kmeans complex": ("ArgumentError", "complex128"),
+    "kmeans seed": ("ArgumentValueError", "-1"),
+    "predict shape": ("ArgumentValueError", "centers is 20x2"),
+    "ridge rows": ("ArgumentValueError", "B is 5x6"),
+    "ridge lambda": ("ArgumentValueError", "-1.0"),
+    "ridge tol": ("ArgumentValueError", "0.0"),
+    "ridge NaN": ("NonFiniteError", "matrix A"),
+    "ridge int": ("ArgumentError", "int64"),
+    "ridge nothing": ("ArgumentValueError", "20x0"),
+    "features count": ("ArgumentValueError", "they are 0"),
+    "features sigma": ("ArgumentValueError", "and 0.0"),
+    "features seed": ("ArgumentValueError", "-1"),
+    "rf complex": ("ArgumentError", "complex128"),
+    "rf NaN": ("NonFiniteError", "matrix A"),
+    "rf predict NaN": ("NonFiniteError", "matrix A"),
+    "cx k": ("ArgumentValueError", "1..6"),
+    "cx columns": ("ArgumentValueError", "3..6"),
+    "cx method": ("ArgumentValueError", "'best'"),
+    "cx NaN": ("NonFiniteError", "matrix A"),
+    "norm ord": ("ArgumentValueError", "but is 3"),
+    "norm vector ord": ("ArgumentValueError", "'nuc'"),
+    "norm axis": ("ArgumentValueError", "but is 2"),
+    "norm NaN": ("NonFiniteError", "matrix A"),
+    "afterwards": ("nothing", ""),
+}
+
+
+@cache
+def report(size):
+    """Run the program on `size` ranks, once; return what each case yielded."""
+    cases = [*LAYOUTS, "seeds", *([*NUMERICS, "errors"] if size in (1, 3) else []), *(LARGE if size == 2 else [])]
+    mpiexec = Path(sys.executable).with_name("mpiexec")
+    ran = subprocess.run(
+        [mpiexec, "-n", str(size), sys.executable, "-m", "mpi4py", PROGRAM, *cases],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    )
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
+    found = {name: {} for name in cases}
+    for name, label, result in map(json.loads, ran.stdout.splitlines()):
+        found[name][label] = result
+    return found
+
+
+def check(size, name):
+    wrong = []
+    for label, result in report(size)[name].items():
+        residuals = result if isinstance(result, dict) else {"residual": result}
+        wrong += [f"{label}: {what} {value}" for what, value in residuals.items() if not value <= LIMIT]
+    assert report(size)[name]
+    assert not wrong, "\n".join(wrong[:20])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_type_and_layout(size, name):
+    check(size, name)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("name", NUMERICS)
+def test_shapes_and_spectra(size, name):
+    check(size, name)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_larger_ones_and_real_measurements(name):
+    check(2, name)
+
+
+def test_the_same_seed_gives_the_same_result_on_any_number_of_ranks():
+    results = [report(size)["seeds"] for size in (1, 2, 3, 4)]
+    assert all(each == results[0] for each in results), results
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_errors_are_raised_on_all_ranks_alike(size):
+    outcomes = report(size)["errors"]
+    assert outcomes.keys() == ERRORS.keys()
+    for label, (error, text) in ERRORS.items():
+        assert len(set(outcomes[label])) == 1, outcomes[label]
+        assert outcomes[label][0].startswith(error), outcomes[label]
+        assert text in outcomes[label][0], outcomes[label]
+
+
+def test_through_a_session(session):
+    """Handles in, handles and arrays out; a pipeline of several of the tasks."""
+    A, _ = load_digits(return_X_y=True)
+    linalg = session.load_library("linalg")
+    handle = session.send_matrix(A)
+    found = linalg.pca(handle, n_components=5)
+    assert isinstance(found["components"], alchemist_ray.MatrixHandle)
+    exact = PCA(5, svd_solver="full").fit(A)
+    np.testing.assert_allclose(found["explained_variance"], exact.explained_variance_, rtol=1e-10)
+    np.testing.assert_allclose(found["scores"], exact.transform(A), atol=1e-9)
+    clusters = linalg.kmeans(found["scores"], 10, seed=1)
+    assert clusters["labels"].shape == (len(A), 1)
+    again = linalg.kmeans_predict(found["scores"], clusters["centers"])
+    assert np.mean(np.asarray(again) == np.asarray(clusters["labels"])) > 0.99
+    columns, C, X = linalg.cx(session.send_matrix(scipy.sparse.csr_array(A)), 5, 12)
+    np.testing.assert_array_equal(np.asarray(C), A[:, columns])
+    assert X.shape == (12, 64)

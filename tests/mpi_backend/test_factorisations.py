@@ -1,0 +1,107 @@
+"""Dense factorisations and systems under real MPI: residuals against NumPy and SciPy, every type, bad input.
+
+One launch runs many cases; see ``programs/factorisation_cases.py``.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parent / "programs" / "factorisation_cases.py"
+LIMIT = 30
+"""What a scaled residual may reach, as in the tests of LAPACK."""
+
+
+def run(size: int, *cases: str) -> list[tuple[str, str, object]]:
+    mpiexec = Path(sys.executable).with_name("mpiexec")
+    done = subprocess.run(
+        [mpiexec, "-n", str(size), sys.executable, "-m", "mpi4py", PROGRAM, *cases],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {name for name, _, _ in results} == set(cases)
+    return [(name, label, result) for name, label, result in results]
+
+
+def check(size: int, *cases: str) -> None:
+    wrong = []
+    for name, label, result in run(size, *cases):
+        residuals = result if isinstance(result, dict) else {"residual": result}
+        wrong += [f"{name} {label}: {what} {value}" for what, value in residuals.items() if not value <= LIMIT]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_lu_cholesky_and_systems(size: int) -> None:
+    check(size, "lu", "lu_solve", "cholesky", "solve")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_determinants_inverses_and_condition_numbers(size: int) -> None:
+    check(size, "determinants", "inverse", "condition")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_qr_and_least_squares(size: int) -> None:
+    check(size, "qr", "lstsq")
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_pivoted_qr_reveals_the_rank_as_lapack_does(size: int) -> None:
+    check(size, "rank_revealing_qr")
+
+
+def test_least_squares_over_several_hosts() -> None:
+    check(2, "lstsq_by_svd")
+
+
+def test_blas_on_parts_of_arrays_of_either_order() -> None:
+    check(1, "blas_in_place")
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
+    outcomes = {label: set(result) for _, label, result in run(size, "errors")}
+    assert all(len(texts) == 1 for texts in outcomes.values()), outcomes
+    every = ("lu", "lu_factor", "qr", "cholesky", "inv", "det", "slogdet", "condest")
+    expected = {
+        **{f"{name} NaN": ("NonFiniteError", "matrix A") for name in every},
+        **{f"{name} integers": ("ArgumentError", "int64") for name in every},
+        **{
+            f"{name} not square": ("ArgumentValueError", "20x12")
+            for name in every
+            if name not in ("lu", "lu_factor", "qr")
+        },
+        **{f"{name} empty": ("nothing", "") for name in every},
+        "indefinite False": ("NotPositiveDefiniteError", "order 14"),
+        "indefinite True": ("NotPositiveDefiniteError", "order 14"),
+        "solve indefinite": ("NotPositiveDefiniteError", "order 14"),
+        "solve singular triangle": ("SingularMatrixError", "pivot 5"),
+        "solve structure": ("ArgumentValueError", "'pos'"),
+        "solve no columns": ("nothing", ""),
+        "inv singular": ("SingularMatrixError", "pivot 2"),
+        "lu_solve pivots": ("ArgumentValueError", "20 row numbers"),
+        "lu_solve trans": ("ArgumentValueError", "not 3"),
+        "lu_solve rows": ("ArgumentValueError", "5x12"),
+        "cho_solve singular": ("SingularMatrixError", "pivot 5"),
+        "qr mode": ("ArgumentValueError", "'full'"),
+        "lstsq rows": ("ArgumentValueError", "5x12"),
+        "lstsq NaN": ("NonFiniteError", "matrix b"),
+        "lstsq cond": ("ArgumentValueError", "-1.0"),
+        "lstsq driver": ("ArgumentValueError", "'gelss'"),
+        "lstsq empty": ("ArgumentValueError", "3x0"),
+        "afterwards": ("nothing", ""),
+    }
+    assert outcomes.keys() == expected.keys()
+    for label, (error, text) in expected.items():
+        outcome = outcomes[label].pop()
+        assert outcome.startswith(error), f"{label}: {outcome}"
+        assert text in outcome, f"{label}: {outcome}"

@@ -1,0 +1,42 @@
+"""PETSc and SLEPc where they are installed, against SciPy; where they are not, what loading them says."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alchemist_ray.errors import LibraryLoadError
+
+PROGRAM = Path(__file__).parent / "programs" / "petsc_cases.py"
+INSTALLED = {name: importlib.util.find_spec(f"{name}4py") is not None for name in ("petsc", "slepc")}
+
+
+@pytest.mark.skipif(not INSTALLED["petsc"], reason="petsc4py is not installed")
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_solutions_and_eigenvalues_are_those_of_scipy(size):
+    done = subprocess.run(
+        [Path(sys.executable).with_name("mpiexec"), "-n", str(size), sys.executable, "-m", "mpi4py", PROGRAM],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) >= 44
+    wrong = [f"{name}: {what}" for name, what in found if what]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", ["petsc", "slepc"])
+def test_a_server_without_them_says_what_to_install(name, session):
+    if INSTALLED[name]:
+        assert session.load_library(name).__name__ == name
+        return
+    with pytest.raises(LibraryLoadError, match=f"pip install .*{name}4py"):
+        session.load_library(name)

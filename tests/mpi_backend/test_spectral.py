@@ -1,0 +1,109 @@
+"""Eigenvalues, singular values and matrix functions under real MPI: residuals against NumPy and SciPy, bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+PROGRAM = Path(__file__).parent / "programs" / "spectral_cases.py"
+LIMIT = 30
+"""What a scaled residual may reach, as in the tests of LAPACK."""
+
+
+def run(size: int, *cases: str) -> list[tuple[str, str, object]]:
+    mpiexec = Path(sys.executable).with_name("mpiexec")
+    done = subprocess.run(
+        [mpiexec, "-n", str(size), sys.executable, "-m", "mpi4py", PROGRAM, *cases],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {name for name, _, _ in results} == set(cases)
+    return [(name, label, result) for name, label, result in results]
+
+
+def check(size: int, *cases: str) -> None:
+    wrong = []
+    for name, label, result in run(size, *cases):
+        residuals = result if isinstance(result, dict) else {"residual": result}
+        wrong += [f"{name} {label}: {what} {value}" for what, value in residuals.items() if not value <= LIMIT]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_eigenvalues(size: int) -> None:
+    check(size, "symmetric", "clusters_that_break_relatively_robust_representations", "general")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_singular_values(size: int) -> None:
+    check(size, "singular_values", "leading", "randomised")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_matrix_functions(size: int) -> None:
+    check(size, "exponential", "pseudoinverse", "polar_factors")
+
+
+def test_ranks_that_wait_for_one_leave_it_the_processor() -> None:
+    check(2, "others_sleep")
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
+    outcomes = {label: result for _, label, result in run(size, "errors")}
+    failure = outcomes.pop("convergence")
+    assert isinstance(failure, list)
+    assert failure[0].startswith("ConvergenceError: linalg.case: it did not converge")
+    assert all(text.startswith("PeerFailedError") for text in failure[1:])
+    expected = {
+        "both subsets": ("ArgumentError", "exclude each other"),
+        "indices": ("ArgumentValueError", "first <= last < 6"),
+        "three indices": ("ArgumentValueError", "[1, 2, 3]"),
+        "interval": ("ArgumentValueError", "low < high"),
+        "side": ("ArgumentValueError", "'top'"),
+        "rtol": ("ArgumentValueError", "rtol"),
+        "method": ("ArgumentValueError", "'magic'"),
+        "oversampling": ("ArgumentValueError", "oversampling"),
+        "krylov without room": ("ConvergenceError", "'krylov'"),
+        "gram, inaccurate": ("ConvergenceError", "'gram'"),
+        "afterwards": ("nothing", ""),
+    }
+    for name in ("eigh", "eigvalsh", "eigvals", "eig", "expm", "svd", "pinv", "polar"):
+        expected[f"{name} NaN"] = ("NonFiniteError", "matrix A")
+        expected[f"{name} int"] = ("ArgumentError", "int64")
+        expected[f"{name} empty"] = ("ArgumentValueError", "no elements")
+        if name not in ("svd", "pinv", "polar"):
+            expected[f"{name} wide"] = ("ArgumentValueError", "4x6")
+    assert outcomes.keys() == expected.keys()
+    for label, (error, text) in expected.items():
+        assert isinstance(outcomes[label], list)
+        (outcome,) = set(outcomes[label])
+        assert outcome.startswith(error), f"{label}: {outcome}"
+        assert text in outcome, f"{label}: {outcome}"
+
+
+def test_a_session_gets_what_scipy_gives(session) -> None:
+    linalg = session.load_library("linalg")
+    rng = np.random.default_rng(5)
+    A = rng.standard_normal((60, 40)) + 1j * rng.standard_normal((60, 40))
+    H = A.conj().T @ A
+    handle, hermitian = session.send_matrix(A), session.send_matrix(H)
+    w, V = linalg.eigh(hermitian, subset_by_index=[30, 39])
+    assert np.allclose(H @ np.asarray(V), np.asarray(V) * w)
+    U, s, Vt = linalg.svd(handle)
+    assert np.allclose((np.asarray(U) * s) @ np.asarray(Vt), A)
+    assert np.allclose(np.asarray(linalg.pinv(handle)), scipy.linalg.pinv(A))
+    U, P = linalg.polar(handle)
+    assert np.allclose(np.asarray(U) @ np.asarray(P), A)
+    E = linalg.expm(session.send_matrix(H / 100))
+    assert np.allclose(np.asarray(E), scipy.linalg.expm(H / 100))
+    assert np.allclose(np.sort(linalg.eigvals(hermitian).real), np.linalg.eigvalsh(H))
