@@ -22,7 +22,7 @@ def all_classes(cls=AlchemistError):
 
 
 CLASSES = all_classes()
-EXAMPLES = {int: 12345, str: "something", float: 2.5, list[str]: ["one", "two"]}
+EXAMPLES = {int: 12345, str: "something", float: 2.5, list[str]: ["one", "two"], list[int]: [12345, 678]}
 
 
 def example(cls):

@@ -1,8 +1,8 @@
 """Linear algebra on distributed matrices: arithmetic, products, QR, linear systems, singular values.
 
 Matrices are in any layout; they are brought to the layout that a method wants and never overwritten. Arithmetic and
-products take every type (but no product takes bool), factorisations real and complex numbers of single and double precision. Sparse matrices are taken
-where a parameter says so. Every task is collective over the worker group.
+products take every type (but no product takes bool), factorisations real and complex numbers of single and double
+precision. Sparse matrices are taken where a parameter says so. Every task is collective over the worker group.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Eigenvalues and eigenvectors of symmetric and Hermitian matrices.
 
 On one rank (see :mod:`.one_rank`) LAPACK's ?syevr and ?heevr, by SciPy: reduction to tridiagonal form, then multiple
-relatively robust representations. On all ranks ScaLAPACK: p?syevd (divide and conquer) for all eigenvectors, p?syevr
-for some and for eigenvalues alone. The latter gives up now and then on tight clusters; then all are computed after all.
+relatively robust representations. On all ranks ScaLAPACK: p?syevd (divide and conquer) for eigenvectors, always all of
+them, p?syevr for eigenvalues alone, since its vectors of tight clusters are not orthogonal. It gives up now and then;
+then p?syevd has the values too.
 
 Only one triangle is read. Row-major storage of a Hermitian A is the column-major storage of its conjugate.
 """
@@ -72,9 +73,10 @@ def eigh(
     Notes
     -----
     Collective over comm. Where the ranks share a host and eight copies of A fit in half its memory, and for n up to
-    1,000: LAPACK's ?syevr / ?heevr on rank 0, with the threads of all ranks. Else p?syevd / p?heevd, or
-    p?syevr / p?heevr for a subset or eigenvalues alone: three copies of A, dealt over the ranks. 4/3 n^3 operations for
-    the eigenvalues, 2n^2 k to 4n^3 more for k eigenvectors. Residuals and orthogonality are of the order n eps.
+    1,000: LAPACK's ?syevr / ?heevr on rank 0, with the threads of all ranks. Else p?syevd / p?heevd, or p?syevr /
+    p?heevr for eigenvalues alone: three copies of A, dealt over the ranks, and a subset costs as much as all. 4/3 n^3
+    operations for the eigenvalues, 2n^2 k to 4n^3 more for k eigenvectors. Residuals and orthogonality are of the order
+    n eps.
 
     Sources: I. Dhillon, B. Parlett, C. Vömel, ACM TOMS 32 (2006), 533 (?syevr); F. Tisseur, J. Dongarra, SIAM J. Sci.
     Comput. 20 (1999), 2223 (p?syevd).
@@ -190,16 +192,16 @@ def on_all_ranks(
 ) -> tuple[Array, DistMatrix | None]:
     """Return eigenvalues and eigenvectors, if asked for, by ScaLAPACK. Collective over comm."""
     ctx.progress(0, 1, "eigenvalues (ScaLAPACK)")
-    if not (vectors and wanted.all):
-        w, Vh, info = spectral.heevr(grid_copy(A), lower, _finite(wanted, A), vectors)
+    if not vectors:
+        values, info = spectral.heevr(grid_copy(A), lower, _finite(wanted, A))
         if _agreed(ctx, info) == 0:
-            w = ctx.comm.bcast(w)
-            return w, _eigenvectors(Vh, 0, len(w)) if vectors else None
+            return ctx.comm.bcast(values), None
     w, Vh, info = spectral.heevd(grid_copy(A), lower)
     if _agreed(ctx, info):
         raise ConvergenceError(ctx.task, f"p?syevd found no eigenvalues of the {A.shape[0]}x{A.shape[1]} matrix")
-    first, last = _selected(ctx.comm.bcast(w), wanted)
-    return ctx.comm.bcast(w)[first:last], _eigenvectors(Vh, first, last) if vectors else None
+    w = ctx.comm.bcast(w)
+    first, last = _selected(w, wanted)
+    return w[first:last], _eigenvectors(Vh, first, last) if vectors else None
 
 
 def _agreed(ctx: TaskContext, info: int) -> int:

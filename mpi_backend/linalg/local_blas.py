@@ -71,7 +71,7 @@ def _by_columns(A: Array) -> bool:
 def _leading(A: Array) -> int:
     """Return the leading dimension of an array stored by columns."""
     leading: int = A.strides[1] // A.itemsize if A.shape[1] > 1 else 1
-    return max(A.shape[0], leading)
+    return max(int(A.shape[0]), leading)
 
 
 def _as_stored(A: Array) -> tuple[bytes, int]:

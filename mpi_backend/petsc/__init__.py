@@ -5,7 +5,9 @@ PETSc and petsc4py have no wheels: they are built on the machine, over its MPI, 
 nothing moves but what PETSc itself exchanges.
 
 What PETSc computes with (real or complex, single or double) was decided when it was built. Matrices are converted to
-that; complex ones are refused by a real PETSc.
+that; complex ones are refused by a real PETSc. Factorising preconditioners (ilu, icc, lu, and bjacobi and asm, which
+factorise blocks) want every diagonal entry to be stored, if only as a zero: a rank without one fails alone, and the
+group is ended.
 """
 
 from __future__ import annotations

@@ -6,18 +6,14 @@ Three concepts: the libraries of this process (:mod:`.loader`), BLACS grids and 
 
 from alchemist_ray.mpi_backend.scalapack.grids import context, descriptor, places, release
 from alchemist_ray.mpi_backend.scalapack.loader import Libraries, libraries
-from alchemist_ray.mpi_backend.scalapack.routines import gelqf, gesvd, getrf, getrs, orglq
+from alchemist_ray.mpi_backend.scalapack.routines import gesvd
 
 __all__ = [
     "Libraries",
     "context",
     "descriptor",
-    "gelqf",
     "gesvd",
-    "getrf",
-    "getrs",
     "libraries",
-    "orglq",
     "places",
     "release",
 ]

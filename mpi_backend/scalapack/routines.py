@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from mpi4py import MPI
 
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.scalapack.grids import descriptor
@@ -55,53 +54,6 @@ def _call_with_workspace(name: str, dtype: np.dtype[Any], before: tuple[Any, ...
     lwork = int(np.nextafter(size.real[0], np.inf)) + 1
     _call(name, dtype, *before, np.empty(lwork, dtype), lwork, *after, info)
     return int(info[0])
-
-
-def gelqf(A: DistMatrix) -> Array:
-    """Factor A^T = L Q^ in place (p?gelqf), that is A = Q R with Q = Q^^T and R = L^T; return the scalars tau.
-
-    Afterwards the upper triangle of `A` is R, and the rest holds the reflectors for :func:`orglq`.
-    """
-    m, n = A.shape
-    tau = np.empty(max(1, A.cols.size), A.dtype)
-    _call_with_workspace("p?gelqf", A.dtype, (n, m, *_whole(A), tau))
-    return tau
-
-
-def orglq(A: DistMatrix, tau: Array) -> None:
-    """Overwrite the first min(m, n) columns of `A` with the Q of the factorisation that :func:`gelqf` made."""
-    m, n = A.shape
-    p = min(m, n)
-    name = "p?unglq" if A.dtype.kind == "c" else "p?orglq"
-    _call_with_workspace(name, A.dtype, (p, m, p, *_whole(A), tau))
-
-
-def getrf(A: DistMatrix) -> tuple[Array, int]:
-    """Factor A^T = P L U in place (p?getrf); return the pivots and the 1-based index of the first zero pivot, or 0."""
-    m, n = A.shape
-    ipiv = np.zeros(A.cols.size + A.layout.block[1], np.int32)
-    info = np.zeros(1, np.int32)
-    _call("p?getrf", A.dtype, n, m, *_whole(A), ipiv, info)
-    return ipiv, _first_zero_pivot(A)
-
-
-def _first_zero_pivot(factors: DistMatrix) -> int:
-    """Return the 1-based index of the first zero on the diagonal, or 0; MKL's info misses it in all but small cases."""
-    held = np.intersect1d(factors.rows.indices(), factors.cols.indices())
-    zeros = held[factors.local[factors.rows.to_local(held), factors.cols.to_local(held)] == 0]
-    none = min(factors.shape)
-    first: int = factors.comm.allreduce(int(zeros[0]) if zeros.size else none, MPI.MIN)
-    return 0 if first == none else first + 1
-
-
-def getrs(A: DistMatrix, ipiv: Array, Bt: DistMatrix) -> None:
-    """Overwrite B^T, given as the matrix `Bt`, with X^T such that A X = B (p?getrs), from the factors of :func:`getrf`.
-
-    `Bt` has the grid and the block of `A`. What ScaLAPACK factored is A^T, hence its transposed solve.
-    """
-    nrhs, n = Bt.shape
-    info = np.zeros(1, np.int32)
-    _call("p?getrs", A.dtype, b"T", n, nrhs, *_whole(A), ipiv, *_whole(Bt), info)
 
 
 def gesvd(A: DistMatrix) -> tuple[DistMatrix, Array, DistMatrix, int]:

@@ -40,7 +40,7 @@ def check(size: int, *cases: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_eigenvalues(size: int) -> None:
-    check(size, "symmetric", "clusters_that_break_relatively_robust_representations", "general")
+    check(size, "symmetric", "tight_clusters", "general")
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])

@@ -135,8 +135,9 @@ def lu_solve() -> Iterator[tuple[str, Any]]:
 
 @case
 def cholesky() -> Iterator[tuple[str, Any]]:
-    for dtype, lower in itertools.product(TYPES, (False, True)):
-        for n, (pair, block) in zip((1, 2, 50, 80, 33, 100), LAYOUTS, strict=True):
+    for first, dtype in enumerate(TYPES):
+        for number, (n, (pair, block)) in enumerate(zip((1, 2, 50, 80, 33, 100), LAYOUTS, strict=True)):
+            lower = (first + number) % 2 == 1
             A0 = random(n, n, dtype)
             A0 = (A0 @ A0.conj().T + np.eye(n)).astype(dtype)
             other = np.tril(np.full((n, n), 7.0), -1)  # must not be read
@@ -288,6 +289,8 @@ def qr() -> Iterator[tuple[str, Any]]:
             alone = linalg.qr(ctx, A, mode="r", pivoting=pivoting)
             again = whole(alone[0] if pivoting else alone)
             yield "R alone", agree((again == whole(R)).all(), (whole(A) == A0).all(), sorted(order) == list(range(n)))
+        if dtype in ("float32", "complex64"):
+            continue
         for (name, A0), pivoting in itertools.product(families(130, dtype), (False, True)):
             Q, R, *p = linalg.qr(ctx, spread(A0, block=16), pivoting=pivoting)
             order = p[0] if pivoting else np.arange(130)
@@ -316,7 +319,7 @@ def rank_revealing_qr() -> Iterator[tuple[str, Any]]:
         ratio = (mine + floor) / (theirs + floor)
         yield (
             name,
-            {"ratio to LAPACK": agree(1 / 6 < ratio.min(), ratio.max() < 6), "rises": mine[1:].max() / mine[0] * 15},
+            {"ratio to LAPACK": agree(ratio.min() > 1 / 6, ratio.max() < 6), "rises": mine[1:].max() / mine[0] * 15},
         )
         falls = mine[1:] <= 3 * mine[:-1] + floor
         yield f"{name} falls", agree(falls.all())

@@ -42,6 +42,7 @@ LAYOUTS = itertools.cycle(
         ("MC_MR", 1),
     ]
 )
+SOME_TYPES = TYPES if comm.size <= 2 else TYPES[comm.size % 2 :: 2]
 TURN = itertools.count(comm.size)
 WRONG = 1e9
 
@@ -102,9 +103,12 @@ def _every_other(named: list[tuple[str, Array]]) -> list[tuple[str, Array]]:
 
 
 def shared_out(first: Iterable[Any], second: tuple[Any, ...]) -> list[tuple[Any, Any]]:
-    """Return half of all pairs, each of the two values alternately: one half on 1 and 3 ranks, the other on 2 and 4."""
+    """Return a share of all pairs, with each value in turn: a half on one rank, the other on two, a quarter on more."""
     pairs = enumerate(itertools.product(first, second))
-    return [pair for at, pair in pairs if (at + at // len(second)) % 2 == comm.size % 2]
+    half = [pair for at, pair in pairs if (at + at // len(second)) % 2 == comm.size % 2]
+    if comm.size <= 2:
+        return half
+    return [pair for at, pair in enumerate(half) if at % 2 == (at // 2 + at // 4) % 2]
 
 
 def size_of(A: Array) -> float:
@@ -180,8 +184,8 @@ def symmetric() -> Iterator[tuple[str, Any]]:
 
 
 @case
-def clusters_that_break_relatively_robust_representations() -> Iterator[tuple[str, Any]]:
-    for dtype in TYPES:
+def tight_clusters() -> Iterator[tuple[str, Any]]:
+    for dtype in SOME_TYPES:
         Q = orthonormal((130, 130), dtype, 0)
         A = (Q[:, :65] @ Q[:, :65].conj().T).astype(dtype)
         exact = np.r_[np.zeros(65), np.ones(65)]
@@ -190,8 +194,9 @@ def clusters_that_break_relatively_robust_representations() -> Iterator[tuple[st
             (Wanted((0, 128)), exact[:-1]),
             (Wanted(interval=(0.5, 2.0)), exact[65:]),
         ):
-            w, V = hermitian.on_all_ranks(ctx, spread(A, "MC_MR", 32), True, some, True)
-            yield f"{dtype} {some}", pair_residuals(A, w, V, values)
+            for vectors in (True, False):
+                w, V = hermitian.on_all_ranks(ctx, spread(A, "MC_MR", 32), True, some, vectors)
+                yield f"{dtype} {some} {vectors}", pair_residuals(A, w, V, values)
 
 
 def spectrum_residuals(A: Array, w: Array) -> dict[str, float]:
@@ -332,7 +337,7 @@ def randomised() -> Iterator[tuple[str, Any]]:
 
 @case
 def exponential() -> Iterator[tuple[str, Any]]:
-    for dtype in TYPES:
+    for dtype in SOME_TYPES:
         for n, size in ((2, 0.3), (3, 8.0), (40, 0.01), (40, 0.2), (40, 0.9), (40, 2.0), (40, 6.0))[
             next(TURN) % 2 :: 2
         ]:
@@ -401,7 +406,7 @@ def pseudoinverse() -> Iterator[tuple[str, Any]]:
     yield (
         "atol",
         0
-        if linalg.pinv(ctx, spread(A), atol=1.5, return_rank=True)[1] == int((np.linalg.svd(A)[1] > 1.5).sum())
+        if linalg.pinv(ctx, spread(A), atol=1.53, return_rank=True)[1] == int((np.linalg.svd(A)[1] > 1.53).sum())
         else WRONG,
     )
     Z, rank = linalg.pinv(ctx, spread(np.zeros((5, 3))), return_rank=True)
