@@ -202,6 +202,10 @@ class CommandStream:
             if on_orphans is not None:
                 on_orphans([matrix_id for reply in replies.values() for matrix_id in _kept(reply)])
             self._raise(failures, missing, overdue)
+        if overdue is not None:
+            if on_orphans is not None:
+                on_orphans([matrix_id for reply in replies.values() for matrix_id in _kept(reply)])
+            raise overdue
         return [replies[rank] for rank in range(self._address.size)]
 
     @property

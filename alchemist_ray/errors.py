@@ -58,6 +58,7 @@ worker carries `rank`, `host` and, as a note, the remote traceback.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -493,7 +494,9 @@ class TaskNotFoundError(LibraryError, LookupError):
     tasks: list[str]
 
     def _text(self) -> str:
-        return f"library {self.library!r} has no task {self.task!r}; it has {', '.join(self.tasks)}"
+        near = difflib.get_close_matches(self.task, self.tasks, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"library {self.library!r} has no task {self.task!r}; it has {', '.join(self.tasks)}{hint}"
 
 
 @dataclass(eq=False)

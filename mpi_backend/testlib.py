@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -76,11 +77,11 @@ def noop(ctx: TaskContext) -> None:
 
 @task
 def sleep(ctx: TaskContext, seconds: float) -> None:
-    """Sleep on every rank for a number of seconds, reporting progress ten times a second."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        ctx.progress(seconds - left, seconds, "sleeping")
-        time.sleep(min(left, 0.1))
+    """Sleep on every rank for a number of seconds; ten times a second report progress and look whether to stop."""
+    for tenth in range(math.ceil(10 * seconds)):
+        ctx.check_cancelled()
+        ctx.progress(tenth / 10, seconds, "sleeping")
+        time.sleep(min(seconds - tenth / 10, 0.1))
 
 
 @task

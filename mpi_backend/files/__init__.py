@@ -24,7 +24,7 @@ __version__ = "1.0"
 
 
 @task
-def describe(ctx: TaskContext, path: str) -> dict[str, Any]:
+def describe(ctx: TaskContext, path: str) -> dict[str, Any] | None:
     """Return what is in a file.
 
     Parameters
@@ -46,7 +46,7 @@ def describe(ctx: TaskContext, path: str) -> dict[str, Any]:
         If the package for its format is not installed on the server.
     """
     with Agreement(ctx.comm):
-        return describe_file(path, ctx.directories) if ctx.comm.rank == 0 else {}
+        return describe_file(path, ctx.directories) if ctx.comm.rank == 0 else None
 
 
 @task

@@ -56,7 +56,8 @@ static const struct {
 } cases[] = {
 #define CASE(name) {#name, {ALCHEMIST_ABI_VERSION, sizeof(MPI_Comm), "", "", name, NULL}}
     CASE(no_tasks), CASE(no_run), CASE(no_name), CASE(twice), CASE(keyword), CASE(not_utf8), CASE(no_kind),
-    CASE(unknown_kind), CASE(nameless), CASE(two_alike), CASE(taken), CASE(no_value), CASE(other_kind), CASE(long_default),
+    CASE(unknown_kind), CASE(nameless), CASE(two_alike), CASE(taken), CASE(no_value), CASE(other_kind),
+    CASE(long_default),
     CASE(order), CASE(layout), CASE(layout_text), CASE(layout_block), CASE(layout_of_int), CASE(type),
     CASE(type_of_int), CASE(result_kind), CASE(result_twice), CASE(fine),
     {"abi", {ALCHEMIST_ABI_VERSION + 1, sizeof(MPI_Comm), "", "", fine, NULL}},

@@ -331,7 +331,8 @@ static inline const alchemist_value *alchemist_argument_of(alchemist_call *call,
 {
     const alchemist_value *value = alchemist_argument(call, name);
     if (value != NULL && (value->kind & kinds) == 0) {
-        alchemist_fail(call, ALCHEMIST_ERROR, "the library asked for the argument '%s' as another kind than it has", name);
+        alchemist_fail(call, ALCHEMIST_ERROR, "the library asked for the argument '%s' as another kind than it has",
+                       name);
         return NULL;
     }
     return value;
@@ -458,7 +459,7 @@ static inline int alchemist_return_vector(alchemist_call *call, const char *name
     return alchemist_return_array(call, name, &array);
 }
 
-/* A matrix that alchemist_new(), alchemist_new_like(), alchemist_copy() or alchemist_transpose() made; by every rank. */
+/* A matrix that alchemist_new(), alchemist_new_like(), alchemist_copy() or alchemist_transpose() made. By all ranks. */
 static inline int alchemist_return_matrix(alchemist_call *call, const char *name, const alchemist_matrix *matrix)
 {
     alchemist_value value = {ALCHEMIST_MATRIX, 0, 0, 0.0, 0.0, NULL, NULL, NULL};
