@@ -17,7 +17,8 @@ from alchemist_ray.errors import AlchemistError
 from alchemist_ray.layout import PAIRS, Grid, Layout
 from alchemist_ray.mpi_backend import linalg, scalapack, testlib
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
-from alchemist_ray.mpi_backend.linalg import gram, lanczos, singular, slabs
+from alchemist_ray.mpi_backend.linalg import slabs
+from alchemist_ray.mpi_backend.linalg.spectral import gram, lanczos, singular
 
 comm = MPI.COMM_WORLD
 ctx = TaskContext(comm, "linalg.case")

@@ -19,7 +19,8 @@ from alchemist_ray.errors import AlchemistError, ArgumentError, ArgumentValueErr
 from alchemist_ray.layout import Grid, Layout
 from alchemist_ray.mpi_backend import linalg
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext, describe
-from alchemist_ray.mpi_backend.linalg import lanczos, singular, sparse_products
+from alchemist_ray.mpi_backend.linalg.matrices import sparse_products
+from alchemist_ray.mpi_backend.linalg.spectral import lanczos, singular
 from alchemist_ray.spec import DTYPES
 
 comm = MPI.COMM_WORLD

@@ -21,8 +21,9 @@ from alchemist_ray.errors import AlchemistError
 from alchemist_ray.layout import Layout
 from alchemist_ray.mpi_backend import linalg
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
-from alchemist_ray.mpi_backend.linalg import eigenvalues, full_svd, hermitian, one_rank
-from alchemist_ray.mpi_backend.linalg import polar_decomposition as polar
+from alchemist_ray.mpi_backend.linalg import one_rank
+from alchemist_ray.mpi_backend.linalg.spectral import eigenvalues, full_svd, hermitian
+from alchemist_ray.mpi_backend.linalg.spectral import polar_decomposition as polar
 from alchemist_ray.mpi_backend.scalapack.spectral import Wanted
 
 comm = MPI.COMM_WORLD

@@ -1,0 +1,1 @@
+"""Data analysis: principal components, clustering, regression, column subsets. Samples are rows."""

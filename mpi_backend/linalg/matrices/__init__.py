@@ -1,0 +1,1 @@
+"""Arithmetic, products, norms, and the same elements in another layout."""
