@@ -18,7 +18,7 @@ Every task is collective over ``ctx.comm``: it runs on every rank of the group a
 returns, apart from matrices, is the same on every rank, or comes from rank 0 and is None on the others.
 
 A simulation is a subclass of :class:`Simulator`; a library in C, C++ or Fortran is a shared object written against
-``alchemist_ali.h``, which lies in this folder.
+``alchemist_ali.h``, which lies in the folder ``include`` beside this file.
 """
 
 from alchemist_ray.mpi_backend.ali.context import TaskContext

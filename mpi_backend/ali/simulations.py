@@ -149,7 +149,7 @@ simulation : int
 
 
 def _as_state(state: Array | None) -> Array | None:
-    return None if state is None else np.ascontiguousarray(state)
+    return None if state is None else np.asarray(state, order="C")
 
 
 def _as_score(score: float | None) -> float | None:

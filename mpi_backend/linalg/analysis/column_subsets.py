@@ -13,7 +13,7 @@ deterministic choice D. Papailiopoulos, A. Kyrillidis, C. Boutsidis, KDD 2014, 9
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +72,7 @@ def cx(
     A: DistMatrix | SparseDistMatrix,
     k: int,
     n_columns: int | None = None,
-    method: str = "leverage",
+    method: Literal["leverage", "deterministic"] = "leverage",
     seed: int = 0,
 ) -> tuple[Indices, DistMatrix, DistMatrix]:
     """Return a factorisation A ~ C X, where C is made of columns of A.

@@ -7,7 +7,7 @@ products (:mod:`.clustering`), the first centres by :mod:`.seeding`. What crosse
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ def kmeans(
     ctx: TaskContext,
     A: DistMatrix | SparseDistMatrix,
     n_clusters: int,
-    init: str | DistMatrix = "k-means++",
+    init: Literal["k-means++", "k-means||"] | DistMatrix = "k-means++",
     n_init: int = 1,
     max_iter: int = 300,
     tol: float = 1e-4,
@@ -212,6 +212,7 @@ def _lloyd(
     iterations, settled = 0, False
     while iterations < max_iter:
         iterations += 1
+        ctx.check_cancelled()
         settled = not clustering.assign(centres)
         if settled:
             break

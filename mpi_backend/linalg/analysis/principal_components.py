@@ -6,8 +6,8 @@ the numbers of samples and features.
 - p up to 2,000: the p x p Gram matrix, in double precision, and its eigenvectors. That squares the condition number, so
   where the variance of the last component wanted is too small beside that of the first, the triangle R of a QR
   factorisation, panel by panel, and its SVD are taken instead.
-- Larger and sparse ones: thick-restart block Lanczos (:mod:`..spectral.lanczos`), which sees the matrix through products
-  only.
+- Larger and sparse ones: thick-restart block Lanczos (:mod:`..spectral.lanczos`), which sees the matrix through
+  products only.
 - Where that has no room or does not converge: the triangle again, whatever p is.
 """
 
@@ -162,6 +162,7 @@ def _iterated(ctx: TaskContext, matrix: Centred, k: int, seed: int, sparse: bool
 def _progress(ctx: TaskContext, tolerance: float) -> Any:
     def progress(count: int, residual: float) -> None:
         done = math.log(max(residual, tolerance)) / math.log(tolerance)
+        ctx.check_cancelled()
         ctx.progress(min(max(0.1, done), 0.99), 1, f"Lanczos, {count} vectors, residual {residual:.1e}")
 
     return progress

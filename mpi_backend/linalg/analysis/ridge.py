@@ -252,6 +252,7 @@ def _progress(ctx: TaskContext, tol: float) -> Progress:
 
     def progress(count: int, residual: float) -> None:
         done = math.log(max(residual, tol)) / math.log(min(tol, 0.5))
+        ctx.check_cancelled()
         ctx.progress(min(max(0.0, done), 0.99), 1, f"conjugate gradients, iteration {count}, residual {residual:.1e}")
 
     return progress

@@ -45,6 +45,7 @@ def eliminate(ctx: TaskContext, A: DistMatrix) -> Pivots:
     with blocked(A) as (M,):
         for start, stop in M.panels(p, WIDTH):
             piv[start:stop] = _step(M, start, stop)
+            ctx.check_cancelled()
             ctx.progress(stop, p, "LU")
     return piv
 

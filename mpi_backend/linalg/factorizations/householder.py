@@ -71,6 +71,7 @@ class Householder:
             if pivoting:
                 factors._choose(start, stop)
             factors._eliminate(start, stop, pivoting)
+            ctx.check_cancelled()
             ctx.progress(stop, p, "QR")
         return factors
 

@@ -9,7 +9,7 @@ solution of minimum norm is Z L^-1 Q^H b. Then there are no singular values, and
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,11 @@ _WIDEST_TREE = 2000
 
 @task
 def lstsq(
-    ctx: TaskContext, A: DistMatrix, b: DistMatrix, cond: float | None = None, lapack_driver: str = "gelsd"
+    ctx: TaskContext,
+    A: DistMatrix,
+    b: DistMatrix,
+    cond: float | None = None,
+    lapack_driver: Literal["gelsd", "gelsy"] = "gelsd",
 ) -> tuple[DistMatrix, npt.NDArray[Any], int, npt.NDArray[Any] | None]:
     """Return the x of minimum norm that minimises ‖A x - b‖, for each column of b.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,9 @@ _WIDEST_TREE = 2000
 
 
 @task
-def qr(ctx: TaskContext, A: DistMatrix, mode: str = "economic", pivoting: bool = False) -> Any:
+def qr(
+    ctx: TaskContext, A: DistMatrix, mode: Literal["economic", "r"] = "economic", pivoting: bool = False
+) -> tuple[Any, ...]:
     """Return the QR factorisation A = Q R, or with pivoting A[:, p] = Q R.
 
     Parameters
@@ -41,7 +43,7 @@ def qr(ctx: TaskContext, A: DistMatrix, mode: str = "economic", pivoting: bool =
         Orthonormal columns, ``k = min(m, n)``; dealt by rows. Not with mode "r".
     R : DistMatrix, shape (k, n)
         Upper triangular, exactly zero below the diagonal; in MC_MR. Diagonal entries may be negative or complex.
-        Without `Q` and `p` it comes alone, not in a tuple.
+        With mode "r" and no `p` it is the only member of a tuple, as SciPy's.
     p : ndarray of int64, shape (n,)
         With `pivoting`: which column of A each column of Q R is.
 
@@ -75,7 +77,7 @@ def qr(ctx: TaskContext, A: DistMatrix, mode: str = "economic", pivoting: bool =
     factors = reflectors(ctx, A, pivoting)
     R = triangle(factors).relayout("MC_MR")
     if mode == "r":
-        return (R, factors.jpvt) if pivoting else R
+        return (R, factors.jpvt) if pivoting else (R,)
     Q = orthonormal(factors)
     return (Q, R, factors.jpvt) if pivoting else (Q, R)
 
@@ -106,8 +108,8 @@ def orthonormal(factors: Householder) -> DistMatrix:
     return Q
 
 
-def _by_tree(ctx: TaskContext, A: DistMatrix, mode: str) -> Any:
+def _by_tree(ctx: TaskContext, A: DistMatrix, mode: str) -> tuple[DistMatrix, ...]:
     slab = slab_of(A)
     factors = TSQR(ctx.comm, slab.local)
     R = ctx.from_replicated(factors.R, "MC_MR")
-    return R if mode == "r" else (slab.tall_result(ctx, factors.q()), R)
+    return (R,) if mode == "r" else (slab.tall_result(ctx, factors.q()), R)

@@ -45,6 +45,7 @@ def decompose(ctx: TaskContext, A: DistMatrix, lower: bool) -> int:
             order = _step(M, start, stop)
             if order:
                 return start + order
+            ctx.check_cancelled()
             ctx.progress(stop, n, "Cholesky")
     return 0
 

@@ -188,6 +188,7 @@ def _summa(ctx: TaskContext, left: Operand, right: Operand, conjugate: bool) -> 
                 np.matmul(A1, B1, out=C.local)
             else:
                 _accumulate(A1, B1, C.local, temporary)
+            ctx.check_cancelled()
             ctx.progress(stop, inner, "gemm")
     return C
 

@@ -74,6 +74,7 @@ def _product(
         if form.conjugate_right and dtype.kind == "c":
             panel = np.conjugate(panel)
         C.local[:, start:stop] = _summed(ctx, C, local @ panel) if transposed else local @ panel
+        ctx.check_cancelled()
         ctx.progress(stop, shape[1], "product")
     form.finish(C.local)
     return C

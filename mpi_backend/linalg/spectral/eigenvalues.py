@@ -1,8 +1,8 @@
 """Eigenvalues and eigenvectors of general matrices.
 
 On one rank (see :mod:`..one_rank`) LAPACK's ?geev, by NumPy. On all ranks the reduction to Hessenberg form is
-p?gehrd of ScaLAPACK, and the QR iterations are LAPACK's ?hseqr on one rank: MKL's p?hseqr returned wrong eigenvalues of random
-900 x 900 matrices, with info = 0, and there is none for complex numbers.
+p?gehrd of ScaLAPACK, and the QR iterations are LAPACK's ?hseqr on one rank: MKL's p?hseqr returned wrong eigenvalues of
+random 900 x 900 matrices, with info = 0, and there is none for complex numbers.
 """
 
 from __future__ import annotations

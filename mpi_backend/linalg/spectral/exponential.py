@@ -70,6 +70,7 @@ def expm(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
     m, s = powers.degree()
     E = powers.approximant(m, s)
     for count in range(s + powers.scaled_before):
+        ctx.check_cancelled()
         ctx.progress(count, s + powers.scaled_before, "squaring")
         with np.errstate(over="ignore", invalid="ignore"):
             E = _times(ctx, E, E)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ _CHOLESKY = 100.0
 
 
 @task
-def polar(ctx: TaskContext, A: DistMatrix, side: str = "right") -> tuple[DistMatrix, DistMatrix]:
+def polar(ctx: TaskContext, A: DistMatrix, side: Literal["right", "left"] = "right") -> tuple[DistMatrix, DistMatrix]:
     """Return the polar decomposition A = U P, or A = P U.
 
     Parameters
@@ -124,6 +124,7 @@ def unitary_factor(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
     eps = float(np.finfo(A.dtype).eps)
     X, bound = _start(ctx, A, eps)
     for count in range(_ROUNDS):
+        ctx.check_cancelled()
         ctx.progress(count, 8, "QDWH")
         weights = Weights.of(bound)
         step = _by_qr if weights.c > _CHOLESKY else _by_cholesky

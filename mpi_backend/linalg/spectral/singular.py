@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,7 @@ def truncated_svd(
     tol: float | None = 1e-10,
     seed: int = 0,
     max_iterations: int = 300,
-    method: str = "auto",
+    method: Literal["auto", "krylov", "gram", "tsqr", "randomized"] = "auto",
     oversampling: int = 10,
     power_iterations: int = 2,
 ) -> tuple[DistMatrix, npt.NDArray[Any], DistMatrix]:
@@ -248,6 +248,7 @@ def _progress(ctx: TaskContext, tolerance: float) -> Progress:
 
     def progress(count: int, residual: float) -> None:
         done = math.log(max(residual, tolerance)) / math.log(tolerance)
+        ctx.check_cancelled()
         ctx.progress(max(0.0, done), 1, f"Lanczos, {count} vectors, residual {residual:.1e}")
 
     return progress
