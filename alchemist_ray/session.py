@@ -307,13 +307,15 @@ class AlchemistSession(SessionMatrices):
         self._workers = None
 
     @contextlib.contextmanager
-    def _watching(self) -> Iterator[None]:
+    def _watching(self, task: str = "") -> Iterator[None]:
         """Turn the loss of a worker into an error that says what happened, and end what is left of the group."""
         try:
             yield
         except GroupDiedError as lost:
             with self._lock:  # a writer of ours may have met it in another thread than the one that talks to the driver
-                raise GroupDiedError(self.session_id, *self._why_dead()) from lost
+                reason, log_tail = self._why_dead()
+                while_running = f", while they ran {task}" if task else ""
+                raise GroupDiedError(self.session_id, reason + while_running, log_tail) from lost
         except RanksStuckError as stuck:
             ranks = ", ".join(map(str, stuck.ranks))
             reason = f"rank {ranks} did not come back from a task that had failed on another rank, or had no more time"
@@ -424,9 +426,10 @@ class AlchemistSession(SessionMatrices):
             raise ArgumentValueError(f"{library}.{task.name}", f"a timeout must be more than 0 seconds, not {limit!r}")
         with self._lock:
             group = self._group()
-            arguments = group.bind(f"{library}.{task.name}", task, args, kwargs)
+            label = f"{library}.{task.name}"
+            arguments = group.bind(label, task, args, kwargs)
             started = time.perf_counter()
-            with self._watching():
+            with self._watching(label):
                 result = group.run(library, task, arguments, self.make_progress, limit, self.is_cancelled)
             self._say(f"Alchemist started task '{task.name}' ... done ({time.perf_counter() - started:.4e}s)")
             return result

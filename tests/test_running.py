@@ -198,6 +198,7 @@ def test_a_segmentation_fault_is_told_with_the_stack_of_the_rank(two):
     with pytest.raises(errors.GroupDiedError) as caught:
         run(two, "crash", rank=1)
     assert "(rank 1, process" in str(caught.value)
+    assert "while they ran faults.crash" in str(caught.value)
     assert "Segmentation fault" in caught.value.log
     assert "faults.py" in caught.value.log
     two.request_workers(2)

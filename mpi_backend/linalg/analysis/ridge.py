@@ -158,8 +158,10 @@ def rf_predict(
         The samples in rows, float32 or float64.
     coef : DistMatrix, shape (n_features, c)
         From :func:`rf_ridge`.
-    sigma, seed
-        As they were given to :func:`rf_ridge`.
+    sigma : float
+        As it was given to :func:`rf_ridge`.
+    seed : int
+        Likewise.
 
     Returns
     -------
