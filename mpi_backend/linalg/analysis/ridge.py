@@ -108,10 +108,16 @@ def rf_ridge(
     B : DistMatrix, shape (n, c)
         What is to be predicted of each; for a classification, 1 in the column of its class and 0 or -1 elsewhere.
         Taken with the precision of A.
-    n_features, sigma, seed
-        See :func:`random_features`.
-    reg_param, tol, max_iterations
-        See :func:`ridge_cg`.
+    n_features : int
+        How many features; the error of the kernel falls with the square root of their number.
+    sigma : float
+        Width of the Gaussian kernel; see :func:`random_features`.
+    reg_param, tol : float
+        Regularisation, and the residual at which the iteration ends; see :func:`ridge_cg`.
+    max_iterations : int
+        Iterations at most.
+    seed : int
+        Of the features; see :func:`random_features`.
     store : bool, optional
         Whether to keep the features, n x n_features numbers, rather than make them again in every iteration. By
         default they are kept if the workers have room for them.

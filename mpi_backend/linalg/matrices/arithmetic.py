@@ -78,7 +78,18 @@ def astype(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, dtype: str) -> Di
 
 @task
 def conj(ctx: TaskContext, A: DistMatrix | SparseDistMatrix) -> DistMatrix | SparseDistMatrix:
-    """Return the complex conjugate of `A`, in its layout; a copy if it is real."""
+    """Return the complex conjugate of a matrix.
+
+    Parameters
+    ----------
+    A : DistMatrix or SparseDistMatrix, shape (m, n)
+        The matrix, of any type.
+
+    Returns
+    -------
+    DistMatrix or SparseDistMatrix, shape (m, n)
+        In the layout of `A`; a copy if it is real.
+    """
     return entrywise.combined(ctx, "conjugate", A, None)
 
 
@@ -162,6 +173,11 @@ def relayout(ctx: TaskContext, A: DistMatrix, layout: dict[str, Any]) -> DistMat
     layout : dict
         ``pair``, and perhaps ``block``, ``grid`` and ``align``.
 
+    Returns
+    -------
+    DistMatrix
+        With the elements of `A`.
+
     Raises
     ------
     LayoutError
@@ -216,6 +232,11 @@ def to_dense(ctx: TaskContext, A: SparseDistMatrix, layout: dict[str, Any] | Non
     layout : dict, optional
         Of the result: ``pair``, and perhaps ``block``, ``grid`` and ``align``; by default VC_STAR.
 
+    Returns
+    -------
+    DistMatrix
+        Entries that are stored more than once are added up.
+
     Raises
     ------
     LayoutError
@@ -227,5 +248,16 @@ def to_dense(ctx: TaskContext, A: SparseDistMatrix, layout: dict[str, Any] | Non
 
 @task
 def nnz(ctx: TaskContext, A: SparseDistMatrix) -> int:
-    """Return how many entries of a sparse matrix are stored, zeros and duplicates included."""
+    """Return how many entries of a sparse matrix are stored.
+
+    Parameters
+    ----------
+    A : SparseDistMatrix, shape (m, n)
+        The matrix.
+
+    Returns
+    -------
+    int
+        Zeros and duplicates included, if they are stored.
+    """
     return A.nnz
