@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 from alchemist_ray import AlchemistSession
 from alchemist_ray.transfer import plane_of
@@ -24,3 +30,49 @@ def memory_in_use(session: AlchemistSession) -> list[int]:
     plane_of(session.address).free_dropped()
     (row,) = [s for s in session.server_status()["sessions"] if s["id"] == session.session_id]
     return [worker["memory_in_use"] for worker in row["workers"]]
+
+
+LIMIT = 30
+"""What a scaled residual may reach, as in the tests of LAPACK."""
+
+PROGRAMS = Path(__file__).parent / "mpi_backend" / "programs"
+
+
+def mpirun(size: int, program: Path, *arguments: str | Path) -> str:
+    """Run a Python program on `size` ranks; return what it prints.
+
+    mpi4py runs it, so that an exception on one rank ends all; each rank computes with one thread.
+    """
+    mpiexec = Path(sys.executable).with_name("mpiexec")
+    ran = subprocess.run(
+        [mpiexec, "-n", str(size), sys.executable, "-m", "mpi4py", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    )
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
+    return ran.stdout
+
+
+def run_cases(program: str, size: int, *cases: str) -> list[tuple[str, str, Any]]:
+    """Run cases of one of :data:`PROGRAMS`, which prints a line ``[case, label, result]`` for all that it has tried."""
+    results = [json.loads(line) for line in mpirun(size, PROGRAMS / program, *cases).splitlines()]
+    assert {name for name, _, _ in results} == set(cases)
+    return [(name, label, result) for name, label, result in results]
+
+
+def too_large(results: Iterable[tuple[str, Any]]) -> list[str]:
+    """Return, of pairs of a label and scaled residuals, what is above :data:`LIMIT` or no number."""
+    wrong = []
+    for label, result in results:
+        residuals = result if isinstance(result, dict) else {"residual": result}
+        wrong += [f"{label}: {what} {value}" for what, value in residuals.items() if not value <= LIMIT]
+    return wrong
+
+
+def check_cases(program: str, size: int, *cases: str) -> None:
+    """Run cases; fail if a residual of theirs is too large."""
+    wrong = too_large((f"{name} {label}", result) for name, label, result in run_cases(program, size, *cases))
+    assert not wrong, "\n".join(wrong[:20])

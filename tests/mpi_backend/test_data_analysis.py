@@ -1,23 +1,17 @@
 """Principal components, k-means, ridge regression, CX and norms under real MPI, against scikit-learn and SciPy."""
 
-import json
-import os
-import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+from tests_support import run_cases, too_large
 
 import alchemist_ray
 
-PROGRAM = Path(__file__).with_name("programs") / "data_analysis_cases.py"
-LIMIT = 30
-"""What a scaled residual may reach, as in the tests of LAPACK."""
+PROGRAM = "data_analysis_cases.py"
 
 LAYOUTS = ["pca_layouts", "kmeans_from_centers", "ridge", "features", "cx", "norms"]
 """Cases that go through types and layouts, on 1 to 4 ranks."""
@@ -81,28 +75,15 @@ ERRORS = {
 def report(size):
     """Run the program on `size` ranks, once; return what each case yielded."""
     cases = [*LAYOUTS, "seeds", *([*NUMERICS, "errors"] if size in (1, 3) else []), *(LARGE if size == 2 else [])]
-    mpiexec = Path(sys.executable).with_name("mpiexec")
-    ran = subprocess.run(
-        [mpiexec, "-n", str(size), sys.executable, "-m", "mpi4py", PROGRAM, *cases],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-    )
-    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
     found = {name: {} for name in cases}
-    for name, label, result in map(json.loads, ran.stdout.splitlines()):
+    for name, label, result in run_cases(PROGRAM, size, *cases):
         found[name][label] = result
     return found
 
 
 def check(size, name):
-    wrong = []
-    for label, result in report(size)[name].items():
-        residuals = result if isinstance(result, dict) else {"residual": result}
-        wrong += [f"{label}: {what} {value}" for what, value in residuals.items() if not value <= LIMIT]
     assert report(size)[name]
+    wrong = too_large(report(size)[name].items())
     assert not wrong, "\n".join(wrong[:20])
 
 

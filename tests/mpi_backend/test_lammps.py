@@ -1,14 +1,12 @@
 """LAMMPS through ALI: the melt as LAMMPS itself computes it, atoms as matrices, and what scripts may do."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests_support import PROGRAMS, mpirun
 
 import alchemist_ray as alchemist
 from alchemist_ray.errors import ArgumentValueError, RemoteTaskError
@@ -19,8 +17,7 @@ from alchemist_ray.mpi_backend.ali import TaskContext
 from alchemist_ray.mpi_backend.lammps import scripts
 from alchemist_ray.mpi_backend.lammps.thermo import tables
 
-PROGRAM = Path(__file__).parent / "programs" / "lammps_cases.py"
-MPIEXEC = Path(sys.executable).with_name("mpiexec")
+PROGRAM = PROGRAMS / "lammps_cases.py"
 MELT = """
 units lj
 atom_style atomic
@@ -38,19 +35,6 @@ fix 1 all nve
 thermo 50
 run 250
 """
-
-
-def mpirun(size, *arguments):
-    done = subprocess.run(
-        [MPIEXEC, "-n", str(size), sys.executable, "-m", "mpi4py", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
 
 
 def test_the_melt_is_that_of_lammps_run_directly(connect, tmp_path):

@@ -2,32 +2,20 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from tests_support import PROGRAMS, mpirun
 
 from alchemist_ray.errors import LibraryLoadError
 
-PROGRAM = Path(__file__).parent / "programs" / "petsc_cases.py"
+PROGRAM = "petsc_cases.py"
 INSTALLED = {name: importlib.util.find_spec(f"{name}4py") is not None for name in ("petsc", "slepc")}
 
 
 @pytest.mark.skipif(not INSTALLED["petsc"], reason="petsc4py is not installed")
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_solutions_and_eigenvalues_are_those_of_scipy(size):
-    done = subprocess.run(
-        [Path(sys.executable).with_name("mpiexec"), "-n", str(size), sys.executable, "-m", "mpi4py", PROGRAM],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(mpirun(size, PROGRAMS / PROGRAM).splitlines()[-1])
     assert len(found) >= 44
     wrong = [f"{name}: {what}" for name, what in found if what]
     assert not wrong, "\n".join(wrong)

@@ -1,41 +1,13 @@
 """Eigenvalues, singular values and matrix functions under real MPI: residuals against NumPy and SciPy, bad input."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 import scipy.linalg
+from tests_support import check_cases, run_cases
 
-PROGRAM = Path(__file__).parent / "programs" / "spectral_cases.py"
-LIMIT = 30
-"""What a scaled residual may reach, as in the tests of LAPACK."""
-
-
-def run(size: int, *cases: str) -> list[tuple[str, str, object]]:
-    mpiexec = Path(sys.executable).with_name("mpiexec")
-    done = subprocess.run(
-        [mpiexec, "-n", str(size), sys.executable, "-m", "mpi4py", PROGRAM, *cases],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {name for name, _, _ in results} == set(cases)
-    return [(name, label, result) for name, label, result in results]
-
-
-def check(size: int, *cases: str) -> None:
-    wrong = []
-    for name, label, result in run(size, *cases):
-        residuals = result if isinstance(result, dict) else {"residual": result}
-        wrong += [f"{name} {label}: {what} {value}" for what, value in residuals.items() if not value <= LIMIT]
-    assert not wrong, "\n".join(wrong)
+run, check = partial(run_cases, "spectral_cases.py"), partial(check_cases, "spectral_cases.py")
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
