@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import threading
 import time
@@ -29,6 +30,9 @@ task whose time is up to stop where it can."""
 
 INTERRUPT_SECONDS = 2.0
 """How long an interrupt (Ctrl-C) waits for the task to stop. A task that does not stop goes on; the next one waits."""
+
+LONGEST_POLL_SECONDS = 3600.0
+"""How long is waited at a time: the operating system counts milliseconds in 32 bits."""
 
 POLL_SECONDS = 0.2
 """How often the caller is asked whether it still wants the answer, if there is a way to ask."""
@@ -77,6 +81,7 @@ class _Wait:
         self._deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
         self._give_up: float | None = None
         self._is_cancelled = limits.is_cancelled
+        self._ask_next = 0.0
         self.overdue: TaskTimeoutError | None = None
 
     def milliseconds(self) -> float | None:
@@ -85,19 +90,21 @@ class _Wait:
         left = [max(0.0, min(times) - time.monotonic())] if times else []
         if self._is_cancelled is not None:
             left.append(POLL_SECONDS)
-        return 1000 * min(left) if left else None
+        return 1000 * min(*left, LONGEST_POLL_SECONDS) if left else None
 
     def goes_on(self) -> bool:
-        """Whether to wait any longer, since nothing has come; what is overdue or cancelled is asked to stop."""
+        """Whether to wait any longer; what is overdue or cancelled is asked to stop."""
         now = time.monotonic()
         if self._give_up is not None and now >= self._give_up:
             return False
         if self._deadline is not None and now >= self._deadline:
             self.overdue = TaskTimeoutError(self._limits.task, self._limits.seconds or 0.0)
             self.stop(GRACE_SECONDS)
-        if self._is_cancelled is not None and self._is_cancelled():
-            self._is_cancelled = None
-            self._limits.cancel(self._command)
+        if self._is_cancelled is not None and now >= self._ask_next:
+            self._ask_next = now + POLL_SECONDS
+            if self._is_cancelled():
+                self._is_cancelled = None
+                self._limits.cancel(self._command)
         return True
 
     def stop(self, seconds: float) -> None:
@@ -223,7 +230,8 @@ class CommandStream:
             self._collect(replies, on_progress, wait)
         except KeyboardInterrupt as interrupt:
             wait.stop(INTERRUPT_SECONDS)
-            self._collect(replies, None, wait)
+            if not self._torn:
+                self._collect(replies, None, wait)
             self._orphans.extend(matrix_id for reply in replies.values() for matrix_id in _kept(reply))
             if len(replies) < len(self._channels):
                 interrupt.add_note(
@@ -237,7 +245,7 @@ class CommandStream:
         """Gather one answer a rank; give up on the others a while after one has failed, or the time is up."""
         while len(replies) < len(self._channels):
             events = self._poller.poll(wait.milliseconds())
-            if not events and not wait.goes_on():
+            if not wait.goes_on() and not events:
                 return
             for fd, _ in events:
                 rank = self._ranks[fd]
@@ -256,7 +264,8 @@ class CommandStream:
         while message is not None:
             if isinstance(message, m.Progress):
                 if message.request == self._request and on_progress is not None:
-                    on_progress(message)
+                    with contextlib.suppress(Exception):  # a display that fails must not cost the answer
+                        on_progress(message)
             elif message.request == self._request:
                 taken.append(message)
             else:  # the answer to a command whose caller has given up

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -41,6 +42,7 @@ class DriverConnection:
         self.port = port
         self._channel = Channel.open((hostname, port), purpose, Key.of(token or find_token(port)))
         self._requests = 0
+        self._lock = threading.Lock()  # one request at a time: the answer to one must not be taken for another's
         self._notices: deque[m.GroupDied] = deque()
 
     @property
@@ -60,13 +62,9 @@ class DriverConnection:
         NotConnectedError
             If it is gone.
         """
-        self._requests += 1
         try:
-            self._channel.send(make(self._requests))
-            while True:
-                reply = self._receive(seconds)
-                if isinstance(reply, (m.Done, m.Failure)) and reply.request == self._requests:
-                    break
+            with self._lock:
+                reply = self._exchange(make, seconds)
         except DeadlineError:
             raise DeadlineError(f"the answer of the server at {self.hostname}:{self.port}", seconds) from None
         except (OSError, EOFError) as lost:
@@ -74,6 +72,14 @@ class DriverConnection:
         if isinstance(reply, m.Failure):
             raise reply.to_error()
         return reply.result
+
+    def _exchange(self, make: Callable[[int], m.Message], seconds: float) -> m.Done | m.Failure:
+        self._requests += 1
+        self._channel.send(make(self._requests))
+        while True:
+            reply = self._receive(seconds)
+            if reply is not None and reply.request == self._requests:
+                return reply
 
     def _receive(self, seconds: float) -> m.Done | m.Failure | None:
         """Return the next answer, or None if it was a notice, which is kept."""
@@ -95,10 +101,11 @@ class DriverConnection:
         """
         deadline = time.monotonic() + wait
         try:
-            while self._channel.pending():
-                self._receive(REQUEST_SECONDS)
-            while not self._notices and (left := deadline - time.monotonic()) > 0:
-                self._receive(left)
+            with self._lock:
+                while self._channel.pending():
+                    self._receive(REQUEST_SECONDS)
+                while not self._notices and (left := deadline - time.monotonic()) > 0:
+                    self._receive(left)
         except DeadlineError:
             pass
         except (OSError, EOFError) as lost:

@@ -57,9 +57,16 @@ class GroupClient:
         self._plane = plane_of(address)
         self._next_id = 1
 
-    def load(self, name: str, path: str | None) -> LibraryDescription:
+    def load(
+        self,
+        name: str,
+        path: str | None,
+        timeout: float | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> LibraryDescription:
         """Load a library on every worker; return what it says about itself."""
-        replies = self._commands.run(lambda n: m.LoadLibrary(n, name, path))
+        limits = Limits(f"loading library {name}", timeout, self._plane.cancel, is_cancelled)
+        replies = self._commands.run(lambda n: m.LoadLibrary(n, name, path), limits=limits)
         return LibraryDescription.from_wire(replies[0].result)
 
     # --- tasks --------------------------------------------------------------------------------------------------------

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
+import numpy as np
+
 from alchemist_ray.annotations import signature_of
 from alchemist_ray.description import LibraryDescription, TaskDescription
-from alchemist_ray.errors import ArgumentValueError, TaskNotFoundError
+from alchemist_ray.errors import ArgumentError, ArgumentValueError, TaskNotFoundError
 
 
 class RunTask(Protocol):
@@ -130,17 +133,23 @@ def _first_sentence(doc: str) -> str:
     return " ".join(doc.strip().partition("\n\n")[0].split())
 
 
-def check_timeout(library: str, timeout: float | None) -> float | None:
-    """Return a limit to the time of tasks.
+def check_timeout(what: str, timeout: Any) -> float | None:
+    """Return a limit to the time of tasks; None if there is none.
 
     Raises
     ------
+    ArgumentError
+        If it is no number.
     ArgumentValueError
         If it is not more than 0.
     """
-    if timeout is not None and not timeout > 0:
-        raise ArgumentValueError(library, f"a timeout must be more than 0 seconds, not {timeout!r}")
-    return timeout
+    if timeout is None or timeout == math.inf:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float, np.integer, np.floating)):
+        raise ArgumentError(what, f"a timeout must be a number of seconds, not {type(timeout).__name__}")
+    if not timeout > 0:
+        raise ArgumentValueError(what, f"a timeout must be more than 0 seconds, not {timeout!r}")
+    return float(timeout)
 
 
 class _Caller:

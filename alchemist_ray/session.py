@@ -20,14 +20,13 @@ from alchemist_ray.description import TaskDescription
 from alchemist_ray.driver_connection import REQUEST_SECONDS, DriverConnection
 from alchemist_ray.errors import (
     AlchemistError,
-    ArgumentValueError,
     GroupDiedError,
     GroupStartError,
     NotConnectedError,
     NoWorkersError,
 )
 from alchemist_ray.group_client import GroupClient
-from alchemist_ray.libraries import Library
+from alchemist_ray.libraries import Library, check_timeout
 from alchemist_ray.progress import ProgressBar, ProgressDisplay
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.server import default_server
@@ -35,6 +34,8 @@ from alchemist_ray.session_matrices import SessionMatrices
 
 START_SECONDS = 90.0
 """How long it may take to start a worker group."""
+STOP_SECONDS = 1.0
+"""How long stopping waits for a task that another thread has started."""
 NOTICE_SECONDS = 3.0
 """How long to wait for the driver's word on why a group is gone."""
 
@@ -161,15 +162,29 @@ class AlchemistSession(SessionMatrices):
                 self._disconnect()
                 raise
 
+    def _ask_beside(self, make: Callable[[int], m.Message]) -> Any:
+        """Send the driver a request that can be answered while a task of this session runs in another thread."""
+        return self._connected().ask(make)
+
     def stop(self) -> None:
         """End the session: free its matrices, give its workers back, disconnect. Stopping twice is no error."""
-        with self._lock:
+        self._lock_or_end_task()
+        try:
             self._ended = True
             if self._driver is not None:
                 with contextlib.suppress(AlchemistError):
                     if self._workers is not None:
                         self._ask(m.YieldWorkers)
                 self._disconnect()
+        finally:
+            self._lock.release()
+
+    def _lock_or_end_task(self) -> None:
+        """Acquire the session's lock; if a task that another thread waits for holds it, end that with its group."""
+        if not self._lock.acquire(timeout=STOP_SECONDS):
+            with contextlib.suppress(AlchemistError):
+                self._ask_beside(lambda n: m.EndGroup(n, "the session was stopped while a task ran"))
+            self._lock.acquire()
 
     def _disconnect(self) -> None:
         self._forget_group()
@@ -241,7 +256,7 @@ class AlchemistSession(SessionMatrices):
 
     def list_all_workers(self) -> list[dict[str, Any]]:
         """Return all workers of the server: ``id, name, host, address, port, pid, session, state``."""
-        rows: list[dict[str, Any]] = self._ask(m.ListWorkers)
+        rows: list[dict[str, Any]] = self._ask_beside(m.ListWorkers)
         return rows
 
     def list_available_workers(self) -> list[dict[str, Any]]:
@@ -254,7 +269,7 @@ class AlchemistSession(SessionMatrices):
 
     def server_status(self) -> dict[str, Any]:
         """Return what ``alchemist status`` shows: workers, sessions, matrices and running tasks."""
-        status: dict[str, Any] = self._ask(m.AskStatus)
+        status: dict[str, Any] = self._ask_beside(m.AskStatus)
         return status
 
     @property
@@ -374,8 +389,9 @@ class AlchemistSession(SessionMatrices):
         """
         with self._lock:
             group = self._group()
+            limit = check_timeout(f"loading {name}", self.task_timeout)
             with self._watching():
-                library = Library(group.load(name, path), self._run)
+                library = Library(group.load(name, path, limit, self.is_cancelled), self._run)
             group.libraries[name] = library
             self._say(f"Library '{name}' successfully loaded.")
             return library
@@ -421,9 +437,7 @@ class AlchemistSession(SessionMatrices):
         timeout: float | None = None,
     ) -> Any:
         """Run a task; what every function of a library calls."""
-        limit = self.task_timeout if timeout is None else timeout
-        if limit is not None and not limit > 0:
-            raise ArgumentValueError(f"{library}.{task.name}", f"a timeout must be more than 0 seconds, not {limit!r}")
+        limit = check_timeout(f"{library}.{task.name}", self.task_timeout if timeout is None else timeout)
         with self._lock:
             group = self._group()
             label = f"{library}.{task.name}"
@@ -458,9 +472,8 @@ class AlchemistSession(SessionMatrices):
         dict
             Name of the worker -> text, also of workers that are gone.
         """
-        with self._lock:
-            logs: dict[str, str] = self._ask(lambda n: m.AskLogs(n, int(lines)))
-            return logs
+        logs: dict[str, str] = self._ask_beside(lambda n: m.AskLogs(n, int(lines)))
+        return logs
 
     # --- words --------------------------------------------------------------------------------------------------------
 

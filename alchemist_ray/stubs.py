@@ -25,9 +25,9 @@ from alchemist_ray.description import LibraryDescription, ParameterDescription, 
 from alchemist_ray.libraries import Library
 
 _HEAD = '''\
-"""Types of the library {name}{version}, written by ``alchemist libraries {name} --pyi``.
+"""Types of the library {name}{version}, written by ``alchemist libraries NAME --pyi``.
 
-Declare what load_library returns: ``lib: "{cls}" = session.load_library({name!r})``.
+Declare what load_library returns: ``lib: "{cls}" = session.load_library("{name}")``.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ def stub_of(description: LibraryDescription) -> str:
     version = f" {description.version}" if description.version else ""
     tasks = [task for task in description.tasks if _is_name(task.name) and not hasattr(Library, task.name)]
     return (
-        _HEAD.format(name=description.name, version=version, cls=cls)
+        _HEAD.format(name=_escaped(description.name), version=_escaped(version), cls=cls)
         + _docstring(description.doc or f"The library {description.name}.", "    ")
         + _OWN.format(cls=cls)
         + "".join(map(_method, tasks))
@@ -109,9 +109,14 @@ def _is_literal(value: Any) -> bool:
 
 
 def _docstring(text: str, indent: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"""', r"\"\"\"")
+    escaped = _escaped(text)
     end = "\n" if "\n" in text or text.endswith('"') else ""
     return textwrap.indent(f'"""{escaped}{end}"""\n', indent, lambda line: bool(line.strip()))
+
+
+def _escaped(text: str) -> str:
+    """Return `text`, which comes from the server, as it may stand in a docstring."""
+    return text.replace("\\", "\\\\").replace('"""', r"\"\"\"")
 
 
 def _is_name(text: str) -> bool:

@@ -170,7 +170,7 @@ class Driver:
             f"Starting Alchemist {__version__}",
             f"Running on {socket.gethostname()} {config.hostname}:{self.port}",
             f"{config.num_workers} workers, {config.memory() / 2**30:.1f} GiB for matrices each",
-            f"Libraries: {', '.join(row['name'] for row in self._registry.rows())}",
+            f"Libraries: {', '.join(self._registry.names())}",
             f"Logs in {self._log_dir}",
             "Alchemist is ready",
             RULE,
@@ -278,7 +278,7 @@ class Driver:
             case m.ListWorkers():
                 return self._worker_rows()
             case m.ListLibraries():
-                return self._registry.rows()
+                return await asyncio.to_thread(self._registry.rows)  # it reads files
             case m.AskStatus():
                 return await self._status()
             case m.RequestWorkers(count=count) if session is not None:

@@ -85,6 +85,10 @@ class Registry:
         found.extend(Registration(name, source, "--library") for name, source in named.items())
         self._registered = {entry.name: entry for entry in found}
 
+    def names(self) -> list[str]:
+        """Return the names of all libraries, sorted."""
+        return sorted(self._registered)
+
     def rows(self) -> list[dict[str, Any]]:
         """Return all registrations, by name."""
         return [entry.to_row() for _, entry in sorted(self._registered.items())]
@@ -103,7 +107,7 @@ class Registry:
         if entry is not None and (not path or path == entry.source or path == _file_of(entry.source)):
             return entry.source
         if not path:
-            raise LibraryNotFoundError(name, sorted(self._registered))
+            raise LibraryNotFoundError(name, self.names())
         if not self._allow_paths:
             raise LibraryRefusedError(name, path)
         return path

@@ -47,10 +47,10 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
     await driver.start()
     try:
+        if until is not None:
+            until(stop)  # before anybody who is told that the server is ready can go away
         on_ready(driver)
         driver.announce()
-        if until is not None:
-            until(stop)
         await stop.wait()
     finally:
         await driver.stop()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
+import shutil
 import sys
 import time
 import traceback
@@ -78,6 +80,7 @@ class TaskRunner:
         self._store = store
         self._host = host
         self._libraries: dict[str, Library] = {}
+        self._loaded: dict[str, tuple[str, float]] = {}  # what each was loaded from, and of when that file was
         self._make_registry = registry
         self._directories = directories
         self._scratch = scratch
@@ -89,6 +92,12 @@ class TaskRunner:
     def cancel(self, command: int) -> None:
         """Have the task stop that was started as this command, or an earlier one. Called by any thread."""
         self._cancelled = max(self._cancelled, command)
+
+    def remove_scratch(self) -> None:
+        """Remove this rank's scratch directory; the driver removes those of ranks that are killed."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another rank's is in it still
+            self._scratch.parent.rmdir()
 
     def _make_scratch(self) -> Path:
         for directory in (self._scratch.parent, self._scratch):
@@ -119,7 +128,7 @@ class TaskRunner:
         except AlchemistError as error:
             reply = m.Failure.of(request, error, self._rank, self._host, _remote_traceback(error))
         except BaseException as error:  # noqa: BLE001 - the library's own code, which may also call exit()
-            wrapped = RemoteTaskError(what, type(error).__name__, str(error))
+            wrapped = RemoteTaskError(what, type(error).__name__, _text_of(error))
             reply = m.Failure.of(request, wrapped, self._rank, self._host, traceback.format_exc())
         finally:
             self.running = ""
@@ -135,9 +144,12 @@ class TaskRunner:
             if self._registry is None:
                 self._registry = self._make_registry()
             source = self._registry.resolve(command.name, command.path)
-            library = load(command.name, source)
-        self._libraries[command.name] = library
-        log.info("Library %s loaded from %s", command.name, source)
+            identity = source, _changed(source)
+            library = self._libraries.get(command.name)
+            if library is None or self._loaded[command.name] != identity:
+                library = load(command.name, source)
+                log.info("Library %s loaded from %s", command.name, source)
+        self._libraries[command.name], self._loaded[command.name] = library, identity
         return m.Done(command.request, library.description.to_wire() if self._rank == 0 else None)
 
     def _run(self, channel: Channel, command: m.RunTask, what: str) -> m.Message:
@@ -219,6 +231,12 @@ class TaskRunner:
         return value
 
 
+def _changed(source: str) -> float:
+    """Return when the file of a library was changed last; a module of a package counts as one that never is."""
+    path = Path(source)
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
 def _digest(result: Any) -> bytes:
     """Return what tells a result from any other; nothing for None."""
     if result is None:
@@ -239,9 +257,19 @@ class _Reporter:
 
     def __call__(self, done: float, total: float, text: str) -> None:
         now = time.monotonic()
+        if not (math.isfinite(done) and math.isfinite(total)):
+            return
         if now - self._last >= PROGRESS_SECONDS or done >= total:
             self._last = now
             self._channel.send(m.Progress(self._request, float(done), float(total), text))
+
+
+def _text_of(error: BaseException) -> str:
+    """Return what an exception of a library says, whatever happens when it is asked."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - the library's own code
+        return f"(its text cannot be had: {type(failure).__name__})"
 
 
 def _remote_traceback(error: AlchemistError) -> str:

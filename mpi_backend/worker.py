@@ -112,6 +112,7 @@ class Worker:
         self._start(self._accept_all, tcp)
         self._start(self._accept_all, unix)
         self._serve_control()
+        self._runner.remove_scratch()
 
     def _start(self, target: Any, *args: Any) -> None:
         threading.Thread(target=target, args=args, daemon=True).start()
@@ -167,6 +168,7 @@ class Worker:
             with contextlib.suppress(OSError):
                 self._current_control.sock.shutdown(socket.SHUT_RDWR)
         time.sleep(SHUTDOWN_SECONDS)
+        self._runner.remove_scratch()
         os._exit(0)  # a task is running that does not end: the group ends around it
 
     def _status(self) -> dict[str, Any]:

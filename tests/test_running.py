@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import LIBRARIES
 from tests_support import wait_until
 
+import alchemist_ray as alchemist
 from alchemist_ray import control, errors
 
 
@@ -80,6 +82,20 @@ def test_a_task_is_cancelled_from_another_thread_on_all_ranks_and_the_session_go
     assert time.monotonic() - asked < 2
     assert run(two, "total", A=A) == 66.0
     assert run(two, "count", steps=2) == 2
+
+
+def test_a_task_that_reports_progress_all_the_time_is_cancelled_when_its_caller_says_so(two):
+    asked = time.monotonic()
+    two.is_cancelled = lambda: time.monotonic() - asked > 0.5
+    with pytest.raises(errors.TaskCancelledError):
+        run(two, "report_and_look", seconds=20.0)
+    assert time.monotonic() - asked < 3
+    two.is_cancelled = None
+
+
+def test_progress_that_is_no_number_is_not_shown_and_harms_nobody(two):
+    for total in (float("nan"), float("inf"), 0.0):
+        assert run(two, "report_and_look", seconds=0.2, total=total) == "done"
 
 
 def test_cancelling_when_nothing_runs_does_not_cancel_what_comes_next(two):
@@ -166,10 +182,61 @@ def test_a_task_within_its_time_is_left_alone(two):
     assert with_timeout(two, 30, "count", steps=2) == 2
 
 
+@pytest.mark.parametrize("seconds", [1e9, float("inf"), np.float32(60)])
+def test_a_timeout_may_be_long(two, seconds):
+    assert with_timeout(two, seconds, "count", steps=2) == 2
+
+
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_timeout_of_no_time_is_refused(two, seconds):
     with pytest.raises(errors.ArgumentValueError, match="more than 0 seconds"):
         with_timeout(two, seconds, "echo", value=1)
+
+
+@pytest.mark.parametrize("seconds", ["5", True, [1]])
+def test_a_timeout_that_is_no_number_is_refused(two, seconds):
+    with pytest.raises(errors.ArgumentError, match="must be a number of seconds"):
+        with_timeout(two, seconds, "echo", value=1)
+
+
+def test_a_library_whose_import_never_ends_is_given_up(monkeypatch):
+    monkeypatch.setattr(control, "GRACE_SECONDS", 0.5)
+    path = str(LIBRARIES / "slow_import.py")
+    with (
+        alchemist.start_server(num_workers=1, memory_per_worker=2**24, libraries={"slow": path}) as server,
+        alchemist.AlchemistSession(task_timeout=0.5) as session,
+    ):
+        session.connect(server.hostname, server.port, server.token)
+        session.request_workers(1)
+        with pytest.raises(errors.TaskTimeoutError, match="loading library slow"):
+            session.load_library("slow")
+        session.request_workers(1)
+        assert session.load_library("TestLib").greet("you").startswith("Hello")
+
+
+# --- beside a task ----------------------------------------------------------------------------------------------------
+
+
+def test_logs_and_status_are_to_be_had_while_a_task_runs(two):
+    run(two, "say", words="meanwhile")
+    wait = in_background(lambda: run(two, "nap", seconds=3.0))
+    time.sleep(0.3)
+    asked = time.monotonic()
+    assert any("meanwhile" in log for log in two.worker_logs().values())
+    assert two.server_status()["sessions"]
+    assert len(two.list_assigned_workers()) == 2
+    assert time.monotonic() - asked < 1.5
+    assert wait() is None
+
+
+def test_a_session_is_stopped_though_its_task_never_returns(two, connect):
+    wait = in_background(lambda: run(two, "hang", rank=0))
+    time.sleep(0.3)
+    asked = time.monotonic()
+    two.stop()
+    assert time.monotonic() - asked < 6
+    assert isinstance(wait(), errors.AlchemistError)
+    assert wait_until(lambda: len(connect().list_available_workers()) == 12, 5)
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -189,6 +256,28 @@ def test_a_result_of_rank_0_alone_and_equal_results_are_none(two):
     result = run(two, "same_everywhere")
     np.testing.assert_array_equal(result["x"], [1.0, np.nan])
     assert result["y"] == [1, "two", 3j]
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("message", r"file .udcff is missing"),
+        ("result", "surrogates not allowed"),
+        ("text", "its text cannot be had"),
+    ],
+)
+def test_words_that_cannot_be_sent_are_an_error_like_any_other(two, how, text):
+    A = two.send_matrix(np.ones((3, 3)))
+    with pytest.raises(errors.RemoteTaskError, match=text):
+        run(two, "odd_words", how=how)
+    with pytest.raises(errors.ArgumentError, match="surrogates not allowed"):
+        run(two, "echo", value="\udcff")
+    assert run(two, "total", A=A) == 9.0
+
+
+def test_arguments_arrive_as_they_are_annotated(two):
+    got = run(two, "types_of", x=[1, 2], t=(1, 2), c=2, f=3, either=[1])
+    assert got == ["ndarray", "tuple", "complex", "float", "list"]
 
 
 # --- the end of a worker ----------------------------------------------------------------------------------------------

@@ -333,7 +333,7 @@ def test_a_late_answer_is_dropped(connect, monkeypatch):
     session = connect(2)
     session.load_library("faults")
 
-    class Impatient(Exception):
+    class Impatient(BaseException):
         pass
 
     class GiveUp:

@@ -15,7 +15,7 @@ from alchemist_ray import errors
 @pytest.fixture(scope="module")
 def open_ring():
     with alchemist.start_server(
-        num_workers=6, memory_per_worker=2**26, libraries={"ring": str(LIBRARIES / "ring.py")}
+        num_workers=8, memory_per_worker=2**26, libraries={"ring": str(LIBRARIES / "ring.py")}
     ) as server:
         sessions = []
 
@@ -92,6 +92,14 @@ def test_simulations_do_not_touch_each_other(ring):
     with pytest.raises(errors.ArgumentValueError, match=f"there is no simulation {one}"):
         ring.step(one, [0.0, 0.0])
     assert ring.get_state(other).shape == (9,)
+
+
+def test_loading_the_library_again_keeps_its_simulations(open_ring):
+    ring = open_ring(1)
+    simulation = ring.create(n=5)
+    ring.reset(simulation, 1)
+    again = ring._caller.run.__self__.load_library("ring")
+    np.testing.assert_array_equal(again.get_state(simulation), ring.get_state(simulation))
 
 
 def test_spaces_tell_bounds_names_and_units(ring):

@@ -21,7 +21,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from alchemist_ray.errors import AuthenticationError, InvalidArrayError, LocalProtocolError, RemoteProtocolError
+from alchemist_ray.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.frames import (
     MAX_HEADER,
@@ -201,7 +201,7 @@ class Connection:
             raise LocalProtocolError(f"a {type(message).__name__} carries no payload")
         try:
             header = encode(message.fields())
-        except (TypeError, OverflowError, InvalidArrayError) as misfit:
+        except (TypeError, ValueError, OverflowError) as misfit:
             raise LocalProtocolError(str(misfit)) from misfit
         if len(header) > (MAX_HEADER if open_before else MAX_HEADER_UNPROVEN):
             raise LocalProtocolError(

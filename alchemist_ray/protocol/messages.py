@@ -83,12 +83,19 @@ class Failure(Message):
     def of(
         cls, request: int, error: AlchemistError, rank: int | None = None, host: str | None = None, traceback: str = ""
     ) -> Failure:
-        """Return the failure that tells `error`."""
-        return cls(request, *to_wire(error), rank, host, traceback)
+        """Return the failure that tells `error`, with what is no UTF-8 in its texts escaped."""
+        name, details = to_wire(error)
+        spoken = {key: _spoken(value) if isinstance(value, str) else value for key, value in details.items()}
+        return cls(request, name, spoken, rank, host, _spoken(traceback))
 
     def to_error(self) -> AlchemistError:
         """Return the error that the failure tells."""
         return from_wire(self.error, self.details).raised_on(self.rank, self.host, self.traceback)
+
+
+def _spoken(text: str) -> str:
+    """Return a text that can be sent; Python's names of files may contain what cannot."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True)

@@ -123,12 +123,11 @@ def load(name: str, source: str) -> Library:
         If it does not load, has no tasks, or what it says about a task cannot cross the wire.
     """
     try:
-        module = _import(name, source)
+        return describe(name, _import(name, source))
     except LibraryLoadError:
         raise
     except BaseException as failure:
         raise LibraryLoadError(library=name, reason=f"{type(failure).__name__}: {failure}") from failure
-    return describe(name, module)
 
 
 def _import(name: str, source: str) -> ModuleType:
@@ -181,7 +180,7 @@ def _task_of(library: str, name: str, function: Callable[..., Any]) -> Task:
     said = describe_function(library, name, function)
 
     def run(ctx: TaskContext, arguments: dict[str, Any]) -> Any:
-        named = dict(arguments)
+        named = {parameter: said.converted(parameter, value) for parameter, value in arguments.items()}
         positional = [named.pop(parameter) for parameter in said.positional_only if parameter in named]
         return function(ctx, *positional, **named) if said.wants_context else function(*positional, **named)
 

@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -94,6 +95,7 @@ def _open_with_scalapack(name: str, path: str) -> ctypes.CDLL:
 def _module_of(name: str, library: ctypes.CDLL, description: c.LibraryDescription) -> ModuleType:
     reader = Reader(name)
     module = ModuleType(f"alchemist_library_{name}", reader.text(description.doc, "its docstring: "))
+    sys.modules[module.__name__] = module  # where the annotations of its simulator are looked up
     module.__dict__["__version__"] = reader.text(description.version, "its version: ")
     module.__dict__["__shared_object__"] = library
     tasks = tuple(reader.entries(description.tasks, "", "task"))

@@ -53,12 +53,32 @@ class Signature:
         Parameters that the function takes by position only.
     layouts : dict
         For each matrix that the function wants in a certain layout, that layout.
+    kinds : dict
+        The kinds of value that each parameter takes.
+    tuples : frozenset of str
+        The parameters that are annotated as tuples.
     """
 
     description: TaskDescription
     wants_context: bool
     positional_only: tuple[str, ...]
     layouts: dict[str, LayoutChoice]
+    kinds: dict[str, frozenset[str]]
+    tuples: frozenset[str]
+
+    def converted(self, name: str, value: Any) -> Any:
+        """Return an argument as the function expects it: the wire has no tuples, and lists may stand for arrays."""
+        kinds = self.kinds.get(name, frozenset({"any"}))
+        if isinstance(value, (list, tuple)):
+            if "array" in kinds and "list" not in kinds:
+                return np.asarray(value)
+            return tuple(value) if name in self.tuples else value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if "float" in kinds and isinstance(value, int) and "int" not in kinds:
+                return float(value)
+            if "complex" in kinds and not {"int", "float"} & kinds:
+                return complex(value)
+        return value
 
 
 @dataclass(frozen=True)
@@ -68,6 +88,7 @@ class _Annotation:
     kinds: tuple[str, ...]
     choices: tuple[Any, ...] = ()
     layout: LayoutChoice | None = None
+    is_tuple: bool = False
 
 
 class _Unspeakable(Exception):
@@ -99,7 +120,9 @@ def describe_function(library: str, name: str, function: Callable[..., Any]) -> 
     )
     positional_only = tuple(p.name for p in own if p.kind is p.POSITIONAL_ONLY)
     layouts = {p.name: layout for p in own if (layout := annotations[p.name].layout) is not None}
-    return Signature(description, wants_context, positional_only, layouts)
+    kinds = {p.name: frozenset(annotations[p.name].kinds) for p in own}
+    tuples = frozenset(p.name for p in own if annotations[p.name].is_tuple)
+    return Signature(description, wants_context, positional_only, layouts, kinds, tuples)
 
 
 def _annotation_of(library: str, task: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> _Annotation:
@@ -147,8 +170,11 @@ def _read(annotation: Any) -> _Annotation:
             kinds=tuple(dict.fromkeys(kind for part in parts for kind in part.kinds)),
             choices=tuple(choice for part in parts for choice in part.choices),
             layout=next((part.layout for part in parts if part.layout), None),
+            is_tuple=any(part.is_tuple for part in parts),
         )
     if origin is typing.Literal:
+        if not all(type(value) in KINDS for value in members):
+            raise _Unspeakable
         return _Annotation(tuple(dict.fromkeys(KINDS[type(value)] for value in members)), members)
     try:
         kind = KINDS.get(origin or annotation)
@@ -156,7 +182,7 @@ def _read(annotation: Any) -> _Annotation:
         kind = None
     if kind is None:
         raise _Unspeakable
-    return _Annotation((kind,))
+    return _Annotation((kind,), is_tuple=(origin or annotation) is tuple)
 
 
 def _with_layout(annotation: _Annotation, notes: tuple[Any, ...]) -> _Annotation:

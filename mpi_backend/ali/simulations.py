@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import sys
+import typing
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -70,17 +72,21 @@ class Simulations:
         """Return the task that makes a simulation; its parameters are those of the constructor but for `comm`."""
 
         def create(ctx: TaskContext, **parameters: Any) -> int:
+            simulator = self._kind.__new__(self._kind)
+            simulator.context = ctx
+            simulator.__init__(ctx.comm, **parameters)  # type: ignore[misc]  # so that it has its context in there
             number = next(self._numbers)
-            self._simulations[number] = self._kind(ctx.comm, **parameters)
+            self._simulations[number] = simulator
             return number
 
-        constructor = inspect.signature(self._kind)
-        _comm, *own = constructor.parameters.values()
+        own = own_parameters(self._kind)
         context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         named = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in own]
         create.__signature__ = inspect.Signature([context, *named], return_annotation=int)  # type: ignore[attr-defined]
-        hints = inspect.get_annotations(self._kind.__init__, eval_str=True)
-        create.__annotations__ = {"ctx": TaskContext, **{p.name: hints.get(p.name, Any) for p in own}, "return": int}
+        written = {p.name: p.annotation for p in own if p.annotation is not p.empty}
+        globals_of_kind = vars(sys.modules[self._kind.__module__])
+        hints = typing.get_type_hints(SimpleNamespace(__annotations__=written), globals_of_kind, include_extras=True)
+        create.__annotations__ = {"ctx": TaskContext, **hints, "return": int}
         create.__doc__ = f"{inspect.getdoc(self._kind) or self._kind.__name__}\n\n{_CREATE_NOTE}"
         return create
 
@@ -89,6 +95,7 @@ class Simulations:
         if found is None:
             known = ", ".join(map(str, self._simulations)) or "none"
             raise ArgumentValueError(ctx.task, f"there is no simulation {simulation} (there is {known}): call create")
+        found.context = ctx
         return found
 
     def _find_ready(self, ctx: TaskContext, simulation: int) -> Simulator:
@@ -140,6 +147,25 @@ class Simulations:
         self._find(ctx, simulation).close()
         del self._simulations[simulation]
         self._ready.discard(simulation)
+
+
+def own_parameters(kind: type[Simulator]) -> list[inspect.Parameter]:
+    """Return the parameters of a simulator's constructor but for `comm`.
+
+    Raises
+    ------
+    TypeError
+        If it does not take `comm` first.
+    """
+    parameters = list(inspect.signature(kind).parameters.values())
+    if not parameters or parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        raise TypeError(
+            f"the constructor of {kind.__name__} must take the communicator first: __init__(self, comm, ...)"
+        )
+    return parameters[1:]
 
 
 _CREATE_NOTE = """Returns

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from alchemist_ray.mpi_backend.ali.context import TaskContext
+
 Array = npt.NDArray[Any]
 
 
@@ -91,11 +93,15 @@ class Simulator(ABC):
 
     Attributes
     ----------
+    context : TaskContext
+        The surroundings of the call that runs, set before each, the constructor included: progress, cancellation, log,
+        scratch directory, memory for matrices.
     action_space, observation_space : Box or None
         Of the actions and states, of the class or set by the constructor; None: anything. An action outside its space
         is refused before any rank sees it.
     """
 
+    context: TaskContext
     action_space: Box | None = None
     observation_space: Box | None = None
 

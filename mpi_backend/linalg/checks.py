@@ -111,6 +111,35 @@ def allocated(ctx: TaskContext, shape: tuple[int, int], dtype: npt.DTypeLike, la
         return ctx.empty(shape, dtype, layout)
 
 
+def replicated(ctx: TaskContext, A: npt.NDArray[Any], layout: Layout | str) -> DistMatrix:
+    """Return `A`, which every rank passes whole, as a distributed matrix. Collective over comm.
+
+    Raises
+    ------
+    MatrixMemoryError
+        If a rank has no room for its part; on the others, PeerFailedError.
+    """
+    with Agreement(ctx.comm):
+        return ctx.from_replicated(A, layout)
+
+
+def new_like(
+    A: DistMatrix,
+    shape: tuple[int, int] | None = None,
+    layout: Layout | str | None = None,
+    dtype: npt.DTypeLike | None = None,
+) -> DistMatrix:
+    """Return an uninitialised matrix on the ranks of `A`, with what is not named taken from `A`. Collective over comm.
+
+    Raises
+    ------
+    MatrixMemoryError
+        If a rank has no room for its part; on the others, PeerFailedError.
+    """
+    with Agreement(A.comm):
+        return A.new(A.shape if shape is None else shape, A.layout if layout is None else layout, dtype)
+
+
 def converted(A: DistMatrix, dtype: np.dtype[Any]) -> DistMatrix:
     """Return `A` with elements of `dtype`; the matrix itself if it has them. Collective over comm.
 
@@ -121,7 +150,6 @@ def converted(A: DistMatrix, dtype: np.dtype[Any]) -> DistMatrix:
     """
     if A.dtype == dtype:
         return A
-    with Agreement(A.comm):
-        B = A.new(A.shape, A.layout, dtype)
+    B = new_like(A, dtype=dtype)
     B.local[...] = A.local
     return B

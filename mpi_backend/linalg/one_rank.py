@@ -63,9 +63,10 @@ def gathered(A: DistMatrix) -> Array | None:
     """Return all of `A`, in memory that may be overwritten, on :data:`ROOT`; None elsewhere. Collective over comm."""
     outside = DistMatrix(A.comm, A.shape, A.layout, A.local)  # not in the memory that results are served from
     whole = outside.relayout("CIRC_CIRC").local
-    if A.comm.rank != ROOT:
-        return None
-    return whole.copy() if np.shares_memory(whole, A.local) else whole
+    with Agreement(A.comm):
+        if A.comm.rank != ROOT:
+            return None
+        return whole.copy() if np.shares_memory(whole, A.local) else whole
 
 
 def dealt(ctx: TaskContext, whole: Array | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> DistMatrix:

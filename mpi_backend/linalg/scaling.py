@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from alchemist_ray.mpi_backend.ali import DistMatrix
+from alchemist_ray.mpi_backend.linalg import checks
+
 
 def safe_factor(comm: MPI.Comm, elements: npt.NDArray[Any]) -> float:
     """Return the power of two that brings the largest element near 1; 1 if squares are safe without. Collective.
@@ -27,6 +30,31 @@ def safe_factor(comm: MPI.Comm, elements: npt.NDArray[Any]) -> float:
     largest = comm.allreduce(_largest(flat), MPI.MAX)
     exponent = math.frexp(largest)[1]
     return math.ldexp(1.0, min(-exponent, int(precision.maxexp) - 2))
+
+
+def scale_safely(work: DistMatrix) -> float:
+    """Multiply `work` in place by what :func:`safe_factor` says, and return that. Collective over comm."""
+    factor = safe_factor(work.comm, work.local)
+    if factor != 1:
+        work.local[...] *= work.local.real.dtype.type(factor)
+    return factor
+
+
+def safely_scaled(A: DistMatrix) -> tuple[DistMatrix, float]:
+    """Return `A` times what :func:`safe_factor` says, the matrix itself if that is 1, and that. Collective over comm."""
+    factor = safe_factor(A.comm, A.local)
+    if factor == 1:
+        return A, factor
+    B = checks.new_like(A)
+    np.multiply(A.local, A.local.real.dtype.type(factor), out=B.local)
+    return B, factor
+
+
+def shift_exponents(X: npt.NDArray[Any], exponents: int | npt.NDArray[np.int64]) -> None:
+    """Multiply `X` in place by two to the `exponents`, one for all or one for each column, rounding once. Local."""
+    with np.errstate(over="ignore"):
+        for part in (X.real, X.imag) if X.dtype.kind == "c" else (X,):
+            np.ldexp(part, np.asarray(exponents, np.int32), out=part)
 
 
 def _largest(flat: npt.NDArray[Any]) -> float:

@@ -17,7 +17,9 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.layout import Layout
+from alchemist_ray.mpi_backend.agreement import Agreement
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
+from alchemist_ray.mpi_backend.linalg import checks
 
 Array = npt.NDArray[Any]
 
@@ -85,18 +87,20 @@ class TallMatrix(ABC):
         return share
 
     def tall_result(self, ctx: TaskContext, W: Array) -> DistMatrix:
-        """Return W, of which this rank passes the rows that it has of A, or W^T if the slab is flipped. Local."""
+        """Return W, of which this rank passes its rows, or W^T if the slab is flipped. Collective over comm."""
         k = W.shape[1]
         layout = dataclasses.replace(self.layout, block=(self.layout.block[0], max(k, 1)))
         shape = (self.shape[0], k)
-        result = ctx.empty(*((shape[::-1], W.dtype, layout.transposed()) if self.flipped else (shape, W.dtype, layout)))
+        if self.flipped:
+            shape, layout = shape[::-1], layout.transposed()
+        result = checks.allocated(ctx, shape, W.dtype, layout)
         result.local[...] = W.T if self.flipped else W
         return result
 
     def small_result(self, ctx: TaskContext, V: Array) -> DistMatrix:
-        """Return V^H, shape (k, n), of which every rank passes V; or conj(V) if the slab is flipped. Local."""
+        """Return V^H, shape (k, n), of V that every rank passes; or conj(V) if the slab is flipped. Collective."""
         V = V.conj()
-        return ctx.from_replicated(V, "VC_STAR") if self.flipped else ctx.from_replicated(V.T, "STAR_VC")
+        return checks.replicated(ctx, *((V, "VC_STAR") if self.flipped else (V.T, "STAR_VC")))
 
 
 @dataclass(frozen=True)
@@ -149,8 +153,9 @@ class Slab(TallMatrix):
         return G
 
     def scaled(self, factor: float) -> Slab:
-        """Return the slab of ``factor * A``, in new memory. Local."""
-        return dataclasses.replace(self, local=self.local * self.local.real.dtype.type(factor))
+        """Return the slab of ``factor * A``, in new memory. Collective over comm."""
+        with Agreement(self.comm):
+            return dataclasses.replace(self, local=self.local * self.local.real.dtype.type(factor))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alchemist_ray.mpi_backend.agreement import Agreement
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.scalapack.grids import descriptor
 from alchemist_ray.mpi_backend.scalapack.loader import libraries
@@ -45,14 +46,16 @@ def _whole(A: DistMatrix) -> tuple[Any, ...]:
     return A.local, 1, 1, descriptor(A)
 
 
-def _call_with_workspace(name: str, dtype: np.dtype[Any], before: tuple[Any, ...], after: tuple[Any, ...] = ()) -> int:
+def _call_with_workspace(name: str, A: DistMatrix, before: tuple[Any, ...], after: tuple[Any, ...] = ()) -> int:
     """Call ``name(*before, work, lwork, *after, info)`` with the workspace it asks for; return info."""
-    info = np.zeros(1, np.int32)
+    dtype, info = A.dtype, np.zeros(1, np.int32)
     size = np.zeros(1, dtype)
     _call(name, dtype, *before, size, -1, *after, info)
     # The answer is a floating-point number: in single precision a large one may have been rounded down.
     lwork = int(np.nextafter(size.real[0], np.inf)) + 1
-    _call(name, dtype, *before, np.empty(lwork, dtype), lwork, *after, info)
+    with Agreement(A.comm):
+        work = np.empty(lwork, dtype)
+    _call(name, dtype, *before, work, lwork, *after, info)
     return int(info[0])
 
 
@@ -63,8 +66,9 @@ def gesvd(A: DistMatrix) -> tuple[DistMatrix, Array, DistMatrix, int]:
     """
     m, n = A.shape
     p = min(m, n)
-    U, Vt = A.new((m, p), A.layout), A.new((p, n), A.layout)
+    with Agreement(A.comm):
+        U, Vt = A.new((m, p), A.layout), A.new((p, n), A.layout)
     S = np.zeros(p, A.local.real.dtype)
     rwork = (np.empty(4 * max(m, n) + 1, S.dtype),) if A.dtype.kind == "c" else ()
-    info = _call_with_workspace("p?gesvd", A.dtype, (b"V", b"V", n, m, *_whole(A), S, *_whole(Vt), *_whole(U)), rwork)
+    info = _call_with_workspace("p?gesvd", A, (b"V", b"V", n, m, *_whole(A), S, *_whole(Vt), *_whole(U)), rwork)
     return U, S, Vt, info

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alchemist_ray.mpi_backend.agreement import Agreement
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.scalapack.routines import _call, _call_with_workspace, _whole
 
@@ -34,11 +35,6 @@ class Wanted:
     indices: tuple[int, int] | None = None
     interval: tuple[float, float] | None = None
 
-    @property
-    def all(self) -> bool:
-        """Whether that is all."""
-        return self.indices is None and self.interval is None
-
 
 def heevd(A: DistMatrix, lower: bool) -> tuple[Array, DistMatrix, int]:
     """Return all eigenvalues of a Hermitian `A`, ascending, V^H and info, by divide and conquer (p?syevd, p?heevd).
@@ -46,27 +42,29 @@ def heevd(A: DistMatrix, lower: bool) -> tuple[Array, DistMatrix, int]:
     One triangle of `A` is read; `A` is destroyed.
     """
     n = A.shape[0]
-    w, Vh = np.zeros(n, A.local.real.dtype), A.new(A.shape, A.layout)
+    w = np.zeros(n, A.local.real.dtype)
+    with Agreement(A.comm):
+        Vh = A.new(A.shape, A.layout)
     before = (b"V", _uplo(lower), n, *_whole(A), w, *_whole(Vh))
     info = _call_with_workspaces(_hermitian("p?{}evd", A.dtype), A, before)
     return w, Vh, info
 
 
-def heevr(A: DistMatrix, lower: bool, wanted: Wanted) -> tuple[Array, int]:
-    """Return some eigenvalues of a Hermitian `A`, ascending, and info (p?syevr, p?heevr without vectors).
+def heevr(A: DistMatrix, lower: bool, indices: tuple[int, int] | None) -> tuple[Array, int]:
+    """Return eigenvalues of a Hermitian `A`, ascending, and info (p?syevr, p?heevr without vectors).
 
-    One triangle of `A` is read; `A` is destroyed. The vectors of these routines are not to be had here: MKL's are not
-    orthogonal where eigenvalues are clustered, by 1e5 times what rounding explains, with info = 0.
+    Either all, or those from the first to the last of two `indices`, counted from 0. One triangle of `A` is read; `A`
+    is destroyed. The vectors of these routines are not to be had here: MKL's are not orthogonal where eigenvalues are
+    clustered, by 1e5 times what rounding explains, with info = 0.
     """
     n = A.shape[0]
     real = A.local.real.dtype
     w, found, computed = np.zeros(n, real), np.zeros(1, np.int32), np.zeros(1, np.int32)
-    low, high = (np.array([end], real) for end in wanted.interval or (0, 0))
-    first, last = wanted.indices or (0, n - 1)
-    which = b"A" if wanted.all else b"I" if wanted.indices else b"V"
+    first, last = indices or (0, n - 1)
+    no_interval = np.zeros(1, real)
     before = (
-        *(b"N", which, _uplo(lower), n, *_whole(A)),
-        *(low, high, first + 1, last + 1, found, computed, w, *_whole(A)),
+        *(b"N", b"I" if indices else b"A", _uplo(lower), n, *_whole(A)),
+        *(no_interval, no_interval, first + 1, last + 1, found, computed, w, *_whole(A)),
     )
     info = _call_with_workspaces(_hermitian("p?{}evr", A.dtype), A, before)
     return w[: int(found[0])], info
@@ -94,7 +92,8 @@ def _call_with_workspaces(name: str, A: DistMatrix, before: tuple[Any, ...]) -> 
     reflectors = (A.rows.size + A.cols.size + 2 * mb) * mb
     # The answers are floating-point numbers: in single precision a large one may have been rounded down.
     sizes = [reflectors + 1 + int(float(size[0].real) * (1 + 2.0**-22)) for size in asked]
-    spaces = [np.empty(size, kind) for size, kind in zip(sizes, kinds, strict=True)]
+    with Agreement(A.comm):
+        spaces = [np.empty(size, kind) for size, kind in zip(sizes, kinds, strict=True)]
     _call(name, dtype, *before, *(part for space in spaces for part in (space, space.size)), info)
     return int(info[0])
 
@@ -106,7 +105,7 @@ def gehrd(A: DistMatrix) -> None:
     """
     n = A.shape[0]
     tau = np.empty(A.cols.size + A.rows.size + 1, A.dtype)
-    _call_with_workspace("p?gehrd", A.dtype, (n, 1, n, *_whole(A), tau))
+    _call_with_workspace("p?gehrd", A, (n, 1, n, *_whole(A), tau))
 
 
 def hseqr(H: Array) -> Array:
@@ -134,5 +133,5 @@ def singular_values(A: DistMatrix) -> tuple[Array, int]:
     m, n = A.shape
     S = np.zeros(min(m, n), A.local.real.dtype)
     rwork = (np.empty(4 * max(m, n) + 1, S.dtype),) if A.dtype.kind == "c" else ()
-    info = _call_with_workspace("p?gesvd", A.dtype, (b"N", b"N", n, m, *_whole(A), S, *_whole(A), *_whole(A)), rwork)
+    info = _call_with_workspace("p?gesvd", A, (b"N", b"N", n, m, *_whole(A), S, *_whole(A), *_whole(A)), rwork)
     return S, info

@@ -227,3 +227,36 @@ def layout_of(ctx: TaskContext, A: Annotated[DistMatrix, "VC_STAR"]) -> list:
 def choose(ctx: TaskContext, method: Literal["fast", "exact", 3] | None = "fast") -> Any:
     """Return the choice."""
     return method
+
+
+@task
+def report_and_look(ctx: TaskContext, seconds: float, total: float = 1.0) -> str:
+    """Report progress twenty times a second, and look each time whether to stop."""
+    for step in range(int(seconds * 20)):
+        ctx.check_cancelled()
+        ctx.progress(step / 20, total, "reporting")
+        time.sleep(0.05)
+    return "done"
+
+
+@task
+def odd_words(ctx: TaskContext, how: Literal["message", "result", "text"]) -> Any:
+    """Say what is no UTF-8, or fail to say anything."""
+    if how == "message":
+        raise OSError("file \udcff is missing")
+    if how == "result":
+        return "\udcff"
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    raise Mute
+
+
+@task
+def types_of(
+    ctx: TaskContext, x: np.ndarray, t: tuple[int, int], c: complex, f: float, either: list | np.ndarray
+) -> list:
+    """Return what the arguments are."""
+    return [type(value).__name__ for value in (x, t, c, f, either)]

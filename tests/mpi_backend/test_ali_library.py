@@ -3,6 +3,7 @@
 Descriptions need MPI's types but no MPI: it is imported without being initialised.
 """
 
+import enum
 import sys
 import types
 from typing import Annotated, Any, Literal, Optional, Union
@@ -356,6 +357,28 @@ def test_two_simulators_in_a_library_are_refused_by_name(write):
     text = SIMULATOR + "class Second(Whole): ...\n"
     with pytest.raises(LibraryLoadError, match="the simulators Whole, Second"):
         load("Sim", str(write("ali_test_two", text)))
+
+
+def test_a_constructor_without_a_communicator_is_named(write):
+    text = SIMULATOR.replace("(self, comm, *, n: int = 3)", "(self)")
+    with pytest.raises(LibraryLoadError, match=r"constructor of Whole must take the communicator first"):
+        load("Sim", str(write("ali_test_no_comm", text)))
+
+
+def test_annotations_of_a_constructor_are_evaluated_but_for_the_communicator(write):
+    text = "from __future__ import annotations\n" + SIMULATOR.replace("comm, *", "comm: MPI.Comm, *")
+    (n,) = load("Sim", str(write("ali_test_future", text))).tasks["create"].description.parameters
+    assert n.kinds == ("int",)
+
+
+def test_a_choice_that_cannot_cross_the_wire_is_refused_by_name():
+    class Colour(enum.Enum):
+        RED = 1
+
+    def paint(colour: int): ...
+
+    paint.__annotations__["colour"] = Literal[Colour.RED]
+    assert "parameter colour" in refusal(paint)
 
 
 def test_a_parameter_of_a_simulator_that_cannot_cross_the_wire_is_named(write):

@@ -12,7 +12,7 @@ run, check = partial(run_cases, "spectral_cases.py"), partial(check_cases, "spec
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_eigenvalues(size: int) -> None:
-    check(size, "symmetric", "tight_clusters", "general")
+    check(size, "symmetric", "tight_clusters", "general", "every_type_on_all_ranks")
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])

@@ -23,6 +23,7 @@ from mpi4py import MPI
 
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
 from alchemist_ray.mpi_backend.linalg.factorizations.tsqr import TSQR
+from alchemist_ray.mpi_backend.linalg.scaling import safe_factor
 from alchemist_ray.mpi_backend.linalg.slabs import Slab, SparseSlab, TallMatrix, slab_of, sparse_slab_of
 
 Array = npt.NDArray[Any]
@@ -143,15 +144,21 @@ class Centred(TallMatrix):
         return mean
 
 
-def centred(A: DistMatrix | SparseDistMatrix) -> Centred:
-    """Return the tall view of `A` less the mean of its rows. Collective over comm."""
+def centred(A: DistMatrix | SparseDistMatrix) -> tuple[Centred, float]:
+    """Return the tall view of `A` less the mean of its rows, times a factor, and the factor. Collective over comm.
+
+    It is a power of two for which squares neither overflow nor vanish, and nor does the sum that makes the mean.
+    """
     if isinstance(A, SparseDistMatrix):
         # the squares of entries, which are summed up one by one, need them without duplicates
         slab: Slab | SparseSlab = sparse_slab_of(A.without_duplicates())
     else:
         slab = slab_of(A)
+    factor = safe_factor(slab.comm, slab.elements)
+    if factor != 1:
+        slab = slab.scaled(factor)
     mean = _row_means(slab) if slab.flipped else _column_means(slab)
-    return Centred(slab.comm, slab.layout, slab.shape, slab.flipped, slab, mean)
+    return Centred(slab.comm, slab.layout, slab.shape, slab.flipped, slab, mean), factor
 
 
 def _row_means(slab: Slab | SparseSlab) -> npt.NDArray[np.float64]:

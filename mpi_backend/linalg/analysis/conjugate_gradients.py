@@ -26,6 +26,7 @@ from mpi4py import MPI
 
 from alchemist_ray.layout import Layout
 from alchemist_ray.mpi_backend.linalg.analysis.samples import Samples
+from alchemist_ray.mpi_backend.linalg.scaling import shift_exponents
 
 Array = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
@@ -131,6 +132,14 @@ class NormalEquations:
         return dots
 
 
+    def column_exponents(self, X: Array) -> npt.NDArray[np.int64]:
+        """Return the powers of two that the largest elements of the columns come near to. Collective over comm."""
+        parts = (X.real, X.imag) if X.dtype.kind == "c" else (X,)
+        largest = np.max([np.abs(part).max(0, initial=0) for part in parts], 0).astype(np.float64)
+        self.comm.Allreduce(MPI.IN_PLACE, largest, MPI.MAX)
+        return np.frexp(largest)[1].astype(np.int64)
+
+
 def _adjoint_product(panel: Any, W: Array) -> Array:
     """Return panel^H W. Local."""
     complex_valued = W.dtype.kind == "c"
@@ -176,7 +185,9 @@ def conjugate_gradients(
     progress : callable
         Called with the number of iterations and the largest residual.
     """
-    X = np.zeros_like(B)
+    X, B = np.zeros_like(B), B.copy()
+    exponents = equations.column_exponents(B)
+    shift_exponents(B, -exponents)  # so that the squares of no column vanish or overflow
     scale = np.sqrt(equations.column_dots(B, B))
     scale[scale == 0] = 1
     residual, R = np.sqrt(equations.column_dots(B, B)) / scale, B.copy()
@@ -188,6 +199,7 @@ def conjugate_gradients(
         if residual.max(initial=0) <= tol or len(history) > max_iterations or not np.any(residual < 0.5 * previous):
             break
     history[-1] = residual
+    shift_exponents(X, exponents)
     return Solution(X, np.array(history), bool(residual.max(initial=0) <= tol))
 
 

@@ -6,6 +6,7 @@ products (:mod:`.clustering`), the first centres by :mod:`.seeding`. What crosse
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from alchemist_ray.mpi_backend.linalg import checks
 from alchemist_ray.mpi_backend.linalg.analysis.clustering import Clustering
 from alchemist_ray.mpi_backend.linalg.analysis.samples import Samples, require_real, samples_of
 from alchemist_ray.mpi_backend.linalg.analysis.seeding import plus_plus, scalable
+from alchemist_ray.mpi_backend.linalg.scaling import safe_factor
 
 Array = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
@@ -82,8 +84,8 @@ def kmeans(
     -----
     For m samples of n features and k clusters, 2mnk operations an iteration and two passes over A. k-means++ takes
     another (2 + log k) times that before it, k-means|| some 20. A cluster that comes out empty gets the sample that is
-    farthest from its centre. Memory: a copy of A where it is not in VC_STAR with one run of rows a rank; three
-    numbers a sample; on each rank some copies of the centres, of k-means|| of 10k candidates.
+    farthest from its centre. Memory: a copy of A where it is not in VC_STAR with one run of rows a rank, or its
+    squares would leave the range of numbers; three numbers a sample; on each rank some copies of the centres, of k-means|| of 10k candidates.
 
     Source: S. Lloyd, IEEE Trans. Inf. Theory 28 (1982), 129; stopping rules and empty clusters as in scikit-learn.
     """
@@ -91,19 +93,24 @@ def kmeans(
     _check(ctx, A, n_clusters, init, n_init, max_iter, tol, seed)
     checks.require_finite(ctx, A=A)
     samples = samples_of(A)
-    clustering = Clustering(samples)
+    given = None if isinstance(init, str) else init.to_global().astype(np.float64)
+    factor = _safe_factor(samples, given)
+    clustering = Clustering(samples.scaled(factor))
     threshold = tol * clustering.variance
     runs = n_init if isinstance(init, str) else 1
-    fits = (
-        _lloyd(ctx, clustering, _first(clustering, n_clusters, init, [seed, run]), max_iter, threshold, (run, runs))
-        for run in range(runs)
-    )
+
+    def first(run: int) -> Doubles:
+        if isinstance(init, str):
+            return _SEEDINGS[init](clustering, n_clusters, np.random.default_rng([seed, run]))
+        return np.asarray(given) * factor
+
+    fits = (_lloyd(ctx, clustering, first(run), max_iter, threshold, (run, runs)) for run in range(runs))
     best = min(fits, key=lambda fit: fit.inertia)
     ctx.progress(1, 1, "done")
     return {
         "labels": _column(ctx, samples, best.labels),
-        "centers": ctx.from_replicated(best.centres.astype(A.dtype), "MC_MR"),
-        "inertia": best.inertia,
+        "centers": checks.replicated(ctx, (best.centres / factor).astype(A.dtype), "MC_MR"),
+        "inertia": best.inertia / factor / factor,
         "n_iter": best.iterations,
     }
 
@@ -146,8 +153,10 @@ def kmeans_predict(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, centers: 
         )
     checks.require_finite(ctx, A=A, centers=centers)
     samples = samples_of(A)
-    clustering = Clustering(samples)
-    clustering.assign(centers.to_global().astype(float))
+    given = centers.to_global().astype(np.float64)
+    factor = _safe_factor(samples, given)
+    clustering = Clustering(samples.scaled(factor))
+    clustering.assign(given * factor)
     return _column(ctx, samples, clustering.labels)
 
 
@@ -197,11 +206,16 @@ def _check(
     checks.require_finite(ctx, init=init)
 
 
-def _first(clustering: Clustering, k: int, init: str | DistMatrix, seed: list[int]) -> Doubles:
-    """Return the first centres on every rank. Collective over comm."""
-    if isinstance(init, str):
-        return _SEEDINGS[init](clustering, k, np.random.default_rng(seed))
-    return init.to_global().astype(np.float64)
+def _safe_factor(samples: Samples, centres: Doubles | None) -> float:
+    """Return a power of two for which squared distances neither overflow nor vanish. Collective over comm.
+
+    It is that of the samples, less where given centres lie so much farther away that it would take them out of range.
+    """
+    factor = safe_factor(samples.comm, samples.elements)
+    if centres is None:
+        return factor
+    room = int(np.finfo(samples.dtype).maxexp) // 4 - math.frexp(float(np.abs(centres).max()))[1]
+    return min(factor, math.ldexp(1.0, min(room, 1022)))
 
 
 def _lloyd(

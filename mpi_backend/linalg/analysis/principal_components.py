@@ -25,7 +25,6 @@ from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskCont
 from alchemist_ray.mpi_backend.linalg import checks
 from alchemist_ray.mpi_backend.linalg.analysis.centred import Centred, centred
 from alchemist_ray.mpi_backend.linalg.analysis.samples import require_real
-from alchemist_ray.mpi_backend.linalg.scaling import safe_factor
 from alchemist_ray.mpi_backend.linalg.slabs import SparseSlab
 from alchemist_ray.mpi_backend.linalg.spectral.lanczos import Plan, block_size, lanczos_svd, trustworthy
 from alchemist_ray.mpi_backend.linalg.spectral.triplets import Triplets, rayleigh_ritz, svd_on_first
@@ -107,26 +106,20 @@ def pca(
     k = min(A.shape) if n_components is None else n_components
     checks.require_rank(ctx, "n_components", k, A.shape)
     checks.require_finite(ctx, A=A)
-    matrix, factor = _safe(centred(A))
+    matrix, factor = centred(A)
     ctx.progress(0.1, 1, "components")
     triplets = _signed(matrix, _leading(ctx, matrix, k, seed))
     s = triplets.s.astype(np.float64)
     squares = matrix.sum_of_squares()
     with np.errstate(over="ignore"):  # a variance may overflow where the samples do not
         result = {
-            "explained_variance": ((s / (factor * math.sqrt(A.shape[0] - 1))) ** 2).astype(dtype),
+            "explained_variance": ((s / math.sqrt(A.shape[0] - 1) / factor) ** 2).astype(dtype),
             "explained_variance_ratio": (s**2 / squares if squares > 0 else np.zeros(k)).astype(dtype),
             "singular_values": (s / factor).astype(dtype),
             "mean": (matrix.mean_row(ctx) / factor).astype(dtype),
         }
     ctx.progress(1, 1, "done")
     return result | _matrices(ctx, matrix, triplets, factor, scores)
-
-
-def _safe(matrix: Centred) -> tuple[Centred, float]:
-    """Return the matrix scaled so that its squares neither overflow nor vanish, and the factor. Collective."""
-    factor = safe_factor(matrix.comm, matrix.elements)
-    return (matrix if factor == 1 else matrix.scaled(factor)), factor
 
 
 def _leading(ctx: TaskContext, matrix: Centred, k: int, seed: int) -> Triplets:

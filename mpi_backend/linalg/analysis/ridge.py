@@ -28,6 +28,7 @@ from alchemist_ray.mpi_backend.linalg.analysis.conjugate_gradients import (
 )
 from alchemist_ray.mpi_backend.linalg.analysis.fourier_features import RandomFeatures, features_of, stored
 from alchemist_ray.mpi_backend.linalg.analysis.samples import Samples, dealt_like, require_real, samples_of
+from alchemist_ray.mpi_backend.linalg.scaling import safe_factor, safely_scaled, shift_exponents
 
 
 @task
@@ -75,7 +76,8 @@ def ridge_cg(
     Notes
     -----
     4ndc operations an iteration, and four d x c matrices dealt over the ranks and two on each. Memory beyond that: a
-    copy of A and of B where they are not in VC_STAR with one run of rows a rank. Source: :mod:`.conjugate_gradients`.
+    copy of A and of B where they are not in VC_STAR with one run of rows a rank, or their squares would leave the range
+    of numbers. Source: :mod:`.conjugate_gradients`.
     """
     dtype = checks.require_floating(ctx, A=A, B=B)
     _check(ctx, A, B, reg_param, tol, max_iterations)
@@ -83,7 +85,9 @@ def ridge_cg(
     samples = samples_of(checks.converted(A, dtype) if isinstance(A, DistMatrix) else A)
     if samples.dtype != dtype:
         samples = Samples(samples.comm, samples.shape, samples.layout, samples.local.astype(dtype))
-    return _solved(ctx, samples, WholePanel(samples), checks.converted(B, dtype), reg_param, tol, max_iterations)
+    factor = _safe_factor(samples, reg_param)
+    Z, targets = WholePanel(samples.scaled(factor)), checks.converted(B, dtype)
+    return _solved(ctx, samples, Z, targets, reg_param, tol, max_iterations, factor)
 
 
 @task
@@ -235,17 +239,34 @@ def _kept(ctx: TaskContext, features: RandomFeatures, store: bool | None) -> Pan
         return features
 
 
+def _safe_factor(samples: Samples, reg_param: float) -> float:
+    """Return a power of two for which squares of the samples, and what it makes of the shift, are safe. Collective."""
+    factor, shift = safe_factor(samples.comm, samples.elements), reg_param * samples.shape[0]
+    if factor > 1 and shift > 0:
+        factor = max(1.0, min(factor, math.ldexp(1.0, -(math.frexp(shift)[1] // 2))))
+    return factor
+
+
 def _solved(
-    ctx: TaskContext, samples: Samples, Z: Panels, B: DistMatrix, reg_param: float, tol: float, max_iterations: int
+    ctx: TaskContext,
+    samples: Samples,
+    Z: Panels,
+    B: DistMatrix,
+    reg_param: float,
+    tol: float,
+    max_iterations: int,
+    factor: float = 1.0,
 ) -> dict[str, Any]:
-    """Return the solution for Z, whose rows lie as those of `samples` do. Collective over comm."""
+    """Return the solution for Z / factor, Z having its rows as `samples` has. Collective over comm."""
     shape = (Z.shape[1], B.shape[1])
     layout = Layout.of("VC_STAR", shape, ctx.comm.size)
-    equations = NormalEquations(ctx.comm, Z, reg_param * samples.shape[0], layout)
-    targets = equations.right_hand_side(dealt_like(B, samples).local)
+    equations = NormalEquations(ctx.comm, Z, reg_param * samples.shape[0] * factor * factor, layout)
+    scaled, factor_b = safely_scaled(dealt_like(B, samples))
+    targets = equations.right_hand_side(scaled.local)
     found = conjugate_gradients(equations, targets, tol, max_iterations, _progress(ctx, tol))
     coef = checks.allocated(ctx, shape, Z.dtype, layout)
     coef.local[...] = found.X
+    shift_exponents(coef.local, math.frexp(factor)[1] - math.frexp(factor_b)[1])
     ctx.progress(1, 1, "done")
     return {
         "coef": coef,

@@ -7,6 +7,7 @@ otherwise is copied; a sparse one always lies so.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentError
 from alchemist_ray.layout import Layout
+from alchemist_ray.mpi_backend.agreement import Agreement
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
 from alchemist_ray.mpi_backend.linalg import checks
 
@@ -76,6 +78,19 @@ class Samples:
         rows: Any = self.local[which]
         elements: Array = rows.toarray() if self.sparse else rows
         return elements
+
+    @property
+    def elements(self) -> Array:
+        """The elements of this rank's samples, in any order; of a sparse matrix those that are stored."""
+        elements: Array = self.local.data if self.sparse else self.local
+        return elements
+
+    def scaled(self, factor: float) -> Samples:
+        """Return `factor` times the samples, in new memory, or themselves if it is 1. Collective over comm."""
+        if factor == 1:
+            return self
+        with Agreement(self.comm):
+            return dataclasses.replace(self, local=self.local * self.dtype.type(factor))
 
     def column_means(self) -> npt.NDArray[np.float64]:
         """Return the mean of the samples, equal on every rank. Collective over comm."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+from mpi4py import MPI
+
+from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
 from alchemist_ray.mpi_backend.linalg import checks
 from alchemist_ray.mpi_backend.linalg.factorizations.systems import (
@@ -81,7 +85,8 @@ def cho_solve(ctx: TaskContext, c: DistMatrix, b: DistMatrix, lower: bool = Fals
     ArgumentError
         If a matrix is not float32, float64, complex64 or complex128.
     ArgumentValueError
-        If c is not square, or b has another number of rows.
+        If c is not square, or b has another number of rows; if above the diagonal c is zero and below it is not, or,
+        with `lower`, the other way round: then it is the other factor.
     NonFiniteError
         If c or b contains NaN or Inf.
     SingularMatrixError
@@ -96,5 +101,24 @@ def cho_solve(ctx: TaskContext, c: DistMatrix, b: DistMatrix, lower: bool = Fals
     require_rows(ctx, c.shape[0], b)
     checks.require_finite(ctx, c=c, b=b)
     factor = on_grid(checks.converted(c, dtype))
+    _require_triangle(ctx, factor, lower)
     require_regular(ctx, factor)
     return Cholesky(factor, lower).solve(b)
+
+
+def _require_triangle(ctx: TaskContext, c: DistMatrix, lower: bool) -> None:
+    """Check that a factor is not the other one, its triangle that is to be read without an element. Collective.
+
+    Raises
+    ------
+    ArgumentValueError
+        On every rank, if it is.
+    """
+    filled = np.zeros(2, bool)  # below the diagonal, and above it
+    for iloc, i in enumerate(c.rows.indices().tolist()):
+        filled[0] |= not filled[0] and c.local[iloc, : c.cols.local_range(0, i)[1]].any()
+        filled[1] |= not filled[1] and c.local[iloc, c.cols.local_range(0, min(i + 1, c.shape[1]))[1] :].any()
+    ctx.comm.Allreduce(MPI.IN_PLACE, filled, MPI.LOR)
+    if filled[int(lower)] and not filled[int(not lower)]:
+        found, word = ("upper", "False") if lower else ("lower", "True")
+        raise ArgumentValueError(ctx.task, f"c is {found} triangular: say lower={word}, as to cholesky")

@@ -14,6 +14,7 @@ from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
 from alchemist_ray.mpi_backend.linalg import checks
 from alchemist_ray.mpi_backend.linalg.factorizations.systems import LU, require_square
 from alchemist_ray.mpi_backend.linalg.matrices import reductions
+from alchemist_ray.mpi_backend.linalg.scaling import safely_scaled
 
 Array = npt.NDArray[Any]
 Apply = Callable[[Array], Array]
@@ -36,7 +37,7 @@ def condest(ctx: TaskContext, A: DistMatrix) -> float:
     -------
     float
         Never more than the condition number but for rounding, mostly equal to it, hardly ever less than a third of it.
-        Infinite if a pivot of the LU factorisation is exactly zero.
+        Infinite if a pivot of the LU factorisation is exactly zero, or the inverse is beyond what the type holds.
 
     Raises
     ------
@@ -49,7 +50,7 @@ def condest(ctx: TaskContext, A: DistMatrix) -> float:
 
     Notes
     -----
-    LU, and some five solutions each with A and its conjugate transpose; one copy of A. Sources: A. Gittens et al.,
+    LU, and some five solutions each with A and its conjugate transpose; one copy of A, or two at extreme scales. Sources: A. Gittens et al.,
     *Alchemist: An Apache Spark <-> MPI interface*, Concurrency Computat. Pract. Exper. 31 (2019), section 3.3 (the
     task); N. J. Higham, F. Tisseur, *A block algorithm for matrix 1-norm estimation*, SIAM J. Matrix Anal. Appl. 21
     (2000), algorithm 2.4, with two columns, as in SciPy's ``onenormest``.
@@ -60,18 +61,21 @@ def condest(ctx: TaskContext, A: DistMatrix) -> float:
     n = A.shape[0]
     if n == 0:
         return 0.0
+    A, _ = safely_scaled(A)  # the condition number is the same, and the inverse does not overflow for it
     try:
         factors = LU.of(ctx, A)
     except SingularMatrixError:
         return math.inf
 
     def inverse(X: Array) -> Array:
-        return factors.solve(ctx, ctx.from_replicated(X, "MC_MR"), "N").to_global()
+        return factors.solve(ctx, checks.replicated(ctx, X, "MC_MR"), "N").to_global()
 
     def adjoint(X: Array) -> Array:
-        return factors.solve(ctx, ctx.from_replicated(X, "MC_MR"), "C").to_global()
+        return factors.solve(ctx, checks.replicated(ctx, X, "MC_MR"), "C").to_global()
 
-    return reductions.norm(ctx, A, 1) * one_norm(n, A.dtype, inverse, adjoint)
+    with np.errstate(over="ignore", invalid="ignore"):
+        estimate = reductions.norm(ctx, A, 1) * one_norm(n, A.dtype, inverse, adjoint)
+    return math.inf if math.isnan(estimate) else estimate
 
 
 def one_norm(n: int, dtype: np.dtype[Any], apply: Apply, adjoint: Apply) -> float:

@@ -9,6 +9,7 @@ solution of minimum norm is Z L^-1 Q^H b. Then there are no singular values, and
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ from alchemist_ray.mpi_backend.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.linalg.grid_matrices import leading_rows, on_grid
 from alchemist_ray.mpi_backend.linalg.matrices import products
 from alchemist_ray.mpi_backend.linalg.matrices.factors import Form
+from alchemist_ray.mpi_backend.linalg.scaling import safely_scaled, shift_exponents
 from alchemist_ray.mpi_backend.linalg.slabs import slab_of
 from alchemist_ray.mpi_backend.linalg.spectral import full_svd
 
@@ -66,7 +68,7 @@ def lstsq(
     x : DistMatrix, shape (n, nrhs)
         The solutions, in MC_MR.
     residues : ndarray, shape (nrhs,) or (0,)
-        ‖A x - b‖^2 for each column if m > n and A has rank n; else empty.
+        ‖A x - b‖^2 for each column if m > n and A has rank n; else, and with "gelsy", empty, as SciPy's.
     rank : int
         The effective rank of A.
     s : ndarray, shape (min(m, n),), or None
@@ -95,7 +97,8 @@ def lstsq(
     require_rows(ctx, A.shape[0], b)
     _check(ctx, A, b, cond, lapack_driver)
     checks.require_finite(ctx, A=A, b=b)
-    A, b = checks.converted(A, dtype), checks.converted(b, dtype)
+    A, factor = safely_scaled(checks.converted(A, dtype))
+    b, factor_b = safely_scaled(checks.converted(b, dtype))
     threshold = float(np.finfo(dtype).eps) if cond is None else cond
     p, q = sorted(A.shape)
     s: Array | None = None
@@ -106,7 +109,12 @@ def lstsq(
     else:
         x, rank, s = _by_svd(ctx, A, b, threshold)
     m, n = A.shape
-    residues = _residues(ctx, A, x, b) if m > n == rank else np.empty(0, b.local.real.dtype)
+    residues = np.empty(0, b.local.real.dtype)
+    if s is not None and m > n == rank:
+        residues = _residues(ctx, A, x, b)
+    with np.errstate(over="ignore"):  # squares may overflow where the residuals do not
+        residues, s = residues / factor_b / factor_b, None if s is None else s / factor
+    shift_exponents(x.local, math.frexp(factor)[1] - math.frexp(factor_b)[1])
     return x, residues, rank, s
 
 
@@ -132,7 +140,7 @@ def _by_tree(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) -
     P, inverse, Wh = P[:, :rank], (1 / s[:rank])[:, np.newaxis], Wh[:rank]
     if not slab.flipped:  # A = Q R
         projected = tree.apply_adjoint(b.relayout(_beside(slab.layout, b.shape[1])).local)
-        return ctx.from_replicated(Wh.conj().T @ (inverse * (P.conj().T @ projected)), "MC_MR"), rank, s
+        return checks.replicated(ctx, Wh.conj().T @ (inverse * (P.conj().T @ projected)), "MC_MR"), rank, s
     # A^T = Q R with R = P diag(s) Wh, so the pseudoinverse of A is conj(Q P) diag(1/s) conj(Wh)
     x = checks.allocated(ctx, (A.shape[1], b.shape[1]), A.dtype, _beside(slab.layout, b.shape[1]))
     x.local[...] = tree.apply(P @ (inverse * (Wh @ b.to_global().conj()))).conj()

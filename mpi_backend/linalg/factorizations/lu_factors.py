@@ -16,8 +16,14 @@ from alchemist_ray.mpi_backend.linalg.factorizations.panels import blocked, perm
 from alchemist_ray.mpi_backend.linalg.factorizations.systems import LU, require_regular, require_rows, require_square
 from alchemist_ray.mpi_backend.linalg.factorizations.triangular import Form
 from alchemist_ray.mpi_backend.linalg.grid_matrices import grid_copy, leading_columns, leading_rows, on_grid
+from alchemist_ray.mpi_backend.linalg.scaling import shift_exponents
+
+Array = npt.NDArray[Any]
 
 _FORMS: tuple[Form, ...] = ("N", "T", "C")
+
+_EXTREME = 1000
+"""The exponent from which on a pivot is near the end of the range of doubles."""
 
 
 @task
@@ -181,8 +187,8 @@ def det(ctx: TaskContext, A: DistMatrix) -> float | complex:
     -----
     As :func:`lu_factor`.
     """
-    phase, magnitudes = _determinant(ctx, A)
-    fraction, exponent = 1.0, 0
+    phase, magnitudes, exponent = _determinant(ctx, A)
+    fraction = 1.0
     for start in range(0, magnitudes.size, 512):  # so many fractions of at least 1/2 do not underflow
         fractions, exponents = np.frexp(magnitudes[start : start + 512])
         fraction, more = math.frexp(fraction * float(fractions.prod()))
@@ -223,10 +229,10 @@ def slogdet(ctx: TaskContext, A: DistMatrix) -> tuple[float | complex, float]:
     -----
     As :func:`lu_factor`. NumPy's word and meaning (``numpy.linalg.slogdet``).
     """
-    phase, magnitudes = _determinant(ctx, A)
+    phase, magnitudes, exponent = _determinant(ctx, A)
     if (magnitudes == 0).any():
         return phase * 0, -math.inf
-    return phase, math.fsum(np.log(magnitudes))
+    return phase, math.fsum([*np.log(magnitudes), exponent * math.log(2)])
 
 
 def permutation_matrix(ctx: TaskContext, p: npt.NDArray[np.int64], like: DistMatrix) -> DistMatrix:
@@ -247,20 +253,33 @@ def _triangle(A: DistMatrix, *, lower: bool) -> DistMatrix:
     return A
 
 
-def _determinant(ctx: TaskContext, A: DistMatrix) -> tuple[Any, npt.NDArray[np.float64]]:
-    """Return the factors of the determinant: one of magnitude 1, and the magnitudes. Collective over comm."""
+def _determinant(ctx: TaskContext, A: DistMatrix) -> tuple[Any, npt.NDArray[np.float64], int]:
+    """Return the factors of the determinant: one of magnitude 1, magnitudes, and an exponent of two. Collective."""
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)
     checks.require_finite(ctx, A=A)
     work = grid_copy(A)
     piv = elimination.eliminate(ctx, work)
     pivots = elimination.diagonal(work).astype(np.complex128 if A.dtype.kind == "c" else np.float64)
+    exponent = _normalise(pivots)
     magnitudes = np.abs(pivots)
     phases = np.divide(pivots, magnitudes, out=np.ones_like(pivots), where=magnitudes != 0)
     phase = phases.prod() * (-1) ** int(np.count_nonzero(piv != np.arange(piv.size)))
     if A.dtype.kind == "c":
         phase /= abs(phase)
-    return phase.item(), magnitudes
+    return phase.item(), magnitudes, exponent
+
+
+def _normalise(pivots: Array) -> int:
+    """Bring pivots near the ends of the range of doubles near 1, in place; return the exponent of two taken. Local.
+
+    The magnitude of a complex number can overflow where its parts do not, and the quotient with one that is subnormal
+    has few digits, or is NaN.
+    """
+    exponents = np.frexp(np.maximum(np.abs(pivots.real), np.abs(pivots.imag)))[1]
+    exponents = np.where(np.abs(exponents) > _EXTREME, exponents, 0)
+    shift_exponents(pivots, -exponents)
+    return int(exponents.sum(dtype=np.int64))
 
 
 def _times(phase: complex, magnitude: float) -> complex:

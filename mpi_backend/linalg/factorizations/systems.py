@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +21,10 @@ from alchemist_ray.mpi_backend.linalg.grid_matrices import grid_copy, on_grid
 _STRUCTURES = {
     "gen": "gen",
     "general": "gen",
-    "sym": "gen",
-    "symmetric": "gen",
-    "her": "gen",
-    "hermitian": "gen",
+    "sym": "sym",
+    "symmetric": "sym",
+    "her": "her",
+    "hermitian": "her",
     "pos": "pos",
     "positive definite": "pos",
     "lower triangular": "lower",
@@ -39,7 +40,18 @@ def solve(
     lower: bool = False,
     *,
     transposed: bool = False,
-    assume_a: str = "gen",
+    assume_a: Literal[
+        "gen",
+        "general",
+        "sym",
+        "symmetric",
+        "her",
+        "hermitian",
+        "pos",
+        "positive definite",
+        "lower triangular",
+        "upper triangular",
+    ] = "gen",
 ) -> DistMatrix:
     """Return x such that A x = b, or A^T x = b.
 
@@ -50,13 +62,13 @@ def solve(
     b : DistMatrix, shape (n, nrhs)
         Right-hand sides. If the dtypes differ, the one that NumPy gives is computed with.
     lower : bool
-        For "pos": whether the lower triangle of A is read, instead of the upper one.
+        For "pos", "sym" and "her": whether the lower triangle of A is read, instead of the upper one.
     transposed : bool
         Whether to solve with A^T (not conjugated).
     assume_a : str
         What A is known to be: "gen" (or "general"); "pos" ("positive definite") for a Cholesky factorisation, at half
-        the cost; "lower triangular" or "upper triangular", where only that triangle is read. "sym" and "her"
-        ("symmetric", "hermitian") are treated as "gen".
+        the cost; "sym" or "her" ("symmetric", "hermitian"), of which one triangle is read, but at the cost of "gen";
+        "lower triangular" or "upper triangular", where only that triangle is read.
 
     Returns
     -------
@@ -80,7 +92,7 @@ def solve(
     Notes
     -----
     LU with partial pivoting: 2/3 n^3 + 2 n^2 nrhs operations (four times that in complex numbers), "pos" n^3/3 + 2 n^2
-    nrhs; one copy of A, two of b. See :mod:`.elimination`, :mod:`.positive_definite` and :mod:`.triangular`.
+    nrhs; one copy of A ("sym" and "her" two), two of b. See :mod:`.elimination`, :mod:`.positive_definite` and :mod:`.triangular`.
     """
     dtype = checks.require_floating(ctx, A=A, b=b)
     structure = _structure(ctx, assume_a)
@@ -89,6 +101,8 @@ def solve(
     checks.require_finite(ctx, A=A, b=b)
     A = checks.converted(A, dtype)
     form: Form = "T" if transposed else "N"
+    if structure in ("sym", "her"):
+        return LU.overwriting(ctx, _mirrored(A, lower, conjugate=structure == "her")).solve(ctx, b, form)
     if structure == "gen":
         return LU.of(ctx, A).solve(ctx, b, form)
     if structure == "pos":
@@ -125,7 +139,11 @@ class LU:
         SingularMatrixError
             If a pivot is exactly zero.
         """
-        factors = grid_copy(A)
+        return cls.overwriting(ctx, grid_copy(A))
+
+    @classmethod
+    def overwriting(cls, ctx: TaskContext, factors: DistMatrix) -> LU:
+        """Factor a matrix in square blocks on a grid, in place; raises what :meth:`of` does. Collective over comm."""
         piv = elimination.eliminate(ctx, factors)
         require_regular(ctx, factors)
         return cls(factors, piv)
@@ -194,6 +212,22 @@ class Cholesky:
         if conjugate:
             np.conjugate(X.local, out=X.local)
         return X.relayout(b.layout)
+
+
+def _mirrored(A: DistMatrix, lower: bool, *, conjugate: bool) -> DistMatrix:
+    """Return the symmetric or Hermitian matrix one triangle of which `A` has, on a grid. Collective over comm."""
+    S = grid_copy(A)
+    T = S.transpose(S.layout)
+    if conjugate:
+        np.conjugate(T.local, out=T.local)
+    rows, cols = S.rows.indices(), S.cols.indices()
+    for iloc, i in enumerate(rows.tolist()):
+        first, last = S.cols.local_range(0, i)[1], S.cols.local_range(0, i + 1)[1]
+        other = slice(last, None) if lower else slice(first)
+        S.local[iloc, other] = T.local[iloc, other]
+        if conjugate:
+            S.local[iloc, first:last].imag = 0
+    return S
 
 
 def right_hand_sides(b: DistMatrix, T: DistMatrix) -> DistMatrix:

@@ -159,7 +159,7 @@ def _inner(ctx: TaskContext, left: Operand, right: Operand, conjugate: bool) -> 
     else:
         whole = np.ascontiguousarray(left.local @ right.local)
     ctx.comm.Allreduce(MPI.IN_PLACE, whole)
-    return ctx.from_replicated(whole, "MC_MR")
+    return checks.replicated(ctx, whole, "MC_MR")
 
 
 def _summa(ctx: TaskContext, left: Operand, right: Operand, conjugate: bool) -> DistMatrix:

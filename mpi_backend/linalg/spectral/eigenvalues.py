@@ -16,6 +16,7 @@ from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
 from alchemist_ray.mpi_backend.linalg import checks, one_rank
 from alchemist_ray.mpi_backend.linalg.grid_matrices import grid_copy
+from alchemist_ray.mpi_backend.linalg.scaling import scale_safely
 from alchemist_ray.mpi_backend.linalg.shapes import require_square
 from alchemist_ray.mpi_backend.scalapack import spectral
 
@@ -117,10 +118,18 @@ def values_on_all_ranks(ctx: TaskContext, A: DistMatrix) -> Array:
     """Return the eigenvalues by ScaLAPACK's reduction to Hessenberg form. Collective over comm."""
     ctx.progress(0, 1, "Hessenberg form (ScaLAPACK)")
     work = grid_copy(A)
+    factor = scale_safely(work)
     spectral.gehrd(work)
     work.local[work.cols.indices() > work.rows.indices()[:, np.newaxis] + 1] = 0  # reflectors
     ctx.progress(0.5, 1, "QR iterations (LAPACK)")
-    return _complex(ctx, one_rank.run_on(ctx, work, spectral.hseqr), A.dtype)
+    return _complex(ctx, one_rank.run_on(ctx, work, lambda whole: _divided(spectral.hseqr(whole), factor)), A.dtype)
+
+
+def _divided(w: Array, factor: float) -> Array:
+    """Return complex `w`, divided in place by a power of two whose reciprocal may be no number. Local."""
+    parts = w.view(w.real.dtype)
+    parts /= parts.dtype.type(factor)
+    return w
 
 
 def _complex(ctx: TaskContext, w: Array | None, dtype: np.dtype[Any]) -> Array:

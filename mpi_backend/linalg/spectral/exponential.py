@@ -25,6 +25,7 @@ from alchemist_ray.mpi_backend.linalg import checks
 from alchemist_ray.mpi_backend.linalg.factorizations import condition, systems
 from alchemist_ray.mpi_backend.linalg.matrices import products, reductions
 from alchemist_ray.mpi_backend.linalg.matrices.factors import Form
+from alchemist_ray.mpi_backend.linalg.scaling import safe_factor
 from alchemist_ray.mpi_backend.linalg.shapes import require_square
 
 Array = npt.NDArray[Any]
@@ -45,7 +46,8 @@ def expm(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
     Returns
     -------
     E : DistMatrix, shape (n, n)
-        The exponential, in MC_MR. Where an element is too large for its type, there are Inf and NaN.
+        The exponential, in MC_MR. Where an element is too large for its type, there are Inf and NaN. If that happens
+        before the last squaring, no element is finite.
 
     Raises
     ------
@@ -72,9 +74,17 @@ def expm(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
     for count in range(s + powers.scaled_before):
         ctx.check_cancelled()
         ctx.progress(count, s + powers.scaled_before, "squaring")
+        if not _finite(E):
+            E.local[np.isfinite(E.local)] = np.nan  # these are not squared often enough
+            break
         with np.errstate(over="ignore", invalid="ignore"):
             E = _times(ctx, E, E)
     return E
+
+
+def _finite(A: DistMatrix) -> bool:
+    """Whether `A` has neither NaN nor Inf. Collective over comm."""
+    return bool(A.comm.allreduce(checks.is_finite(A.local), MPI.LAND))
 
 
 class Powers:
@@ -96,12 +106,13 @@ class Powers:
     def __init__(self, ctx: TaskContext, A: DistMatrix) -> None:
         self._ctx, self._n = ctx, A.shape[0]
         A = A.relayout("MC_MR")
-        norm = reductions.norm(ctx, A, 1)
+        factor = safe_factor(ctx.comm, A.local)  # the norm itself may be no number
+        norm = reductions.norm(ctx, A if factor == 1 else _multiplied(A, factor), 1)
         spare = float(np.finfo(A.dtype).maxexp) / 11
-        self.scaled_before = max(0, math.ceil(math.log2(norm) - spare)) if norm > 0 else 0
+        self.scaled_before = max(0, math.ceil(math.log2(norm) - math.log2(factor) - spare)) if norm > 0 else 0
         if self.scaled_before:
-            A = _like(A, A.local * A.local.real.dtype.type(math.ldexp(1.0, -self.scaled_before)))
-        self._norm = math.ldexp(norm, -self.scaled_before)
+            A = _multiplied(A, math.ldexp(1.0, -self.scaled_before))
+        self._norm = norm / factor if self.scaled_before == 0 else norm * (2.0**-self.scaled_before / factor)
         self._known = {1: A}
         self._diagonal = _held_diagonal(A)
 
@@ -193,7 +204,7 @@ class Powers:
         if s == 0:
             return
         A = self._known[1]
-        self._known[1] = _like(A, A.local * A.local.real.dtype.type(math.ldexp(1.0, -s)))
+        self._known[1] = _multiplied(A, math.ldexp(1.0, -s))
         for p in self._known.keys() - {1}:
             self._known[p].local[...] *= A.local.real.dtype.type(math.ldexp(1.0, -s * p))
 
@@ -224,6 +235,11 @@ def _times(ctx: TaskContext, A: DistMatrix, B: DistMatrix) -> DistMatrix:
 def _like(A: DistMatrix, local: Array) -> DistMatrix:
     """Return a matrix in the place of `A` with this block. Local."""
     return DistMatrix(A.comm, A.shape, A.layout, local, A.allocate)
+
+
+def _multiplied(A: DistMatrix, factor: float) -> DistMatrix:
+    """Return ``factor * A``. Local."""
+    return _like(A, A.local * A.local.real.dtype.type(factor))
 
 
 def _held_diagonal(A: DistMatrix) -> tuple[Array, Array]:

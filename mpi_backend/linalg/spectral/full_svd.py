@@ -20,7 +20,7 @@ from alchemist_ray.mpi_backend.linalg import checks, one_rank
 from alchemist_ray.mpi_backend.linalg.factorizations import orthogonal
 from alchemist_ray.mpi_backend.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.linalg.grid_matrices import grid_copy
-from alchemist_ray.mpi_backend.linalg.scaling import safe_factor
+from alchemist_ray.mpi_backend.linalg.scaling import scale_safely
 from alchemist_ray.mpi_backend.linalg.shapes import require_elements
 from alchemist_ray.mpi_backend.linalg.slabs import Slab, slab_of
 from alchemist_ray.mpi_backend.linalg.spectral.triplets import Triplets
@@ -139,7 +139,7 @@ def _broadcast(ctx: TaskContext, A: Array | None, shape: tuple[int, int], dtype:
 
 
 def as_factors(ctx: TaskContext, slab: Slab, triplets: Triplets) -> Factors:
-    """Return U, s, Vt of the matrix of which `slab` is a tall view. Local."""
+    """Return U, s, Vt of the matrix of which `slab` is a tall view. Collective over comm."""
     tall, small = slab.tall_result(ctx, triplets.U), slab.small_result(ctx, triplets.V)
     return (small, triplets.s, tall) if slab.flipped else (tall, triplets.s, small)
 
@@ -194,10 +194,8 @@ def _values_by_scalapack(ctx: TaskContext, A: DistMatrix) -> Array:
 def _scaled_copy(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, float]:
     """Return a copy of `A` for ScaLAPACK to destroy, and the factor by which it is larger. Collective over comm."""
     ctx.progress(0, 1, "SVD (ScaLAPACK)")
-    work, factor = grid_copy(A), safe_factor(ctx.comm, A.local)
-    if factor != 1:
-        work.local[...] *= work.local.real.dtype.type(factor)
-    return work, factor
+    work = grid_copy(A)
+    return work, scale_safely(work)
 
 
 def _values(ctx: TaskContext, s: Array, factor: float) -> Array:
@@ -221,7 +219,7 @@ def _completed_columns(ctx: TaskContext, U: DistMatrix) -> DistMatrix:
     if p == m:
         return U
     known = U.relayout("VC_STAR")
-    beside = U.new((m, m), "VC_STAR")
+    beside = checks.new_like(U, (m, m), "VC_STAR")
     beside.local[...] = np.random.default_rng([0, ctx.comm.rank]).standard_normal(beside.local.shape)
     beside.local[:, :p] = known.local
     Q, _ = orthogonal.qr(ctx, beside)

@@ -10,7 +10,6 @@ Only one triangle is read. Row-major storage of a Hermitian A is the column-majo
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -193,15 +192,16 @@ def on_all_ranks(
     """Return eigenvalues and eigenvectors, if asked for, by ScaLAPACK. Collective over comm."""
     ctx.progress(0, 1, "eigenvalues (ScaLAPACK)")
     if not vectors:
-        values, info = spectral.heevr(grid_copy(A), lower, _finite(wanted, A))
+        values, info = spectral.heevr(grid_copy(A), lower, wanted.indices)
         if _agreed(ctx, info) == 0:
-            return ctx.comm.bcast(values), None
+            values = ctx.comm.bcast(values)
+            return (values[slice(*_within(values, wanted.interval))] if wanted.interval else values), None
     w, Vh, info = spectral.heevd(grid_copy(A), lower)
     if _agreed(ctx, info):
         raise ConvergenceError(ctx.task, f"p?syevd found no eigenvalues of the {A.shape[0]}x{A.shape[1]} matrix")
     w = ctx.comm.bcast(w)
     first, last = _selected(w, wanted)
-    return w[first:last], _eigenvectors(Vh, first, last) if vectors else None
+    return w[first:last], _eigenvectors(ctx, Vh, first, last) if vectors else None
 
 
 def _agreed(ctx: TaskContext, info: int) -> int:
@@ -210,29 +210,25 @@ def _agreed(ctx: TaskContext, info: int) -> int:
     return worst
 
 
-def _finite(wanted: Wanted, A: DistMatrix) -> Wanted:
-    """Return what is wanted with finite ends, which ScaLAPACK asks for."""
-    if wanted.interval is None:
-        return wanted
-    largest = math.sqrt(float(np.finfo(A.dtype).max))
-    low, high = (min(max(end, -largest), largest) for end in wanted.interval)
-    return Wanted(interval=(low, high))
-
-
 def _selected(w: Array, wanted: Wanted) -> tuple[int, int]:
     """Return the range of indices of ascending eigenvalues that are wanted."""
     if wanted.indices is not None:
         return wanted.indices[0], wanted.indices[1] + 1
-    if wanted.interval is not None:
-        low, high = np.searchsorted(w, wanted.interval, side="right")
-        return int(low), int(high)
-    return 0, len(w)
+    return (0, len(w)) if wanted.interval is None else _within(w, wanted.interval)
 
 
-def _eigenvectors(Vh: DistMatrix, first: int, last: int) -> DistMatrix:
+def _within(w: Array, interval: tuple[float, float]) -> tuple[int, int]:
+    """Return the range of indices of ascending eigenvalues in ``(low, high]``."""
+    low, high = np.searchsorted(w, interval, side="right")
+    return int(low), int(high)
+
+
+def _eigenvectors(ctx: TaskContext, Vh: DistMatrix, first: int, last: int) -> DistMatrix:
     """Return rows ``first .. last-1`` of V^H as columns of V in MC_MR. Collective over comm."""
+    if first == last:
+        return checks.allocated(ctx, (Vh.shape[1], 0), Vh.dtype, "MC_MR")
     columns = Vh.relayout("STAR_VC")
-    chosen = columns.new((last - first, Vh.shape[1]), columns.layout)
+    chosen = checks.new_like(columns, (last - first, Vh.shape[1]))
     chosen.local[...] = columns.local[first:last]
     V = chosen.transpose("MC_MR")
     if V.dtype.kind == "c":

@@ -94,10 +94,10 @@ def by_svd(ctx: TaskContext, A: DistMatrix, side: str) -> tuple[DistMatrix, Dist
     W, s, Vt = full_svd.factors(ctx, A)
     U = products.product(ctx, W, Vt, Form())
     if side == "right":
-        scaled = Vt.new(Vt.shape, Vt.layout)
+        scaled = checks.new_like(Vt)
         np.multiply(Vt.local, s[Vt.rows.indices()][:, np.newaxis], out=scaled.local)
         return U, products.product(ctx, Vt, scaled, _ADJOINT_LEFT)
-    scaled = W.new(W.shape, W.layout)
+    scaled = checks.new_like(W)
     np.multiply(W.local, s[W.cols.indices()], out=scaled.local)
     return U, products.product(ctx, scaled, W, _ADJOINT_RIGHT)
 
@@ -188,12 +188,12 @@ def _by_qr(ctx: TaskContext, X: DistMatrix, weights: Weights) -> DistMatrix:
     a, b, c = weights.a, weights.b, weights.c
     n = X.shape[0]
     columns = X.relayout("STAR_VC")
-    stack = X.new((2 * n, n), Layout.of("STAR_VC", (2 * n, n), ctx.comm.size))
+    stack = checks.new_like(X, (2 * n, n), "STAR_VC")
     stack.local[:n] = columns.local * X.local.real.dtype.type(math.sqrt(c))
     stack.local[n:] = np.arange(n)[:, np.newaxis] == stack.cols.indices()
     Q, _, _ = orthogonal.qr(ctx, stack, pivoting=True)
     whole = Q.relayout(stack.layout)
-    Q1, Q2 = X.new((n, n), columns.layout), X.new((n, n), columns.layout)
+    Q1, Q2 = checks.new_like(columns), checks.new_like(columns)
     Q1.local[...], Q2.local[...] = whole.local[:n], whole.local[n:]
     Y = products.product(ctx, Q1, Q2, _ADJOINT_RIGHT).relayout(X.layout)
     return _plus(_scaled(Y, (a - b / c) / math.sqrt(c)), X, b / c)
@@ -218,14 +218,14 @@ def _adjoint(A: DistMatrix, layout: Layout | str = "MC_MR") -> DistMatrix:
 
 
 def _scaled(A: DistMatrix, factor: float) -> DistMatrix:
-    """Return ``factor * A``. Local."""
-    B = A.new(A.shape, A.layout)
+    """Return ``factor * A``. Collective over comm."""
+    B = checks.new_like(A)
     np.multiply(A.local, A.local.real.dtype.type(factor), out=B.local)
     return B
 
 
 def _plus(A: DistMatrix, B: DistMatrix, factor: float) -> DistMatrix:
-    """Return ``A + factor * B``, in the layout of both. Local."""
+    """Return ``A + factor * B``, in the layout of both. Collective over comm."""
     C = _scaled(B, factor)
     C.local[...] += A.local
     return C

@@ -26,7 +26,7 @@ def pinv(
         The matrix; float32, float64, complex64 or complex128.
     atol, rtol : float, optional
         Singular values up to ``atol + rtol * s[0]`` are taken for zero. Defaults: `atol` 0; `rtol` max(m, n) times the
-        machine precision, or 0 if `atol` is given and not 0.
+        machine precision.
     return_rank : bool
         Whether to return the number of the other singular values too.
 
@@ -61,7 +61,7 @@ def pinv(
     checks.require_finite(ctx, A=A)
     U, s, Vt = full_svd.factors(ctx, A)
     absolute = atol or 0.0
-    relative = rtol if rtol is not None else 0.0 if absolute else max(A.shape) * float(np.finfo(A.dtype).eps)
+    relative = rtol if rtol is not None else max(A.shape) * float(np.finfo(A.dtype).eps)
     rank = int(np.count_nonzero(s > absolute + relative * float(s[0])))
     if rank == 0:
         B = checks.allocated(ctx, A.shape[::-1], A.dtype, "MC_MR")

@@ -257,7 +257,7 @@ def _progress(ctx: TaskContext, tolerance: float) -> Progress:
 def _results(
     ctx: TaskContext, slab: TallMatrix, triplets: Triplets, factor: float = 1.0
 ) -> tuple[DistMatrix, Array, DistMatrix]:
-    """Return U, S, Vt of the matrix of which `slab` is a tall view, `factor` times as large. Local."""
+    """Return U, S, Vt of the matrix of which `slab` is a tall view, `factor` times as large. Collective."""
     ctx.progress(1, 1, "done")
     s = triplets.s / triplets.s.dtype.type(factor)
     tall, small = slab.tall_result(ctx, triplets.U), slab.small_result(ctx, triplets.V)

@@ -137,12 +137,10 @@ def difference(found: Array, exact: Array, A: Array) -> float:
 def pair_residuals(A: Array, w: Array, V: DistMatrix | None, exact: Array) -> dict[str, float]:
     residuals = {"values": difference(w, exact, A), "type": 0 if w.dtype == A.real.dtype else WRONG}
     if V is not None:
+        residuals["shape"] = 0 if V.shape == (len(A), len(w)) else WRONG
+    if V is not None and len(w):
         v = V.to_global()
-        residuals |= {
-            "shape": 0 if v.shape == (len(A), len(w)) else WRONG,
-            "A V - V w": scaled(np.linalg.norm(A @ v - v * w), A),
-            "orthogonality": orthogonality(v),
-        }
+        residuals |= {"A V - V w": scaled(np.linalg.norm(A @ v - v * w), A), "orthogonality": orthogonality(v)}
     return residuals
 
 
@@ -164,14 +162,13 @@ def symmetric() -> Iterator[tuple[str, Any]]:
                 ("all", Wanted(), exact),
                 ("indices", Wanted(indices=(n // 2, n - 1)), exact[n // 2 :]),
                 ("interval", Wanted(interval=(middle, np.inf)), exact[exact > middle]),
+                ("empty interval", Wanted(interval=(exact[-1] + 1, np.inf)), exact[:0]),
             ]
             for where in (hermitian.on_one_rank, hermitian.on_all_ranks):
                 for what, some, values in wanted if name == "random" else wanted[:1]:
-                    label = f"{n} {dtype} {name} {lower} {where.__name__} {what}"
-                    yield label, pair_residuals(A, *where(ctx, given, lower, some, True), values)
-                what, some, values = wanted[next(TURN) % 2]
-                label = f"{n} {dtype} {name} {lower} {where.__name__} {what}, no vectors"
-                yield label, pair_residuals(A, *where(ctx, given, lower, some, False), values)
+                    for vectors in (True, False):
+                        label = f"{n} {dtype} {name} {lower} {where.__name__} {what} {vectors}"
+                        yield label, pair_residuals(A, *where(ctx, given, lower, some, vectors), values)
             yield "input is kept", WRONG * np.abs(given.to_global() - one_triangle(A, lower)).max()
     A = next(hermitians(40, "float64"))[1]
     exact = np.linalg.eigvalsh(A)
@@ -232,6 +229,23 @@ def general() -> Iterator[tuple[str, Any]]:
     for where in (linalg.eigvals, eigenvalues.values_on_all_ranks):
         w = where(ctx, spread(companion))
         yield f"roots {where.__name__}", np.abs(np.sort_complex(w) - [1, 2, 3, 4]).max() / 1e-11
+
+
+@case
+def every_type_on_all_ranks() -> Iterator[tuple[str, Any]]:
+    for dtype in TYPES:
+        A = normal((43, 43), dtype)
+        H = A + A.conj().T
+        exact = np.linalg.eigvalsh(H.astype("complex128"))
+        yield f"eigh {dtype}", pair_residuals(H, *hermitian.on_all_ranks(ctx, spread(H), True, Wanted(), True), exact)
+        yield f"eigvals {dtype}", spectrum_residuals(A, eigenvalues.values_on_all_ranks(ctx, spread(A)))
+        yield f"svd {dtype}", svd_residuals(A, *full_svd.on_all_ranks(ctx, spread(A), False, True), False)
+        for power in (2.0**-110, 2.0**110) if A.real.dtype == "float32" else (2.0**-970, 2.0**970):
+            small, wanted = A * A.dtype.type(power), Wanted(interval=(0.0, np.inf))
+            w, _ = hermitian.on_all_ranks(ctx, spread(small + small.conj().T), True, wanted, False)
+            yield f"eigvalsh {dtype} {power}", difference(w / power, exact[exact > 0], H)
+            w = eigenvalues.values_on_all_ranks(ctx, spread(small))
+            yield f"eigvals {dtype} {power}", spectrum_residuals(A, (w.view(w.real.dtype) / power).view(w.dtype))
 
 
 # --- singular values --------------------------------------------------------------------------------------------------
@@ -369,6 +383,11 @@ def exponential() -> Iterator[tuple[str, Any]]:
         "far from normal",
         (np.abs(linalg.expm(ctx, spread(shear)).to_global() - exact) / np.where(exact, exact, 1)).max() / 1e-14,
     )
+    for diagonal in ([1.7e308, 1.7e308], [1e4, -1.0]):
+        E = linalg.expm(ctx, spread(np.diag(diagonal))).to_global()
+        yield f"too large {diagonal}", WRONG * np.isfinite(E).any()
+    full = linalg.expm(ctx, spread(np.full((2, 2), 1.7e308))).to_global()
+    yield "norm too large", WRONG * np.isfinite(full).any()
     yield (
         "nilpotent",
         scaled(np.linalg.norm(linalg.expm(ctx, spread(np.eye(30, k=1))).to_global() - _nilpotent(30)), _nilpotent(30)),
@@ -410,6 +429,7 @@ def pseudoinverse() -> Iterator[tuple[str, Any]]:
         if linalg.pinv(ctx, spread(A), atol=1.53, return_rank=True)[1] == int((np.linalg.svd(A)[1] > 1.53).sum())
         else WRONG,
     )
+    yield "atol and the default of rtol", WRONG * abs(linalg.pinv(ctx, spread(A), atol=1e-30, return_rank=True)[1] - 15)
     Z, rank = linalg.pinv(ctx, spread(np.zeros((5, 3))), return_rank=True)
     yield "zero", 0 if rank == 0 and Z.shape == (3, 5) and not Z.to_global().any() else WRONG
 
