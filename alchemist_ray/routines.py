@@ -209,8 +209,24 @@ class Routine:
 _MATRICES = frozenset({"matrix", "sparse"})
 
 
-def _parameter(name: str, *kinds: str, keyword_only: bool = False, **default: Any) -> ParameterDescription:
-    return ParameterDescription(name, kinds, not default, default.get("default"), keyword_only)
+_STRUCTURES = (
+    "gen",
+    "general",
+    "sym",
+    "symmetric",
+    "her",
+    "hermitian",
+    "pos",
+    "positive definite",
+    "lower triangular",
+    "upper triangular",
+)
+
+
+def _parameter(
+    name: str, *kinds: str, keyword_only: bool = False, choices: tuple[str, ...] = (), **default: Any
+) -> ParameterDescription:
+    return ParameterDescription(name, kinds, not default, default.get("default"), keyword_only, choices)
 
 
 ROUTINES = {
@@ -293,7 +309,7 @@ ROUTINES = {
                 name="qr",
                 parameters=(
                     _parameter("A", "matrix"),
-                    _parameter("mode", "str", default="economic"),
+                    _parameter("mode", "str", default="economic", choices=("economic", "r")),
                     _parameter("pivoting", "bool", default=False),
                 ),
                 returns="tuple[DistMatrix, DistMatrix]",
@@ -327,7 +343,7 @@ ROUTINES = {
                     _parameter("b", "matrix"),
                     _parameter("lower", "bool", default=False),
                     _parameter("transposed", "bool", default=False, keyword_only=True),
-                    _parameter("assume_a", "str", default="gen", keyword_only=True),
+                    _parameter("assume_a", "str", default="gen", keyword_only=True, choices=_STRUCTURES),
                 ),
                 returns="DistMatrix",
                 doc="""Solve ``A @ x = b`` for a square matrix `A`.
@@ -339,11 +355,12 @@ ROUTINES = {
     b : array_like, ObjectRef or MatrixHandle, shape (n,) or (n, nrhs)
         One or more right-hand sides.
     lower : bool
-        For "pos": whether the lower triangle of `A` is read, instead of the upper one.
+        For "pos", "sym" and "her": whether the lower triangle of `A` is read, instead of the upper one.
     transposed : bool
         Whether to solve ``A.T @ x = b``.
     assume_a : str
-        What `A` is known to be: "gen", "pos" for a Cholesky factorisation, "lower triangular" or "upper triangular".
+        What `A` is known to be: "gen"; "pos" for a Cholesky factorisation; "sym" or "her", of which one triangle is
+        read; "lower triangular" or "upper triangular".
 
     Returns
     -------

@@ -383,7 +383,7 @@ def test_what_the_four_say_without_a_session_is_what_the_library_says():
         theirs = {p.name: p for p in task.parameters}
         for parameter in routine.task.parameters:
             if parameter.name != routine.smaller_side:
-                assert parameter == dataclasses.replace(theirs[parameter.name], choices=(), layout="")
+                assert parameter == dataclasses.replace(theirs[parameter.name], layout="")
         assert [name for name in theirs if name in routine.operands.layouts] == list(routine.operands.layouts)
 
 

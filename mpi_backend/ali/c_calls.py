@@ -39,7 +39,7 @@ from alchemist_ray.mpi_backend.ali.c_values import check_elements, converted_arr
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
 
-_keys = itertools.count(1)
+_keys = itertools.count(1)  # of calls and of matrices: what C has kept of an earlier call is told from all that is new
 _calls: weakref.WeakValueDictionary[int, Call] = weakref.WeakValueDictionary()
 
 
@@ -138,7 +138,7 @@ class Call:
 
     def keep(self, A: DistMatrix) -> c.Matrix:
         """Return what C gets to see of `A`, which lives as long as the call."""
-        key = len(self.matrices) + 1
+        key = next(_keys)
         seen = seen_matrix(A, key)
         self.matrices[key] = (A, seen)
         return seen
@@ -146,7 +146,7 @@ class Call:
     def matrix(self, pointer: Any) -> DistMatrix:
         """Return the matrix that C names by a pointer."""
         if not pointer or pointer.contents.key not in self.matrices:
-            raise self.blame("it named a matrix that is NULL, or not of this call")
+            raise self.blame("it named a matrix that is NULL, or of another call: each goes with its call")
         return self.matrices[pointer.contents.key][0]
 
     # --- the end ------------------------------------------------------------------------------------------------------
@@ -318,18 +318,18 @@ def _new_matrix(call: Call, m: int, n: int, flag: int, layout: bytes | None, lik
 
 @_callback(c.CopyMatrix, None)
 def _copy_matrix(call: Call, matrix: Any, layout: bytes | None, transposed: int) -> int:
-    A = call.matrix(matrix)
-    m, n = A.shape[::-1] if transposed else A.shape
-    own = A.layout.transposed() if transposed else A.layout
-    wanted = own if layout is None else layout_choice(_text(layout)).resolve((m, n), A.comm.size)
+    with Agreement(call.ctx.comm):
+        A = call.matrix(matrix)
+        m, n = A.shape[::-1] if transposed else A.shape
+        own = A.layout.transposed() if transposed else A.layout
+        wanted = own if layout is None else layout_choice(_text(layout)).resolve((m, n), A.comm.size)
+        copy = A.new(A.shape, A.layout) if wanted == A.layout and not transposed else None
     if transposed:
         return ctypes.addressof(call.keep(A.transpose(wanted)))
-    if wanted != A.layout:
+    if copy is None:
         return ctypes.addressof(call.keep(A.relayout(wanted)))
-    with Agreement(A.comm):
-        B = A.new(A.shape, A.layout)
-    np.copyto(B.local, A.local)
-    return ctypes.addressof(call.keep(B))
+    np.copyto(copy.local, A.local)
+    return ctypes.addressof(call.keep(copy))
 
 
 @_callback(c.Scalapack, Status.ERROR)
@@ -347,6 +347,7 @@ def _scratch(call: Call) -> int:
 
 
 _API = c.Api(
+    size=ctypes.sizeof(c.Api),
     fail=_fail,
     log=_log,
     progress=_progress,

@@ -16,7 +16,6 @@ from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.ali import c_types as c
 from alchemist_ray.mpi_backend.ali.c_calls import Call
 from alchemist_ray.mpi_backend.ali.c_descriptions import Parameter, Reader, docstring
-from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.simulator import Box, Simulator
 
 Array = npt.NDArray[Any]
@@ -42,39 +41,41 @@ class SimulatorInC(Simulator):
     parameters: ClassVar[tuple[Parameter, ...]]
 
     def __init__(self, comm: MPI.Comm, **parameters: Any) -> None:
-        self._call = Call(TaskContext(comm, f"{self.library}.create"))
-        self._call.take(self.parameters, self.functions.parameters, parameters)
         self._simulation = ctypes.c_void_p()
-        self._run("create", self.functions.create, ctypes.byref(self._simulation), made=False)
+        call = Call(self.context)
+        call.take(self.parameters, self.functions.parameters, parameters)
+        call.finish(self.functions.create(call.pointer, ctypes.byref(self._simulation)))
         try:
             self._read_spaces()
         except BaseException:
             self.close()
             raise
 
-    def _run(self, what: str, function: Any, *arguments: Any, made: bool = True) -> None:
-        """Call a function of the library. Collective over the ranks of the simulation."""
-        self._call.task = f"{self.library}.{what}"
-        simulation = (self._simulation,) if made else ()
-        self._call.finish(function(self._call.pointer, *simulation, *arguments))
+    def _run(self, what: str, function: Any, *arguments: Any) -> Call:
+        """Call a function of the library; return the call, with which all goes that was made in it. Collective."""
+        call = Call(self.context)
+        call.task = f"{self.library}.{what}"
+        call.finish(function(call.pointer, self._simulation, *arguments))
+        return call
 
     def _read_spaces(self) -> None:
         action, observation = c.Box(), c.Box()
-        self._run("create", self.functions.spaces, ctypes.byref(action), ctypes.byref(observation))
-        self.action_space = self._box(action, "action")
-        self.observation_space = self._box(observation, "observation")
+        call = self._run("create", self.functions.spaces, ctypes.byref(action), ctypes.byref(observation))
+        self.action_space = self._box(call, action, "action")
+        self.observation_space = self._box(call, observation, "observation")
         self._state_shape = self.observation_space.bounds()[0].shape
 
-    def _box(self, box: c.Box, what: str) -> Box:
+    @staticmethod
+    def _box(call: Call, box: c.Box, what: str) -> Box:
         if not 0 <= box.ndim <= c.MAX_DIMENSIONS or min(box.shape[: box.ndim], default=0) < 0:
-            raise self._call.blame(f"its {what} space has {box.ndim} dimensions, of sizes {list(box.shape)}")
+            raise call.blame(f"its {what} space has {box.ndim} dimensions, of sizes {list(box.shape)}")
         shape = tuple(box.shape[: box.ndim])
         low, high = (
             np.array(each[: math.prod(shape)], float).reshape(shape) if each else np.full(shape, for_all)
             for each, for_all in ((box.lows, box.low), (box.highs, box.high))
         )
         if not (low <= high).all():
-            raise self._call.blame(f"its {what} space has bounds of which the lower is above the upper, or NaN")
+            raise call.blame(f"its {what} space has bounds of which the lower is above the upper, or NaN")
         names, units = (
             [(text or b"").decode(errors="replace") for text in texts[: math.prod(shape)]] if texts else []
             for texts in (box.names, box.units)

@@ -161,6 +161,7 @@ class Api(ctypes.Structure):
     """``alchemist_api``."""
 
     _fields_ = (
+        ("size", c_int64),
         ("fail", Fail),
         ("log", Log),
         ("progress", Progress),

@@ -20,10 +20,10 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from alchemist_ray.description import LibraryDescription, ParameterDescription, TaskDescription
-from alchemist_ray.errors import ArgumentError, LibraryLoadError
+from alchemist_ray.errors import ArgumentError, ArgumentValueError, LibraryLoadError
 from alchemist_ray.layout_choice import LayoutChoice
 from alchemist_ray.mpi_backend.ali.context import TaskContext
-from alchemist_ray.mpi_backend.ali.signatures import KINDS, describe_function
+from alchemist_ray.mpi_backend.ali.signatures import KINDS, Signature, describe_function
 from alchemist_ray.mpi_backend.ali.simulations import Simulations, simulator_of
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.sparse import SparseDistMatrix
@@ -176,11 +176,18 @@ def describe(name: str, module: ModuleType) -> Library:
     return Library(name, tasks, description)
 
 
+def _converted(ctx: TaskContext, said: Signature, parameter: str, value: Any) -> Any:
+    try:
+        return said.converted(parameter, value)
+    except ValueError as misfit:  # a list whose members differ in length is no array
+        raise ArgumentValueError(ctx.task, f"argument {parameter!r}: {misfit}") from None
+
+
 def _task_of(library: str, name: str, function: Callable[..., Any]) -> Task:
     said = describe_function(library, name, function)
 
     def run(ctx: TaskContext, arguments: dict[str, Any]) -> Any:
-        named = {parameter: said.converted(parameter, value) for parameter, value in arguments.items()}
+        named = {parameter: _converted(ctx, said, parameter, value) for parameter, value in arguments.items()}
         positional = [named.pop(parameter) for parameter in said.positional_only if parameter in named]
         return function(ctx, *positional, **named) if said.wants_context else function(*positional, **named)
 

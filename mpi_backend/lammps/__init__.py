@@ -188,7 +188,8 @@ def positions(ctx: TaskContext, simulation: int, *, unwrapped: bool = False) -> 
     Raises
     ------
     ArgumentValueError
-        If there is no such simulation, it has no box yet, or its atoms have no ids.
+        If there is no such simulation, it has no box yet, or its atoms have no ids; with `unwrapped`, if LAMMPS was
+        built with 64 bits for what is to be undone (``LAMMPS_BIGBIG``).
     """
     return _matrix(ctx, _found(ctx, simulation), "unwrapped" if unwrapped else "x")
 
@@ -226,7 +227,8 @@ def set_positions(ctx: TaskContext, simulation: int, X: DistMatrix) -> None:
     simulation : int
         What :func:`create` returned.
     X : DistMatrix, shape (atoms, 3)
-        Positions in the order of the ids, in any layout. In a periodic box they are wrapped.
+        Positions in the order of the ids, in any layout. In a periodic box they are wrapped, and `X` is what
+        :func:`positions` returns unwrapped.
 
     Raises
     ------
@@ -261,6 +263,8 @@ def _found(ctx: TaskContext, number: int) -> Simulation:
 
 def _matrix(ctx: TaskContext, simulation: Simulation, name: str) -> DistMatrix:
     order = simulation.order(ctx)
+    if name == "unwrapped":
+        simulation.require_short_images(ctx)
     values = simulation.values(name)
     A = allocated(ctx, (order.atoms, values.shape[1]), values.dtype, "VC_STAR")
     order.to_rows(values, A.local)

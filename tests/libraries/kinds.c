@@ -122,6 +122,33 @@ static int run_fail_on(alchemist_call *call)
     return alchemist_fail(call, ALCHEMIST_OWN_ERROR + 1, "on rank %d alone", call->rank);
 }
 
+/* Return the matrix of the call before, at the second call. */
+static int misuse_stale(alchemist_call *call)
+{
+    static alchemist_matrix kept;
+    const alchemist_matrix before = kept, *A = alchemist_new(call, 2, 2, ALCHEMIST_FLOAT64, "STAR_STAR");
+    if (A == NULL)
+        return ALCHEMIST_NO_MEMORY;
+    kept = *A;
+    alchemist_return_string(call, "string", "");
+    return before.key != 0 ? alchemist_return_matrix(call, "matrix", &before) : ALCHEMIST_OK;
+}
+
+/* The same task for workers that lack the function added last: what is not there is not looked at. */
+static int run_older(alchemist_call *call)
+{
+    alchemist_api api;
+    alchemist_call older = *call;
+    memcpy(&api, call->api, sizeof api);
+    api.size = offsetof(alchemist_api, scratch);
+    older.api = &api;
+    if (call->api->size != (int64_t)sizeof api || !alchemist_has(call, scratch))
+        return alchemist_fail(call, ALCHEMIST_ERROR, "a table of %lld bytes", (long long)call->api->size);
+    if (alchemist_has(&older, scratch) || !alchemist_has(&older, scalapack))
+        return alchemist_fail(call, ALCHEMIST_ERROR, "an older table has been read beyond its end");
+    return ALCHEMIST_OK;
+}
+
 /* What a library does wrong with the interface itself. */
 static int run_misuse(alchemist_call *call)
 {
@@ -147,6 +174,12 @@ static int run_misuse(alchemist_call *call)
         alchemist_new(call, 2, 2, ALCHEMIST_FLOAT64, "MC_XX");
     else if (strcmp(how, "unknown type") == 0)
         alchemist_new(call, 2, 2, 3, "MC_MR");
+    else if (strcmp(how, "stale matrix") == 0)
+        return misuse_stale(call);
+    else if (strcmp(how, "text that is not UTF-8") == 0)
+        return alchemist_fail(call, ALCHEMIST_VALUE_ERROR, "caf\xe9");
+    else if (strcmp(how, "result that is not UTF-8") == 0)
+        return alchemist_return_string(call, "string", "caf\xe9");
     else if (strcmp(how, "no result") == 0)
         return ALCHEMIST_OK;
     return alchemist_return_string(call, "string", "");
@@ -254,6 +287,7 @@ static const alchemist_task tasks[] = {
     {"misuse", "Use the interface wrongly.", misuse_parameters, misuse_results, run_misuse},
     {"surroundings", "Log, and return the scratch directory.", NULL, surroundings_results, run_surroundings},
     {"forever", "Run until cancelled.", NULL, NULL, run_forever},
+    {"older", "See what older workers would have.", NULL, NULL, run_older},
     ALCHEMIST_END,
 };
 

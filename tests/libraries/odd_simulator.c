@@ -6,12 +6,13 @@
 
 typedef struct {
     const char *how;
+    int64_t n; /* order of the matrix that a step makes and leaves */
     double state;
 } odd;
 
 static int living = 0;
 static const char *const ways[] = {"none", "create", "reset", "step", "get_state", "spaces", "dimensions", "size",
-                                   "bounds"};
+                                   "bounds", "scratch", "forever"};
 
 static int fail_if(alchemist_call *call, const odd *o, const char *where)
 {
@@ -29,6 +30,7 @@ static int create(alchemist_call *call, void **simulation)
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
         if (strcmp(how, ways[i]) == 0)
             o->how = ways[i];
+    o->n = alchemist_get_int(call, "n");
     living++;
     *simulation = o;
     return ALCHEMIST_OK;
@@ -57,6 +59,18 @@ static int reset(alchemist_call *call, void *simulation, const int64_t *seed)
 static int step(alchemist_call *call, void *simulation, const double *action)
 {
     odd *o = simulation;
+    if (o->n > 0) {
+        alchemist_matrix *A = alchemist_new(call, o->n, o->n, ALCHEMIST_FLOAT64, "STAR_STAR");
+        if (A == NULL)
+            return ALCHEMIST_NO_MEMORY;
+        memset(A->local, 0, (size_t)(A->rows.size * A->cols.size * A->itemsize));
+    }
+    alchemist_progress(call, 1.0, 1.0, "one step");
+    if (strcmp(o->how, "scratch") == 0)
+        return alchemist_fail(call, ALCHEMIST_OWN_ERROR, "scratch=%s", alchemist_scratch(call));
+    while (strcmp(o->how, "forever") == 0)
+        if (alchemist_check_cancelled(call) != ALCHEMIST_OK)
+            return ALCHEMIST_ERROR;
     o->state += action[0] + 10.0 * action[1];
     return fail_if(call, o, "step");
 }
@@ -80,7 +94,9 @@ static void destroy(void *simulation)
     free(simulation);
 }
 
-static const alchemist_parameter parameters[] = {{"how", ALCHEMIST_STRING, "'none'", "", 0, NULL}, ALCHEMIST_END};
+static const alchemist_parameter parameters[] = {{"how", ALCHEMIST_STRING, "'none'", "", 0, NULL},
+                                                 {"n", ALCHEMIST_INT, "0", "", 0, NULL},
+                                                 ALCHEMIST_END};
 static const alchemist_simulator simulator = {"Odd", "", parameters, create, spaces, reset, step, get_state,
                                               get_score, NULL, destroy};
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -438,6 +439,22 @@ def test_a_library_that_uses_the_interface_wrongly(kinds, how, text):
     assert kinds.misuse("not at all") is not None
 
 
+def test_a_matrix_of_an_earlier_call_is_not_taken_for_a_new_one(kinds):
+    kinds.misuse("stale matrix")
+    with pytest.raises(errors.RemoteTaskError, match="named a matrix that is NULL, or of another call"):
+        kinds.misuse("stale matrix")
+
+
+def test_texts_that_are_not_utf8(kinds):
+    with pytest.raises(errors.ArgumentValueError, match="caf\N{REPLACEMENT CHARACTER}"):
+        kinds.misuse("text that is not UTF-8")
+    assert kinds.misuse("result that is not UTF-8")[0] == "caf\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_library_can_ask_what_the_workers_have(kinds):
+    assert kinds.older() is None
+
+
 def test_an_unknown_layout(kinds):
     with pytest.raises(errors.LayoutError, match="MC_XX"):
         kinds.misuse("unknown layout")
@@ -526,6 +543,53 @@ def test_simulations_that_fail(pair, how):
     with pytest.raises(errors.ArgumentValueError, match=f"odd_simulator.{how}: told to fail in {how}"):
         run()
     lib.close(odd)
+
+
+def test_matrices_of_a_simulation_go_with_the_call(pair):
+    lib = pair[0].load_library("odd_simulator")
+    odd = lib.create(n=1000)
+    lib.reset(odd)
+    used = memory_in_use(pair[0])
+    for _ in range(20):  # 8 MB each, of 64 MB
+        lib.step(odd, [[0, 0]])
+    assert memory_in_use(pair[0]) == used
+    lib.close(odd)
+    large = lib.create(n=3000)
+    lib.reset(large)
+    with pytest.raises(errors.MatrixMemoryError):
+        lib.step(large, [[0, 0]])
+    lib.close(large)
+
+
+def test_simulations_have_the_surroundings_of_a_task(pair, monkeypatch):
+    session, heard = pair[0], []
+
+    class Display:
+        def __init__(self, task):
+            pass
+
+        def __call__(self, report):
+            heard.append((report.done, report.total))
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(session, "make_progress", Display)
+    lib = session.load_library("odd_simulator")
+    fine, forever, lost = lib.create(), lib.create(how="forever"), lib.create(how="scratch")
+    for odd in (fine, forever, lost):
+        lib.reset(odd)
+    lib.step(fine, [[0, 0]])
+    assert heard == [(1.0, 1.0)]
+    with pytest.raises(errors.TaskTimeoutError):
+        lib.options(timeout=0.3).step(forever, [[0, 0]])
+    with pytest.raises(errors.RemoteTaskError) as told:
+        lib.step(lost, [[0, 0]])
+    scratch = Path(re.search(r"scratch=(\S+)", str(told.value))[1])
+    assert scratch.is_absolute()
+    assert scratch.is_dir()
+    for odd in (fine, forever, lost):
+        lib.close(odd)
 
 
 # --- descriptions -----------------------------------------------------------------------------------------------------

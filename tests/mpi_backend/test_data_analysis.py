@@ -21,6 +21,7 @@ NUMERICS = [
     "pca_spectra",
     "pca_iterated",
     "kmeans_empty_clusters",
+    "kmeans_scales",
     "kmeans_seeding",
     "ridge_hard",
     "random_feature_ridge",

@@ -61,7 +61,7 @@ def test_the_melt_is_that_of_lammps_run_directly(connect, tmp_path):
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_atoms_output_files_and_mistakes(size, tmp_path):
     found = json.loads(mpirun(size, PROGRAM, tmp_path))
-    assert len(found) == (70 if size == 1 else 69)
+    assert len(found) == (73 if size == 1 else 72)
     wrong = [f"{name}: {what}" for name, what in found if what]
     assert not wrong, "\n".join(wrong)
 

@@ -33,7 +33,9 @@
  * takes A->local, A->rows.size, A->cols.size, MPI_Comm_c2f(call->comm) and the like.
  *
  * ABI: ALCHEMIST_ABI_VERSION is part of the description, and a library with another one is refused. Within a version,
- * functions are added at the end of alchemist_api only, and nothing else changes.
+ * functions are added at the end of alchemist_api only, and nothing else changes. So a library may find fewer functions
+ * than the header that it was compiled with declares, if the workers are older: what is below that calls one which was
+ * added to a version later asks alchemist_has() first, and notes a failure where the workers lack it.
  */
 #ifndef ALCHEMIST_ALI_H
 #define ALCHEMIST_ALI_H
@@ -165,7 +167,7 @@ typedef struct alchemist_parameter {
     const char *layout; /* of a matrix: it arrives in this; "VC_STAR", "MC_MR:64" (blocks of 64 x 64), "MC_MR:64x32" */
 } alchemist_parameter;
 
-/* One result. An array of them ends with ALCHEMIST_END. Several reach the caller as a list, in this order. */
+/* One result. An array of them ends with ALCHEMIST_END. Several reach the caller as a tuple, in this order. */
 typedef struct alchemist_result {
     const char *name;
     int32_t kinds;
@@ -197,7 +199,9 @@ typedef struct alchemist_box {
 
 /* A simulation that is stepped from outside. The client makes any number of them, and drives them with the tasks
  * create, reset, step, get_state, get_score, get_spaces and close. Every function is collective, and returns
- * ALCHEMIST_OK or what alchemist_fail() returned; `call` is for errors, the log and the communicator. */
+ * ALCHEMIST_OK or what alchemist_fail() returned. Each gets a call of its own, which ends when it returns, and may ask
+ * it for all that a task may: matrices as work space, progress, cancellation, the scratch directory, the log. Only
+ * create has arguments, none has results. */
 typedef struct alchemist_simulator {
     const char *name;
     const char *doc;
@@ -238,6 +242,7 @@ ALCHEMIST_EXPORT const alchemist_library_description *alchemist_library(void);
 /* What Alchemist does for a task; the functions below call these. Those that return int return ALCHEMIST_OK or a code
  * other than it, those that return a matrix NULL if they fail. */
 typedef struct alchemist_api {
+    int64_t size; /* bytes of it that the workers have: see alchemist_has() */
     int (*fail)(alchemist_call *call, int32_t code, const char *argument, int64_t index, const char *text);
     void (*log)(alchemist_call *call, int32_t level, const char *text);
     void (*progress)(alchemist_call *call, double done, double total, const char *text);
@@ -260,6 +265,9 @@ struct alchemist_call {
     const alchemist_value *arguments;
     int64_t key; /* Alchemist's own */
 };
+
+/* Whether the workers have a function of alchemist_api, given by its name. */
+#define alchemist_has(call, function) ((call)->api->size > (int64_t)offsetof(alchemist_api, function))
 
 /* --- errors, log, progress ------------------------------------------------------------------------------------ */
 
@@ -299,7 +307,8 @@ static inline void alchemist_log(alchemist_call *call, int level, const char *fo
     call->api->log(call, level, text);
 }
 
-/* Tell the caller how far the task is: `done` of `total`, in any unit. Only rank 0's word is sent. */
+/* Tell the caller how far the task is: `done` of `total`, in any unit. Only rank 0's word is sent, and only finite
+ * numbers. */
 static inline void alchemist_progress(alchemist_call *call, double done, double total, const char *text)
 {
     if (call->rank == 0)

@@ -131,13 +131,13 @@ class NormalEquations:
         self.comm.Bcast(dots)
         return dots
 
-
     def column_exponents(self, X: Array) -> npt.NDArray[np.int64]:
         """Return the powers of two that the largest elements of the columns come near to. Collective over comm."""
         parts = (X.real, X.imag) if X.dtype.kind == "c" else (X,)
         largest = np.max([np.abs(part).max(0, initial=0) for part in parts], 0).astype(np.float64)
         self.comm.Allreduce(MPI.IN_PLACE, largest, MPI.MAX)
-        return np.frexp(largest)[1].astype(np.int64)
+        exponents: npt.NDArray[np.int64] = np.frexp(largest)[1].astype(np.int64)
+        return exponents
 
 
 def _adjoint_product(panel: Any, W: Array) -> Array:

@@ -84,8 +84,9 @@ def kmeans(
     -----
     For m samples of n features and k clusters, 2mnk operations an iteration and two passes over A. k-means++ takes
     another (2 + log k) times that before it, k-means|| some 20. A cluster that comes out empty gets the sample that is
-    farthest from its centre. Memory: a copy of A where it is not in VC_STAR with one run of rows a rank, or its
-    squares would leave the range of numbers; three numbers a sample; on each rank some copies of the centres, of k-means|| of 10k candidates.
+    farthest from its centre. Memory: a copy of A where it is not in VC_STAR with one run of rows a rank, or squares of
+    its elements would be out of range; three numbers a sample; on each rank some copies of the centres, of k-means|| of
+    10k candidates.
 
     Source: S. Lloyd, IEEE Trans. Inf. Theory 28 (1982), 129; stopping rules and empty clusters as in scikit-learn.
     """

@@ -50,10 +50,10 @@ def condest(ctx: TaskContext, A: DistMatrix) -> float:
 
     Notes
     -----
-    LU, and some five solutions each with A and its conjugate transpose; one copy of A, or two at extreme scales. Sources: A. Gittens et al.,
-    *Alchemist: An Apache Spark <-> MPI interface*, Concurrency Computat. Pract. Exper. 31 (2019), section 3.3 (the
-    task); N. J. Higham, F. Tisseur, *A block algorithm for matrix 1-norm estimation*, SIAM J. Matrix Anal. Appl. 21
-    (2000), algorithm 2.4, with two columns, as in SciPy's ``onenormest``.
+    LU, and some five solutions each with A and its conjugate transpose; one copy of A, or two at extreme scales.
+    Sources: A. Gittens et al., *Alchemist: An Apache Spark <-> MPI interface*, Concurrency Computat. Pract. Exper. 31
+    (2019), section 3.3 (the task); N. J. Higham, F. Tisseur, *A block algorithm for matrix 1-norm estimation*, SIAM J.
+    Matrix Anal. Appl. 21 (2000), algorithm 2.4, with two columns, as in SciPy's ``onenormest``.
     """
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)

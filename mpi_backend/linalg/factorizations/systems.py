@@ -92,7 +92,8 @@ def solve(
     Notes
     -----
     LU with partial pivoting: 2/3 n^3 + 2 n^2 nrhs operations (four times that in complex numbers), "pos" n^3/3 + 2 n^2
-    nrhs; one copy of A ("sym" and "her" two), two of b. See :mod:`.elimination`, :mod:`.positive_definite` and :mod:`.triangular`.
+    nrhs; one copy of A ("sym" and "her" two), two of b. See :mod:`.elimination`, :mod:`.positive_definite` and
+    :mod:`.triangular`.
     """
     dtype = checks.require_floating(ctx, A=A, b=b)
     structure = _structure(ctx, assume_a)
@@ -216,12 +217,11 @@ class Cholesky:
 
 def _mirrored(A: DistMatrix, lower: bool, *, conjugate: bool) -> DistMatrix:
     """Return the symmetric or Hermitian matrix one triangle of which `A` has, on a grid. Collective over comm."""
-    S = grid_copy(A)
+    S, conjugate = grid_copy(A), conjugate and A.dtype.kind == "c"
     T = S.transpose(S.layout)
     if conjugate:
         np.conjugate(T.local, out=T.local)
-    rows, cols = S.rows.indices(), S.cols.indices()
-    for iloc, i in enumerate(rows.tolist()):
+    for iloc, i in enumerate(S.rows.indices().tolist()):
         first, last = S.cols.local_range(0, i)[1], S.cols.local_range(0, i + 1)[1]
         other = slice(last, None) if lower else slice(first)
         S.local[iloc, other] = T.local[iloc, other]

@@ -171,6 +171,19 @@ def pca_spectra() -> Iterator[tuple[str, Any]]:
             },
         )
 
+    for flipped in (False, True):
+        A = rng().uniform(0.2, 1.0, (5, 40) if flipped else (40, 5))
+        found = linalg.pca(ctx, spread(A * 1.7e308), 3)
+        exact = PCA(3, svd_solver="full").fit(A)
+        yield (
+            f"sums of samples overflow {flipped}",
+            {
+                "components": relative(found["components"].to_global(), exact.components_, 1e-13),
+                "mean": relative(found["mean"] / 1.7e308, exact.mean_, 1e-14),
+                "ratio": relative(found["explained_variance_ratio"], exact.explained_variance_ratio_, 1e-13),
+            },
+        )
+
 
 @case
 def pca_iterated() -> Iterator[tuple[str, Any]]:
@@ -287,6 +300,40 @@ def kmeans_empty_clusters() -> Iterator[tuple[str, Any]]:
 
 
 @case
+def kmeans_scales() -> Iterator[tuple[str, Any]]:
+    """Squares of the samples would vanish or overflow; of centres that are far away as well."""
+    A, truth = make_blobs(60, 3, centers=3, cluster_std=0.3, random_state=2)
+    first = [int(np.argmax(truth == each)) for each in range(3)]
+    exact = KMeans(3, init=A[first], n_init=1, tol=0).fit(A)
+    scales = [("float64", e) for e in (-1040, -560, 515, 1010)] + [("float32", e) for e in (-145, -80, 70, 120)]
+    for (dtype, exponent), stored in zip(scales, [spread, sparse] * 4, strict=True):
+        X = np.ldexp(A.astype(dtype), exponent)
+        found = linalg.kmeans(ctx, stored(X), 3, spread(X[first]), tol=0.0)
+        labels = found["labels"].to_global()
+        centers = np.ldexp(found["centers"].to_global(), -exponent)
+        yield (
+            f"{dtype} 2^{exponent}",
+            {
+                "labels": flag((labels[:, 0] == exact.labels_).all()),
+                # the smallest of both types have some bits only
+                "centers": relative(centers, exact.cluster_centers_, 1e-6 if exponent > -145 else 1e-1),
+                "predicted": flag(
+                    (linalg.kmeans_predict(ctx, stored(X), found["centers"]).to_global() == labels).all()
+                ),
+            },
+        )
+        for init in ("k-means++", "k-means||"):
+            seeded = linalg.kmeans(ctx, stored(X), 3, init, n_init=3)["labels"].to_global()[:, 0]
+            pairs = {tuple(pair) for pair in np.c_[seeded, exact.labels_].tolist()}
+            yield f"{dtype} 2^{exponent} {init}", flag(len(pairs) == 3)
+    inertia = linalg.kmeans(ctx, spread(np.ldexp(A, 400)), 3, spread(np.ldexp(A[first], 400)), tol=0.0)["inertia"]
+    yield "inertia", abs(np.ldexp(inertia, -800) / exact.inertia_ - 1) / 1e-12
+    far = np.r_[np.ldexp(A[:1], -900), np.full((1, 3), 1e300)]
+    labels = linalg.kmeans_predict(ctx, spread(np.ldexp(A, -900)), spread(far)).to_global()
+    yield "a centre far away", flag(not labels.any())
+
+
+@case
 def kmeans_seeding() -> Iterator[tuple[str, Any]]:
     """As good as scikit-learn's, and the same on any number of ranks: the test compares what `seeds` yields."""
     A, truth = make_blobs(600, 8, centers=12, cluster_std=0.7, random_state=3)
@@ -380,6 +427,25 @@ def ridge_hard() -> Iterator[tuple[str, Any]]:
     yield "two iterations", flag(not few["converged"] and few["n_iter"] == 2 and few["residuals"][-1].max() > 1e-12)
     single = linalg.ridge_cg(ctx, spread(H.astype("float32")), spread(B.astype("float32")), 1e-6, 1e-12, 200)
     yield "more than float32 has", flag(not single["converged"] and 1e-9 < single["residuals"][-1].max() < 1e-3)
+    A, B = rng().standard_normal((50, 6)), rng(3).standard_normal((50, 2))
+    exact = np.linalg.lstsq(A, B, rcond=None)[0]
+    for dtype, a, b in (
+        ("float64", -700, -500),
+        ("float64", 520, 900),
+        ("float64", -1040, -1040),
+        ("float32", -90, -60),
+    ):
+        scaled = np.ldexp(A.astype(dtype), a), np.ldexp(B.astype(dtype), [b, b + 20])
+        found = linalg.ridge_cg(ctx, *map(spread, scaled), 0.0, 1e-5 if dtype == "float32" else 1e-12)
+        coef = np.ldexp(found["coef"].to_global(), [a - b, a - b - 20])
+        unit = 1e-5 if dtype == "float32" else 1e-12 if a > -1040 else 1e-7
+        yield f"{dtype} 2^{a} 2^{b}", {"coef": relative(coef, exact, unit), "converged": flag(found["converged"])}
+    small = linalg.ridge_cg(ctx, spread(np.ldexp(A, -700)), spread(B), 1.0, 1e-12)
+    exact = np.ldexp(A.T @ B / 50, -700)
+    yield "a shift that is all", relative(np.ldexp(small["coef"].to_global(), 700), np.ldexp(exact, 700), 1e-12)
+    apart = linalg.ridge_cg(ctx, spread(A), spread(B * [1, 1e-200]), 1e-2, 1e-10)["coef"].to_global()
+    alike = linalg.ridge_cg(ctx, spread(A), spread(B), 1e-2, 1e-10)["coef"].to_global()
+    yield "columns of different scales", relative(apart * [1, 1e200], alike, 1e-9)
     deficient = np.repeat(rng().standard_normal((50, 3)), 2, axis=1)
     found = linalg.ridge_cg(ctx, spread(deficient), spread(rng(3).standard_normal((50, 2))), 0.0, 1e-10)
     exact = np.linalg.lstsq(deficient, rng(3).standard_normal((50, 2)), rcond=None)[0]

@@ -180,16 +180,20 @@ def solve() -> Iterator[tuple[str, Any]]:
         systems = {
             "gen": A0,
             "sym": A0 + A0.T,
+            "hermitian": A0 + A0.conj().T,
             "positive definite": (A0 @ A0.conj().T + np.eye(n)).astype(dtype),
             "lower triangular": np.tril(A0) / n + 2 * np.eye(n, dtype=dtype),
             "upper triangular": np.triu(A0) / n + 2 * np.eye(n, dtype=dtype),
         }
         for structure, S0 in systems.items():
             S0 = S0.astype(dtype)
-            other = np.tril(np.full((n, n), 7.0, dtype), -1)
-            stored = {"lower triangular": S0 + other.T, "upper triangular": S0 + other}.get(structure, S0)
+            other = np.tril(np.full((n, n), 7.0, dtype), -1)  # must not be read
+            lower = structure == "lower triangular" or (structure in ("sym", "hermitian") and bool(block))
+            stored = S0 if structure == "gen" else np.tril(S0) + other.T if lower else np.triu(S0) + other
+            if structure == "hermitian" and dtype.startswith("complex"):
+                stored = stored + 7j * np.eye(n, dtype=dtype)  # nor is that
             A, b = spread(stored, pair, block), spread(b0, pair)
-            x = linalg.solve(ctx, A, b, transposed=transposed, assume_a=structure)
+            x = linalg.solve(ctx, A, b, lower, transposed=transposed, assume_a=structure)
             X = whole(x)
             yield (
                 f"{structure} {dtype} {pair} {transposed}",
@@ -229,6 +233,19 @@ def determinants() -> Iterator[tuple[str, Any]]:
     yield "slogdet beyond doubles", abs(linalg.slogdet(ctx, small)[1] / (-2000 * np.log(10)) - 1) / 1e-15
     huge = spread(np.eye(200) * -1e10)
     yield "det beyond doubles", agree(linalg.det(ctx, small) == 0, linalg.det(ctx, huge) == np.inf)
+    for unit, exponent in ((np.ldexp(3.0, -1070), -1070), (np.ldexp(3.0, 1022), 1022)):
+        D0 = np.diag([unit + 1j * unit, 2.0**-40])
+        sign, logabsdet = linalg.slogdet(ctx, spread(D0))
+        yield (
+            f"complex, of exponent {exponent}",
+            {
+                "sign": abs(sign - (1 + 1j) / np.sqrt(2)) / eps(np.ones(1)),
+                "logarithm": abs(logabsdet / (np.log(3 * np.sqrt(2)) + (exponent - 40) * np.log(2)) - 1) / 1e-15,
+                "det": abs(linalg.det(ctx, spread(D0 * 2.0**20)) / 2.0 ** (exponent + 2) - (0.75 + 0.75j)) / 1e-15
+                if exponent < 0
+                else 0.0,
+            },
+        )
     singular = spread(np.ones((6, 6)))
     yield "singular", agree(linalg.det(ctx, singular) == 0, linalg.slogdet(ctx, singular) == (0, -np.inf))
 
@@ -262,6 +279,12 @@ def condition() -> Iterator[tuple[str, Any]]:
     hilbert = 1 / (1.0 + i[:, np.newaxis] + i)
     yield "Hilbert matrix of order 8, 3.387e10", agree(abs(linalg.condest(ctx, spread(hilbert)) / 3.387e10 - 1) < 1e-3)
     yield "singular", agree(linalg.condest(ctx, spread(np.ones((5, 5)))) == np.inf)
+    for scale in (1e-310, 1e306):
+        ratio = linalg.condest(ctx, spread(hilbert * scale)) / 3.387e10
+        yield f"times {scale}", agree(abs(ratio - 1) < (1 if scale < 1 else 1e-3))
+    yield "subnormal identity", agree(linalg.condest(ctx, spread(np.eye(3) * 1e-310)) == 1)
+    beyond = np.array([[1, 1e300], [0, 1e-300]])
+    yield "an inverse beyond doubles", agree(linalg.condest(ctx, spread(beyond)) == np.inf)
 
 
 # --- QR and least squares ---------------------------------------------------------------------------------------------
@@ -334,7 +357,8 @@ def lstsq() -> Iterator[tuple[str, Any]]:
                 A0 = with_spectrum(m, n, np.linspace(2, 1, rank), dtype)
                 b0 = random(m, 3, dtype)
                 cond = 1e-4
-                exact, residues, _, s0 = scipy.linalg.lstsq(A0, b0, cond)
+                exact, _, _, s0 = scipy.linalg.lstsq(A0, b0, cond)
+                residues = scipy.linalg.lstsq(A0, b0, cond, lapack_driver=driver)[1]
                 x, found, r, s = linalg.lstsq(ctx, spread(A0, pair, block), spread(b0), cond, driver)
                 yield (
                     f"{m} {n} {rank} {dtype} {driver} {pair}",
@@ -350,6 +374,26 @@ def lstsq() -> Iterator[tuple[str, Any]]:
     for driver in ("gelsd", "gelsy"):
         x, residues, rank, _ = linalg.lstsq(ctx, zero, b, lapack_driver=driver)
         yield f"zero {driver}", agree(rank == 0, (whole(x) == 0).all(), residues.size == 0)
+    A0, b0 = random(40, 9, "float64"), random(40, 2, "float64")
+    scales = itertools.cycle(((1e-300, 1e-100), (1e300, 1e100), (1e300, 1e100), (1e-300, 1e-100)))
+    for (m, n), driver in itertools.product(((40, 9), (9, 9), (9, 40)), ("gelsd", "gelsy")):
+        scale, other = next(scales)
+        T0, c0 = (A0 if m > n else A0.T[:, :n].copy() if m < n else A0[:9].copy()), b0[:m]
+        exact, residues, _, s0 = scipy.linalg.lstsq(T0, c0)
+        x, found, rank, s = linalg.lstsq(ctx, spread(T0 * scale), spread(c0 * other), lapack_driver=driver)
+        yield (
+            f"{m} {n} times {scale} {driver}",
+            {
+                "x": relative(whole(x) * (scale / other) - exact, exact, T0, np.linalg.pinv(T0)),
+                "rank": agree(rank == 9),
+                "residues": agree(not found.size or np.allclose(found / other / other, residues, rtol=1e-10)),
+                "s": agree(s is None or np.allclose(s / scale, s0, rtol=1e-10)),
+            },
+        )
+    for driver in ("gelsd", "gelsy"):
+        tiny = spread(np.eye(9) * 1e-310)
+        x, *_ = linalg.lstsq(ctx, tiny, tiny, lapack_driver=driver)
+        yield f"subnormal {driver}", relative(whole(x) - np.eye(9), np.eye(9))
     A0, b0 = random(400, 30, "float64"), random(400, 1, "float64")
     x, residues, *_ = linalg.lstsq(ctx, spread(A0.astype("float32"), "VC_STAR"), spread(b0))
     yield "mixed types", agree(x.dtype == np.float64, np.allclose(residues, np.sum((A0 @ whole(x) - b0) ** 2, 0), 1e-3))
@@ -432,6 +476,9 @@ def errors() -> Iterator[tuple[str, Any]]:
     yield "lu_solve trans", raised(linalg.lu_solve, factors, piv, spread(A), 3)
     yield "lu_solve rows", raised(linalg.lu_solve, factors, piv, spread(A[:5].copy()))
     yield "cho_solve singular", raised(linalg.cho_solve, spread(singular), spread(A), True)
+    yield "cho_solve lower factor", raised(linalg.cho_solve, spread(np.tril(square), block=3), spread(A))
+    yield "cho_solve upper factor", raised(linalg.cho_solve, spread(np.triu(square), block=3), spread(A), True)
+    yield "cho_solve diagonal", raised(linalg.cho_solve, spread(np.eye(20)), spread(A), True)
     yield "qr mode", raised(linalg.qr, spread(A), "full")
     yield "lstsq rows", raised(linalg.lstsq, spread(A), spread(A[:5].copy()))
     yield "lstsq NaN", raised(linalg.lstsq, spread(square), spread(bad))

