@@ -180,7 +180,7 @@ def _converted(ctx: TaskContext, said: Signature, parameter: str, value: Any) ->
     try:
         return said.converted(parameter, value)
     except ValueError as misfit:  # a list whose members differ in length is no array
-        raise ArgumentValueError(ctx.task, f"argument {parameter!r}: {misfit}") from None
+        raise ArgumentValueError(ctx.task, f"argument {parameter!r} is no array: {misfit}") from None
 
 
 def _task_of(library: str, name: str, function: Callable[..., Any]) -> Task:
