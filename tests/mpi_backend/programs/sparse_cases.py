@@ -398,7 +398,7 @@ def refusals():
     kinds = {p.name: p.kinds for p in library.tasks["gemm"].description.parameters}
     yield "kinds", None if kinds["A"] == kinds["B"] == ("matrix", "sparse") else str(kinds)
     yield "both kinds", None if len(library.tasks["truncated_svd"](ctx, k)) == 3 else "no result"
-    largest, singular._LARGEST_TRIANGLE = singular._LARGEST_TRIANGLE, 100
+    largest, singular.LARGEST_TRIANGLE = singular.LARGEST_TRIANGLE, 100
     A = spread(sparse((300, 200), density=0.1))
     yield (
         "no convergence",
@@ -408,7 +408,7 @@ def refusals():
             "300x200 matrix did not converge",
         ),
     )
-    singular._LARGEST_TRIANGLE = largest
+    singular.LARGEST_TRIANGLE = largest
     yield "another method", svd_differs(sparse((300, 200), density=0.1), 5, max_iterations=1)
 
 
