@@ -192,7 +192,8 @@ def _polar(A: Array, b: Array, result: Any) -> float:
 def _slogdet(A: Array, b: Array, result: Any) -> float:
     sign, logarithm = result
     true_sign, true = np.linalg.slogdet(A)
-    return abs(logarithm - true) / (EPS * len(A) * (1 + abs(true))) + (0 if sign == true_sign else np.inf)
+    scale = EPS * len(A) * max(1 + abs(true), np.linalg.cond(A))  # a determinant is as sensitive as an inverse
+    return abs(logarithm - true) / scale + (0 if sign == true_sign else np.inf)
 
 
 CASES = (
