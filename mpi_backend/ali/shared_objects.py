@@ -17,6 +17,7 @@ import ctypes
 import inspect
 import os
 import sys
+import types
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -138,5 +139,7 @@ def _function_of(reader: Reader, library: str, entry: c.Task) -> Callable[..., A
 def _signature(parameters: tuple[Parameter, ...], results: tuple[Result, ...]) -> inspect.Signature:
     ctx = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=TaskContext)
     returned = [result.annotation for result in results]
-    annotation: Any = returned[0] if len(returned) == 1 else tuple[tuple(returned)] if returned else None  # type: ignore[misc]
+    annotation: Any = None
+    if returned:
+        annotation = returned[0] if len(returned) == 1 else types.GenericAlias(tuple, tuple(returned))
     return inspect.Signature([ctx, *(p.signed() for p in parameters)], return_annotation=annotation)

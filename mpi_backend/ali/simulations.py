@@ -82,7 +82,8 @@ class Simulations:
         own = own_parameters(self._kind)
         context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         named = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in own]
-        create.__signature__ = inspect.Signature([context, *named], return_annotation=int)  # type: ignore[attr-defined]
+        signature = inspect.Signature([context, *named], return_annotation=int)
+        create.__signature__ = signature  # type: ignore[attr-defined]  # inspect looks for it
         written = {p.name: p.annotation for p in own if p.annotation is not p.empty}
         globals_of_kind = vars(sys.modules[self._kind.__module__])
         hints = typing.get_type_hints(SimpleNamespace(__annotations__=written), globals_of_kind, include_extras=True)

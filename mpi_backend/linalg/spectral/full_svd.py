@@ -97,9 +97,9 @@ def svd(
 def factors(ctx: TaskContext, A: DistMatrix) -> Factors:
     """Return U, s, Vt of the economic decomposition of a matrix that has been checked. Collective over comm."""
     if slender(A):
-        return by_triangle(ctx, A, vectors=True)  # type: ignore[return-value]
+        return by_triangle(ctx, A, vectors=True)  # type: ignore[return-value]  # with vectors, no values alone
     where = on_one_rank if one_rank.preferred(ctx, A.shape, A.dtype) else on_all_ranks
-    return where(ctx, A, full=False, vectors=True)  # type: ignore[return-value]
+    return where(ctx, A, full=False, vectors=True)  # type: ignore[return-value]  # likewise
 
 
 def slender(A: DistMatrix) -> bool:

@@ -62,7 +62,7 @@ def noticed(
     leave(self, kind, failure, trace)
 
 
-Agreement.__exit__ = noticed  # type: ignore[method-assign]
+Agreement.__exit__ = noticed  # type: ignore[method-assign]  # to see what goes through an agreement
 
 
 def dealt(A: np.ndarray[Any, Any], pair: str = "MC_MR") -> DistMatrix:
