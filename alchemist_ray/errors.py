@@ -47,6 +47,8 @@
           +-- ConvergenceError (LinAlgError)           an iteration did not reach its tolerance
           +-- TaskCancelledError                       the caller has cancelled it
           +-- TaskTimeoutError (TimeoutError)          it took longer than the caller allowed
+          +-- SimulationDivergedError (ArithmeticError)  a simulation has left the numbers in which it makes sense
+          +-- StateMisfitError (ValueError)            a simulation's state is not in the space that it has declared
           +-- ResultMismatchError                      the ranks returned different results
           +-- PeerFailedError                          another rank failed, and tells why itself
 
@@ -612,6 +614,28 @@ class TaskTimeoutError(TaskError, TimeoutError):
 
     def _text(self) -> str:
         return f"{self.task} did not end within its timeout of {self.seconds:g} s"
+
+
+@dataclass(eq=False)
+class SimulationDivergedError(TaskError, ArithmeticError):
+    """A simulation has left the numbers in which it makes sense: it must be reset."""
+
+    task: str
+    reason: str
+
+    def _text(self) -> str:
+        return f"{self.task}: the simulation has diverged: {self.reason}. Reset it; a shorter time step may help"
+
+
+@dataclass(eq=False)
+class StateMisfitError(TaskError, ValueError):
+    """The state that a simulation gives is not in the space that it has declared: a fault of the library."""
+
+    task: str
+    reason: str
+
+    def _text(self) -> str:
+        return f"{self.task}: the state {self.reason}, as the library's observation_space has it: mend the library"
 
 
 @dataclass(eq=False)

@@ -65,7 +65,7 @@ def test_a_simulation_on_three_ranks_is_that_of_one_process(ring):
     np.testing.assert_array_equal(start, np.random.default_rng(5).standard_normal(17))
     actions = [(0.5, -1.0), (0.0, 1.0), (-0.25, 0.75), (1.0, 1.0), (0.0, 0.0)]
     for number, (action, state) in enumerate(zip(actions, expected(17, 5, actions), strict=True), 1):
-        got, score, finished = ring.step(simulation, np.array(action))
+        got, score, finished, _ = ring.step(simulation, np.array(action))
         np.testing.assert_allclose(got, state, rtol=1e-14, atol=1e-14)
         assert score == pytest.approx(-np.sum(state**2))
         assert finished is (number == 5)

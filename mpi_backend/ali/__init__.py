@@ -23,8 +23,8 @@ A simulation is a subclass of :class:`Simulator`; a library in C, C++ or Fortran
 
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.library import Library, describe, task
-from alchemist_ray.mpi_backend.ali.simulator import Box, Simulator
+from alchemist_ray.mpi_backend.ali.simulator import Box, Field, Simulator
 from alchemist_ray.mpi_backend.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.sparse import SparseDistMatrix
 
-__all__ = ["Box", "DistMatrix", "Library", "Simulator", "SparseDistMatrix", "TaskContext", "describe", "task"]
+__all__ = ["Box", "DistMatrix", "Field", "Library", "Simulator", "SparseDistMatrix", "TaskContext", "describe", "task"]

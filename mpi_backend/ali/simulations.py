@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import sys
 import typing
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alchemist_ray.errors import ArgumentValueError, LibraryLoadError
+from alchemist_ray.errors import ArgumentValueError, LibraryLoadError, SimulationDivergedError, StateMisfitError
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.simulator import Simulator
 
@@ -34,7 +35,7 @@ def simulator_of(library: str, module: ModuleType) -> type[Simulator] | None:
     defined = [
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Simulator) and value.__module__ == module.__name__
+        if isinstance(value, type) and issubclass(value, Simulator) and _is_within(value.__module__, module.__name__)
     ]
     whole = [kind for kind in defined if not inspect.isabstract(kind)]
     if defined and not whole:
@@ -46,6 +47,10 @@ def simulator_of(library: str, module: ModuleType) -> type[Simulator] | None:
         names = ", ".join(kind.__name__ for kind in whole)
         raise LibraryLoadError(library, f"it defines the simulators {names}: give each a library of its own")
     return whole[0] if whole else None
+
+
+def _is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
 
 
 class Simulations:
@@ -61,11 +66,23 @@ class Simulations:
         self._kind = kind
         self._simulations: dict[int, Simulator] = {}
         self._ready: set[int] = set()
+        self._snapshots: dict[int, Any] = {}
         self._numbers = itertools.count(1)
 
     def tasks(self) -> dict[str, Callable[..., Any]]:
         """Return the tasks by name."""
-        own = (self.reset, self.step, self.get_state, self.get_score, self.get_spaces, self.close)
+        own = (
+            self.reset,
+            self.step,
+            self.get_state,
+            self.get_score,
+            self.get_field,
+            self.get_spaces,
+            self.snapshot,
+            self.restore,
+            self.drop_snapshots,
+            self.close,
+        )
         return {"create": self._create(), **{function.__name__: function for function in own}}
 
     def _create(self) -> Callable[..., int]:
@@ -105,6 +122,12 @@ class Simulations:
             raise ArgumentValueError(ctx.task, f"simulation {simulation} has not been reset: call reset first")
         return found
 
+    def _find_able(self, ctx: TaskContext, simulation: int, ability: str) -> Simulator:
+        found = self._find_ready(ctx, simulation)
+        if ability not in found.abilities():
+            raise ArgumentValueError(ctx.task, f"{type(found).__name__} does not implement it")
+        return found
+
     def reset(self, ctx: TaskContext, simulation: int, seed: int | None = None) -> Array | None:
         """Begin a simulation anew, with the same seed exactly as before; return its state."""
         found = self._find(ctx, simulation)
@@ -116,16 +139,36 @@ class Simulations:
 
     def step(
         self, ctx: TaskContext, simulation: int, action: np.ndarray | float
-    ) -> tuple[Array | None, float | None, bool] | None:
-        """Advance a simulation by one step under `action`; return its state, its score and whether it has ended."""
+    ) -> tuple[Array | None, float | None, bool, dict[str, float]] | None:
+        """Advance a simulation by one step under `action`.
+
+        Returns
+        -------
+        state : ndarray
+        score : float
+        finished : bool
+            Whether the simulation has come to its end.
+        info : dict
+            What else it has to say of the step.
+
+        Raises
+        ------
+        ArgumentValueError
+            If it has not been reset, or the action is not in its space: nothing has happened then.
+        SimulationDivergedError
+            If it is no longer finite: it must be reset.
+        """
         found = self._find_ready(ctx, simulation)
         taken = np.asarray(action)
         misfit = found.action_space.misfit(taken) if found.action_space is not None else ""
         if misfit:
             raise ArgumentValueError(ctx.task, f"the action {misfit}")
-        found.step(taken)
-        state, score, finished = found.get_state(), found.get_score(), found.is_finished()
-        return (_as_state(state), _as_score(score), bool(finished)) if ctx.comm.rank == 0 else None
+        try:
+            found.step(taken)
+            return outcome(ctx, found)
+        except SimulationDivergedError:
+            self._ready.discard(simulation)
+            raise
 
     def get_state(self, ctx: TaskContext, simulation: int) -> Array | None:
         """Return the state of a simulation."""
@@ -138,10 +181,49 @@ class Simulations:
         return _as_score(score) if ctx.comm.rank == 0 else None
 
     def get_spaces(self, ctx: TaskContext, simulation: int) -> dict[str, Any]:
-        """Return the spaces of a simulation's actions and states: ``low, high, names, units`` of each, or None."""
+        """Return the spaces of a simulation's actions and states, and what it can do beside the usual.
+
+        Returns
+        -------
+        spaces : dict
+            ``action, observation``: ``low, high, names, units``, or None; ``can``: those of ``snapshot, field`` that it
+            implements.
+        """
         found = self._find(ctx, simulation)
         spaces = {"action": found.action_space, "observation": found.observation_space}
-        return {name: box.to_wire() if box is not None else None for name, box in spaces.items()}
+        return {
+            **{name: box.to_wire() if box is not None else None for name, box in spaces.items()},
+            "can": found.abilities(),
+        }
+
+    def get_field(self, ctx: TaskContext, simulation: int) -> dict[str, Any] | None:
+        """Return a picture of a simulation in numbers: ``values`` (ny, nx), ``name, unit, low, high``."""
+        field = self._find_able(ctx, simulation, "field").get_field()
+        return field.to_wire() if field is not None and ctx.comm.rank == 0 else None
+
+    def snapshot(self, ctx: TaskContext, simulation: int) -> int:
+        """Keep all that it takes to continue a simulation bit for bit; return the number of the snapshot."""
+        kept = self._find_able(ctx, simulation, "snapshot").snapshot()
+        number = next(self._numbers)
+        self._snapshots[number] = kept
+        return number
+
+    def restore(self, ctx: TaskContext, simulation: int, snapshot: int) -> Array | None:
+        """Have a simulation continue from a snapshot, its own or that of another like it; return its state."""
+        found = self._find(ctx, simulation)
+        if snapshot not in self._snapshots:
+            raise ArgumentValueError(
+                ctx.task, f"there is no snapshot {snapshot}: it was dropped, or is of another group"
+            )
+        found.restore(self._snapshots[snapshot])
+        self._ready.add(simulation)
+        state = found.get_state()
+        return _as_state(state) if ctx.comm.rank == 0 else None
+
+    def drop_snapshots(self, ctx: TaskContext, snapshots: list[int]) -> None:
+        """Forget snapshots; those that are gone already are no error."""
+        for number in snapshots:
+            self._snapshots.pop(number, None)
 
     def close(self, ctx: TaskContext, simulation: int) -> None:
         """End a simulation."""
@@ -173,6 +255,45 @@ _CREATE_NOTE = """Returns
 -------
 simulation : int
     Its number, which the other tasks take."""
+
+
+def outcome(ctx: TaskContext, simulator: Simulator) -> tuple[Array | None, float | None, bool, dict[str, float]] | None:
+    """Return what a step has led to, on rank 0. Collective over the ranks of the simulation.
+
+    Raises
+    ------
+    SimulationDivergedError, StateMisfitError
+        On rank 0, if the state or the score is not finite, or the state is not in the simulator's space.
+    """
+    state, score = simulator.get_state(), simulator.get_score()
+    finished, info = simulator.is_finished(), simulator.get_info()
+    if ctx.comm.rank != 0:
+        return None
+    state = _as_state(state)
+    check_state(ctx, simulator, state)
+    score = _as_score(score)
+    if score is not None and not math.isfinite(score):
+        raise SimulationDivergedError(ctx.task, f"its score is {score}")
+    return state, score, bool(finished), dict(info) if info else {}
+
+
+def check_state(ctx: TaskContext, simulator: Simulator, state: Array | None) -> None:
+    """Hold a state against the simulator's space. Local.
+
+    Raises
+    ------
+    SimulationDivergedError
+        If it is not finite.
+    StateMisfitError
+        If it is not in the space.
+    """
+    if state is None:
+        return
+    if not np.isfinite(state).all():
+        raise SimulationDivergedError(ctx.task, "its state is not finite")
+    misfit = simulator.observation_space.misfit(state) if simulator.observation_space is not None else ""
+    if misfit:
+        raise StateMisfitError(ctx.task, misfit)
 
 
 def _as_state(state: Array | None) -> Array | None:

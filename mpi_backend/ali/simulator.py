@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,32 @@ class Box:
         }
 
 
+@dataclass(frozen=True)
+class Field:
+    """A picture of a simulation, in numbers: the client colours it.
+
+    Attributes
+    ----------
+    values : ndarray, shape (ny, nx)
+        Real; the first row is the top of the picture. NaN is drawn as solid.
+    name, unit : str
+        What is seen.
+    low, high : float, optional
+        Values that get the ends of the colour scale; by default the least and the greatest that there are.
+    """
+
+    values: Array
+    name: str = ""
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the field as plain values."""
+        values = np.ascontiguousarray(self.values, np.float32)
+        return {"values": values, "name": self.name, "unit": self.unit, "low": self.low, "high": self.high}
+
+
 class Simulator(ABC):
     """An MPI simulation that is stepped from outside. Every method is collective over `comm`.
 
@@ -90,6 +116,10 @@ class Simulator(ABC):
             def __init__(self, comm: MPI.Comm, *, n: int = 128) -> None:
                 self.comm = comm
                 ...
+
+    What goes wrong on one rank only, such as a field that is no longer finite, is made known to all by a reduction before
+    any rank raises: the others would wait for it in MPI. :class:`~alchemist_ray.errors.SimulationDivergedError` is the
+    error for it. The simulation can be reset after any error.
 
     Attributes
     ----------
@@ -128,6 +158,36 @@ class Simulator(ABC):
     def is_finished(self) -> bool:
         """Whether the simulation has come to its end, on rank 0 at least; by default it never does."""
         return False
+
+    def get_info(self) -> Mapping[str, float] | None:
+        """Return what else there is to say of the last step, by name, on rank 0 at least: the agent's `info`."""
+        return None
+
+    def get_field(self) -> Field | None:
+        """Return a picture of the present state, on rank 0 at least. Simulations that have none leave this as it is."""
+        raise NotImplementedError
+
+    def snapshot(self) -> Any:
+        """Return all that it takes to continue bit for bit: this rank's part, the state of random generators included.
+
+        What is returned stays in this rank's memory. It must not change when the simulation goes on. Simulations that
+        cannot do this leave it as it is.
+        """
+        raise NotImplementedError
+
+    def restore(self, state: Any) -> None:
+        """Continue from what :meth:`snapshot` has returned, which must stay as it is.
+
+        The snapshot may be that of another simulation with the same parameters on as many ranks. A simulation that has
+        not been reset can be restored.
+        """
+        raise NotImplementedError
+
+    def abilities(self) -> list[str]:
+        """Return which of ``snapshot`` and ``field`` the simulation implements. Local."""
+        kind = type(self)
+        can = {"snapshot": kind.snapshot is not Simulator.snapshot, "field": kind.get_field is not Simulator.get_field}
+        return [name for name, implemented in can.items() if implemented]
 
     def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give back what the simulation holds."""

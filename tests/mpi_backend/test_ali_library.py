@@ -339,7 +339,10 @@ class Whole(Simulator):
 
 def test_a_simulator_is_a_library_of_its_calls(write):
     library = load("Sim", str(write("ali_test_simulator", SIMULATOR)))
-    assert list(library.tasks) == ["create", "reset", "step", "get_state", "get_score", "get_spaces", "close"]
+    assert list(library.tasks) == [
+        *("create", "reset", "step", "get_state", "get_score", "get_field", "get_spaces"),
+        *("snapshot", "restore", "drop_snapshots", "close"),
+    ]
     (n,) = library.tasks["create"].description.parameters
     assert (n.name, n.kinds, n.default, n.keyword_only) == ("n", ("int",), 3, True)
 

@@ -496,7 +496,7 @@ def test_a_simulator_is_stepped_from_outside(pair):
     one, two = lib.create(), lib.create()
     assert lib.reset(one, seed=5) == 5.0
     assert lib.reset(two) == -1.0
-    state, living, finished = lib.step(one, [[1, -2]])
+    state, living, finished, _ = lib.step(one, [[1, -2]])
     assert (state, finished) == (-14.0, False)
     with pytest.raises(errors.ArgumentValueError, match="shape"):
         lib.step(one, [1, -2])
