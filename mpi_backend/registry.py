@@ -29,6 +29,11 @@ BUILT_IN = {
     "petsc": "alchemist_ray.mpi_backend.petsc",
     "slepc": "alchemist_ray.mpi_backend.petsc.slepc",
     "TestLib": "alchemist_ray.mpi_backend.testlib",
+    "cylinder_flow": "alchemist_ray.sim_libraries.cylinder_flow",
+    "heat": "alchemist_ray.sim_libraries.heat",
+    "kuramoto_sivashinsky": "alchemist_ray.sim_libraries.kuramoto_sivashinsky",
+    "lammps_md": "alchemist_ray.sim_libraries.lammps_md",
+    "shallow_water": "alchemist_ray.sim_libraries.shallow_water",
 }
 
 

@@ -117,9 +117,9 @@ class Simulator(ABC):
                 self.comm = comm
                 ...
 
-    What goes wrong on one rank only, such as a field that is no longer finite, is made known to all by a reduction before
-    any rank raises: the others would wait for it in MPI. :class:`~alchemist_ray.errors.SimulationDivergedError` is the
-    error for it. The simulation can be reset after any error.
+    What goes wrong on one rank only, such as a field that is no longer finite, is made known to all by a reduction
+    before any rank raises, since the others would wait for it in MPI; the error for it is
+    :class:`~alchemist_ray.errors.SimulationDivergedError`. A simulation can be reset after any error.
 
     Attributes
     ----------
