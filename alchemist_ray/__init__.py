@@ -30,6 +30,7 @@ from alchemist_ray.session import AlchemistSession
 
 if TYPE_CHECKING:
     from alchemist_ray.actor import SessionActor as SessionActor
+    from alchemist_ray.envs.hpc_simulator import HPCSimulator as HPCSimulator
     from alchemist_ray.remote import cholesky as cholesky
     from alchemist_ray.remote import condest as condest
     from alchemist_ray.remote import det as det
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
     from alchemist_ray.remote import solve as solve
     from alchemist_ray.remote import svd as svd
 
-_NEEDS_RAY = {
+_LAZY = {
+    "HPCSimulator": "alchemist_ray.envs.hpc_simulator",
     "SessionActor": "alchemist_ray.actor",
     **dict.fromkeys(
         (
@@ -84,6 +86,11 @@ _NEEDS_RAY = {
     ),
 }
 
+_EXTRAS = {
+    "ray": "Ray: pip install 'alchemist-ray[ray]'",
+    "gymnasium": "gymnasium: pip install 'alchemist-ray[rl]'",
+}
+
 __all__ = [
     "AlchemistError",
     "AlchemistSession",
@@ -93,20 +100,21 @@ __all__ = [
     "MatrixHandle",
     "Server",
     "start_server",
-]  # and not what needs Ray: ``from alchemist_ray import *`` must work without it
+]  # and not what needs Ray or gymnasium: ``from alchemist_ray import *`` must work without it
 
 
 def __getattr__(name: str) -> Any:
-    module = _NEEDS_RAY.get(name)
+    module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'alchemist_ray' has no attribute {name!r}")
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as missing:
-        if missing.name != "ray":
+        needed = _EXTRAS.get(missing.name or "")
+        if needed is None:
             raise
-        raise ImportError(f"alchemist_ray.{name} needs Ray: pip install 'alchemist-ray[ray]'") from missing
+        raise ImportError(f"alchemist_ray.{name} needs {needed}") from missing
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_NEEDS_RAY])
+    return sorted([*globals(), *_LAZY])

@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alchemist_ray.errors import ArgumentValueError, LibraryLoadError, SimulationDivergedError, StateMisfitError
+from alchemist_ray.errors import (
+    ArgumentValueError,
+    LibraryLoadError,
+    RemoteTaskError,
+    SimulationDivergedError,
+    StateMisfitError,
+)
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.simulator import Simulator
 
@@ -134,12 +140,11 @@ class Simulations:
         self._ready.discard(simulation)
         found.reset(seed)
         self._ready.add(simulation)
-        state = found.get_state()
-        return _as_state(state) if ctx.comm.rank == 0 else None
+        return self._first_state(ctx, found)
 
     def step(
         self, ctx: TaskContext, simulation: int, action: np.ndarray | float
-    ) -> tuple[Array | None, float | None, bool, dict[str, float]] | None:
+    ) -> tuple[Array, float, bool, dict[str, float]] | None:
         """Advance a simulation by one step under `action`.
 
         Returns
@@ -217,8 +222,16 @@ class Simulations:
             )
         found.restore(self._snapshots[snapshot])
         self._ready.add(simulation)
-        state = found.get_state()
-        return _as_state(state) if ctx.comm.rank == 0 else None
+        return self._first_state(ctx, found)
+
+    @staticmethod
+    def _first_state(ctx: TaskContext, simulator: Simulator) -> Array | None:
+        state = simulator.get_state()
+        if state is None or ctx.comm.rank != 0:
+            return None
+        state = np.asarray(state, order="C")
+        check_state(ctx, simulator, state)
+        return state
 
     def drop_snapshots(self, ctx: TaskContext, snapshots: list[int]) -> None:
         """Forget snapshots; those that are gone already are no error."""
@@ -257,7 +270,7 @@ simulation : int
     Its number, which the other tasks take."""
 
 
-def outcome(ctx: TaskContext, simulator: Simulator) -> tuple[Array | None, float | None, bool, dict[str, float]] | None:
+def outcome(ctx: TaskContext, simulator: Simulator) -> tuple[Array, float, bool, dict[str, float]] | None:
     """Return what a step has led to, on rank 0. Collective over the ranks of the simulation.
 
     Raises
@@ -269,15 +282,17 @@ def outcome(ctx: TaskContext, simulator: Simulator) -> tuple[Array | None, float
     finished, info = simulator.is_finished(), simulator.get_info()
     if ctx.comm.rank != 0:
         return None
-    state = _as_state(state)
+    if state is None or score is None:
+        missing = "get_state" if state is None else "get_score"
+        raise RemoteTaskError(ctx.task, "TypeError", f"{missing} returned None on rank 0")
+    state, score = np.asarray(state, order="C"), float(score)
     check_state(ctx, simulator, state)
-    score = _as_score(score)
-    if score is not None and not math.isfinite(score):
+    if not math.isfinite(score):
         raise SimulationDivergedError(ctx.task, f"its score is {score}")
     return state, score, bool(finished), dict(info) if info else {}
 
 
-def check_state(ctx: TaskContext, simulator: Simulator, state: Array | None) -> None:
+def check_state(ctx: TaskContext, simulator: Simulator, state: Array) -> None:
     """Hold a state against the simulator's space. Local.
 
     Raises
@@ -287,8 +302,6 @@ def check_state(ctx: TaskContext, simulator: Simulator, state: Array | None) -> 
     StateMisfitError
         If it is not in the space.
     """
-    if state is None:
-        return
     if not np.isfinite(state).all():
         raise SimulationDivergedError(ctx.task, "its state is not finite")
     misfit = simulator.observation_space.misfit(state) if simulator.observation_space is not None else ""

@@ -1,0 +1,164 @@
+"""A worker group that has a simulation library loaded, and the simulations in it.
+
+Environments that have come out of one another (``fork``) share a group; the last one to be closed gives it back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from alchemist_ray.envs.settings import EnvSettings
+from alchemist_ray.envs.spaces import Bounds
+from alchemist_ray.errors import (
+    AlchemistError,
+    ArgumentError,
+    ArgumentValueError,
+    GroupDiedError,
+    LibraryLoadError,
+    NotConnectedError,
+    NoWorkersError,
+    TaskError,
+    TaskTimeoutError,
+)
+from alchemist_ray.libraries import Library
+from alchemist_ray.session import AlchemistSession
+
+CALLS = ("reset", "step", "get_state", "get_score")
+"""The calls of the Alchemist-Library Interface that make a library a simulation."""
+
+GROUP_IS_LOST = (GroupDiedError, NoWorkersError, NotConnectedError)
+"""Errors after which there is no group."""
+
+
+class SimulationGroup:
+    """A session, its workers, and the simulation library that they have loaded. Not thread-safe.
+
+    Parameters
+    ----------
+    settings : EnvSettings
+        Which server, how many workers, which library.
+
+    Raises
+    ------
+    ServerUnreachableError, AuthenticationError, NotEnoughWorkersError, GroupStartError
+        If there are no workers to be had.
+    LibraryNotFoundError, LibraryRefusedError, LibraryLoadError
+        If the library does not load, or is no simulation: each call that it lacks is named.
+    """
+
+    def __init__(self, settings: EnvSettings) -> None:
+        self.settings = settings
+        self.users = 1
+        self.session = AlchemistSession(verbose=False)
+        self._dropped: list[int] = []
+        try:
+            self.session.connect(settings.hostname, settings.port, settings.token)
+            self.session.request_workers(settings.num_workers)
+            self.library = self.session.load_library(settings.lib_name, settings.lib_path)
+            _check_calls(self.library)
+        except BaseException:
+            self.session.stop()
+            raise
+        self.slow = self.library.options(timeout=settings.reset_timeout)
+        self.fast = self.library.options(timeout=settings.step_timeout)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the workers are there, as far as is known."""
+        try:
+            return self.session.has_workers()
+        except AlchemistError:
+            return False
+
+    def create(self) -> int:
+        """Make a simulation with the parameters of the settings; return its number.
+
+        Raises
+        ------
+        ArgumentError
+            If there is no such parameter; the nearest one is named.
+        """
+        number: int = self.slow["create"](**self.settings.params)
+        return number
+
+    def spaces(self, simulation: int) -> tuple[Bounds, Bounds, tuple[str, ...]]:
+        """Return the bounds of a simulation's actions and states, and what it can do beside the usual.
+
+        Raises
+        ------
+        LibraryLoadError
+            If the library does not say what an action is.
+        """
+        said = self.library["get_spaces"](simulation)
+        if said["action"] is None:
+            raise LibraryLoadError(
+                self.library.name, "its simulator declares no action_space, so no agent could know what to do: add one"
+            )
+        if said["observation"] is not None:
+            observation = Bounds.of(said["observation"])
+        else:
+            observation = Bounds.unbounded(self.slow["reset"](simulation, 0).shape)
+        return Bounds.of(said["action"]), observation, tuple(said["can"])
+
+    def drop_snapshot(self, snapshot: int) -> None:
+        """Have the workers forget a snapshot, with the next snapshot that is taken; called by garbage collectors."""
+        self._dropped.append(snapshot)
+
+    def free_dropped(self) -> None:
+        """Have the workers forget the snapshots that nobody refers to any longer."""
+        if self._dropped:
+            dropped, self._dropped = self._dropped, []
+            self.library["drop_snapshots"](dropped)
+
+    def release(self, simulation: int | None) -> None:
+        """End a simulation for one who used the group; end the group if that was the last one."""
+        self.users -= 1
+        if self.users <= 0:
+            self.session.stop()
+        elif simulation is not None:
+            with contextlib.suppress(AlchemistError):
+                self.library["close"](simulation)
+
+
+def _check_calls(library: Library) -> None:
+    """Raise unless a library is a simulation."""
+    tasks = {task.name for task in library.description.tasks}
+    missing = [name for name in CALLS if name not in tasks]
+    if missing:
+        raise LibraryLoadError(
+            library.name, f"it is no simulation: it lacks {', '.join(missing)}. A simulation is a subclass of Simulator"
+        )
+    if "create" not in tasks:
+        raise LibraryLoadError(library.name, "it has the calls of a simulation, but is no subclass of Simulator")
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether an error is a failure of the simulation or its workers, rather than of who called it."""
+    if isinstance(error, (ArgumentError, ArgumentValueError)):
+        return False
+    return isinstance(error, (*GROUP_IS_LOST, TaskError))
+
+
+def is_lost(error: BaseException, group: SimulationGroup) -> bool:
+    """Whether the workers are gone with an error. A task that did not end in time has taken them with it."""
+    return isinstance(error, GROUP_IS_LOST) or (isinstance(error, TaskTimeoutError) and not group.alive)
+
+
+def with_patience(open_group: Callable[[], SimulationGroup], seconds: float) -> SimulationGroup:
+    """Return the group that `open_group` opens; while the slots of the one that died are not free, try again.
+
+    Raises
+    ------
+    AlchemistError
+        What the last attempt raised, after `seconds`.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return open_group()
+        except AlchemistError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.1)
