@@ -39,6 +39,7 @@
      |    +-- TaskNotFoundError (LookupError)          the library has no such task
      |    +-- ArgumentError (TypeError)                an argument is missing, unknown or of the wrong type
      |    +-- ArgumentValueError (ValueError)          an argument is out of range, or shapes do not fit
+     +-- ExperimentError (ValueError)                  an experiment's YAML is wrong, or it cannot be run
      +-- TaskError                                     raised while a task ran
           +-- RemoteTaskError                          an exception of the library, on the rank that is named
           +-- NonFiniteError (ValueError)              NaN or Inf where the routine cannot take it
@@ -521,6 +522,22 @@ class ArgumentValueError(LibraryError, ValueError):
 
     def _text(self) -> str:
         return f"{self.task}: {self.reason}"
+
+
+# --- experiments ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class ExperimentError(AlchemistError, ValueError):
+    """An experiment cannot be run: its file is wrong, or what it needs is not there."""
+
+    experiment: str
+    problems: list[str]
+
+    def _text(self) -> str:
+        if len(self.problems) == 1:
+            return f"{self.experiment}: {self.problems[0]}"
+        return "\n  ".join([f"{self.experiment}: {len(self.problems)} problems", *self.problems])
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------

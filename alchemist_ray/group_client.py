@@ -21,7 +21,7 @@ from alchemist_ray.matrix import MatrixHandle
 from alchemist_ray.meter import Meter
 from alchemist_ray.progress import ProgressDisplay
 from alchemist_ray.protocol import messages as m
-from alchemist_ray.protocol.values import MatrixReference
+from alchemist_ray.protocol.values import MatrixReference, array_of
 from alchemist_ray.sparse import SparseMatrixHandle, send_sparse, sparse_arrays
 from alchemist_ray.spec import MatrixSpec, SparseSpec, spec_from_wire
 from alchemist_ray.transfer import forget_plane, plane_of
@@ -112,6 +112,30 @@ class GroupClient:
         handles = {matrix_id: self._handle(matrix_id, spec_from_wire(spec)) for matrix_id, spec in replies[0].matrices}
         result = _with_handles(replies[0].result, handles)
         return tuple(result) if isinstance(result, list) and task.returns.startswith("tuple") else result
+
+    def step_simulation(
+        self,
+        library: str,
+        simulation: int,
+        action: Array,
+        make_bar: Callable[[str], ProgressDisplay],
+        timeout: float | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> tuple[Array, float, bool, dict[str, Any]]:
+        """Run the task ``step`` of a simulation library, in as few instructions as it takes."""
+        label, octets = f"{library}.step", action.tobytes()
+        bar = make_bar(label)
+        try:
+            replies = self._commands.run(
+                lambda n: m.StepSimulation(n, library, simulation, octets),
+                bar,
+                self._drop_all,
+                Limits(label, timeout, self._plane.cancel, is_cancelled),
+            )
+        finally:
+            bar.close()
+        first: m.SimulationStepped = replies[0]
+        return array_of(first.state, first.dtype, first.shape), first.score, first.finished, first.info
 
     def cancel(self) -> None:
         """Ask the workers to stop the task that runs; do not wait for them. Called by any thread."""

@@ -279,7 +279,8 @@ class DataPlane:
 
     def free_dropped(self) -> None:
         """Free the matrices that have been dropped."""
-        self.run(self._free_dropped)
+        if self._dropped:
+            self.run(self._free_dropped)
 
     def _free_dropped(self) -> None:
         dropped: list[int] = []

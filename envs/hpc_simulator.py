@@ -229,7 +229,7 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
             )
         taken = self._bounds[0].admit("HPCSimulator.step", action)
         try:
-            state, score, finished, info = group.fast["step"](self._simulation, taken)
+            state, score, finished, info = group.step(self._simulation, taken)
         except AlchemistError as failure:
             return self._truncate(failure)
         self._steps += 1
@@ -239,7 +239,7 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
         return self._observe(state), score, finished, truncated, info
 
     def _observe(self, state: Array) -> Array:
-        self._observation = np.asarray(state, self.settings.dtype)
+        self._observation = np.array(state, self.settings.dtype)
         return self._observation
 
     def _note(self, failure: AlchemistError) -> None:

@@ -1,6 +1,6 @@
 """The simulations that come along, as gymnasium knows them: ``gymnasium.make("alchemist_ray/Heat-v0")``.
 
-They are registered when :mod:`alchemist_ray.envs` is imported. Where nobody has imported it, as in the processes of Ray,
+They are registered when :mod:`alchemist_ray.envs` is imported. Where nobody has, as in the processes of Ray,
 ``gymnasium.make("alchemist_ray.envs:alchemist_ray/Heat-v0")`` does.
 """
 

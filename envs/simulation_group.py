@@ -8,6 +8,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
+
+import numpy.typing as npt
 
 from alchemist_ray.envs.settings import EnvSettings
 from alchemist_ray.envs.spaces import Bounds
@@ -62,7 +65,6 @@ class SimulationGroup:
             self.session.stop()
             raise
         self.slow = self.library.options(timeout=settings.reset_timeout)
-        self.fast = self.library.options(timeout=settings.step_timeout)
 
     @property
     def alive(self) -> bool:
@@ -101,6 +103,10 @@ class SimulationGroup:
         else:
             observation = Bounds.unbounded(self.slow["reset"](simulation, 0).shape)
         return Bounds.of(said["action"]), observation, tuple(said["can"])
+
+    def step(self, simulation: int, action: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], float, bool, dict[str, Any]]:
+        """Advance a simulation by one step; return its state, its score, whether it has ended, and its info."""
+        return self.session.step_simulation(self.library.name, simulation, action, self.settings.step_timeout)
 
     def drop_snapshot(self, snapshot: int) -> None:
         """Have the workers forget a snapshot, with the next snapshot that is taken; called by garbage collectors."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from mpi4py import MPI
 
 from alchemist_ray.channel import Channel
@@ -37,7 +38,7 @@ from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.values import MatrixReference, encode
 from alchemist_ray.spec import MatrixSpec, SparseSpec
 
-C = TypeVar("C", m.RunTask, m.LoadLibrary)
+C = TypeVar("C", m.RunTask, m.StepSimulation, m.LoadLibrary)
 
 PROGRESS_SECONDS = 0.1
 """Progress is reported at most this often."""
@@ -114,6 +115,8 @@ class TaskRunner:
         match command:
             case m.RunTask():
                 self._answer(channel, command, f"{command.library}.{command.task}", self._run)
+            case m.StepSimulation():
+                self._answer(channel, command, f"{command.library}.step", self._advance)
             case m.LoadLibrary():
                 self._answer(channel, command, f"loading library {command.name}", self._load)
 
@@ -156,16 +159,7 @@ class TaskRunner:
         task = self._find(command.library, command.task)
         task.description.check_bound(what, command.arguments)
         arguments = self._resolve(command.arguments)
-        context = TaskContext(
-            comm=self._comm,
-            task=what,
-            allocate=self._store.arena.allocate,
-            report=_Reporter(channel, command.request),
-            directories=self._directories,
-            cancelled=lambda: self._cancelled >= command.request,
-            make_scratch=self._make_scratch,
-            log=logging.getLogger(f"alchemist.{command.library}"),
-        )
+        context = self._context(channel, command, what)
         started = time.perf_counter()
         result = task(context, arguments)
         seconds = time.perf_counter() - started
@@ -177,6 +171,31 @@ class TaskRunner:
             self._store.free([matrix_id for matrix_id, _ in kept])
             raise
         return m.TaskDone(command.request, result if self._rank == 0 else None, kept, seconds, _digest(result))
+
+    def _advance(self, channel: Channel, command: m.StepSimulation, what: str) -> m.Message:
+        library = self._libraries.get(command.library)
+        if library is None or library.simulations is None:
+            raise LibraryNotFoundError(command.library, sorted(self._libraries))
+        context = self._context(channel, command, what)
+        found = library.simulations.step_flat(context, command.simulation, np.frombuffer(command.action).copy())
+        if found is None or self._rank != 0:
+            return m.SimulationStepped(command.request)
+        state, score, finished, info = found
+        octets, dtype, shape = state.tobytes(), state.dtype.str, list(state.shape)
+        return m.SimulationStepped(command.request, octets, dtype, shape, score, finished, info)
+
+    def _context(self, channel: Channel, command: m.RunTask | m.StepSimulation, what: str) -> TaskContext:
+        request = command.request
+        return TaskContext(
+            comm=self._comm,
+            task=what,
+            allocate=self._store.arena.allocate,
+            report=_Reporter(channel, request),
+            directories=self._directories,
+            cancelled=lambda: self._cancelled >= request,
+            make_scratch=self._make_scratch,
+            log=logging.getLogger(f"alchemist.{command.library}"),
+        )
 
     def _find(self, library_name: str, task_name: str) -> Task:
         library = self._libraries.get(library_name)

@@ -244,6 +244,34 @@ class TaskDone(Message):
 
 
 @dataclass(frozen=True)
+class StepSimulation(Message):
+    """Run the task ``step`` of a simulation library: what :class:`RunTask` can do too, in a short form.
+
+    `action` is float64, C-ordered, of the shape of the simulation's action space.
+    """
+
+    kind = 52
+    request: int
+    library: str
+    simulation: int
+    action: bytes
+
+
+@dataclass(frozen=True)
+class SimulationStepped(Message):
+    """A simulation has advanced by a step. Rank 0 says how it stands: its state, of this type and shape, in C order."""
+
+    kind = 53
+    request: int
+    state: bytes = b""
+    dtype: str = ""
+    shape: list[int] = field(default_factory=list)
+    score: float = 0.0
+    finished: bool = False
+    info: Fields = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Progress(Message):
     """A running task is at `done` of `total`. Sent by rank 0, unasked."""
 

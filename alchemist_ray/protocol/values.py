@@ -13,6 +13,7 @@ Nothing is ever pickled, in either direction: a peer can send values, not code.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import struct
@@ -84,6 +85,27 @@ def _encode_array(array: np.ndarray[Any, Any]) -> bytes:
         raise InvalidArrayError(f"an array of dtype {array.dtype} cannot cross the wire; numbers and bool can")
     head: bytes = msgpack.packb((array.dtype.str, array.shape))
     return head + array.tobytes()
+
+
+def array_of(octets: bytes, dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:
+    """Return the array that `octets` are.
+
+    Raises
+    ------
+    RemoteProtocolError
+        If they are none of that type and shape.
+    """
+    try:
+        return np.frombuffer(octets, _named(dtype)).reshape(shape)
+    except (ValueError, TypeError) as misfit:
+        raise RemoteProtocolError(f"{len(octets)} bytes for an array of {dtype} of shape {shape}") from misfit
+
+
+@functools.lru_cache(maxsize=64)
+def _named(dtype: str) -> np.dtype[Any]:
+    if not _DTYPE.fullmatch(dtype):
+        raise ValueError(f"an array of dtype {dtype!r}")
+    return np.dtype(dtype)
 
 
 def _decode_extension(code: int, octets: bytes) -> Any:

@@ -164,12 +164,27 @@ class Simulations:
             If it is no longer finite: it must be reset.
         """
         found = self._find_ready(ctx, simulation)
-        taken = np.asarray(action)
-        misfit = found.action_space.misfit(taken) if found.action_space is not None else ""
+        return self._advance(ctx, simulation, found, np.asarray(action))
+
+    def step_flat(
+        self, ctx: TaskContext, simulation: int, action: Array
+    ) -> tuple[Array, float, bool, dict[str, float]] | None:
+        """Do as :meth:`step` does, with the components of the action in one row."""
+        found = self._find_ready(ctx, simulation)
+        if found.action_space is not None:
+            shape = found.action_space.bounds()[0].shape
+            if action.size == math.prod(shape):
+                action = action.reshape(shape)
+        return self._advance(ctx, simulation, found, action)
+
+    def _advance(
+        self, ctx: TaskContext, simulation: int, found: Simulator, action: Array
+    ) -> tuple[Array, float, bool, dict[str, float]] | None:
+        misfit = found.action_space.misfit(action) if found.action_space is not None else ""
         if misfit:
             raise ArgumentValueError(ctx.task, f"the action {misfit}")
         try:
-            found.step(taken)
+            found.step(action)
             return outcome(ctx, found)
         except SimulationDivergedError:
             self._ready.discard(simulation)
@@ -194,12 +209,7 @@ class Simulations:
             ``action, observation``: ``low, high, names, units``, or None; ``can``: those of ``snapshot, field`` that it
             implements.
         """
-        found = self._find(ctx, simulation)
-        spaces = {"action": found.action_space, "observation": found.observation_space}
-        return {
-            **{name: box.to_wire() if box is not None else None for name, box in spaces.items()},
-            "can": found.abilities(),
-        }
+        return spaces_of(self._find(ctx, simulation))
 
     def get_field(self, ctx: TaskContext, simulation: int) -> dict[str, Any] | None:
         """Return a picture of a simulation in numbers: ``values`` (ny, nx), ``name, unit, low, high``."""
@@ -243,6 +253,15 @@ class Simulations:
         self._find(ctx, simulation).close()
         del self._simulations[simulation]
         self._ready.discard(simulation)
+
+
+def spaces_of(simulator: Simulator) -> dict[str, Any]:
+    """Return the spaces of a simulator, and what it can do beside the usual, as plain values. Local."""
+    spaces = {"action": simulator.action_space, "observation": simulator.observation_space}
+    return {
+        **{name: box.to_wire() if box is not None else None for name, box in spaces.items()},
+        "can": simulator.abilities(),
+    }
 
 
 def own_parameters(kind: type[Simulator]) -> list[inspect.Parameter]:

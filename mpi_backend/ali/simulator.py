@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,24 +39,28 @@ class Box:
 
     def bounds(self) -> tuple[Array, Array]:
         """Return the bounds as two float64 arrays of the shape of the box."""
+        return self._bounds
+
+    @cached_property
+    def _bounds(self) -> tuple[Array, Array]:
         low, high = np.asarray(self.low, float), np.asarray(self.high, float)
         shape = self.shape if self.shape is not None else np.broadcast_shapes(low.shape, high.shape)
         return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
     def misfit(self, value: Array) -> str:
         """Return why `value` does not lie in the box, in words; empty if it does."""
-        low, high = self.bounds()
+        low, high = self._bounds
         if value.shape != low.shape:
             return f"has shape {value.shape}, not {low.shape}"
         if value.dtype.kind not in "biuf":
             return f"has dtype {value.dtype}, not a real one"
+        inside = (low <= value) & (value <= high)
+        if inside.all():
+            return ""
         if np.isnan(value).any():
             return f"contains NaN{self._where(np.isnan(value))}"
-        outside = (value < low) | (value > high)
-        if outside.any():
-            first = tuple(int(i) for i in np.argwhere(outside)[0])
-            return f"is {value[first]} outside {low[first]}..{high[first]}{self._where(outside)}"
-        return ""
+        first = tuple(int(i) for i in np.argwhere(~inside)[0])
+        return f"is {value[first]} outside {low[first]}..{high[first]}{self._where(~inside)}"
 
     def _where(self, wrong: npt.NDArray[np.bool_]) -> str:
         if wrong.ndim == 0:
