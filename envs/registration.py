@@ -29,6 +29,7 @@ def register_environments() -> None:
             register(
                 environment,
                 entry_point="alchemist_ray.envs.hpc_simulator:HPCSimulator",
+                vector_entry_point="alchemist_ray.envs.hpc_vector_env:HPCVectorEnv",
                 max_episode_steps=steps,
                 kwargs={"lib_name": library},
             )

@@ -94,15 +94,7 @@ class SimulationGroup:
             If the library does not say what an action is.
         """
         said = self.library["get_spaces"](simulation)
-        if said["action"] is None:
-            raise LibraryLoadError(
-                self.library.name, "its simulator declares no action_space, so no agent could know what to do: add one"
-            )
-        if said["observation"] is not None:
-            observation = Bounds.of(said["observation"])
-        else:
-            observation = Bounds.unbounded(self.slow["reset"](simulation, 0).shape)
-        return Bounds.of(said["action"]), observation, tuple(said["can"])
+        return bounds_in(self.library.name, said, lambda: self.slow["reset"](simulation, 0).shape)
 
     def step(self, simulation: int, action: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], float, bool, dict[str, Any]]:
         """Advance a simulation by one step; return its state, its score, whether it has ended, and its info."""
@@ -138,6 +130,28 @@ def _check_calls(library: Library) -> None:
         )
     if "create" not in tasks:
         raise LibraryLoadError(library.name, "it has the calls of a simulation, but is no subclass of Simulator")
+
+
+def bounds_in(
+    library: str, said: dict[str, Any], shape: Callable[[], tuple[int, ...]]
+) -> tuple[Bounds, Bounds, tuple[str, ...]]:
+    """Return what a library says of its spaces; where it says nothing of its states, `shape` finds theirs out.
+
+    Raises
+    ------
+    LibraryLoadError
+        If the library does not say what an action is.
+    """
+    if said["action"] is None:
+        raise LibraryLoadError(
+            library, "its simulator declares no action_space, so no agent could know what to do: add one"
+        )
+    states = said["observation"]
+    return (
+        Bounds.of(said["action"]),
+        Bounds.unbounded(shape()) if states is None else Bounds.of(states),
+        tuple(said["can"]),
+    )
 
 
 def is_failure(error: BaseException) -> bool:

@@ -107,9 +107,10 @@ class Bounds:
         shape = self.low.shape if batch is None else (batch, *self.low.shape)
         if taken.shape != shape:
             raise ArgumentValueError(where, f"the action has shape {taken.shape}, not {shape}")
-        clipped = np.minimum(np.maximum(taken, self.low), self.high)
-        if not np.array_equal(clipped, taken):
-            self._check_distance(where, taken, clipped)
+        if ((self.low <= taken) & (taken <= self.high)).all():
+            return taken
+        clipped = np.clip(taken, self.low, self.high)
+        self._check_distance(where, taken, clipped)
         return clipped
 
     def _check_distance(self, where: str, taken: Array, clipped: Array) -> None:

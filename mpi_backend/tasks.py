@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import math
@@ -179,7 +180,7 @@ class TaskRunner:
         context = self._context(channel, command, what)
         found = library.simulations.step_flat(context, command.simulation, np.frombuffer(command.action).copy())
         if found is None or self._rank != 0:
-            return m.SimulationStepped(command.request)
+            return m.Done(command.request)
         state, score, finished, info = found
         octets, dtype, shape = state.tobytes(), state.dtype.str, list(state.shape)
         return m.SimulationStepped(command.request, octets, dtype, shape, score, finished, info)
@@ -194,7 +195,7 @@ class TaskRunner:
             directories=self._directories,
             cancelled=lambda: self._cancelled >= request,
             make_scratch=self._make_scratch,
-            log=logging.getLogger(f"alchemist.{command.library}"),
+            log=_logger(command.library),
         )
 
     def _find(self, library_name: str, task_name: str) -> Task:
@@ -248,6 +249,11 @@ class TaskRunner:
         if isinstance(value, dict):
             return {name: self._keep(member, first_id, kept) for name, member in value.items()}
         return value
+
+
+@functools.cache
+def _logger(library: str) -> logging.Logger:
+    return logging.getLogger(f"alchemist.{library}")
 
 
 def _changed(source: str) -> float:

@@ -259,16 +259,19 @@ class StepSimulation(Message):
 
 @dataclass(frozen=True)
 class SimulationStepped(Message):
-    """A simulation has advanced by a step. Rank 0 says how it stands: its state, of this type and shape, in C order."""
+    """A simulation has advanced by a step. Rank 0 says how it stands: its state, of this type and shape, in C order.
+
+    The others say :class:`Done`.
+    """
 
     kind = 53
     request: int
-    state: bytes = b""
-    dtype: str = ""
-    shape: list[int] = field(default_factory=list)
-    score: float = 0.0
-    finished: bool = False
-    info: Fields = field(default_factory=dict)
+    state: bytes
+    dtype: str
+    shape: list[int]
+    score: float
+    finished: bool
+    info: Fields
 
 
 @dataclass(frozen=True)

@@ -321,9 +321,10 @@ def check_state(ctx: TaskContext, simulator: Simulator, state: Array) -> None:
     StateMisfitError
         If it is not in the space.
     """
-    if not np.isfinite(state).all():
+    space = simulator.observation_space
+    misfit = space.misfit(state) if space is not None else ""
+    if (misfit or space is None or not space.is_bounded) and not np.isfinite(state).all():
         raise SimulationDivergedError(ctx.task, "its state is not finite")
-    misfit = simulator.observation_space.misfit(state) if simulator.observation_space is not None else ""
     if misfit:
         raise StateMisfitError(ctx.task, misfit)
 

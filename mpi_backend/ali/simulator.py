@@ -47,6 +47,11 @@ class Box:
         shape = self.shape if self.shape is not None else np.broadcast_shapes(low.shape, high.shape)
         return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
+    @cached_property
+    def is_bounded(self) -> bool:
+        """Whether all that lies in the box is finite."""
+        return bool(np.isfinite(self._bounds).all())
+
     def misfit(self, value: Array) -> str:
         """Return why `value` does not lie in the box, in words; empty if it does."""
         low, high = self._bounds
