@@ -1,9 +1,10 @@
-"""The command ``alchemist``: start a server, look at one."""
+"""The command ``alchemist``: start a server, look at one, run an experiment."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from alchemist_ray.annotations import signature_of
 from alchemist_ray.credentials import TOKEN, TOKEN_FILE, read_token, token_path, write_token
 from alchemist_ray.description import LibraryDescription
 from alchemist_ray.driver_connection import DriverConnection
-from alchemist_ray.errors import AlchemistError, NotEnoughWorkersError, ServerStartError
+from alchemist_ray.errors import AlchemistError, ExperimentError, NotEnoughWorkersError, ServerStartError
 from alchemist_ray.libraries import catalogue, find_task
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
@@ -79,7 +80,29 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--hostname", default="127.0.0.1", help="where the server is (default: %(default)s)")
         command.add_argument("--port", type=_port, default=DEFAULT_PORT, help="its port (default: %(default)s)")
         command.add_argument("--token-file", type=Path, metavar="F", help="file with its token")
+    _add_run(commands.add_parser("run", help="run a reinforcement learning experiment", description=_run.__doc__))
     return parser
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    run.set_defaults(run=_run, refuse=run.error)
+    run.add_argument(
+        "file", nargs="?", metavar="EXPERIMENT.yaml", help="what is trained, on what, and what is measured"
+    )
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="in place of what the file says: stop.seconds=60",
+    )
+    run.add_argument("--results", metavar="DIR", help="where results go (default: what the file says, results/NAME)")
+    how = run.add_mutually_exclusive_group()
+    how.add_argument("--resume", action="store_true", help="go on with a run that was stopped or killed")
+    how.add_argument("--evaluate-only", action="store_true", help="evaluate the checkpoints of a run; do not train")
+    how.add_argument("--dry-run", action="store_true", help="check the experiment, and print it with all defaults")
+    how.add_argument("--describe", action="store_true", help="print the keys of an experiment with their defaults")
+    run.add_argument("--report", type=Path, metavar="DIR", help="copy what is small of the results to DIR")
 
 
 # --- serve ------------------------------------------------------------------------------------------------------------
@@ -254,6 +277,28 @@ def _describe(arguments: argparse.Namespace) -> LibraryDescription:
             busy.add_note("What is in a library only a worker can tell, which loads it: it takes a free one.")
             raise
         return session.load_library(arguments.library).description
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run a reinforcement learning experiment: train, evaluate beside baselines, and keep curves and pictures."""
+    try:
+        from alchemist_ray.experiment.command import describe, dry_run, run
+    except ModuleNotFoundError as missing:
+        raise ExperimentError("alchemist run", [f"{missing}: pip install 'alchemist-ray[all]'"]) from missing
+    if arguments.describe:
+        print(describe())
+        return 0
+    if arguments.file is None:
+        arguments.refuse("name the experiment's file")
+    overrides = [*arguments.set, *([f"results={arguments.results}"] if arguments.results else [])]
+    if arguments.dry_run:
+        print(dry_run(arguments.file, overrides), end="")
+        return 0
+    how = {"resume": arguments.resume, "evaluate_only": arguments.evaluate_only, "report": arguments.report}
+    return run(arguments.file, overrides, say=functools.partial(print, flush=True), **how)
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -21,6 +21,8 @@ from alchemist_ray.errors import LibraryNotFoundError, LibraryRefusedError
 ENTRY_POINTS = "alchemist_ray.libraries"
 """Entry-point group under which an installed package registers its libraries."""
 
+_SIMULATIONS = Path(__file__).parent.parent / "sim_libraries"
+
 BUILT_IN = {
     "fft": "alchemist_ray.mpi_backend.fft",
     "files": "alchemist_ray.mpi_backend.files",
@@ -29,6 +31,7 @@ BUILT_IN = {
     "petsc": "alchemist_ray.mpi_backend.petsc",
     "slepc": "alchemist_ray.mpi_backend.petsc.slepc",
     "TestLib": "alchemist_ray.mpi_backend.testlib",
+    "acoustics": str(_SIMULATIONS / "acoustics" / "acoustics.c"),
     "cylinder_flow": "alchemist_ray.sim_libraries.cylinder_flow",
     "heat": "alchemist_ray.sim_libraries.heat",
     "kuramoto_sivashinsky": "alchemist_ray.sim_libraries.kuramoto_sivashinsky",
@@ -37,7 +40,7 @@ BUILT_IN = {
 }
 
 
-PATH_ENDINGS = (".py", ".so", ".dylib")
+PATH_ENDINGS = (".py", ".so", ".dylib", ".c")
 
 
 @dataclass(frozen=True)

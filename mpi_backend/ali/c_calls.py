@@ -28,6 +28,7 @@ from alchemist_ray.errors import (
     NonFiniteError,
     PeerFailedError,
     RemoteTaskError,
+    SimulationDivergedError,
     SingularMatrixError,
 )
 from alchemist_ray.mpi_backend import scalapack
@@ -245,6 +246,8 @@ def _error(task: str, code: int, argument: str | None, index: int, text: str) ->
             return RemoteTaskError(task, "MemoryError", text)
         case Status.PEER_FAILED:
             return PeerFailedError(index)
+        case Status.DIVERGED:
+            return SimulationDivergedError(task, text)
     return RemoteTaskError(task, f"error {code}", text)
 
 

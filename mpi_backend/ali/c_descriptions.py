@@ -300,8 +300,28 @@ _WORDS = {
 }
 
 
+def simulator_in(library: str, description: c.LibraryDescription) -> c.Simulator | None:
+    """Return the simulator that a library describes, with NULL for what its header did not have yet. Local.
+
+    Raises
+    ------
+    LibraryLoadError
+        If it says that it is shorter than any has been.
+    """
+    if not description.simulator:
+        return None
+    there = c.SIMULATOR_BYTES_1 if description.abi_version == 1 else description.simulator_bytes
+    if there < c.SIMULATOR_BYTES_1:
+        raise LibraryLoadError(
+            library, f"the simulator: it is said to have {there} bytes: close the description with ALCHEMIST_LIBRARY"
+        )
+    simulator = c.Simulator()
+    ctypes.memmove(ctypes.byref(simulator), description.simulator, min(there, ctypes.sizeof(simulator)))
+    return simulator
+
+
 def read_library(library: str, pointer: Any) -> c.LibraryDescription:
-    """Return what ``alchemist_library()`` returned, once it is known to be of this version. Local.
+    """Return what ``alchemist_library()`` returned, once it is known to be of a version that can be read. Local.
 
     Raises
     ------
@@ -311,7 +331,7 @@ def read_library(library: str, pointer: Any) -> c.LibraryDescription:
     if not pointer:
         raise LibraryLoadError(library, "alchemist_library() returned NULL")
     description: c.LibraryDescription = pointer.contents
-    if description.abi_version != c.ABI_VERSION:
+    if description.abi_version not in (1, c.ABI_VERSION):
         raise LibraryLoadError(
             library,
             f"it was compiled with version {description.abi_version} of alchemist_ali.h, the workers have version "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import inspect
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
@@ -13,14 +15,25 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentValueError
+from alchemist_ray.mpi_backend.agreement import Agreement
 from alchemist_ray.mpi_backend.ali import c_types as c
 from alchemist_ray.mpi_backend.ali.c_calls import Call
 from alchemist_ray.mpi_backend.ali.c_descriptions import Parameter, Reader, docstring
-from alchemist_ray.mpi_backend.ali.simulator import Box, Simulator
+from alchemist_ray.mpi_backend.ali.context import TaskContext
+from alchemist_ray.mpi_backend.ali.simulator import Box, Field, Simulator
 
 Array = npt.NDArray[Any]
 
 _REQUIRED = ("create", "spaces", "reset", "step", "get_state", "get_score")
+_TOGETHER = (
+    ("info_names", "get_info"),
+    ("describe_field", "get_field"),
+    ("snapshot_bytes", "snapshot", "restore"),
+    ("work_unit", "work_per_step"),
+)
+"""What a simulator has all of, or none."""
+_LIMIT = 256
+"""Names of the info after which their end is taken to be missing."""
 
 
 class SimulatorInC(Simulator):
@@ -34,15 +47,19 @@ class SimulatorInC(Simulator):
         What the library exports.
     parameters : tuple of Parameter
         Of the constructor.
+    info_names : tuple of str
+        What the info of a step consists of.
     """
 
     library: ClassVar[str]
     functions: ClassVar[c.Simulator]
     parameters: ClassVar[tuple[Parameter, ...]]
+    info_names: ClassVar[tuple[str, ...]]
 
     def __init__(self, comm: MPI.Comm, **parameters: Any) -> None:
+        self._comm = comm
         self._simulation = ctypes.c_void_p()
-        call = Call(self.context)
+        call = self._call("create")
         call.take(self.parameters, self.functions.parameters, parameters)
         call.finish(self.functions.create(call.pointer, ctypes.byref(self._simulation)))
         try:
@@ -51,10 +68,20 @@ class SimulatorInC(Simulator):
             self.close()
             raise
 
+    def _call(self, what: str) -> Call:
+        """Return a call on the ranks of the simulation, which may be some of those that run the task. Local."""
+        context: TaskContext | None = getattr(self, "context", None)
+        if context is None:
+            context = TaskContext(self._comm)
+        elif context.comm is not self._comm:
+            context = dataclasses.replace(context, comm=self._comm)
+        call = Call(context)
+        call.task = f"{self.library}.{what}"
+        return call
+
     def _run(self, what: str, function: Any, *arguments: Any) -> Call:
         """Call a function of the library; return the call, with which all goes that was made in it. Collective."""
-        call = Call(self.context)
-        call.task = f"{self.library}.{what}"
+        call = self._call(what)
         call.finish(function(call.pointer, self._simulation, *arguments))
         return call
 
@@ -113,6 +140,79 @@ class SimulatorInC(Simulator):
             self._run("step", self.functions.is_finished, ctypes.byref(finished))
         return bool(finished.value)
 
+    def get_info(self) -> dict[str, float] | None:
+        """Return what else there is to say of the last step, on rank 0."""
+        if not self.functions.get_info:
+            return None
+        values = (ctypes.c_double * len(self.info_names))()
+        self._run("step", self.functions.get_info, values)
+        return dict(zip(self.info_names, values, strict=True))
+
+    def get_field(self) -> Field | None:
+        """Return a picture of the present state, on rank 0."""
+        described = c.Field()
+        call = self._run("get_field", self.functions.describe_field, ctypes.byref(described))
+        with Agreement(self._comm):
+            values = self._values_of(call, described) if self._comm.rank == 0 else None
+        self._run("get_field", self.functions.get_field, None if values is None else values.ctypes.data)
+        if values is None:
+            return None
+        name, unit = ((text or b"").decode(errors="replace") for text in (described.name, described.unit))
+        limits = (described.low, described.high) if described.low < described.high else (None, None)
+        return Field(values, name, unit, *limits)
+
+    @staticmethod
+    def _values_of(call: Call, field: c.Field) -> Array:
+        """Return room for the values of a field."""
+        if field.ny < 1 or field.nx < 1:
+            raise call.blame(f"its field is {field.ny} x {field.nx}")
+        return np.zeros((field.ny, field.nx))
+
+    def snapshot(self) -> Array:
+        """Return this rank's part of all that it takes to continue bit for bit."""
+        part = np.empty(self._part_bytes(), np.uint8)
+        self._run("snapshot", self.functions.snapshot, part.ctypes.data)
+        return part
+
+    def restore(self, state: Any) -> None:
+        """Continue from a snapshot.
+
+        Raises
+        ------
+        ArgumentValueError
+            If it is that of a simulation with other parameters, as far as its size tells.
+        """
+        wanted = self._part_bytes()
+        with Agreement(self._comm):
+            if state.size != wanted:
+                raise ArgumentValueError(
+                    f"{self.library}.restore",
+                    f"the snapshot has {state.size} bytes on this rank, the simulation takes {wanted}: it is of one "
+                    "with other parameters",
+                )
+        self._run("restore", self.functions.restore, state.ctypes.data)
+
+    def _part_bytes(self) -> int:
+        """Return how long this rank's part of a snapshot is. Collective."""
+        size = ctypes.c_int64()
+        call = self._run("snapshot", self.functions.snapshot_bytes, ctypes.byref(size))
+        with Agreement(self._comm):
+            if size.value < 0:
+                raise call.blame(f"its snapshot has {size.value} bytes")
+            return size.value
+
+    def abilities(self) -> list[str]:
+        """Return which of ``snapshot`` and ``field`` the library implements. Local."""
+        can = {"snapshot": self.functions.snapshot, "field": self.functions.get_field}
+        return [name for name, function in can.items() if function]
+
+    @property
+    def work_per_step(self) -> tuple[float, str] | None:
+        """How much work one step is on all ranks, and its unit; None where the library does not say. Local."""
+        if not self.functions.work_per_step:
+            return None
+        return self.functions.work_per_step(self._simulation), self.functions.work_unit.decode(errors="replace")
+
     def close(self) -> None:
         """Give back what the simulation holds."""
         if self.functions.destroy and self._simulation:
@@ -130,6 +230,9 @@ def simulator_class(reader: Reader, library: str, functions: c.Simulator, module
     """
     where = "the simulator: "
     missing = [name for name in _REQUIRED if not getattr(functions, name)]
+    for together in _TOGETHER:
+        lacking = [name for name in together if not getattr(functions, name)]
+        missing += lacking if len(lacking) < len(together) else []
     if missing:
         raise reader.error(where, f"it lacks {', '.join(missing)}")
     parameters = reader.parameters(functions.parameters, where, matrices=False)
@@ -144,8 +247,21 @@ def simulator_class(reader: Reader, library: str, functions: c.Simulator, module
             "library": library,
             "functions": functions,
             "parameters": parameters,
+            "info_names": _info_names(reader, functions, where),
         },
     )
+
+
+def _info_names(reader: Reader, functions: c.Simulator, where: str) -> tuple[str, ...]:
+    if not functions.info_names:
+        return ()
+    named = itertools.takewhile(lambda name: name is not None, (functions.info_names[i] for i in range(_LIMIT)))
+    names = tuple(reader.text(name, f"{where}the info: ") for name in named)
+    if len(names) == _LIMIT:
+        raise reader.error(where, "the list of the names of its info does not end: close it with NULL")
+    if len({*names}) < len(names):
+        raise reader.error(where, f"its info has two entries of one name: {', '.join(names)}")
+    return names
 
 
 def _constructor(parameters: tuple[Parameter, ...]) -> Any:

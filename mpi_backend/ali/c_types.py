@@ -14,7 +14,7 @@ from mpi4py import MPI
 
 from alchemist_ray.spec import DTYPES
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 MAX_DIMENSIONS = 8
 
 HANDLE_TYPE = c_int32 if MPI._sizeof(MPI.Comm) == ctypes.sizeof(c_int32) else c_void_p
@@ -47,6 +47,7 @@ class Status(enum.IntEnum):
     LAYOUT_ERROR = 7
     NO_MEMORY = 8
     PEER_FAILED = 9
+    DIVERGED = 10
     OWN_ERROR = 100
 
 
@@ -215,6 +216,19 @@ class Box(ctypes.Structure):
     )
 
 
+class Field(ctypes.Structure):
+    """``alchemist_field``."""
+
+    _fields_ = (
+        ("ny", c_int64),
+        ("nx", c_int64),
+        ("name", c_char_p),
+        ("unit", c_char_p),
+        ("low", c_double),
+        ("high", c_double),
+    )
+
+
 class Simulator(ctypes.Structure):
     """``alchemist_simulator``."""
 
@@ -230,7 +244,20 @@ class Simulator(ctypes.Structure):
         ("get_score", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(c_double))),
         ("is_finished", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(c_int32))),
         ("destroy", ctypes.CFUNCTYPE(None, c_void_p)),
+        ("info_names", POINTER(c_char_p)),
+        ("get_info", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(c_double))),
+        ("describe_field", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(Field))),
+        ("get_field", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, c_void_p)),
+        ("snapshot_bytes", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(c_int64))),
+        ("snapshot", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, c_void_p)),
+        ("restore", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, c_void_p)),
+        ("work_unit", c_char_p),
+        ("work_per_step", ctypes.CFUNCTYPE(c_double, c_void_p)),
     )
+
+
+SIMULATOR_BYTES_1: int = Simulator.info_names.offset
+"""Bytes of a simulator of version 1, which ended with ``destroy``."""
 
 
 class LibraryDescription(ctypes.Structure):
@@ -243,4 +270,5 @@ class LibraryDescription(ctypes.Structure):
         ("doc", c_char_p),
         ("tasks", POINTER(Task)),
         ("simulator", POINTER(Simulator)),
+        ("simulator_bytes", c_int64),  # not in version 1
     )

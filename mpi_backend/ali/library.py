@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from alchemist_ray.description import LibraryDescription, ParameterDescription, TaskDescription
 from alchemist_ray.errors import ArgumentError, ArgumentValueError, LibraryLoadError
 from alchemist_ray.layout_choice import LayoutChoice
+from alchemist_ray.mpi_backend.ali.batches import Batches
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.signatures import KINDS, Signature, describe_function
 from alchemist_ray.mpi_backend.ali.simulations import Simulations, simulator_of
@@ -112,10 +113,11 @@ class Library:
     name: str
     tasks: dict[str, Task]
     description: LibraryDescription
+    simulations: Simulations | None = None
 
 
 def load(name: str, source: str) -> Library:
-    """Load the library `source`: a module's name, or the path of a ``.py`` file or of a shared object. Local.
+    """Load the library `source`: a module's name, or the path of a ``.py`` or ``.c`` file or of a shared object. Local.
 
     Raises
     ------
@@ -135,6 +137,10 @@ def _import(name: str, source: str) -> ModuleType:
         from alchemist_ray.mpi_backend.ali.shared_objects import import_shared_object  # libraries in Python need none
 
         return import_shared_object(name, source)
+    if source.endswith(".c"):
+        from alchemist_ray.mpi_backend.ali.c_sources import import_source
+
+        return import_source(name, Path(source))
     if not source.endswith(".py"):
         return importlib.import_module(source)
     path = Path(source)
@@ -160,8 +166,10 @@ def describe(name: str, module: ModuleType) -> Library:
     """
     functions = {attribute: value for attribute, value in vars(module).items() if getattr(value, _MARK, False)}
     simulator = simulator_of(name, module)
-    if simulator is not None:
-        functions = {**Simulations(simulator).tasks(), **functions}
+    simulations = Simulations(simulator) if simulator is not None else None
+    if simulator is not None and simulations is not None:
+        tasks_of_one = simulations.tasks()
+        functions = {**tasks_of_one, **Batches(simulator, tasks_of_one["create"]).tasks(), **functions}
     if not functions:
         raise LibraryLoadError(
             library=name, reason=f"module {module.__name__} marks no function with @task, and has no Simulator"
@@ -173,7 +181,7 @@ def describe(name: str, module: ModuleType) -> Library:
         doc=inspect.getdoc(module) or "",
         tasks=tuple(t.description for t in tasks.values()),
     )
-    return Library(name, tasks, description)
+    return Library(name, tasks, description, simulations)
 
 
 def _converted(ctx: TaskContext, said: Signature, parameter: str, value: Any) -> Any:

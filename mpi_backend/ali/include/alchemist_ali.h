@@ -32,10 +32,14 @@
  * as int32_t; the usual way is to describe the tasks in C, and to have each call a Fortran procedure with bind(c) that
  * takes A->local, A->rows.size, A->cols.size, MPI_Comm_c2f(call->comm) and the like.
  *
- * ABI: ALCHEMIST_ABI_VERSION is part of the description, and a library with another one is refused. Within a version,
- * functions are added at the end of alchemist_api only, and nothing else changes. So a library may find fewer functions
+ * ABI: ALCHEMIST_ABI_VERSION is part of the description. Workers take libraries of their own version and of version 1,
+ * and refuse others. Within a version, functions are added at the end of alchemist_api and of alchemist_simulator only,
+ * and nothing else changes; each of the two says how long it is. So a library may find fewer functions in alchemist_api
  * than the header that it was compiled with declares, if the workers are older: what is below that calls one which was
- * added to a version later asks alchemist_has() first, and notes a failure where the workers lack it.
+ * added to a version later asks alchemist_has() first, and notes a failure where the workers lack it. What workers do
+ * not know of a simulator they do not call; what a simulator is too old to have counts as NULL. In version 1,
+ * alchemist_simulator ended with destroy, alchemist_library_description with simulator, and there was no
+ * ALCHEMIST_DIVERGED.
  */
 #ifndef ALCHEMIST_ALI_H
 #define ALCHEMIST_ALI_H
@@ -52,7 +56,7 @@
 extern "C" {
 #endif
 
-#define ALCHEMIST_ABI_VERSION 1
+#define ALCHEMIST_ABI_VERSION 2
 #define ALCHEMIST_MAX_DIMENSIONS 8
 
 #if defined(__GNUC__)
@@ -100,6 +104,7 @@ enum {
     ALCHEMIST_LAYOUT_ERROR = 7,   /* LayoutError */
     ALCHEMIST_NO_MEMORY = 8,      /* RemoteTaskError, MemoryError */
     ALCHEMIST_PEER_FAILED = 9,    /* PeerFailedError: alchemist_fail_peer() names the rank that failed */
+    ALCHEMIST_DIVERGED = 10,      /* SimulationDivergedError: the simulation must be reset; after a reduction, by all */
     ALCHEMIST_OWN_ERROR = 100     /* and above: RemoteTaskError with the library's own code */
 };
 
@@ -197,11 +202,18 @@ typedef struct alchemist_box {
     const char *const *units;
 } alchemist_box;
 
+/* A picture of a simulation, in numbers: the client colours it. */
+typedef struct alchemist_field {
+    int64_t ny, nx;
+    const char *name, *unit; /* of what is seen; NULL: nothing to say */
+    double low, high;        /* values that get the ends of the colour scale; equal: the least and the greatest */
+} alchemist_field;
+
 /* A simulation that is stepped from outside. The client makes any number of them, and drives them with the tasks
- * create, reset, step, get_state, get_score, get_spaces and close. Every function is collective, and returns
- * ALCHEMIST_OK or what alchemist_fail() returned. Each gets a call of its own, which ends when it returns, and may ask
- * it for all that a task may: matrices as work space, progress, cancellation, the scratch directory, the log. Only
- * create has arguments, none has results. */
+ * create, reset, step, get_state, get_score, get_field, get_spaces, snapshot, restore and close. Every function that
+ * takes a call is collective, and returns ALCHEMIST_OK or what alchemist_fail() returned. Each gets a call of its own,
+ * which ends when it returns, and may ask it for all that a task may: matrices as work space, progress, cancellation,
+ * the scratch directory, the log. Only create has arguments, none has results. */
 typedef struct alchemist_simulator {
     const char *name;
     const char *doc;
@@ -215,6 +227,27 @@ typedef struct alchemist_simulator {
     int (*get_score)(alchemist_call *call, void *simulation, double *score);   /* likewise */
     int (*is_finished)(alchemist_call *call, void *simulation, int *finished); /* likewise; NULL: never */
     void (*destroy)(void *simulation);                                         /* NULL: nothing to give back */
+
+    /* What else there is to say of the last step: a number for each name, to be filled on rank 0. */
+    const char *const *info_names; /* ends with NULL */
+    int (*get_info)(alchemist_call *call, void *simulation, double *values);
+
+    /* A picture of the present state. The field is zero when describe_field is called, on every rank, before each
+     * get_field; values, of ny * nx, are to be filled on rank 0 and NULL elsewhere. The first row is the top; NaN is
+     * drawn as solid. */
+    int (*describe_field)(alchemist_call *call, void *simulation, alchemist_field *field);
+    int (*get_field)(alchemist_call *call, void *simulation, double *values);
+
+    /* All that it takes to continue bit for bit, the state of random generators included: each rank's part, as many
+     * bytes as it says, aligned as malloc() does. restore gets the part that snapshot has written, of this simulation
+     * or of another with the same parameters on as many ranks; it may be called before the first reset. */
+    int (*snapshot_bytes)(alchemist_call *call, void *simulation, int64_t *bytes);
+    int (*snapshot)(alchemist_call *call, void *simulation, void *part);
+    int (*restore)(alchemist_call *call, void *simulation, const void *part);
+
+    /* How much work one step is, on all ranks, in the unit in which the speed of such codes is given: "MLUP". Local. */
+    const char *work_unit;
+    double (*work_per_step)(void *simulation);
 } alchemist_simulator;
 
 /* A library. Use ALCHEMIST_LIBRARY. */
@@ -225,6 +258,7 @@ typedef struct alchemist_library_description {
     const char *doc;
     const alchemist_task *tasks;          /* NULL: none */
     const alchemist_simulator *simulator; /* NULL: none */
+    int64_t simulator_bytes;              /* sizeof(alchemist_simulator): which functions it may have */
 } alchemist_library_description;
 
 ALCHEMIST_EXPORT const alchemist_library_description *alchemist_library(void);
@@ -233,7 +267,8 @@ ALCHEMIST_EXPORT const alchemist_library_description *alchemist_library(void);
     const alchemist_library_description *alchemist_library(void)                                                \
     {                                                                                                           \
         static const alchemist_library_description description = {                                              \
-            ALCHEMIST_ABI_VERSION, (int32_t)sizeof(MPI_Comm), version, doc, tasks, simulator};                  \
+            ALCHEMIST_ABI_VERSION, (int32_t)sizeof(MPI_Comm), version, doc, tasks, simulator,                   \
+            (int64_t)sizeof(alchemist_simulator)};                                                              \
         return &description;                                                                                    \
     }
 

@@ -1,0 +1,65 @@
+"""What ``alchemist run`` does with its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from alchemist_ray.experiment.descriptions import as_text
+from alchemist_ray.experiment.loading import load_experiment, to_yaml
+
+INTERRUPTED = 130
+
+
+def describe() -> str:
+    """Return the keys of an experiment, with what they mean and their defaults."""
+    return as_text()
+
+
+def dry_run(file: str, overrides: Sequence[str]) -> str:
+    """Check an experiment; return it as YAML, with all defaults.
+
+    Raises
+    ------
+    ExperimentError
+        If it makes no sense: to us, to gymnasium or to RLlib.
+    """
+    from alchemist_ray.experiment.results import resolved
+    from alchemist_ray.experiment.runner import check
+
+    experiment = load_experiment(file, overrides)
+    check(experiment, Path(file))
+    return to_yaml(resolved(experiment))
+
+
+def run(
+    file: str,
+    overrides: Sequence[str],
+    *,
+    resume: bool,
+    evaluate_only: bool,
+    report: Path | None,
+    say: Callable[[str], None],
+) -> int:
+    """Run an experiment; return the command's exit status.
+
+    Raises
+    ------
+    ExperimentError
+        If it makes no sense, or a training has failed.
+    """
+    experiment = load_experiment(file, overrides)
+    from alchemist_ray.experiment.runner import run_experiment
+
+    outcome = run_experiment(experiment, file=Path(file), resume=resume, evaluate_only=evaluate_only, say=say)
+    if outcome.interrupted:
+        changed = "".join(f" --set {override}" for override in overrides)
+        say(f"Stopped. To go on: alchemist run {file}{changed} --resume")
+        return INTERRUPTED
+    say(f"Results are in {outcome.directory}")
+    if report is not None:
+        from alchemist_ray.experiment.report import copy_report
+
+        copy_report(outcome.directory, report)
+        say(f"The report is in {report}")
+    return 0

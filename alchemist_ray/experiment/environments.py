@@ -1,0 +1,101 @@
+"""The environment of an experiment: in RLlib's processes, and for the evaluation.
+
+What travels to those processes is a plain dict without a token: processes look for that in ``ALCHEMIST_TOKEN``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from alchemist_ray.credentials import TOKEN, read_token
+from alchemist_ray.errors import ExperimentError
+from alchemist_ray.experiment.schema import Experiment, ServerKeys
+
+Config = dict[str, Any]
+
+VECTOR_KEYS = ("num_envs", "num_groups", "workers_per_simulation")
+"""What only a vector environment is told."""
+
+_SETTINGS = ("num_workers", "on_failure", "max_restarts", "step_timeout", "reset_timeout", "dtype")
+
+
+def env_config(experiment: Experiment) -> Config:
+    """Return what :func:`make_environment` takes, but for the token.
+
+    Raises
+    ------
+    ExperimentError
+        If gymnasium does not know the environment; the nearest name is given.
+    """
+    environment, server = experiment.environment, experiment.server
+    spec = _spec(experiment)
+    steps = environment.max_episode_steps
+    if spec is not None and steps is None:
+        steps = spec.max_episode_steps
+    if not environment.is_ours:
+        return {"id": environment.id, "kwargs": dict(environment.kwargs), "max_episode_steps": steps}
+    library = environment.lib_name if spec is None else spec.kwargs["lib_name"]
+    where = {"hostname": server.hostname, "port": server.port}
+    settings = {name: getattr(environment, name) for name in _SETTINGS}
+    given = {"lib_name": library, "lib_path": environment.lib_path, "max_episode_steps": steps, **where, **settings}
+    runners = experiment.runners
+    if runners.vectorize == "hpc":
+        given |= {"num_groups": runners.num_groups, "workers_per_simulation": runners.workers_per_simulation}
+    present = {name: value for name, value in given.items() if value is not None}
+    return {**present, "params": dict(environment.params)}
+
+
+def _spec(experiment: Experiment) -> gymnasium.envs.registration.EnvSpec | None:
+    name = experiment.environment.id
+    if name is None:
+        return None
+    try:
+        return gymnasium.spec(name)
+    except (gymnasium.error.Error, ImportError) as unknown:
+        near = difflib.get_close_matches(name, gymnasium.registry, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f": {unknown}"
+        raise ExperimentError(
+            experiment.name, [f"environment.id: gymnasium has no environment {name!r}{hint}"]
+        ) from None
+
+
+def share_token(server: ServerKeys) -> None:
+    """Let this process and those of Ray find the server's token where sessions look for it.
+
+    Raises
+    ------
+    AuthenticationError
+        If its file cannot be read, or others can read it.
+    """
+    if server.token is not None:
+        os.environ[TOKEN] = server.token
+    elif server.token_file is not None:
+        os.environ[TOKEN] = read_token(Path(server.token_file))
+
+
+def make_environment(config: Mapping[str, Any], render: bool = False) -> gymnasium.Env[Any, Any]:
+    """Return one environment; with `render`, one that gives pictures."""
+    mode = "rgb_array" if render else None
+    if "lib_name" in config:
+        from alchemist_ray.envs import HPCSimulator
+
+        own = {name: value for name, value in config.items() if name not in VECTOR_KEYS}
+        return HPCSimulator(own, render_mode=mode)
+    return gymnasium.make(
+        config["id"], max_episode_steps=config["max_episode_steps"], render_mode=mode, **config["kwargs"]
+    )
+
+
+def make_for_rllib(context: Mapping[str, Any]) -> Any:
+    """Return the environment, or if RLlib gives `num_envs` the vector environment, of one of its processes."""
+    if "num_envs" not in context:
+        return make_environment(context)
+    from alchemist_ray.envs import HPCVectorEnv
+
+    return HPCVectorEnv(dict(context))

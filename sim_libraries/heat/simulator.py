@@ -1,0 +1,275 @@
+"""The plate as a simulation that is stepped from outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+from alchemist_ray.errors import ArgumentValueError, SimulationDivergedError
+from alchemist_ray.mpi_backend.ali import Box, Field, Simulator
+from alchemist_ray.sim_libraries.heat import kernels
+from alchemist_ray.sim_libraries.heat.blocks import Block, process_grid
+from alchemist_ray.sim_libraries.heat_model import FLUX_WEIGHT, INITIAL_MODES, Integrator, Plate, random_amplitudes
+
+Array = npt.NDArray[Any]
+
+MAX_SEED = 2**31
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known of the plate after a step.
+
+    Attributes
+    ----------
+    amplitudes : ndarray
+        Of the observed modes [K].
+    mean_square : float
+        Of the temperature [K2].
+    flux_square : float
+        Of the flux through the edges in the step, its mean [(kW/m2)2].
+    heat : float
+        Into the plate in the step, per metre of its thickness [kJ/m].
+    """
+
+    amplitudes: Array
+    mean_square: float
+    flux_square: float = 0.0
+    heat: float = 0.0
+
+
+class Heat(Simulator):
+    """Bring a plate to a uniform wanted temperature by heating and cooling its edges.
+
+    The heat equation for the deviation T [K] from the wanted temperature on a square plate, which begins with a smooth
+    random T. An action is the heat flux [kW/m2] into the plate through each of the actuators, which cover the edges; it
+    is held for `interval` seconds. The state is the amplitudes [K] of the lowest cosine modes of T, whose squares sum
+    up to the mean square of T but for that of the modes not observed. The score is
+
+        -(mean over the plate of T^2 at the end of the step + flux_weight * mean over the edges of the flux^2)   [K2].
+
+    The simulation has no end of its own; 40 steps of a minute are an episode that makes sense. The equations, the
+    discretisation and its validation are in ``docs/simulations/heat.md`` and in
+    :mod:`~alchemist_ray.sim_libraries.heat_model`.
+
+    Parameters
+    ----------
+    n : int
+        Cells in each direction.
+    side : float
+        Length of an edge [m].
+    diffusivity : float
+        [m2/s]; of copper by default.
+    conductivity : float
+        [W/(m K)]; of copper by default.
+    interval : float
+        How long an action is held [s].
+    supersteps : int
+        Into how many second-order steps the interval is divided.
+    actuators_per_side : int
+        How many actuators each edge has, of equal length.
+    max_flux : float
+        Bound of the flux [kW/m2].
+    flux_weight : float
+        What the mean square flux costs [K2 / (kW/m2)2].
+    initial_rms : float
+        Root of the mean square of the initial temperature, in the mean over seeds [K].
+    observed_modes : int
+        How many modes in each direction the state has.
+    halo : int
+        How many rings of cells are exchanged between ranks at a time.
+
+    Raises
+    ------
+    ArgumentValueError
+        If a parameter makes no sense, or there are more ranks than the plate has cells for.
+    """
+
+    def __init__(
+        self,
+        comm: MPI.Comm,
+        *,
+        n: int = Plate.n,
+        side: float = Plate.side,
+        diffusivity: float = Plate.diffusivity,
+        conductivity: float = Plate.conductivity,
+        interval: float = Integrator.interval,
+        supersteps: int = Integrator.supersteps,
+        actuators_per_side: int = Plate.actuators_per_side,
+        max_flux: float = 6.0,
+        flux_weight: float = FLUX_WEIGHT,
+        initial_rms: float = 1.0,
+        observed_modes: int = 4,
+        halo: int = 8,
+    ) -> None:
+        least = max(INITIAL_MODES, observed_modes, actuators_per_side, *process_grid(comm.size))
+        _check_at_least(1, supersteps=supersteps, actuators_per_side=actuators_per_side, halo=halo)
+        _check_at_least(1, observed_modes=observed_modes)
+        _check_at_least(least, n=n)
+        _check_positive(side=side, diffusivity=diffusivity, conductivity=conductivity, interval=interval)
+        _check_positive(max_flux=max_flux)
+        _check_positive(or_zero=True, flux_weight=flux_weight, initial_rms=initial_rms)
+        self._comm = comm
+        self.plate = Plate(n, side, diffusivity, conductivity, actuators_per_side)
+        self.integrator = Integrator(self.plate, interval, supersteps)
+        self._flux_weight, self._initial_rms = flux_weight, initial_rms
+        self.action_space = Box(
+            -max_flux,
+            max_flux,
+            (self.plate.actuators,),
+            names=[f"flux_{name}" for name in self.plate.actuator_names],
+            units=["kW/m2"] * self.plate.actuators,
+        )
+        pairs = [(k, m) for k in range(observed_modes) for m in range(observed_modes)]
+        self.observation_space = Box(
+            -np.inf, np.inf, (len(pairs),), names=[f"mode_y{k}_x{m}" for k, m in pairs], units=["K"] * len(pairs)
+        )
+        self._allocate(Block(comm, n, halo), observed_modes)
+
+    def _allocate(self, block: Block, modes: int) -> None:
+        """Take the memory of this rank: the temperature T, the Euler increment D, and two stages Z, all padded."""
+        self._block = block
+        self._T, self._D, self._Z = block.padded(1), block.padded(), block.padded(2)
+        cosines = self.plate.cosines(max(modes, INITIAL_MODES))
+        self._cos_y, self._cos_x = (np.ascontiguousarray(cosines[:, cut]) for cut in (block.y, block.x))
+        self._modes = modes
+        self._sums = np.empty(modes**2 + 1)
+        stages, euler = self.integrator.stages, self.integrator.euler_number
+        self._weights = np.column_stack([stages.mu - 4 * euler * stages.mut, euler * stages.mut, stages.nu, stages.c])
+        self._outcome = Outcome(np.zeros(modes**2), 0.0)
+
+    @property
+    def work_per_step(self) -> tuple[float, str]:
+        """Updates of cells in one step, in millions."""
+        return self.plate.n**2 * self.integrator.supersteps * self.integrator.stages.count / 1e6, "MLUP"
+
+    @property
+    def temperature(self) -> Array:
+        """The cells of this rank of T [K], a view, rows along x. Local."""
+        own: Array = self._T[0][self._block.interior]
+        return own
+
+    # --- stepping -----------------------------------------------------------------------------------------------------
+
+    def reset(self, seed: int | None) -> None:
+        """Begin with the random temperature of `seed`. Collective."""
+        chosen = self._comm.bcast(int(np.random.default_rng(seed).integers(MAX_SEED)))
+        self.set_amplitudes(random_amplitudes(chosen, self._initial_rms))
+
+    def set_amplitudes(self, amplitudes: Array) -> None:
+        """Begin with a temperature of these modal amplitudes [K], (k of y, l of x), of at most 6 x 6. Collective."""
+        rows, columns = amplitudes.shape
+        self.temperature[...] = self._cos_y[:rows].T @ amplitudes @ self._cos_x[:columns]
+        self._outcome = self._measure(np.zeros(self.plate.actuators))
+
+    def step(self, action: Array) -> None:
+        """Hold the fluxes `action` [kW/m2] for an interval. Collective.
+
+        Raises
+        ------
+        SimulationDivergedError
+            On all ranks, if the temperature is no longer finite.
+        """
+        offsets = self._block.along_edges(self.plate.ghost_offsets(action))
+        for _ in range(self.integrator.supersteps):
+            self._superstep(offsets)
+        self._outcome = self._measure(np.asarray(action, float))
+        if not np.isfinite(self._outcome.mean_square):
+            raise SimulationDivergedError("heat.step", "the temperature is not finite")
+
+    def _superstep(self, offsets: Array) -> None:
+        """Advance T by tau: the stages of RKL2, with an exchange whenever the halos are used up."""
+        block, last = self._block, self.integrator.stages.count
+        region = block.region(block.halo - 1)
+        block.exchange(self._T)
+        kernels.begin(
+            self._T[0],
+            offsets,
+            self.integrator.euler_number,
+            self._weights[1, 3],
+            self._D,
+            self._Z,
+            region,
+            block.walls,
+        )
+        valid, first = block.halo - 1, 2
+        alone = bool(block.walls.all())
+        while first <= last:
+            if valid == 0 and not alone:
+                block.exchange(self._Z)
+                valid = block.halo
+            end = last if alone else min(last, first + valid - 1)
+            kernels.run_stages(self._Z, self._D, self._weights, first, end, block.owned, valid, block.walls)
+            valid, first = valid - (end - first + 1), end + 1
+        self.temperature[...] += self._Z[last % 2][block.interior]
+
+    def _measure(self, action: Array) -> Outcome:
+        """Project T on the observed modes: one reduction. Collective."""
+        kernels.moments(self.temperature, self._cos_y[: self._modes], self._cos_x[: self._modes], self._sums)
+        means = np.empty_like(self._sums)
+        self._comm.Allreduce(self._sums, means)
+        means /= self.plate.n**2
+        length = self.plate.side / self.plate.actuators_per_side
+        return Outcome(
+            means[:-1],
+            float(means[-1]),
+            float(np.mean(action**2)),
+            float(action.sum() * length * self.integrator.interval),
+        )
+
+    # --- what is seen -------------------------------------------------------------------------------------------------
+
+    def get_state(self) -> Array:
+        """Return the amplitudes of the observed modes [K]. Local; the same on every rank."""
+        return self._outcome.amplitudes
+
+    def get_score(self) -> float:
+        """Return minus the cost of the last step [K2]. Local; the same on every rank."""
+        return -(self._outcome.mean_square + self._flux_weight * self._outcome.flux_square)
+
+    def get_info(self) -> dict[str, float]:
+        """Return the parts of the cost [K2], mean and rms of the temperature [K], and the heat put in [kJ/m]. Local."""
+        last = self._outcome
+        return {
+            "temperature_cost": last.mean_square,
+            "flux_cost": self._flux_weight * last.flux_square,
+            "mean_temperature": float(last.amplitudes[0]),
+            "rms_temperature": last.mean_square**0.5,
+            "heat": last.heat,
+        }
+
+    def get_field(self) -> Field | None:
+        """Return the temperature, y upwards, on rank 0. Collective."""
+        whole = self._block.gather(self.temperature)
+        if whole is None:
+            return None
+        limit = 2 * self._initial_rms if self._initial_rms > 0 else None
+        return Field(whole[::-1], "temperature", "K", None if limit is None else -limit, limit)
+
+    # --- snapshots ----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> tuple[Array, Outcome]:
+        """Return a copy of this rank's temperature, and what was last measured. Local."""
+        return self.temperature.copy(), self._outcome
+
+    def restore(self, state: tuple[Array, Outcome]) -> None:
+        """Continue from a snapshot. Local."""
+        temperature, self._outcome = state
+        self.temperature[...] = temperature
+
+
+def _check_at_least(least: int, **given: int) -> None:
+    for name, value in given.items():
+        if value < least:
+            raise ArgumentValueError("heat.create", f"{name} must be at least {least}, not {value}")
+
+
+def _check_positive(or_zero: bool = False, **given: float) -> None:
+    for name, value in given.items():
+        if not (np.isfinite(value) and (value > 0 or (or_zero and value == 0))):
+            least = "not negative" if or_zero else "positive"
+            raise ArgumentValueError("heat.create", f"{name} must be {least} and finite, not {value}")

@@ -1,0 +1,200 @@
+"""A long periodic interval as overlapping patches, each of them periodic by itself: what makes the solution parallel.
+
+A Fourier transform over the whole interval couples every point with every other one, at each of the eight transforms of
+a time step; the equation does not. Over a time t its Green's function decays like exp(-0.47 (x^4/t)^(1/3)): below
+rounding error within a length of 16 for t = 0.25, transport by u included. So the interval is cut into patches. Each
+gets the solution around it, is made periodic by blending its surroundings on the right into those on the left, advances
+alone by a quarter of a unit of time, and gives back its own points, which the seam has not reached yet. Neighbours
+exchange surroundings once in that time, and nothing else. This is the parabolic domain decomposition with local Fourier
+bases of Israeli, Vozovoi & Averbuch (J. Sci. Comput. 8, 1993, 135; Parallel Comput. 21, 1995, 1151).
+
+Samples of a patch::
+
+    0 ........ own ........ | .. right surroundings .. | ... seam ... | .. left surroundings .. M-1
+
+The seam is an error function, smooth to rounding error. How the interval is cut depends on its length alone, not on
+the number of ranks: results are the same on any number, bit for bit. A rank has consecutive patches; there may be ranks
+with none. A short interval is one patch, exactly periodic.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+from scipy.special import erf
+
+from alchemist_ray.sim_libraries.kuramoto_sivashinsky.transform import compiled, good_size
+
+Array = npt.NDArray[Any]
+
+HORIZON = 0.25
+"""Time that a patch may advance alone."""
+
+MARGIN = 16.0
+"""Length of the surroundings on either side that keep errors of the seam away in that time."""
+
+SEAM = 16.0
+"""Length over which right and left surroundings are blended."""
+
+LEAST_OWN = 128.0
+"""Length of a patch's own part from which on an interval is cut: the surroundings and the seam are 48 more."""
+
+
+def patches_for(length: float) -> int:
+    """Return into how many patches an interval of that length is cut."""
+    return max(1, int(length / LEAST_OWN))
+
+
+@dataclass(frozen=True)
+class Patches:
+    """How `points` samples of an interval are cut into `count` patches, and these are dealt out. Local but for `fill`.
+
+    Attributes
+    ----------
+    comm : Comm
+    points, length : int, float
+        Of the interval.
+    count : int
+        Number of patches.
+    """
+
+    comm: MPI.Comm
+    points: int
+    length: float
+    count: int
+
+    @cached_property
+    def first(self) -> list[int]:
+        """The first point of each patch, and the end."""
+        return [self.points * patch // self.count for patch in range(self.count + 1)]
+
+    @cached_property
+    def margin(self) -> int:
+        """Points of surroundings on either side."""
+        return math.ceil(MARGIN * self.points / self.length) if self.count > 1 else 0
+
+    @cached_property
+    def samples(self) -> int:
+        """M, the number of samples of each patch."""
+        if self.count == 1:
+            return self.points
+        own = -(-self.points // self.count)
+        return good_size(own + 2 * self.margin + math.ceil(SEAM * self.points / self.length))
+
+    @property
+    def samples_length(self) -> float:
+        """Length of a patch with its surroundings."""
+        return self.samples * self.length / self.points
+
+    @cached_property
+    def halo(self) -> int:
+        """Points beyond its own that a rank needs on either side."""
+        return self.samples - self.margin - self.points // self.count if self.count > 1 else 0
+
+    def is_legal(self) -> bool:
+        """Whether no patch sees farther than its neighbours."""
+        return self.count == 1 or self.points // self.count >= self.halo
+
+    def most(self) -> int:
+        """Return the largest legal number of patches."""
+        fewer = (Patches(self.comm, self.points, self.length, count) for count in range(self.count, 0, -1))
+        return next(each.count for each in fewer if each.is_legal())
+
+    @cached_property
+    def active(self) -> int:
+        """Number of ranks that have patches: those from 0 on."""
+        return min(self.comm.size, self.count)
+
+    def of_rank(self, rank: int) -> range:
+        """Return the patches of a rank."""
+        if rank >= self.active:
+            return range(self.count, self.count)
+        return range(self.count * rank // self.active, self.count * (rank + 1) // self.active)
+
+    @cached_property
+    def mine(self) -> range:
+        """The patches of this rank."""
+        return self.of_rank(self.comm.rank)
+
+    @cached_property
+    def start(self) -> int:
+        """The first point of this rank."""
+        return self.first[self.mine.start]
+
+    @cached_property
+    def own(self) -> int:
+        """Number of points of this rank."""
+        return self.first[self.mine.stop] - self.start
+
+    def new_array(self) -> Array:
+        """Return zeros for this rank's points with a halo on either side."""
+        return np.zeros(self.own + 2 * self.halo if self.own else 0)
+
+    def own_of(self, u: Array) -> Array:
+        """Return a view of this rank's own points in such an array."""
+        return u[self.halo : self.halo + self.own]
+
+    def positions(self) -> Array:
+        """Return the coordinates of the points of such an array, the halo's on and on beyond the ends."""
+        return (np.arange(self.new_array().size) - self.halo + self.start) * (self.length / self.points)
+
+    def fill(self, u: Array) -> None:
+        """Get the halo of `u` from the neighbours. Collective over the ranks that have patches."""
+        h = self.halo
+        if h == 0 or not self.own:
+            return
+        if self.active == 1:
+            u[:h], u[-h:] = u[-2 * h : -h].copy(), u[h : 2 * h].copy()
+            return
+        left, right = (self.comm.rank - 1) % self.active, (self.comm.rank + 1) % self.active
+        self.comm.Sendrecv(u[-2 * h : -h], right, 0, u[:h], left, 0)
+        self.comm.Sendrecv(u[h : 2 * h], left, 1, u[-h:], right, 1)
+
+    def seam(self) -> Array:
+        """Return the share of the left surroundings in each sample of a patch, shape (patches of this rank, M)."""
+        shares = np.zeros((len(self.mine), self.samples))
+        if self.count == 1:
+            return shares
+        for row, patch in enumerate(self.mine):
+            begin = self.first[patch + 1] - self.first[patch] + self.margin
+            shares[row, begin : self.samples - self.margin] = 0.5 + 0.5 * erf(
+                np.linspace(-5.5, 5.5, self.samples - self.margin - begin)
+            )
+            shares[row, self.samples - self.margin :] = 1.0
+        return shares
+
+    def owned_samples(self) -> Array:
+        """Return 1 for each sample of a patch that is its own, 0 for the others; shape as that of :meth:`seam`."""
+        sizes = np.diff(self.first)[self.mine.start : self.mine.stop]
+        return (np.arange(self.samples) < sizes[:, None]).astype(float)
+
+
+@compiled
+def extend(u: Array, offsets: Array, seam: Array, halo: int, samples: Array) -> None:
+    """Set ``samples[j * batch + q]`` to patch q, which begins at ``u[halo + offsets[q]]``, made periodic."""
+    batch, M = seam.shape
+    for q in range(batch):
+        begin = halo + offsets[q]
+        for j in range(M):
+            share = seam[q, j]
+            if share == 0.0:
+                samples[j * batch + q] = u[begin + j]
+            elif share == 1.0:
+                samples[j * batch + q] = u[begin + j - M]
+            else:
+                samples[j * batch + q] = (1.0 - share) * u[begin + j] + share * u[begin + j - M]
+
+
+@compiled
+def take_back(samples: Array, offsets: Array, sizes: Array, halo: int, u: Array) -> None:
+    """Put the own points of each patch back into `u`."""
+    batch = offsets.size
+    for q in range(batch):
+        for j in range(sizes[q]):
+            u[halo + offsets[q] + j] = samples[j * batch + q]

@@ -1,0 +1,106 @@
+"""The parameters of the simulation, checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from alchemist_ray.errors import ArgumentValueError
+from alchemist_ray.sim_libraries.lammps_md import systems
+
+SYSTEMS = ("melt", "cluster")
+THERMOSTATS = ("csvr", "langevin")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of :class:`~alchemist_ray.sim_libraries.lammps_md.LammpsMD`, which says what they are."""
+
+    system: str
+    atoms: int
+    density: float
+    script: str | None
+    path: str | None
+    variables: dict[str, Any] | None
+    group: str
+    temperature_low: float
+    temperature_high: float
+    start_temperature: float | None
+    melt_steps: int
+    thermostat: str
+    damping: float
+    steps_per_action: int
+    actions: int
+    shell_radius: float | None
+    reference_energy: float | None
+    force_tolerance: float
+    score_scale: float
+    shaping: bool
+
+    def check(self, task: str) -> None:
+        """Check each, and that they fit together.
+
+        Raises
+        ------
+        ArgumentValueError
+            If one is out of range; it is named.
+        """
+        for name, least in (("melt_steps", 1), ("steps_per_action", 1), ("actions", 1), ("atoms", 2)):
+            if getattr(self, name) < least:
+                raise ArgumentValueError(task, f"{name} must be at least {least}, not {getattr(self, name)}")
+        positive = ("density", "temperature_low", "damping", "force_tolerance", "score_scale")
+        for name in (*positive, *(each for each in _OPTIONAL if getattr(self, each) is not None)):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ArgumentValueError(task, f"{name} must be positive, not {value}")
+        if not (math.isfinite(self.temperature_high) and self.temperature_high > self.temperature_low):
+            raise ArgumentValueError(
+                task,
+                f"temperature_high must be above temperature_low = {self.temperature_low}, not {self.temperature_high}",
+            )
+        if self.reference_energy is not None and not math.isfinite(self.reference_energy):
+            raise ArgumentValueError(task, f"reference_energy must be finite, not {self.reference_energy}")
+        self._check_choices(task)
+
+    def _check_choices(self, task: str) -> None:
+        for name, choices in (("system", SYSTEMS), ("thermostat", THERMOSTATS)):
+            if getattr(self, name) not in choices:
+                raise ArgumentValueError(task, f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        if self.script is not None and self.path is not None:
+            raise ArgumentValueError(task, "give script, the text of a script, or path, the file it is in, not both")
+        if self.is_own_system and self.system == "melt" and systems.cells_for(self.atoms) < 4:
+            raise ArgumentValueError(
+                task, f"atoms of the melt must be 4 n^3 with n of at least 4 (256, 500, 864, ...), not {self.atoms}"
+            )
+        if not self.group.isidentifier():
+            raise ArgumentValueError(task, f"group must be the name of a group of the script, not {self.group!r}")
+        if "seed" in (self.variables or {}):
+            raise ArgumentValueError(task, "the variable 'seed' is given by reset: leave it out of variables")
+
+    @property
+    def is_own_system(self) -> bool:
+        """Whether the system is one that comes along."""
+        return self.script is None and self.path is None
+
+    @property
+    def text(self) -> str:
+        """The script of a system that comes along."""
+        return systems.melt(self.atoms, self.density) if self.system == "melt" else systems.cluster(self.atoms)
+
+    @property
+    def begin_at(self) -> float:
+        """The temperature at which an episode begins."""
+        return self.temperature_high if self.start_temperature is None else self.start_temperature
+
+    @property
+    def sampling(self) -> tuple[int, int]:
+        """Every how many steps energy and temperature are taken for their means over an action, and how often.
+
+        Some twenty samples, in equal distances that end with the action.
+        """
+        every = next(n for n in range(max(1, self.steps_per_action // 20), 0, -1) if self.steps_per_action % n == 0)
+        return every, self.steps_per_action // every
+
+
+_OPTIONAL = ("start_temperature", "shell_radius")

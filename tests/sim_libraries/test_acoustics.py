@@ -1,0 +1,139 @@
+"""Sound in a room: analytic solutions, the laws of the scheme, and the same bits on any number of ranks."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+PROGRAM = "acoustics_cases.py"
+
+pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+
+
+ON_ANY_NUMBER = (
+    "dispersion",
+    "energy",
+    "loudspeakers",
+    "observations",
+    "episode",
+    "repeats",
+    "without_a_seed",
+    "snapshots",
+    "other_snapshot",
+    "apart",
+    "divergence",
+    "size",
+    "refusals",
+)
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def found(request, cases_of):
+    return cases_of(PROGRAM, request.param, *(ON_ANY_NUMBER if request.param == 3 else ()))
+
+
+@pytest.fixture(scope="module")
+def found_on_two(cases_of):
+    return cases_of(PROGRAM, 2)
+
+
+def test_modes_of_a_rigid_room_follow_the_dispersion_relation_of_the_scheme(found):
+    assert found["dispersion"] < 1e-12
+
+
+def test_the_scheme_converges_with_second_order(found_on_two):
+    errors = np.array(found_on_two["convergence"])
+    assert errors[-1] < 3e-3
+    np.testing.assert_allclose(np.log2(errors[:-1] / errors[1:]), 2.0, atol=0.05)
+
+
+def test_energy_is_conserved_where_all_is_rigid(found):
+    drift, of_mode = found["energy"]
+    assert drift < 1e-13
+    assert abs(of_mode) < 1e-12
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 1.0])
+def test_a_round_trip_leaves_what_the_wall_does_not_absorb(found_on_two, share):
+    errors = np.array(found_on_two["absorption"][str(share)]) - (1 - share)
+    assert abs(errors[-1]) < 1e-3
+    assert np.all(np.abs(errors[:-1] / errors[1:]) > 3.5)
+
+
+def test_every_wall_absorbs_alike(found_on_two):
+    left = found_on_two["quarters"]
+    np.testing.assert_allclose(left, left[0], rtol=1e-13)
+    assert left[0] == pytest.approx(0.6, abs=3e-3)
+
+
+def test_loudspeakers_bring_the_air_that_they_say(found):
+    assert abs(found["loudspeakers"]) < 1e-12
+
+
+def test_what_is_observed_is_what_the_field_says(found):
+    seen = found["observations"]
+    assert seen["microphones"] < 1e-13
+    assert seen["history"]
+    assert seen["score"] < 1e-12
+    assert abs(seen["level"]) < 1e-11
+    assert seen["solid"]
+    assert seen["wavelength"]
+
+
+def test_any_number_of_ranks_gives_the_same_bits(found, cases_of):
+    assert found["episode"] == cases_of(PROGRAM, 1)["episode"]
+
+
+def test_the_same_seed_gives_the_same_episode_bit_for_bit(found):
+    assert found["repeats"]
+    assert found["without_a_seed"]
+
+
+def test_a_snapshot_continues_bit_for_bit(found):
+    assert found["snapshots"]
+
+
+def test_the_snapshot_of_another_room_is_refused(found):
+    assert "it is of one with other parameters" in found["other_snapshot"]
+
+
+def test_simulations_on_other_communicators_do_not_meet(found):
+    assert found["apart"]
+
+
+def test_what_overflows_has_diverged_on_all_ranks_and_can_be_reset(found):
+    assert "the pressure is no longer finite" in found["divergence"]
+
+
+def test_wrong_parameters_are_refused_by_name(found):
+    told = found["refusals"]
+    expected = {
+        "nx": "nx must be within 4..100000, not 3",
+        "rows": "height must be a multiple of the cells' size",
+        "rows_of_ranks": f"the room has {found['size']} rows, which is less than two for each of {found['size']} ranks",
+        "courant": "courant must be within 0..1, not 1.01",
+        "density": "density must be positive, not -1",
+        "substeps": "substeps must be within 1..1000000, not 0",
+        "settle": "settle must be positive or zero",
+        "absorption": "absorption contains 1.5, which is not within 0..1",
+        "walls": "absorption must be a list of 4 numbers",
+        "obstacle": "obstacle 1, from (5, 4) to (7, 4.2) m, contains no cell, or lies not in the room",
+        "empty": "obstacle 1, from (5, 4) to (5, 4.2) m, contains no cell",
+        "obstacles": "obstacles must be a list of 0 to 32 lists of 4 numbers",
+        "loudspeaker": "loudspeaker 2 at (6.5, 1) m is not in the room",
+        "reach": "loudspeaker 1 at (2.3, 3) m reaches into an obstacle",
+        "loudspeakers": "loudspeakers must be a list of 1 to 32 lists of 2 numbers",
+        "many": "microphones must be a list of 1 to 32 lists",
+        "microphone": "microphone 1 at (2.45, 3) m is in an obstacle",
+        "nan": "microphones contains nan",
+        "zone": "quiet_zone, from (5, 1) to (6.5, 2) m, contains no cell, or lies not in the room",
+        "blocked": "quiet_zone overlaps an obstacle",
+        "radius": "radius must be at least a quarter of a cell, 0.005 m, not 0.001 m",
+        "noise": "noise must be 'silence', 'tones', 'pulse' or 'mode', not 'music'",
+        "tones": "tones must be within 1..16, not 17",
+        "band": "it must rise, within 0..1715 Hz",
+        "pressure": "pressure must be positive, not 0 Pa",
+    }
+    assert told.keys() == expected.keys()
+    for name, text in expected.items():
+        assert text in told[name], name
