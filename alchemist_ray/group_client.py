@@ -137,6 +137,33 @@ class GroupClient:
         first: m.SimulationStepped = replies[0]
         return array_of(first.state, first.dtype, first.shape), first.score, first.finished, first.info
 
+    def advance_batch(
+        self,
+        library: str,
+        batch: int,
+        orders: bytes,
+        actions: bytes,
+        seeds: list[int | None],
+        make_bar: Callable[[str], ProgressDisplay],
+        timeout: float | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> tuple[Array | None, Array, list[str], list[list[Any]]]:
+        """Run the task ``advance_batch`` of a simulation library, in as few instructions as it takes."""
+        label = f"{library}.advance_batch"
+        bar = make_bar(label)
+        try:
+            replies = self._commands.run(
+                lambda n: m.AdvanceBatch(n, library, batch, orders, actions, seeds),
+                bar,
+                self._drop_all,
+                Limits(label, timeout, self._plane.cancel, is_cancelled),
+            )
+        finally:
+            bar.close()
+        first: m.BatchAdvanced = replies[0]
+        states = array_of(first.states, first.dtype, first.shape) if first.dtype else None
+        return states, array_of(first.numbers, "<f8", [len(orders), -1]), first.names, first.notes
+
     def cancel(self) -> None:
         """Ask the workers to stop the task that runs; do not wait for them. Called by any thread."""
         self._plane.cancel(self._commands.current)

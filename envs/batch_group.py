@@ -19,6 +19,7 @@ from alchemist_ray.envs.vector_settings import VectorSettings
 from alchemist_ray.errors import AlchemistError, from_wire
 
 Array = npt.NDArray[Any]
+Reply = tuple[Array | None, Array, list[str], list[list[Any]]]
 
 LEAVE, STEP, RESET, RESET_ENDED = 0, 1, 2, 4
 """Orders to a simulation, in bits, as the library's task ``advance_batch`` takes them: step; then reset; then reset if
@@ -48,7 +49,6 @@ class BatchGroup(SimulationGroup):
     def __init__(self, settings: VectorSettings, count: int) -> None:
         super().__init__(settings)
         self.count = count
-        self.fast = self.library.options(timeout=settings.step_timeout)
         try:
             self.batch: int = self.slow["create_batch"](
                 count, settings.workers_per_simulation or 0, dict(settings.params)
@@ -71,11 +71,11 @@ class BatchGroup(SimulationGroup):
             self.library.name, said, lambda: self.slow["advance_batch"](self.batch, everybody)[0].shape[1:]
         )
 
-    def advance(self, orders: bytes, actions: Array | None, seeds: Sequence[int | None]) -> list[Any]:
+    def advance(self, orders: bytes, actions: Array | None, seeds: Sequence[int | None]) -> Reply:
         """Run the task ``advance_batch``, with the time that the settings allow for it."""
-        library = self.slow if actions is None or any(order & RESET for order in orders) else self.fast
-        reply: list[Any] = library["advance_batch"](self.batch, orders, actions, list(seeds))
-        return reply
+        resets = any(order & RESET for order in orders)
+        seconds = self.settings.reset_timeout if resets else self.settings.step_timeout
+        return self.session.advance_batch(self.library.name, self.batch, orders, actions, seeds, seconds)
 
     def free_dropped(self) -> None:
         """Have the workers forget the snapshots that nobody refers to any longer."""
@@ -209,6 +209,7 @@ class SimulationBatch:
                 advance.states = again.states
             else:
                 places = _places(unsuccessful, RESET)
+                advance.states = advance.states.copy()
                 advance.states[places] = again.states[places]
         return advance
 

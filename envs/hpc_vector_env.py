@@ -85,6 +85,8 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
     def __init__(
         self, env_config: Mapping[str, Any] | None = None, *, render_mode: str | None = None, **settings: Any
     ) -> None:
+        self._batches: list[SimulationBatch] = []  # for close(), which is called of what was never finished, too
+        self._pool: ThreadPoolExecutor | None = None
         given = {**(env_config or {}), **settings}
         self.render_mode = given.pop("render_mode", None) if render_mode is None else render_mode
         if self.render_mode not in (None, *RENDER_MODES):
@@ -101,7 +103,8 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         }
         self._batches = [SimulationBatch(self.settings, span) for span in self.settings.spans()]
         self._slices = [slice(span.start, span.stop) for span in self.settings.spans()]
-        self._pool = ThreadPoolExecutor(len(self._batches)) if len(self._batches) > 1 else None
+        if len(self._batches) > 1:
+            self._pool = ThreadPoolExecutor(len(self._batches))
         self._bounds: tuple[Bounds, Bounds] | None = None
         self._running = False
         self._ended = np.ones(self.num_envs, bool)

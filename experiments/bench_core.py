@@ -10,16 +10,16 @@ import argparse
 import contextlib
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from measure import Comparison, print_table, seconds
+from raw_round_trips import echoes, median_of_calls, round_trips
 
 import alchemist_ray as alchemist
 
@@ -71,62 +71,19 @@ def bench_noop(repeats: int) -> list[Comparison]:
     found = []
     with alchemist.start_server(num_workers=2) as server:
         for transport, family, name in (("tcp", socket.AF_INET, "TCP"), ("auto", socket.AF_UNIX, "Unix-socket")):
-            with alchemist.AlchemistSession(transport=transport) as session, _echoes(family, 2) as sockets:
+            with alchemist.AlchemistSession(transport=transport) as session, echoes(family, 2) as sockets:
                 session.connect(server.hostname, server.port, server.token)
                 session.request_workers(2)
                 noop = session.load_library("TestLib").noop
-                _median_of_calls(noop, 200)
+                median_of_calls(noop, 200)
                 pairs = [
-                    (_median_of_calls(noop, NOOPS), _median_of_calls(lambda: _round_trips(sockets), NOOPS))
+                    (median_of_calls(noop, NOOPS), median_of_calls(lambda: round_trips(sockets), NOOPS))
                     for _ in range(repeats)
                 ]
             ours, theirs = zip(*pairs, strict=True)
             what = f"no-op task on 2 workers over {name}s, p50"
             found.append(Comparison(what, f"2 raw {name} round trips", ours, theirs, "<= 3", (1e6, "us")))
     return found
-
-
-def _median_of_calls(action: Callable[[], object], count: int) -> float:
-    return statistics.median(seconds(action) for _ in range(count))
-
-
-@contextlib.contextmanager
-def _echoes(family: int, count: int) -> Iterator[list[socket.socket]]:
-    """Yield sockets to `count` processes that send back what they get."""
-    script = (
-        "import socket, sys\n"
-        "sock = socket.socket(fileno=int(sys.argv[1]))\n"
-        "while octets := sock.recv(65536): sock.sendall(octets)\n"
-    )
-    sockets, processes = [], []
-    for _ in range(count):
-        near, far = _connected_pair(family)
-        processes.append(subprocess.Popen([sys.executable, "-c", script, str(far.fileno())], pass_fds=[far.fileno()]))
-        far.close()
-        sockets.append(near)
-    yield sockets
-    for sock in sockets:
-        sock.close()
-    for process in processes:
-        process.wait()
-
-
-def _connected_pair(family: int) -> tuple[socket.socket, socket.socket]:
-    if family == socket.AF_UNIX:
-        return socket.socketpair()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        far, _ = listener.accept()
-    for sock in (near, far):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return near, far
-
-
-def _round_trips(sockets: list[socket.socket]) -> None:
-    for sock in sockets:
-        sock.sendall(b"x" * 64)
-    for sock in sockets:
-        sock.recv(65536)
 
 
 # --- linear algebra ---------------------------------------------------------------------------------------------------

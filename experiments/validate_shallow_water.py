@@ -30,7 +30,7 @@ def bumps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def lake_at_rest() -> Iterator[Row]:
     """Let a lake with islands rest."""
     solver = Solver(comm, Grid(96, 64, 1.0, 1.0), bumps)
-    solver.begin(np.maximum(0.3 - solver.bed[INSIDE], 0.0))
+    solver.begin(np.maximum(-0.4 - solver.bed[INSIDE], 0.0))
     h = solver.state[0][INSIDE].copy()
     volume = h.sum()
     steps = solver.advance(100.0)

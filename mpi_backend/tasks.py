@@ -39,7 +39,7 @@ from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.values import MatrixReference, encode
 from alchemist_ray.spec import MatrixSpec, SparseSpec
 
-C = TypeVar("C", m.RunTask, m.StepSimulation, m.LoadLibrary)
+C = TypeVar("C", m.RunTask, m.StepSimulation, m.AdvanceBatch, m.LoadLibrary)
 
 PROGRESS_SECONDS = 0.1
 """Progress is reported at most this often."""
@@ -118,6 +118,8 @@ class TaskRunner:
                 self._answer(channel, command, f"{command.library}.{command.task}", self._run)
             case m.StepSimulation():
                 self._answer(channel, command, f"{command.library}.step", self._advance)
+            case m.AdvanceBatch():
+                self._answer(channel, command, f"{command.library}.advance_batch", self._advance_batch)
             case m.LoadLibrary():
                 self._answer(channel, command, f"loading library {command.name}", self._load)
 
@@ -185,7 +187,21 @@ class TaskRunner:
         octets, dtype, shape = state.tobytes(), state.dtype.str, list(state.shape)
         return m.SimulationStepped(command.request, octets, dtype, shape, score, finished, info)
 
-    def _context(self, channel: Channel, command: m.RunTask | m.StepSimulation, what: str) -> TaskContext:
+    def _advance_batch(self, channel: Channel, command: m.AdvanceBatch, what: str) -> m.Message:
+        library = self._libraries.get(command.library)
+        if library is None or library.batches is None:
+            raise LibraryNotFoundError(command.library, sorted(self._libraries))
+        context = self._context(channel, command, what)
+        found = library.batches.advance_flat(context, command.batch, command.orders, command.actions, command.seeds)
+        if found is None or self._rank != 0:
+            return m.Done(command.request)
+        states, numbers, names, notes = found
+        octets, dtype, shape = (b"", "", []) if states is None else (states.tobytes(), states.dtype.str, states.shape)
+        return m.BatchAdvanced(command.request, octets, dtype, list(shape), numbers.tobytes(), names, notes)
+
+    def _context(
+        self, channel: Channel, command: m.RunTask | m.StepSimulation | m.AdvanceBatch, what: str
+    ) -> TaskContext:
         request = command.request
         return TaskContext(
             comm=self._comm,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,6 +85,7 @@ def validate(experiment: Experiment, config: AlgorithmConfig) -> None:
     """
     from ray.tune.search.variant_generator import generate_variants
 
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     sampled = next(iter(generate_variants(config.copy(copy_frozen=False).to_dict())))[1]
     try:
         type(config)().update_from_dict(sampled).validate()

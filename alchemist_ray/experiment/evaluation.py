@@ -16,6 +16,9 @@ Number = int | float
 MAX_ATTEMPTS = 3
 """How often an episode is begun again when the simulation had to be restarted in the middle of it."""
 
+ACTION = "action "
+"""How the names of the components of an action begin in a series."""
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -246,6 +249,6 @@ def _components(environment: Environment, action: Any) -> dict[str, float]:
     known = getattr(environment.unwrapped, "action_components", None)
     names = [component.name for component in known] if known else []
     return {
-        f"action {names[place] if place < len(names) and names[place] else place}": float(value)
+        f"{ACTION}{names[place] if place < len(names) and names[place] else place}": float(value)
         for place, value in enumerate(values)
     }

@@ -12,11 +12,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from alchemist_ray.experiment.evaluation import Episode, Evaluation
+from alchemist_ray.experiment.evaluation import ACTION, Episode, Evaluation
 from alchemist_ray.experiment.recording import Picture, Recording
 
 DPI = 110
 MAX_PANELS = 8
+MAX_IN_LEGEND = 8
 BANNER = 18
 """Height of the line of text above a frame, in pixels."""
 
@@ -55,19 +56,19 @@ def _points(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], 
 
 
 def draw_episode(path: Path, episodes: Mapping[str, Episode], title: str) -> None:
-    """Draw rewards, actions and what the environment says in `info`, step by step, a line for each policy."""
-    names = list(dict.fromkeys(name for episode in episodes.values() for row in episode.series for name in row))
-    shown = names[:MAX_PANELS]
-    columns = 2 if len(shown) > 1 else 1
-    rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(5 * columns, 2.1 * rows + 0.6), dpi=DPI, layout="constrained")
+    """Draw rewards and what the environment says in `info`, a line for each policy, and the actions of the first."""
+    names = dict.fromkeys(name for episode in episodes.values() for row in episode.series for name in row)
+    numbers = [name for name in names if not name.startswith(ACTION)]
+    shown = ["reward", "action", *[name for name in numbers if name != "reward"]][:MAX_PANELS]
+    rows = -(-len(shown) // 2)
+    figure = Figure(figsize=(10, 2.3 * rows + 0.5), dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize="medium")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    panels = figure.subplots(rows, 2, squeeze=False, sharex=True)
     for name, axes in zip(shown, panels.flat, strict=False):
-        for policy, episode in episodes.items():
-            steps = [step for step, row in enumerate(episode.series, 1) if name in row]
-            axes.plot(steps, [row[name] for row in episode.series if name in row], lw=1, label=policy)
-        axes.set_title(name, fontsize="small")
+        if name == "action":
+            _draw_actions(axes, *next(iter(episodes.items())))
+        else:
+            _draw_number(axes, name, episodes)
         axes.grid(alpha=0.25)
     for axes in panels.flat[len(shown) :]:
         axes.set_axis_off()
@@ -75,6 +76,23 @@ def draw_episode(path: Path, episodes: Mapping[str, Episode], title: str) -> Non
         axes.set_xlabel("step")
     panels.flat[0].legend(fontsize="x-small")
     figure.savefig(path)
+
+
+def _draw_number(axes: Any, name: str, episodes: Mapping[str, Episode]) -> None:
+    for policy, episode in episodes.items():
+        steps = [step for step, row in enumerate(episode.series, 1) if name in row]
+        axes.plot(steps, [row[name] for row in episode.series if name in row], lw=1, label=policy)
+    axes.set_title(name, fontsize="small")
+
+
+def _draw_actions(axes: Any, policy: str, episode: Episode) -> None:
+    names = [name for name in (episode.series[0] if episode.series else {}) if name.startswith(ACTION)]
+    steps = range(1, len(episode.series) + 1)
+    for name in names:
+        axes.plot(steps, [row[name] for row in episode.series], lw=1, label=name.removeprefix(ACTION))
+    axes.set_title(f"actions of {policy}", fontsize="small")
+    if len(names) <= MAX_IN_LEGEND:
+        axes.legend(fontsize="xx-small", ncols=2)
 
 
 def draw_fields(path: Path, recordings: Mapping[str, Recording], count: int) -> None:

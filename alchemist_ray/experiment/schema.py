@@ -299,7 +299,7 @@ class Experiment(Section):
         chosen = keys.checkpoint == "best" or (self.search is not None and self.search.metric == "evaluation_return")
         if chosen and keys.interval is not None and (seen := sorted({*keys.seeds} & {*keys.interval_seeds})):
             raise ValueError(
-                f"evaluation.interval_seeds: by seed {seen[0]} a policy is chosen, so it cannot be one of evaluation.seeds"
+                f"evaluation.interval_seeds: seed {seen[0]} chooses a policy, and must not be one of evaluation.seeds"
             )
 
     @model_validator(mode="before")

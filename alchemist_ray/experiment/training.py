@@ -27,7 +27,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.schedulers import ASHAScheduler
 
 from alchemist_ray.credentials import TOKEN
-from alchemist_ray.errors import ExperimentError
+from alchemist_ray.errors import AlchemistError, ExperimentError
 from alchemist_ray.experiment.algorithms import algorithm_config, trainable
 from alchemist_ray.experiment.environments import make_environment
 from alchemist_ray.experiment.evaluation import evaluate
@@ -165,7 +165,11 @@ def train(
             _set_callbacks(tuner, progress)
         grid = tuner.fit()
     trainings = _trainings(experiment, grid)
-    failed = [f"training {training.number} failed: {training.error}" for training in trainings if training.error]
+    failed = [
+        f"training {training.number} failed: {training.error} (see {training.directory}/error.txt)"
+        for training in trainings
+        if training.error
+    ]
     if failed and not progress.stopping:
         raise ExperimentError(experiment.name, failed)
     return trainings, progress.stopping
@@ -258,10 +262,17 @@ def _trainings(experiment: Experiment, grid: Any) -> list[Training]:
                 env_config=dict(config.get("env_config", {})),
                 sampled=_sampled(experiment, config),
                 metrics=dict(result.metrics or {}),
-                error=str(result.error) if result.error is not None else "",
+                error=_reason(result.error) if result.error is not None else "",
             )
         )
     return trainings
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong in a training, without the way through Ray that it took."""
+    while isinstance(cause := getattr(error, "cause", None), BaseException):
+        error = cause
+    return str(error) if isinstance(error, AlchemistError) else f"{type(error).__name__}: {error}"
 
 
 def _checkpoint(experiment: Experiment, result: Any) -> Path | None:

@@ -101,8 +101,17 @@ VOCABULARY: dict[tuple[Purpose, Side], frozenset[type[m.Message]]] = {
     (Purpose.MONITOR, _A): frozenset({m.Done, m.Failure}),
     (Purpose.LINK, _I): frozenset({m.WorkerReady, m.Done, m.Failure}),
     (Purpose.LINK, _A): frozenset({m.AskStatus, m.Shutdown}),
-    (Purpose.CONTROL, _I): frozenset({m.LoadLibrary, m.RunTask, m.StepSimulation}),
-    (Purpose.CONTROL, _A): frozenset({m.Done, m.TaskDone, m.SimulationStepped, m.Progress, m.Failure}),
+    (Purpose.CONTROL, _I): frozenset({m.LoadLibrary, m.RunTask, m.StepSimulation, m.AdvanceBatch}),
+    (Purpose.CONTROL, _A): frozenset(
+        {
+            m.Done,
+            m.TaskDone,
+            m.SimulationStepped,
+            m.BatchAdvanced,
+            m.Progress,
+            m.Failure,
+        }
+    ),
     (Purpose.MATRICES, _I): frozenset(
         {
             m.MapArena,

@@ -275,6 +275,39 @@ class SimulationStepped(Message):
 
 
 @dataclass(frozen=True)
+class AdvanceBatch(Message):
+    """Run the task ``advance_batch`` of a simulation library: what :class:`RunTask` can do too, in a short form.
+
+    `actions` are float64, C-ordered, each of the shape of the simulations' action space; empty if nothing is stepped.
+    """
+
+    kind = 54
+    request: int
+    library: str
+    batch: int
+    orders: bytes
+    actions: bytes
+    seeds: list[Any]
+
+
+@dataclass(frozen=True)
+class BatchAdvanced(Message):
+    """A batch has advanced. Rank 0 says how it stands: its states, of this type and shape, and float64 numbers.
+
+    The others say :class:`Done`. Without a state there is no type.
+    """
+
+    kind = 55
+    request: int
+    states: bytes
+    dtype: str
+    shape: list[int]
+    numbers: bytes
+    names: list[Any]
+    notes: list[Any]
+
+
+@dataclass(frozen=True)
 class Progress(Message):
     """A running task is at `done` of `total`. Sent by rank 0, unasked."""
 

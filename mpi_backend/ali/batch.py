@@ -185,6 +185,24 @@ class Batch:
         self._agree(ctx, "restore")
         return self._deliver()
 
+    def shaped(self, ctx: TaskContext, octets: bytes) -> Array | None:
+        """Return actions that come as float64 in one row; None for none. Local.
+
+        Raises
+        ------
+        ArgumentValueError
+            If they are not as many numbers as there are components.
+        """
+        if not octets:
+            return None
+        shape = () if self._actions is None else self._actions.low.shape
+        try:
+            return np.frombuffer(octets).reshape(self.count, *(shape or (-1,) * (self._actions is None))).copy()
+        except ValueError:
+            raise ArgumentValueError(
+                ctx.task, f"{len(octets)} bytes are no actions of shape {shape} for {self.count} simulations"
+            ) from None
+
     def _check_arguments(
         self, ctx: TaskContext, orders: bytes, actions: Array | None, seeds: Sequence[int | None]
     ) -> None:

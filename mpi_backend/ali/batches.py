@@ -165,6 +165,13 @@ class Batches:
         """
         return self._find(ctx, batch).advance(ctx, orders, actions, seeds)
 
+    def advance_flat(
+        self, ctx: TaskContext, batch: int, orders: bytes, octets: bytes, seeds: list[Any]
+    ) -> list[Any] | None:
+        """Do as :meth:`advance_batch` does, with the components of the actions in one row of float64."""
+        found = self._find(ctx, batch)
+        return found.advance(ctx, orders, found.shaped(ctx, octets), seeds)
+
     def get_batch_spaces(self, ctx: TaskContext, batch: int) -> dict[str, Any] | None:
         """Return what `get_spaces` returns of one simulation, and ``ranks_each``: how many ranks each has."""
         found = self._find(ctx, batch)

@@ -207,10 +207,10 @@ class SimulatorInC(Simulator):
         return [name for name, function in can.items() if function]
 
     @property
-    def work_per_step(self) -> tuple[float, str] | None:
-        """How much work one step is on all ranks, and its unit; None where the library does not say. Local."""
+    def work_per_step(self) -> tuple[float, str]:
+        """How much work one step is on all ranks, and its unit; an AttributeError where the library does not say."""
         if not self.functions.work_per_step:
-            return None
+            raise AttributeError(f"{self.library} does not say how much work a step is")
         return self.functions.work_per_step(self._simulation), self.functions.work_unit.decode(errors="replace")
 
     def close(self) -> None:

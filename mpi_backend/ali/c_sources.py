@@ -125,7 +125,7 @@ def _compiler(library: str, source: Path) -> tuple[Path, tuple[str, ...]]:
     wanted = shlex.split(os.environ.get("CC", ""))
     for name in wanted[:1] or _COMPILERS:
         if found := shutil.which(name):
-            return Path(found).resolve(), tuple(wanted[1:])
+            return Path(found).absolute(), tuple(wanted[1:])
     tried = f"{wanted[0]}, which CC names," if wanted else f"any of {', '.join(_COMPILERS)}"
     raise LibraryLoadError(
         library,

@@ -114,6 +114,7 @@ class Library:
     tasks: dict[str, Task]
     description: LibraryDescription
     simulations: Simulations | None = None
+    batches: Batches | None = None
 
 
 def load(name: str, source: str) -> Library:
@@ -125,14 +126,23 @@ def load(name: str, source: str) -> Library:
         If it does not load, has no tasks, or what it says about a task cannot cross the wire.
     """
     try:
-        return describe(name, _import(name, source))
+        return describe(name, import_library(name, source))
     except LibraryLoadError:
         raise
     except BaseException as failure:
         raise LibraryLoadError(library=name, reason=f"{type(failure).__name__}: {failure}") from failure
 
 
-def _import(name: str, source: str) -> ModuleType:
+def import_library(name: str, source: str) -> ModuleType:
+    """Import the library `source`, as :func:`load` has it, and return it as a module. Local.
+
+    In a process of one's own, this is the way to the class of a simulator in C, with no server.
+
+    Raises
+    ------
+    LibraryLoadError
+        If there is no such file, or it is no library in C. Errors of Python are raised as they are.
+    """
     if _SHARED_OBJECT.search(source):
         from alchemist_ray.mpi_backend.ali.shared_objects import import_shared_object  # libraries in Python need none
 
@@ -167,9 +177,11 @@ def describe(name: str, module: ModuleType) -> Library:
     functions = {attribute: value for attribute, value in vars(module).items() if getattr(value, _MARK, False)}
     simulator = simulator_of(name, module)
     simulations = Simulations(simulator) if simulator is not None else None
+    batches = None
     if simulator is not None and simulations is not None:
         tasks_of_one = simulations.tasks()
-        functions = {**tasks_of_one, **Batches(simulator, tasks_of_one["create"]).tasks(), **functions}
+        batches = Batches(simulator, tasks_of_one["create"])
+        functions = {**tasks_of_one, **batches.tasks(), **functions}
     if not functions:
         raise LibraryLoadError(
             library=name, reason=f"module {module.__name__} marks no function with @task, and has no Simulator"
@@ -181,7 +193,7 @@ def describe(name: str, module: ModuleType) -> Library:
         doc=inspect.getdoc(module) or "",
         tasks=tuple(t.description for t in tasks.values()),
     )
-    return Library(name, tasks, description, simulations)
+    return Library(name, tasks, description, simulations, batches)
 
 
 def _converted(ctx: TaskContext, said: Signature, parameter: str, value: Any) -> Any:

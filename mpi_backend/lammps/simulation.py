@@ -83,6 +83,9 @@ class Simulation:
 
     def __init__(self, ctx: TaskContext, variables: dict[str, Any] | None = None) -> None:
         arguments = scripts.variable_arguments(ctx, variables or {})
+        with Agreement(ctx.comm):  # the shared object may be missing, or wrong, on one host, or the directory
+            _check_loads()
+            self._directory = _opened_directory(ctx)
         self._output = os.memfd_create("lammps-output")
         self._read = 0
         self._comm = ctx.comm.Dup()
@@ -91,9 +94,7 @@ class Simulation:
         screen = f"/proc/self/fd/{self._output}"
         options = ["-screen", screen, "-log", "none", "-nocite", *arguments]
         try:
-            with Agreement(ctx.comm):  # the shared object may be missing, or wrong, on one host
-                _check_loads()
-            with _in_directory(ctx), _typed(ctx):
+            with contextlib.chdir(self._directory), _typed(ctx):
                 self._lammps = lammps(comm=self._comm, cmdargs=options)
             self._lammps.opened = 0  # to end it is collective: not for the garbage collector, whenever that comes
         except BaseException:
@@ -114,7 +115,7 @@ class Simulation:
         """Carry out commands; return what the tasks say of them."""
         scripts.check(ctx, commands)
         try:
-            with _in_directory(ctx), _typed(ctx):
+            with contextlib.chdir(self._directory), _typed(ctx):
                 self._carry_out(commands)
         except ArgumentValueError:
             self._forget_labels(commands)
@@ -139,7 +140,7 @@ class Simulation:
     def advance(self, ctx: TaskContext, commands: str) -> None:
         """Carry out commands of this program's own, which are not checked, and whose output nobody reads."""
         try:
-            with _in_directory(ctx), _typed(ctx):
+            with contextlib.chdir(self._directory), _typed(ctx):
                 self._lammps.commands_string(commands)
         except RemoteTaskError:
             self._closed = True
@@ -180,7 +181,7 @@ class Simulation:
 
     def evaluate(self, ctx: TaskContext, expression: str) -> float:
         """Return the value of an expression."""
-        with _in_directory(ctx), _typed(ctx):
+        with contextlib.chdir(self._directory), _typed(ctx):
             return float(self._lammps.eval(expression))
 
     def box(self, ctx: TaskContext) -> dict[str, Any]:
@@ -268,6 +269,7 @@ class Simulation:
     def _release(self) -> None:
         self._comm.Free()
         os.close(self._output)
+        os.close(self._directory)
 
     def _carry_out(self, commands: str) -> None:
         """Run a script from memory: as a file, so that it can jump in itself."""
@@ -337,20 +339,12 @@ def _check_loads() -> None:
         ) from None
 
 
-@contextlib.contextmanager
-def _in_directory(ctx: TaskContext) -> Iterator[None]:
-    """Work in the first of the directories for files, or in one that is no more. Local."""
+def _opened_directory(ctx: TaskContext) -> int:
+    """Return a descriptor of the first of the directories for files, or of one that is no more. Local."""
     if ctx.directories:
-        with contextlib.chdir(ctx.directories[0]):
-            yield
-        return
+        return os.open(ctx.directories[0], os.O_RDONLY | os.O_DIRECTORY)
     with tempfile.TemporaryDirectory() as folder:
-        nowhere = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.chdir(nowhere):
-            yield
-    finally:
-        os.close(nowhere)
+        return os.open(folder, os.O_RDONLY)
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ class DevelopedFlow:
 
 
 def developed_flow(flow: ChannelFlow, key: tuple[Hashable, ...], start_time: float, report: Report) -> DevelopedFlow:
-    """Return the developed flow for `flow`, whose own state is lost. *Collective over its communicator.*
+    """Return the developed flow for `flow`, whose own state is lost. *Collective over its ranks*.
 
     Parameters
     ----------

@@ -154,7 +154,7 @@ class ChannelFlow:
         return seen
 
     def gather(self) -> Array | None:
-        """Return the moments of the whole channel, shape (3, ny, nx), on rank 0. *Collective over comm.*"""
+        """Return the moments of the whole channel, shape (3, ny, nx), on rank 0. *Collective over comm*."""
         parts = self.comm.gather(self.moments())
         return np.concatenate(parts, axis=2) if parts is not None else None
 

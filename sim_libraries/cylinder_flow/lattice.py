@@ -19,13 +19,19 @@ Lattice units: node spacing, time step and density are 1, the speed of sound is 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 Array = npt.NDArray[Any]
+Rows = tuple[Array, Array, Array, Array, Array, Array, Array, Array, Array]
+Kernel = TypeVar("Kernel", bound=Callable[..., None])
+
+compiled: Callable[[Kernel], Kernel] = njit(cache=True, error_model="numpy")
+compiled_with_fma: Callable[[Kernel], Kernel] = njit(cache=True, error_model="numpy", fastmath={"contract", "nsz"})
 
 CX = np.array([0, 1, 0, -1, 0, 1, -1, -1, 1])
 CY = np.array([0, 0, 1, 0, -1, 1, 1, -1, -1])
@@ -41,11 +47,11 @@ def relaxation_rates(viscosity: float) -> tuple[float, float]:
     return 1 / (even + 0.5), 1 / (MAGIC / even + 0.5)
 
 
-@njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")  # type: ignore[untyped-decorator]
-def _relax_row(  # noqa: PLR0913
-    s0, s1, s2, s3, s4, s5, s6, s7, s8, d0, d1, d2, d3, d4, d5, d6, d7, d8, n, even, odd
-):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@compiled_with_fma
+def _relax_row(sources: Rows, targets: Rows, n: int, even: float, odd: float) -> None:
     """Collide what arrives at `n` nodes of a row; sources are shifted so that index k is pulled by node k."""
+    s0, s1, s2, s3, s4, s5, s6, s7, s8 = sources
+    d0, d1, d2, d3, d4, d5, d6, d7, d8 = targets
     half_even, half_odd = 0.5 * even, 0.5 * odd
     for k in range(n):
         f0, f1, f2, f3, f4, f5, f6, f7, f8 = s0[k], s1[k], s2[k], s3[k], s4[k], s5[k], s6[k], s7[k], s8[k]
@@ -76,24 +82,26 @@ def _relax_row(  # noqa: PLR0913
         d8[k] = f8 - e + o
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _sweep(s, d, spans, low, high, even, odd):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@compiled
+def _sweep(s: Array, d: Array, spans: Array, low: int, high: int, even: float, odd: float) -> None:
     """Stream and collide the fluid nodes in columns [low, high)."""
     for r in range(spans.shape[0]):
         y, a, b = spans[r, 0], max(spans[r, 1], low), min(spans[r, 2], high)
         if a < b:
-            _relax_row(
+            sources = (
                 s[0, y, a:b], s[1, y, a - 1 : b - 1], s[2, y - 1, a:b], s[3, y, a + 1 : b + 1], s[4, y + 1, a:b],
                 s[5, y - 1, a - 1 : b - 1], s[6, y - 1, a + 1 : b + 1], s[7, y + 1, a + 1 : b + 1],
                 s[8, y + 1, a - 1 : b - 1],
+            )  # fmt: skip
+            targets = (
                 d[0, y, a:b], d[1, y, a:b], d[2, y, a:b], d[3, y, a:b], d[4, y, a:b],
                 d[5, y, a:b], d[6, y, a:b], d[7, y, a:b], d[8, y, a:b],
-                b - a, even, odd,
             )  # fmt: skip
+            _relax_row(sources, targets, b - a, even, odd)
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _reflect_at_walls(s, low, high):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@compiled
+def _reflect_at_walls(s: Array, low: int, high: int) -> None:
     """Half-way bounce-back at both channel walls, for the nodes in columns [low, high)."""
     top = s.shape[1] - 2
     for x in range(low, high):
@@ -105,8 +113,8 @@ def _reflect_at_walls(s, low, high):  # type: ignore[no-untyped-def]  # noqa: AN
         s[8, top + 1, x - 1] = s[6, top, x]
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _let_in(s, x, inflow):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@compiled
+def _let_in(s: Array, x: int, inflow: Array) -> None:
     """Half-way bounce-back at the inlet, left of column `x`, with the momentum of the inflow.
 
     ``inflow[k]`` is the velocity at height k / 2 above the lower wall: links end on nodes' heights and between them.
@@ -117,8 +125,8 @@ def _let_in(s, x, inflow):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
         s[8, y + 1, x - 1] = s[6, y, x] + (6 / 36) * inflow[2 * y]
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _let_out(s, d, x, speed, anchor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@compiled
+def _let_out(s: Array, d: Array, x: int, speed: float, anchor: float) -> None:
     """Carry what comes back through the outlet, right of column `x`, outwards with a wave of the given speed.
 
     Geier et al., Comput. Math. Appl. 70, 507 (2015), Appendix F; `anchor` draws the density there gently to 1, without
@@ -132,8 +140,17 @@ def _let_out(s, d, x, speed, anchor):  # type: ignore[no-untyped-def]  # noqa: A
             d[i, y, x + 1] = (1 - speed) * s[i, y, x + 1] + speed * s[i, y, x] - anchor * w * excess
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _reflect_at_cylinder(s, places, numbers, speed, low, high, own, force):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@compiled
+def _reflect_at_cylinder(
+    s: Array,
+    places: Array,
+    numbers: Array,
+    speed: float,
+    low: int,
+    high: int,
+    own: tuple[int, int],
+    force: Array,
+) -> None:
     """Central linear interpolated bounce-back on links that start in columns [low, high); see `geometry.Links`.
 
     Adds to `force` (x, y, and its power on the moving wall) what the links of columns [own[0], own[1]) exert on the
@@ -146,7 +163,8 @@ def _reflect_at_cylinder(s, places, numbers, speed, low, high, own, force):  # t
         y, i, back, cx, cy = places[k, 1], places[k, 2], places[k, 3], places[k, 4], places[k, 5]
         leaving = s[i, y, x]
         ux, uy = speed * numbers[k, 2], speed * numbers[k, 3]
-        entering = leaving + numbers[k, 0] * (s[i, y - cy, x - cx] - s[back, y, x]) - numbers[k, 1] * (cx * ux + cy * uy)
+        beyond = s[i, y - cy, x - cx] - s[back, y, x]
+        entering = leaving + numbers[k, 0] * beyond - numbers[k, 1] * (cx * ux + cy * uy)
         s[back, y + cy, x + cx] = entering
         if own[0] <= x < own[1]:
             fx = cx * (leaving + entering) - ux * (leaving - entering)
@@ -156,17 +174,28 @@ def _reflect_at_cylinder(s, places, numbers, speed, low, high, own, force):  # t
             force[2] += ux * fx + uy * fy
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def advance(  # noqa: PLR0913
-    f, current, spans, places, numbers, inflow, own, neighbours, rates, outlet, speeds, forces
-):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+@compiled
+def advance(
+    f: Array,
+    current: int,
+    spans: Array,
+    places: Array,
+    numbers: Array,
+    inflow: Array,
+    own: tuple[int, int],
+    neighbours: tuple[bool, bool],
+    rates: tuple[float, float],
+    outlet: tuple[float, float],
+    speeds: Array,
+    forces: Array,
+) -> None:
     """Advance the local strip by ``len(speeds)`` time steps without word from the neighbours. Local.
 
     Parameters
     ----------
     f : ndarray, shape (2, 9, ny + 2, width)
-        Populations after collision, minus the weights; ``f[current]`` is valid to as many columns beyond the strip's own
-        as there are steps. The valid region shrinks by a column a step on sides with a neighbour.
+        Populations after collision, minus the weights; ``f[current]`` is valid to as many columns beyond the strip's
+        own as there are steps. The valid region shrinks by a column a step on sides with a neighbour.
     current : int
         Which half holds the present state; with an odd number of steps the other one does afterwards.
     spans : ndarray of int, shape (n, 3)

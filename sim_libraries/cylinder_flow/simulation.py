@@ -80,7 +80,7 @@ class CylinderFlow(Simulator):
         length: float = 22.0,
         u_max: float = 0.1,
         actuation: Literal["rotation", "jets"] = "rotation",
-        amplitude: float = 0.5,
+        amplitude: float = 0.25,
         action_time: float = 0.25,
         lift_penalty: float = 0.2,
         start_time: float = 40.0,
@@ -118,7 +118,7 @@ class CylinderFlow(Simulator):
             "actuation must be 'rotation' or 'jets'": actuation in ("rotation", "jets"),
             "amplitude must be above 0 and at most 5": 0 < amplitude <= 5,
             "action_time must be at least one time step and at most 10": (
-                0.5 <= action_time * 1.5 * resolution / u_max and action_time <= 10
+                action_time * 1.5 * resolution / u_max >= 0.5 and action_time <= 10
             ),
             "lift_penalty must be from 0 to 10": 0 <= lift_penalty <= 10,
             "start_time must be from 0 to 1000": 0 <= start_time <= 1000,

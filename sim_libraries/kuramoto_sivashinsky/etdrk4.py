@@ -2,8 +2,8 @@
 
 In Fourier space ``u_t = -u u_x - u_xx - u_xxxx + f`` is ``v' = L v + N(v)``, with the diagonal ``L = k^2 - k^4``, whose
 stiffness forbids explicit steps, and ``N(v) = -i k/2 FT(u^2) + FT(f)``, which is not stiff. ETDRK4 (Cox & Matthews,
-J. Comput. Phys. 176, 2002, eqs. 26-29) takes L exactly. Its coefficients are functions of L dt that cancel catastrophically
-near 0, and are evaluated as means over a circle around each L dt (Kassam & Trefethen, SIAM J. Sci. Comput. 26, 2005,
+J. Comput. Phys. 176, 2002, eqs. 26-29) takes L exactly. Its coefficients are functions of L dt in which terms cancel
+near 0; they are evaluated as means over a circle around each L dt (Kassam & Trefethen, SIAM J. Sci. Comput. 26, 2005,
 section 2).
 
 Of M samples the modes below M/3 are kept, so that products of two fields bring no aliases into what is kept (Orszag's

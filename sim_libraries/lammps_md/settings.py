@@ -37,6 +37,7 @@ class Settings:
     force_tolerance: float
     score_scale: float
     shaping: bool
+    inherent: bool
 
     def check(self, task: str) -> None:
         """Check each, and that they fit together.

@@ -36,6 +36,9 @@ Array = npt.NDArray[Any]
 MAX_SEED = 800_000_000
 """Seeds of LAMMPS' random numbers are below 900,000,000; to each the rank is added."""
 
+LOOSER = 100.0
+"""By how much the quench of an observation ends earlier than that at the end."""
+
 SOLID_LINKS = 7
 """An atom with so many neighbours in whose surroundings it sees its own is crystalline."""
 
@@ -194,12 +197,13 @@ class LammpsMD(Simulator):
         force_tolerance: float = 1e-4,
         score_scale: float = 1.0,
         shaping: bool = True,
+        inherent: bool = False,
     ) -> None:
         self.comm = comm
         self._settings = Settings(
             system, atoms, density, script, path, variables, group, temperature_low, temperature_high,
             start_temperature, melt_steps, thermostat, damping, steps_per_action, actions, shell_radius,
-            reference_energy, force_tolerance, score_scale, shaping,
+            reference_energy, force_tolerance, score_scale, shaping, inherent,
         )  # fmt: skip
         self._settings.check(self._ctx.task)
         self._lammps: Simulation | None = None
@@ -341,6 +345,8 @@ class LammpsMD(Simulator):
                 raise SimulationDivergedError(ctx.task, f"its potential energy is {energy}")
             lammps.advance(ctx, _RELEASE)
             self._measure_structure()
+            if self._settings.inherent:
+                episode.structural = self._inherent_energy()
 
     def _measure_structure(self) -> None:
         lammps = self._running
@@ -349,6 +355,15 @@ class LammpsMD(Simulator):
         sums = np.array([links.size, links.sum(), np.count_nonzero(links >= SOLID_LINKS)], float)
         self.comm.Allreduce(MPI.IN_PLACE, sums)
         self._episode.links, self._episode.solid = sums[1] / self._natoms, sums[2] / self._natoms
+
+    def _inherent_energy(self) -> float:
+        """Return the energy per atom of the nearest minimum; the atoms are where they were then, bit for bit."""
+        lammps = self._running
+        kept = lammps.atom_state(self._ctx)
+        lammps.advance(self._ctx, _QUENCH.format(tolerance=LOOSER * self._settings.force_tolerance))
+        energy = lammps.compute(self._ctx, "thermo_pe") / self._natoms - self._reference
+        lammps.replace_atoms(self._ctx, kept)
+        return energy
 
     def _quench(self) -> None:
         with self._closed_on_error():

@@ -81,7 +81,7 @@ def _scatter(state: Any, j0: int, j1: int, i0: int, i1: int, buffer: Any) -> Non
 
 
 class Exchange:
-    """Fills the ghost cells of arrays (3, ny + 4, nx + 4) from the neighbours, with persistent requests.
+    """Fills the ghost cells of arrays (3, ny + 4, nx + 4) from the neighbours.
 
     No corner is exchanged: the scheme goes direction by direction.
 
@@ -103,29 +103,21 @@ class Exchange:
             (rectangle.south, (g, 2 * g, *columns), (0, g, *columns), 2, 3),
             (rectangle.north, (ny, ny + g, *columns), (ny + g, ny + 2 * g, *columns), 3, 2),
         ]
-        self._outgoing: list[tuple[Window, Array]] = []
-        self._incoming: list[tuple[Window, Array]] = []
-        self._requests: list[MPI.Prequest] = []
+        self._comm = comm
+        self._outgoing: list[tuple[Window, Array, int, int]] = []
+        self._incoming: list[tuple[Window, Array, int, int]] = []
         for rank, inner, outer, sent, awaited in sides:
-            if rank == MPI.PROC_NULL:
-                continue
-            length = 3 * (inner[1] - inner[0]) * (inner[3] - inner[2])
-            there, here = np.empty(length), np.empty(length)
-            self._outgoing.append((inner, there))
-            self._incoming.append((outer, here))
-            self._requests += [comm.Send_init(there, rank, sent), comm.Recv_init(here, rank, awaited)]
+            if rank != MPI.PROC_NULL:
+                length = 3 * (inner[1] - inner[0]) * (inner[3] - inner[2])
+                self._outgoing.append((inner, np.empty(length), rank, sent))
+                self._incoming.append((outer, np.empty(length), rank, awaited))
 
     def run(self, state: Array) -> None:
         """Fill the ghost cells that neighbours know. Collective over comm."""
-        for window, buffer in self._outgoing:
+        requests = [self._comm.Irecv(buffer, rank, tag) for _, buffer, rank, tag in self._incoming]
+        for window, buffer, rank, tag in self._outgoing:
             _gather(state, *window, buffer)
-        MPI.Prequest.Startall(self._requests)
-        MPI.Request.Waitall(self._requests)
-        for window, buffer in self._incoming:
+            requests.append(self._comm.Isend(buffer, rank, tag))
+        MPI.Request.Waitall(requests)
+        for window, buffer, _, _ in self._incoming:
             _scatter(state, *window, buffer)
-
-    def close(self) -> None:
-        """Give the requests back to MPI. Local."""
-        for request in self._requests:
-            request.Free()
-        self._requests = []

@@ -39,10 +39,10 @@ DRY = 1e-6
 
 STRIP = 128
 _WIDTH = STRIP + 8
-_ROWS = 24
+_ROWS = 28
 # Indices are unsigned: what may be negative is tested before each access, which keeps a loop from being vectorised.
 _index = np.uint64
-_1, _2 = _index(1), _index(2)
+_1, _2, _4 = _index(1), _index(2), _index(4)
 # Rows of scratch: depth, surface, velocity across and along the face, on its lower and its upper side.
 _H0, _E0, _N0, _T0, _H1, _E1, _N1, _T1 = (_index(row * _WIDTH) for row in range(8))
 # The flux of mass, of momentum as its lower and its upper side see it, and of momentum along the face.
@@ -52,6 +52,8 @@ _BED = _index(12 * _WIDTH)
 _UP_H, _UP_E, _UP_N, _UP_T = (_index(row * _WIDTH) for row in range(13, 17))
 _BELOW_H, _BELOW_0, _BELOW_1, _BELOW_T = (_index(row * _WIDTH) for row in range(17, 21))
 _FOUR_ROWS = _index(4 * _WIDTH)
+# The surface of the row below, here and above, from the second cell before the strip on.
+_ETA_BELOW, _ETA_HERE, _ETA_ABOVE = (_index(row * _WIDTH) for row in range(21, 24))
 # Of the direction x: the cells themselves, what they were at the start of the step, and what pushes them.
 _HERE_H, _HERE_U, _HERE_V, _START_H, _START_U, _START_V, _PUSH = (_index(row * _WIDTH) for row in range(13, 20))
 # What comes out.
@@ -93,6 +95,35 @@ def _along_x(field: Any, j: Any, first: Any, n: Any, scratch: Any, low: Any, hig
         half = _half_slope(field[j, k - _1], here, field[j, k + _1])
         scratch[low + i] = here - half
         scratch[high + i] = here + half
+
+
+@compiled
+def _surface(h: Any, bed: Any, j: Any, first: Any, n: Any, y: Any) -> None:
+    """Put the surface of `n` cells of row `j` into the row above of scratch, after it has moved on."""
+    for i in range(n):
+        y[_ETA_BELOW + i] = y[_ETA_HERE + i]
+        y[_ETA_HERE + i] = y[_ETA_ABOVE + i]
+        y[_ETA_ABOVE + i] = h[j, first + i] + bed[j, first + i]
+
+
+@compiled
+def _surface_along_y(n: Any, y: Any) -> None:
+    for i in range(n):
+        k = i + _2
+        here = y[_ETA_HERE + k]
+        half = _half_slope(y[_ETA_BELOW + k], here, y[_ETA_ABOVE + k])
+        y[_E1 + i] = here - half
+        y[_UP_E + i] = here + half
+
+
+@compiled
+def _surface_along_x(n: Any, y: Any, x: Any) -> None:
+    """Do for the surface of the row below what :func:`_along_x` does."""
+    for i in range(n):
+        here = y[_ETA_BELOW + _1 + i]
+        half = _half_slope(y[_ETA_BELOW + i], here, y[_ETA_BELOW + _2 + i])
+        x[_E1 - _1 + i] = here - half
+        x[_E0 + i] = here + half
 
 
 @compiled
@@ -176,7 +207,7 @@ def _move(scratch: Any, source: Any, target: Any) -> None:
 
 @compiled
 def stage(
-    state: Any, eta: Any, start: Any, out: Any, force: Any,
+    state: Any, bed: Any, start: Any, out: Any, force: Any,
     dx: float, dy: float, dt: float, drag: float, old: float, scratch: Any,
 ) -> float:  # fmt: skip
     """Do one stage of a time step: ``out = old start + (1 - old) (state + dt L(state))``. Local.
@@ -185,8 +216,8 @@ def stage(
     ----------
     state, start, out : ndarray, shape (3, ny + 4, nx + 4)
         h, u and v with ghosts, in m and m/s. Those of `state` are read; `out` may be `start`.
-    eta : ndarray, shape (ny + 4, nx + 4)
-        The surface of `state`.
+    bed : ndarray, shape (ny + 4, nx + 4)
+        Height of the bed in m.
     force : ndarray, shape (ny + 4, nx + 4)
         Acceleration a along x in m/s^2.
     dx, dy, dt, drag : float
@@ -205,16 +236,19 @@ def stage(
     h_start, u_start, v_start = start[0], start[1], start[2]
     h_out, u_out, v_out = out[0], out[1], out[2]
     x, y, result = scratch[0], scratch[1], scratch[2]
-    ny, nx = eta.shape[0] - 2 * GHOSTS, eta.shape[1] - 2 * GHOSTS
+    ny, nx = bed.shape[0] - 2 * GHOSTS, bed.shape[1] - 2 * GHOSTS
     fastest = 0.0
     for begin in range(GHOSTS, nx + GHOSTS, STRIP):
         first, n = _index(begin), _index(min(STRIP, nx + GHOSTS - begin))
         result[:] = 0.0
+        for row in range(GHOSTS):
+            _surface(h, bed, _index(row), first - _2, n + _4, y)
         for row in range(1, ny + GHOSTS + 1):
             j = _index(row)
+            _surface(h, bed, j + _1, first - _2, n + _4, y)
             # The upper and lower faces of row j, and the fluxes between it and the row before.
             _along_y(h, j, first, n, y, _H1, _UP_H)
-            _along_y(eta, j, first, n, y, _E1, _UP_E)
+            _surface_along_y(n, y)
             _along_y(v, j, first, n, y, _N1, _UP_N)
             _along_y(u, j, first, n, y, _T1, _UP_T)
             if row > 1:
@@ -223,7 +257,7 @@ def stage(
                 # The row before has its fluxes in y now. In x its faces begin with the right one of the cell before it.
                 m = j - _1
                 _along_x(h, m, first - _1, n + _2, x, _H1 - _1, _H0)
-                _along_x(eta, m, first - _1, n + _2, x, _E1 - _1, _E0)
+                _surface_along_x(n + _2, y, x)
                 _along_x(u, m, first - _1, n + _2, x, _N1 - _1, _N0)
                 _along_x(v, m, first - _1, n + _2, x, _T1 - _1, _T0)
                 _fluxes(n + _1, x)

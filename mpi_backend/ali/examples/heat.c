@@ -150,6 +150,71 @@ static int is_finished(alchemist_call *call, void *simulation, int *finished)
     return ALCHEMIST_OK;
 }
 
+static const char *const info_names[] = {"time", "mean_temperature", NULL};
+
+static int get_info(alchemist_call *call, void *simulation, double *values)
+{
+    const heat *h = simulation;
+    double sum = 0.0;
+    (void)call;
+    for (int64_t i = 1; i <= h->count; i++)
+        sum += h->u[i] / (double)h->n;
+    MPI_Allreduce(MPI_IN_PLACE, &sum, 1, MPI_DOUBLE, MPI_SUM, h->comm);
+    values[0] = (double)h->done * h->dt, values[1] = sum;
+    return ALCHEMIST_OK;
+}
+
+/* A picture of one row. */
+static int describe_field(alchemist_call *call, void *simulation, alchemist_field *field)
+{
+    (void)call;
+    field->ny = 1, field->nx = ((const heat *)simulation)->n;
+    field->name = "temperature", field->unit = "K";
+    return ALCHEMIST_OK;
+}
+
+static int get_field(alchemist_call *call, void *simulation, double *values)
+{
+    const heat *h = simulation;
+    if (h->rank != 0) {
+        MPI_Send(h->u + 1, (int)h->count, MPI_DOUBLE, 0, 2, h->comm);
+        return ALCHEMIST_OK;
+    }
+    memcpy(values, h->u + 1, (size_t)h->count * sizeof *values);
+    for (int other = 1; other < call->size; other++) {
+        const int64_t first = h->n * other / h->size, count = h->n * (other + 1) / h->size - first;
+        MPI_Recv(values + first, (int)count, MPI_DOUBLE, other, 2, h->comm, MPI_STATUS_IGNORE);
+    }
+    return ALCHEMIST_OK;
+}
+
+/* All that it takes to go on: the number of steps, and the temperatures of this rank's points. */
+static int snapshot_bytes(alchemist_call *call, void *simulation, int64_t *bytes)
+{
+    const heat *h = simulation;
+    (void)call;
+    *bytes = (int64_t)sizeof h->done + h->count * (int64_t)sizeof *h->u;
+    return ALCHEMIST_OK;
+}
+
+static int snapshot(alchemist_call *call, void *simulation, void *part)
+{
+    const heat *h = simulation;
+    (void)call;
+    memcpy(part, &h->done, sizeof h->done);
+    memcpy((char *)part + sizeof h->done, h->u + 1, (size_t)h->count * sizeof *h->u);
+    return ALCHEMIST_OK;
+}
+
+static int restore(alchemist_call *call, void *simulation, const void *part)
+{
+    heat *h = simulation;
+    (void)call;
+    memcpy(&h->done, part, sizeof h->done);
+    memcpy(h->u + 1, (const char *)part + sizeof h->done, (size_t)h->count * sizeof *h->u);
+    return ALCHEMIST_OK;
+}
+
 static const alchemist_parameter parameters[] = {
     {"n", ALCHEMIST_INT, "128", "Points on the ring.", 0, NULL},
     {"diffusivity", ALCHEMIST_FLOAT, "0.01", "In m^2/s; the ring is 1 m long.", 0, NULL},
@@ -161,6 +226,7 @@ static const alchemist_parameter parameters[] = {
 static const alchemist_simulator simulator = {
     "Heat", "The heat equation on a ring, heated or cooled in four places.", parameters, create, spaces, reset, step,
     get_state, get_score, is_finished, destroy,
+    info_names, get_info, describe_field, get_field, snapshot_bytes, snapshot, restore, NULL, NULL,
 };
 
 ALCHEMIST_LIBRARY("1.0", "The heat equation as a simulation.", NULL, &simulator)

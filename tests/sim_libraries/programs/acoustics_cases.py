@@ -1,4 +1,4 @@
-"""Sound in a room under MPI: against analytic solutions, the scheme's own laws, and itself; run by test_acoustics.py."""
+"""Sound in a room under MPI: analytic solutions, the laws of the scheme, and itself; run by test_acoustics.py."""
 
 import hashlib
 
@@ -68,7 +68,7 @@ def convergence():
 
 @case
 def energy():
-    """How far the energy of a pulse among rigid walls and obstacles is from the first, and that of a mode from truth."""
+    """How far the energy of a pulse among rigid walls and obstacles drifts, and that of a mode is from truth."""
     room = make(Acoustics, nx=64, height=4.5, noise="pulse", absorption=[0.0] * 4, radius=0.1)
     room.reset(5)
     first = info(room)["energy"]
@@ -159,7 +159,7 @@ def observations():
         room.step(action)
         fields.append(field(room))
         states.append(comm.bcast(room.get_state()))
-    x, y, h = middles(60)
+    x, y, _ = middles(60)
     heard = []
     for across, up in microphones:
         column = np.array([np.interp(across, x, row) for row in np.nan_to_num(fields[-1])])

@@ -1,8 +1,10 @@
-"""The flow past a cylinder under MPI: against exact solutions, the benchmark's values, itself; by test_cylinder_flow.py.
+"""The flow past a cylinder under MPI: against exact solutions, the benchmark, itself; run by test_cylinder_flow.py.
 
 The cases of the simulation take a short channel and hardly wait for the vortex street, since they look at the code; the
 benchmark's take the whole one.
 """
+
+import functools
 
 import numpy as np
 from cases import case, comm, continues, episode, make, refusal, repeats_itself, run
@@ -85,7 +87,7 @@ def refusals():
         "lift_penalty": float("nan"),
         "start_time": -1.0,
     }
-    return {name: refusal(lambda name=name: make(CylinderFlow, **{name: value})) for name, value in wrong.items()}
+    return {name: refusal(functools.partial(make, CylinderFlow, **{name: value})) for name, value in wrong.items()}
 
 
 @case

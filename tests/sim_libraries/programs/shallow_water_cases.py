@@ -51,8 +51,6 @@ def each_rank_may_have_its_own():
     rows = episode(alone, ACTIONS[: 5 + comm.rank], seed=1)
     whole.step(ACTIONS[0])
     state = whole.get_state()
-    alone.close()
-    whole.close()
     return {"alone": rows[1, :-1], "whole": state} if comm.rank == 0 else None
 
 

@@ -1,0 +1,79 @@
+"""Training with RLlib on MPI simulations: by a plain dict, through the death of a rank, without enough workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import ray
+from ray import tune
+from ray.rllib.algorithms.ppo import PPOConfig
+from tests_support import wait_until
+
+from alchemist_ray import AlchemistSession, HPCSimulator
+
+STEPS = 1200
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def test_a_training_goes_on_to_its_end_though_a_rank_is_killed(env_server, env_config, tmp_path):
+    monitor = AlchemistSession().connect(env_server.hostname, env_server.port, env_server.token)
+
+    def pids():
+        return {row["pid"] for row in monitor.list_all_workers() if row["session"] is not None}
+
+    killed, after = [], []
+
+    def kill_one():
+        wait_until(lambda: len(pids()) == 2, 60)
+        time.sleep(2)  # by then it samples
+        killed.extend(sorted(pids()))
+        os.kill(killed[1], signal.SIGKILL)
+        wait_until(lambda: len(pids() - set(killed)) == 2, 60)
+        after.extend(pids())
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    analysis = tune.run(
+        "PPO",
+        config={
+            "env": HPCSimulator,
+            "env_config": env_config("fragile", max_episode_steps=20, on_failure="restart"),
+            "num_env_runners": 0,
+            "train_batch_size_per_learner": 200,
+            "minibatch_size": 200,
+            "num_epochs": 1,
+        },
+        stop={"num_env_steps_sampled_lifetime": STEPS, "training_iteration": 100},
+        storage_path=str(tmp_path),
+        verbose=0,
+    )
+    killer.join()
+    (trial,) = analysis.trials
+    assert trial.status == "TERMINATED"
+    assert trial.last_result["num_env_steps_sampled_lifetime"] >= STEPS
+    assert len(after) == 2
+    wait_until(lambda: not pids(), 10)
+    monitor.stop()
+
+
+def test_too_few_workers_are_told_at_once_by_the_runner_that_lacks_them(env_config, caplog):
+    config = (
+        PPOConfig()
+        .environment(HPCSimulator, env_config=env_config("nothing", num_workers=99))
+        .env_runners(num_env_runners=1)
+    )
+    started = time.monotonic()
+    with pytest.raises(Exception):  # noqa: B017, PT011 - RLlib says why in its log, and raises what comes of it
+        config.build_algo()
+    assert "NotEnoughWorkersError: 99 workers were requested, but 8 of the server's 8 are free" in caplog.text
+    assert time.monotonic() - started < 60
