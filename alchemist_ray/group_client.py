@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.address import GroupAddress
@@ -160,9 +161,15 @@ class GroupClient:
             )
         finally:
             bar.close()
-        first: m.BatchAdvanced = replies[0]
-        states = array_of(first.states, first.dtype, first.shape) if first.dtype else None
-        return states, array_of(first.numbers, "<f8", [len(orders), -1]), first.names, first.notes
+        parts: list[m.BatchAdvanced] = [reply for reply in replies if isinstance(reply, m.BatchAdvanced)]
+        states = [array_of(part.states, part.dtype, part.shape) for part in parts if part.dtype]
+        numbers = [array_of(part.numbers, "<f8", [part.count, -1]) for part in parts]
+        return (
+            np.concatenate(states) if states else None,
+            np.concatenate(numbers),
+            parts[0].names,
+            [note for part in parts for note in part.notes],
+        )
 
     def cancel(self) -> None:
         """Ask the workers to stop the task that runs; do not wait for them. Called by any thread."""

@@ -193,11 +193,15 @@ class TaskRunner:
             raise LibraryNotFoundError(command.library, sorted(self._libraries))
         context = self._context(channel, command, what)
         found = library.batches.advance_flat(context, command.batch, command.orders, command.actions, command.seeds)
-        if found is None or self._rank != 0:
+        if found is None:
             return m.Done(command.request)
         states, numbers, names, notes = found
-        octets, dtype, shape = (b"", "", []) if states is None else (states.tobytes(), states.dtype.str, states.shape)
-        return m.BatchAdvanced(command.request, octets, dtype, list(shape), numbers.tobytes(), names, notes)
+        octets, dtype, shape = b"", "", []
+        if states is not None:
+            octets, dtype, shape = states.tobytes(), states.dtype.str, list(states.shape)
+        return m.BatchAdvanced(
+            command.request, octets, dtype, shape, numbers.tobytes(), len(numbers), names, notes
+        )
 
     def _context(
         self, channel: Channel, command: m.RunTask | m.StepSimulation | m.AdvanceBatch, what: str

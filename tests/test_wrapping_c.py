@@ -25,4 +25,5 @@ def test_the_code_of_the_page_runs_as_printed(tmp_path, monkeypatch):
     assert "order must be at least 1, not 0" in ran.stdout
     assert "leading minor of order 1 is not" in ran.stdout
     assert "order : int, default 1" in ran.stdout
+    assert "\n(1, 64)\n" in ran.stdout
     assert "warning" not in ran.stderr.lower()

@@ -24,10 +24,10 @@ def dry_run(file: str, overrides: Sequence[str]) -> str:
     ExperimentError
         If it makes no sense: to us, to gymnasium or to RLlib.
     """
-    from alchemist_ray.experiment.results import resolved
+    experiment = load_experiment(file, overrides)
+    from alchemist_ray.experiment.results import resolved  # later, since RLlib takes a while to import
     from alchemist_ray.experiment.runner import check
 
-    experiment = load_experiment(file, overrides)
     check(experiment, Path(file))
     return to_yaml(resolved(experiment))
 

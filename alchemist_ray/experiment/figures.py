@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,6 @@ MAX_PANELS = 8
 MAX_IN_LEGEND = 8
 BANNER = 18
 """Height of the line of text above a frame, in pixels."""
-
-SMALLER = 0.8
-"""By how much frames are made smaller when an animation is too large."""
 
 MIN_WIDTH = 64
 
@@ -128,7 +126,8 @@ def write_animation(
         if len(encoded) <= max_bytes or (pictures[0].width <= MIN_WIDTH and len(pictures) <= 2):
             break
         if pictures[0].width > MIN_WIDTH:
-            pictures = [_scaled(picture, SMALLER) for picture in pictures]
+            factor = min(0.9, max(0.5, math.sqrt(max_bytes / len(encoded))))  # bytes go with the area, about
+            pictures = [_scaled(picture, factor) for picture in pictures]
         else:
             pictures = pictures[::2]
     path.write_bytes(encoded)

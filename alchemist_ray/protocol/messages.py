@@ -7,6 +7,7 @@ replies repeat it, so that a caller that gave up on an answer recognises and dro
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
@@ -292,9 +293,9 @@ class AdvanceBatch(Message):
 
 @dataclass(frozen=True)
 class BatchAdvanced(Message):
-    """A batch has advanced. Rank 0 says how it stands: its states, of this type and shape, and float64 numbers.
+    """A batch has advanced: the states of `count` simulations, of this type and shape, and their numbers, float64.
 
-    The others say :class:`Done`. Without a state there is no type.
+    Every rank that leads simulations says it of these, the others :class:`Done`. Without a state there is no type.
     """
 
     kind = 55
@@ -303,6 +304,7 @@ class BatchAdvanced(Message):
     dtype: str
     shape: list[int]
     numbers: bytes
+    count: int
     names: list[Any]
     notes: list[Any]
 
@@ -494,6 +496,15 @@ _ADMITTED = {cls: tuple(_admitted(_HINTS[cls][name]) for name in _NAMES[cls]) fo
 _LISTS_OF_INT = {cls: [n for n, name in enumerate(_NAMES[cls]) if _HINTS[cls][name] == list[int]] for cls in _NAMES}
 
 
+@functools.lru_cache(maxsize=1024)
+def _check_types(cls: type[Message], types: tuple[type, ...]) -> None:
+    """Raise unless the fields of a message may be of these types; what is admitted is remembered, errors are not."""
+    for admitted, found in zip(_ADMITTED[cls], types, strict=True):
+        if admitted is not None and found not in admitted:
+            wanted = " or ".join(sorted(t.__name__ for t in admitted))
+            raise RemoteProtocolError(f"a {cls.__name__} with a {found.__name__} where it has {wanted}")
+
+
 def to_message(kind: int, values: Any) -> Message:
     """Return the message of this kind with these field values.
 
@@ -505,17 +516,13 @@ def to_message(kind: int, values: Any) -> Message:
     cls = MESSAGES.get(kind)
     if cls is None:
         raise RemoteProtocolError(f"a message of unknown kind {kind}")
-    admitted = _ADMITTED[cls]
-    if type(values) is not list or len(values) != len(admitted):
+    if type(values) is not list or len(values) != len(_NAMES[cls]):
         raise RemoteProtocolError(f"a {cls.__name__} with other fields than {_NAMES[cls]}")
-    for types, value in zip(admitted, values, strict=True):
-        if types is not None and type(value) not in types:
-            wanted = " or ".join(sorted(t.__name__ for t in types))
-            raise RemoteProtocolError(f"a {cls.__name__} with a {type(value).__name__} where it has {wanted}")
+    _check_types(cls, tuple(map(type, values)))
     for position in _LISTS_OF_INT[cls]:
-        if not all(type(member) is int for member in values[position]):
+        if not set(map(type, values[position])) <= {int}:
             raise RemoteProtocolError(f"a {cls.__name__} with something else than integers in a list of them")
     # What the generated __init__ does, without its cost a field: this is on the path of every task.
     message = object.__new__(cls)
-    message.__dict__.update(zip(_NAMES[cls], values, strict=True))
+    message.__dict__.update(zip(_NAMES[cls], values))  # noqa: B905 - as many, as was seen above
     return message

@@ -4,8 +4,8 @@ Each team (:mod:`.teams`) runs its simulations one after the other, all teams at
 simulation is caught there: the ranks of its team agree on it, it is out of order until it is reset, and the caller is
 told which it was and why. No other simulation notices.
 
-States and scores go into arrays that are there already (:mod:`.batch_records`), so that a step of the whole batch costs
-little more than what the simulators themselves do.
+States and scores go into arrays that are there already (:mod:`.batch_records`), which every leader sends to the client
+itself: where a simulation has one rank, a step of the whole batch needs no MPI, and no rank waits for another.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ STEP, RESET, RESET_ENDED = 1, 2, 4
 FAILURE, LAST_STATE, OTHER_INFO = "failure", "state", "info"
 """Kinds of notes: [kind, simulation, ...]."""
 
+
+Part = tuple[Array | None, Array, list[str], list[Note]]
+"""States, numbers, names of the info and notes: what a step has led to."""
 
 _Result = tuple[int, Array, float | None, Mapping[str, Any] | None]
 """Place, state, score and info that the calls of a simulator have given; after a reset without score and info."""
@@ -139,12 +142,10 @@ class Batch:
 
     # --- a step -------------------------------------------------------------------------------------------------------
 
-    def advance(
-        self, ctx: TaskContext, orders: bytes, actions: Array | None, seeds: Sequence[int | None]
-    ) -> list[Any] | None:
+    def advance(self, ctx: TaskContext, orders: bytes, actions: Array | None, seeds: Sequence[int | None]) -> None:
         """Step and reset simulations as `orders` say; see :meth:`.batches.Batches.advance_batch`."""
         if not self._own:
-            return None
+            return
         self._check_arguments(ctx, orders, actions, seeds)
         self._begin(ctx)
         start = self._own.start
@@ -169,21 +170,19 @@ class Batch:
             self._record(ctx, stepping=False)
         if resets:
             self._agree(ctx, "reset")
-        return self._deliver()
 
-    def restore(self, ctx: TaskContext, parts: Mapping[int, Any]) -> list[Any] | None:
-        """Have simulations continue from the parts of snapshots that belong to this rank; return what a step returns.
+    def restore(self, ctx: TaskContext, parts: Mapping[int, Any]) -> None:
+        """Have simulations continue from the parts of snapshots that belong to this rank.
 
         `parts` has the same simulations on every rank of a team.
         """
         if not self._own:
-            return None
+            return
         self._begin(ctx)
         for simulation, part in parts.items():
             self._attempt(simulation - self._own.start, self._restore, ctx.task, part)
         self._record(ctx, stepping=False)
         self._agree(ctx, "restore")
-        return self._deliver()
 
     def shaped(self, ctx: TaskContext, octets: bytes) -> Array | None:
         """Return actions that come as float64 in one row; None for none. Local.
@@ -366,26 +365,33 @@ class Batch:
         names = next((names for _, _, names in given if names is not None), None)
         if self._records is None or names:
             shape, dtype, _ = given[0]
-            records = Records(self.teams, shape, dtype, names or ())
-            if self._records is not None:
-                records.take_over(self._records)
-            self._records = records
+            earlier = self._records
+            self._records = (
+                earlier.named(names or ()) if earlier else Records(len(self._own), shape, dtype, names or ())
+            )
         self._names_are_known = names is not None
 
-    def _deliver(self) -> list[Any] | None:
-        """Return the states, numbers, names and notes of all simulations on rank 0. Collective over the leaders."""
+    def own_part(self) -> Part | None:
+        """Return what the last call has led to, of this team's simulations, on its leader; None elsewhere. Local."""
         if not self.teams.leads:
             return None
-        records, notes = self._records, self._notes
+        records = self._records
         if records is None:
-            collected = self.teams.collect(notes)
-            return None if collected is None else _all_failed(self.count, [note for of in collected for note in of])
+            numbers = np.zeros((len(self._own), INFO))
+            numbers[:, OUTCOME] = self._outcomes
+            return None, numbers, [], self._notes
         records.numbers[:, OUTCOME] = self._outcomes
-        gathered = records.gather(notes)
-        if gathered is None:
+        return records.states, records.numbers, list(records.names), self._notes
+
+    def whole(self) -> Part | None:
+        """Return what the last call has led to, of all simulations, on rank 0; None elsewhere."""
+        own = self.own_part()
+        parts = None if own is None else self.teams.collect(list(own))
+        if parts is None:
             return None
-        states, numbers, notes = gathered
-        return [states, numbers, list(records.names), notes]
+        states, numbers, names, notes = zip(*parts, strict=True)
+        every_state = None if states[0] is None else np.concatenate(states)
+        return every_state, np.concatenate(numbers), names[0], [note for of_team in notes for note in of_team]
 
     # --- pictures, snapshots ------------------------------------------------------------------------------------------
 
@@ -471,11 +477,3 @@ def _to_wire(ctx: TaskContext, failure: BaseException) -> tuple[str, dict[str, A
     if not isinstance(failure, AlchemistError):
         ctx.log.error("A simulation of a batch has failed:\n%s", "".join(traceback.format_exception(failure)))
     return to_wire(_as_typed(ctx.task, failure))
-
-
-def _all_failed(count: int, notes: list[Note]) -> list[Any]:
-    """Return what a step returns if no simulation has ever given a state."""
-    numbers = np.zeros((count, INFO))
-    for kind, simulation, *_ in notes:
-        numbers[simulation, OUTCOME] = FAILED if kind == FAILURE else 0
-    return [None, numbers, [], notes]

@@ -16,7 +16,7 @@ from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.agreement import Agreement
-from alchemist_ray.mpi_backend.ali.batch import Batch
+from alchemist_ray.mpi_backend.ali.batch import Batch, Part
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.signatures import Signature, describe_function
 from alchemist_ray.mpi_backend.ali.simulations import spaces_of
@@ -128,7 +128,7 @@ class Batches:
         orders: bytes,
         actions: np.ndarray | None = None,
         seeds: list[Any] = [],  # noqa: B006 - never changed
-    ) -> list[Any] | None:
+    ) -> Part | None:
         """Step some simulations of a batch, reset others, leave others as they are.
 
         Parameters
@@ -163,14 +163,18 @@ class Batches:
         ArgumentValueError
             If an action is not in its space: nothing has happened then.
         """
-        return self._find(ctx, batch).advance(ctx, orders, actions, seeds)
-
-    def advance_flat(
-        self, ctx: TaskContext, batch: int, orders: bytes, octets: bytes, seeds: list[Any]
-    ) -> list[Any] | None:
-        """Do as :meth:`advance_batch` does, with the components of the actions in one row of float64."""
         found = self._find(ctx, batch)
-        return found.advance(ctx, orders, found.shaped(ctx, octets), seeds)
+        found.advance(ctx, orders, actions, seeds)
+        return found.whole()
+
+    def advance_flat(self, ctx: TaskContext, batch: int, orders: bytes, octets: bytes, seeds: list[Any]) -> Part | None:
+        """Do as :meth:`advance_batch` does, with the components of the actions in one row of float64.
+
+        Returns on the leader of each team what has become of its simulations.
+        """
+        found = self._find(ctx, batch)
+        found.advance(ctx, orders, found.shaped(ctx, octets), seeds)
+        return found.own_part()
 
     def get_batch_spaces(self, ctx: TaskContext, batch: int) -> dict[str, Any] | None:
         """Return what `get_spaces` returns of one simulation, and ``ranks_each``: how many ranks each has."""
@@ -201,7 +205,7 @@ class Batches:
 
     def restore_batch(
         self, ctx: TaskContext, batch: int, snapshots: list[int], simulations: list[int] | None = None
-    ) -> list[Any] | None:
+    ) -> Part | None:
         """Have simulations (by default all) continue from snapshots: one for each, or one for all.
 
         Returns
@@ -219,7 +223,8 @@ class Batches:
         wanted = list(zip(chosen, itertools.cycle(snapshots), strict=False))
         for number in snapshots:
             self._check_snapshot(ctx, found, number)
-        return found.restore(ctx, self._bring(ctx, found, wanted))
+        found.restore(ctx, self._bring(ctx, found, wanted))
+        return found.whole()
 
     def _check_snapshot(self, ctx: TaskContext, batch: Batch, number: int) -> None:
         snapshot = self._snapshots.get(number)

@@ -88,23 +88,14 @@ class Teams:
         octets = encode(value)
         lengths = self.leaders.gather(len(octets))
         if lengths is None:
-            self.send_to_first(octets)
+            self.leaders.Send([octets, MPI.BYTE], dest=0)
             return None
-        return [value, *self.receive_on_first(lengths)]
-
-    def send_to_first(self, octets: bytes) -> None:
-        """Send encoded values to rank 0 of the group; called by the leader of another team."""
-        self.leaders.Send([octets, MPI.BYTE], dest=0)
-
-    def receive_on_first(self, lengths: list[int]) -> list[Any]:
-        """Return what the leaders of the other teams send, decoded; None for those whose length is 0."""
-        received: list[Any] = []
+        collected = [value]
         for leader, length in enumerate(lengths[1:], 1):
-            octets = bytearray(length)
-            if length:
-                self.leaders.Recv([octets, MPI.BYTE], source=leader)
-            received.append(decode(octets) if length else None)
-        return received
+            received = bytearray(length)
+            self.leaders.Recv([received, MPI.BYTE], source=leader)
+            collected.append(decode(received))
+        return collected
 
     def free(self) -> None:
         """Free the communicators. Collective over the group."""

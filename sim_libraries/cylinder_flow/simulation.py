@@ -80,7 +80,7 @@ class CylinderFlow(Simulator):
         length: float = 22.0,
         u_max: float = 0.1,
         actuation: Literal["rotation", "jets"] = "rotation",
-        amplitude: float = 0.25,
+        amplitude: float = 0.15,
         action_time: float = 0.25,
         lift_penalty: float = 0.2,
         start_time: float = 40.0,

@@ -24,7 +24,6 @@ from alchemist_ray.sim_libraries.kuramoto_sivashinsky.transform import (
     Plan,
     analyse,
     compiled,
-    index,
     plan_for,
     synthesise,
 )

@@ -33,7 +33,7 @@ PICTURE_POINTS = 256
 class KuramotoSivashinsky(Simulator):
     """The Kuramoto-Sivashinsky equation ``u_t = -u u_x - u_xx - u_xxxx + f`` on a periodic interval, with actuators.
 
-    The forcing is ``f(x) = sum_i a_i exp(-(x - x_i)^2 / (2 width^2)) / sqrt(2 pi width)``, with actuators at equal
+    The forcing is ``f(x) = actuator_peak sum_i a_i exp(-(x - x_i)^2 / (2 actuator_width^2))``, with actuators at equal
     distances from x = 0 on and amplitudes -1 <= a_i <= 1 that are held for an interval of time. The state is u at
     equidistant sensors. The score is ``-(D + P)``, with the dissipation ``D = <u_xx^2>`` and the power
     ``P = <u_x^2> + <u f>``, means over space and the last interval (Zeng & Graham, Phys. Rev. E 104, 014210, 2021). An
@@ -52,8 +52,8 @@ class KuramotoSivashinsky(Simulator):
         Time that an action is held: that of one step of the simulator.
     actuators, sensors : int
         Their numbers.
-    actuator_width : float
-        Standard deviation of the Gaussians.
+    actuator_width, actuator_peak : float
+        Standard deviation of the Gaussians, and their height for an amplitude of 1.
     burn_in : float
         Time from a random field to the initial state.
     patches : int
@@ -76,10 +76,17 @@ class KuramotoSivashinsky(Simulator):
         actuators: int = 4,
         sensors: int = 8,
         actuator_width: float = 0.4,
+        actuator_peak: float = 1.0,
         burn_in: float = 100.0,
         patches: int = 0,
     ) -> None:
-        positive = {"length": length, "time_step": time_step, "hold": hold, "actuator_width": actuator_width}
+        positive = {
+            "length": length,
+            "time_step": time_step,
+            "hold": hold,
+            "actuator_width": actuator_width,
+            "actuator_peak": actuator_peak,
+        }
         for name, value in positive.items():
             _require(math.isfinite(value) and value > 0, f"{name} must be positive and finite, not {value}")
         _require(math.isfinite(burn_in) and burn_in >= 0, f"burn_in must be 0 or more and finite, not {burn_in}")
@@ -99,7 +106,7 @@ class KuramotoSivashinsky(Simulator):
         self.observation_space = Box(
             -math.inf, math.inf, (sensors,), names=[f"u at {i}/{sensors} L" for i in range(sensors)]
         )
-        self._shapes = self._actuator_shapes(actuators, actuator_width)
+        self._shapes = actuator_peak * self._actuator_shapes(actuators, actuator_width)
         self._batches = self._make_batches()
         self._sensors = [i * self.grid.points // sensors for i in range(sensors)]
         self._u, self._f = self.grid.new_array(), self.grid.new_array()
@@ -117,11 +124,11 @@ class KuramotoSivashinsky(Simulator):
         return self.grid.points * self.steps_per_interval / 1e6, "Mpoint-steps"
 
     def _actuator_shapes(self, actuators: int, width: float) -> Array:
-        """Return the forcing by each actuator alone at full amplitude, at this rank's points and its halo."""
+        """Return the Gaussian of each actuator at this rank's points and its halo."""
         places = np.arange(actuators) * self.grid.length / actuators
         distance = self.grid.positions() - places[:, None]
         distance -= self.grid.length * np.round(distance / self.grid.length)
-        return np.exp(-(distance**2) / (2 * width**2)) / math.sqrt(2 * math.pi * width)
+        return np.exp(-(distance**2) / (2 * width**2))
 
     def _make_batches(self) -> list[_Batch]:
         mine = np.arange(len(self.grid.mine))
@@ -244,6 +251,22 @@ class KuramotoSivashinsky(Simulator):
         """Return u at all grid points, on rank 0. Collective over comm."""
         parts = self.comm.gather(self.grid.own_of(self._u))
         return np.concatenate(parts) if parts is not None else None
+
+    def set_solution(self, u: Array) -> None:
+        """Continue from the samples `u` of all grid points, which every rank gives. Collective over comm.
+
+        Raises
+        ------
+        ArgumentValueError
+            If their number is not that of the grid points.
+        """
+        if u.shape != (self.grid.points,):
+            raise ArgumentValueError(
+                "kuramoto_sivashinsky.set_solution", f"u has shape {u.shape}, not {(self.grid.points,)}"
+            )
+        self.grid.own_of(self._u)[:] = u[self.grid.start : self.grid.start + self.grid.own]
+        self._f[:] = 0.0
+        self._advance(np.ones(1))
 
     def get_field(self) -> Field | None:
         """Return u over space, which goes down, and time, which goes to the right; below it the actuators' amplitudes.

@@ -53,7 +53,10 @@ def test_what_is_not_said_has_the_default_that_is_documented(load):
         (WHOLE + "algoritm: {}", r"line 4: algoritm: unknown key; did you mean 'algorithm'\?"),
         (WHOLE + "runners:\n  vectorise: hpc", r"line 5: runners\.vectorise: unknown key; did you mean 'vectorize'\?"),
         (WHOLE + "runners: {vectorize: hcp}", r"line 4: .*'hcp' is none of sync, async, hpc; did you mean 'hpc'\?"),
-        (WHOLE + "checkpoints:\n  interval: often", r"line 5: checkpoints\.interval: must be a valid integer, not 'often'"),
+        (
+            WHOLE + "checkpoints:\n  interval: often",
+            r"line 5: checkpoints\.interval: must be a valid integer, not 'often'",
+        ),
         (WHOLE + "checkpoints: {interval: 2.5}", r"checkpoints\.interval: must be a valid integer, not 2\.5"),
         (WHOLE + "checkpoints: {keep: 0}", r"checkpoints\.keep: must be greater than or equal to 1, not 0"),
         (WHOLE + "checkpoints: {keep: true}", r"checkpoints\.keep: must be a valid integer, not True"),

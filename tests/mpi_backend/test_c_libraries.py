@@ -185,9 +185,16 @@ def check_heat(session):
     assert np.ptp(start) > 0.1
     decay = 1 - 4 * diffusivity * dt * n**2 * np.sin(np.pi * np.arange(n // 2 + 1) / n) ** 2
     truth = np.fft.irfft(np.fft.rfft(start) * decay**steps, n) + heating * dt * steps
-    finished = [lib.step(ring, np.full(4, heating))[2] for _ in range(steps)]
-    assert finished == [False] * (steps - 1) + [True]
+    kept = lib.snapshot(ring)
+    told = [lib.step(ring, np.full(4, heating))[2:] for _ in range(steps)]
+    assert [finished for finished, _ in told] == [False] * (steps - 1) + [True]
+    assert told[-1][1] == pytest.approx({"time": steps * dt, "mean_temperature": np.mean(truth)}, rel=1e-12)
     np.testing.assert_allclose(lib.get_state(ring), truth, atol=1e-13)
+    np.testing.assert_allclose(lib.get_field(ring)["values"], [truth], atol=1e-7)
+    after = lib.get_state(ring)
+    np.testing.assert_array_equal(lib.restore(ring, kept), start)
+    assert [lib.step(ring, np.full(4, heating))[2] for _ in range(steps)][-1]
+    np.testing.assert_array_equal(lib.get_state(ring), after)
     assert lib.get_score(ring) == pytest.approx(-np.mean(truth**2), rel=1e-12)
     lib.step(ring, [1, 0, 0, 0])
     warmed = lib.get_state(ring) - np.fft.irfft(np.fft.rfft(truth) * decay, n)

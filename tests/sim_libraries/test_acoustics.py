@@ -128,10 +128,10 @@ def test_wrong_parameters_are_refused_by_name(found):
         "nan": "microphones contains nan",
         "zone": "quiet_zone, from (5, 1) to (6.5, 2) m, contains no cell, or lies not in the room",
         "blocked": "quiet_zone overlaps an obstacle",
-        "radius": "radius must be at least a quarter of a cell, 0.005 m, not 0.001 m",
+        "radius": "radius must be at least a quarter of a cell, 0.00375 m, not 0.001 m",
         "noise": "noise must be 'silence', 'tones', 'pulse' or 'mode', not 'music'",
         "tones": "tones must be within 1..16, not 17",
-        "band": "it must rise, within 0..1715 Hz",
+        "band": "it must rise, within 0..2286.67 Hz",
         "pressure": "pressure must be positive, not 0 Pa",
     }
     assert told.keys() == expected.keys()

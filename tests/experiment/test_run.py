@@ -1,0 +1,274 @@
+"""``alchemist run`` from beginning to end: killed, resumed, interrupted, resumed again, evaluated; and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import LIBRARIES
+from PIL import Image
+from tests_support import wait_until
+
+import alchemist_ray as alchemist
+from alchemist_ray.cli import main
+from alchemist_ray.errors import ArgumentError, ExperimentError, NotEnoughWorkersError
+from alchemist_ray.experiment import command, load_experiment, run_experiment
+from alchemist_ray.experiment.algorithms import algorithm_config
+from alchemist_ray.experiment.runner import check
+
+ROOT = Path(__file__).parents[2]
+
+WALK = """\
+description: A random walk learns to stay where it began.
+algorithm:
+  training: {lr: 3e-3, gamma: 0.9, train_batch_size_per_learner: 2e2, minibatch_size: 50, num_epochs: 8}
+  model: {fcnet_hiddens: [16], vf_share_layers: false}
+  observation_filter: mean_std
+runners: {num_envs_per_env_runner: 4, vectorize: hpc}
+environment: {lib_name: fragile, num_workers: 2, max_episode_steps: 10}
+server: {port: PORT, token_file: token}
+stop: {iterations: 6}
+evaluation: {seeds: [101, 102], interval: 1, interval_seeds: [101, 102]}
+baselines:
+  no control: zero
+  return: {function: "controllers:make_return", options: {gain: 0.8}}
+checkpoints: {interval: 1}
+pictures: {frames: 5, width: 60}
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with alchemist.start_server(
+        6, memory_per_worker=2**26, libraries={"fragile": str(LIBRARIES / "fragile.py")}
+    ) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory, server):
+    place = tmp_path_factory.mktemp("experiment")
+    (place / "walk.yaml").write_text(WALK.replace("PORT", str(server.port)))
+    (place / "token").write_text(server.token)
+    (place / "token").chmod(0o600)
+    (place / "controllers.py").write_text((Path(__file__).parent / "controllers.py").read_text())
+    return place
+
+
+@pytest.fixture
+def _keep_environment(monkeypatch):
+    """Undo what a run leaves in the environment for its processes."""
+    monkeypatch.setenv("ALCHEMIST_TOKEN", "")
+    monkeypatch.delenv("ALCHEMIST_TOKEN")
+
+
+def iterations_in(lines):
+    return [int(found[1]) for line in lines if (found := re.match(r" +0 +(\d+) +[\d,]+ ", line))]
+
+
+def saved(results):
+    """Whether Tune's record of a run knows its second checkpoint."""
+    records = list((results / "tune").glob("experiment_state-*.json"))
+    return any("checkpoint_000001" in record.read_text(errors="replace") for record in records)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("_keep_environment")
+def test_a_run_is_killed_resumed_interrupted_resumed_and_evaluated(directory, monkeypatch):
+    file, results = directory / "walk.yaml", directory / "results"
+    monkeypatch.chdir(directory)
+    overrides = [f"results={results}"]
+
+    # killed without warning, once there are two checkpoints
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "alchemist_ray.cli", "run", str(file), "--results", str(results), "--set", "stop.iterations=6"],
+        env=os.environ | {"TUNE_GLOBAL_CHECKPOINT_S": "0"}, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert wait_until(lambda: saved(results), 120)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+
+    # not begun anew by mistake
+    with pytest.raises(ExperimentError, match="has results already: --resume"):
+        command.run(str(file), overrides, resume=False, evaluate_only=False, report=None, say=print)
+    with pytest.raises(ExperimentError, match=r"algorithm\.training\.gamma: it was 0\.9, and is 0\.5"):
+        changed = [*overrides, "algorithm.training.gamma=0.5"]
+        command.run(str(file), changed, resume=True, evaluate_only=False, report=None, say=print)
+
+    # goes on, and is interrupted as by Ctrl-C in its first iteration
+    said = []
+
+    def say_and_interrupt(line):
+        said.append(line)
+        if line.startswith("training"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    status = command.run(str(file), overrides, resume=True, evaluate_only=False, report=None, say=say_and_interrupt)
+    assert status == 130
+    assert iterations_in(said)[0] > 2
+    assert "Stopping after this iteration, with a checkpoint" in "\n".join(said)
+    assert said[-1] == f"Stopped. To go on: alchemist run {file} --set results={results} --resume"
+
+    # goes on where it was, to its end
+    again = []
+    status = command.run(
+        str(file), overrides, resume=True, evaluate_only=False, report=directory / "report", say=again.append
+    )
+    assert status == 0
+    assert iterations_in(again)[0] == iterations_in(said)[-1] + 1
+    assert iterations_in(again)[-1] == 6
+
+    check_results(results)
+    check_report(directory / "report", results)
+    check_evaluation_again(file, overrides, results)
+
+
+def check_results(results):
+    with (results / "curve.csv").open() as table:
+        curve = list(csv.DictReader(table))
+    assert [int(row["iteration"]) for row in curve] == [1, 2, 3, 4, 5, 6]
+    assert [int(row["timesteps"]) for row in curve] == [200 * n for n in range(1, 7)]
+    found = json.loads((results / "evaluation.json").read_text())
+    returns = {name: policy["return"]["mean"] for name, policy in found["policies"].items()}
+    assert list(returns) == ["PPO", "no control", "return"]
+    # what was evaluated is what was trained: filter, scaling and weights are those of the last iteration
+    assert returns["PPO"] == pytest.approx(float(curve[-1]["evaluation_return"]), rel=1e-5)
+    assert returns["PPO"] > returns["no control"]
+    assert found["relative_change"]["PPO"]["return"] == pytest.approx(1 - returns["PPO"] / returns["no control"])
+    assert [episode["seed"] for episode in found["policies"]["return"]["episodes"]] == [101, 102]
+    assert (results / found["checkpoints"]["PPO"]).is_dir()
+    assert list((results / "tune" / "training_000").glob("events.out.tfevents.*"))
+
+
+def check_report(report, results):
+    names = {
+        "README.md", "experiment.yaml", "versions.json", "evaluation.json", "curve.csv", "curve.png", "episode.png",
+        "fields.png", "animation.gif",
+    }  # fmt: skip
+    assert {path.name for path in report.iterdir()} == names
+    page = (report / "README.md").read_text()
+    for name in re.findall(r"\]\(([^)]+)\)", page):
+        assert (report / name).exists(), name
+    assert "| PPO |" in page
+    assert Image.open(report / "animation.gif").n_frames == 5
+    versions = json.loads((report / "versions.json").read_text())
+    assert versions["python"].startswith("3.")
+    assert {"ray", "torch", "gymnasium", "mpi4py"} <= set(versions["packages"])
+    token = (results.parent / "token").read_text()
+    for path in (*report.iterdir(), *results.rglob("*.json"), *results.rglob("*.pkl")):
+        assert token.encode() not in path.read_bytes(), path
+    said = yaml.safe_load((report / "experiment.yaml").read_text())
+    assert said["stop"]["iterations"] == 6
+    assert said["algorithm"]["training"]["lr"] == 3e-3
+
+
+def check_evaluation_again(file, overrides, results):
+    """Other seeds and baselines may be evaluated afterwards; the same seeds give the same."""
+    before = json.loads((results / "evaluation.json").read_text())
+    lines = []
+    more = [*overrides, "evaluation.seeds=[102]", "evaluation.interval_seeds=[101, 102]", "pictures.frames=0"]
+    command.run(str(file), more, resume=False, evaluate_only=True, report=None, say=lines.append)
+    after = json.loads((results / "evaluation.json").read_text())
+    second = [policy["episodes"][1]["return"] for policy in before["policies"].values()]
+    assert [policy["return"]["mean"] for policy in after["policies"].values()] == second
+    assert not iterations_in(lines)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("algorithm.name=PPOO", r"algorithm\.name: RLlib has no 'PPOO'; did you mean 'PPO'\?"),
+        (
+            "algorithm.training.lambda=0.9",
+            r"algorithm\.training\.lambda: PPO has no such option; did you mean 'lambda_'\?",
+        ),
+        (
+            "algorithm.training.lr=fast",
+            r"algorithm\.training\.lr: must be like 5e-05, which is the default, not 'fast'",
+        ),
+        ("algorithm.training.use_gae=3", r"use_gae: must be like True, which is the default, not 3"),
+        ("algorithm.training.minibatch_size=1000", "RLlib refuses the configuration: .*minibatch_size"),
+        ("algorithm.model.fcnet_hidden=[4]", r"model\.fcnet_hidden: .*; did you mean 'fcnet_hiddens'\?"),
+        ("algorithm.model.fcnet_hiddens=64", r"must be like \[256, 256\], which is the default, not 64"),
+        (
+            "search={space: {algorithm.lr: {uniform: [0, 1]}}}",
+            r"what can be searched over is algorithm\.training\.NAME",
+        ),
+        (
+            "search={space: {algorithm.training.lr: {uniform: [0]}}}",
+            r"uniform takes a list \[lower, upper\], not \[0\]",
+        ),
+        ("search={space: {algorithm.training.l: {uniform: [0, 1]}}}", "PPO has no such option"),
+        ("search={space: {algorithm.training.lr: {}}}", "give one of Tune's spaces"),
+        ("baselines.other=controllers:mak", "has no function mak; it has make_return"),
+    ],
+)
+def test_what_rllib_would_not_take_is_refused_before_anything_is_started(directory, override, problem):
+    experiment = load_experiment(directory / "walk.yaml", [override])
+    with pytest.raises(ExperimentError, match=problem):
+        check(experiment, directory / "walk.yaml")
+
+
+def test_an_environment_that_gymnasium_does_not_know_is_refused(directory):
+    experiment = load_experiment(
+        directory / "walk.yaml", ["environment={id: alchemist_ray/Heet-v0}", "runners.vectorize=sync"]
+    )
+    with pytest.raises(ExperimentError, match="did you mean 'alchemist_ray/Heat-v0'"):
+        check(experiment)
+
+
+def test_options_reach_rllib_under_their_names(directory):
+    config = algorithm_config(load_experiment(directory / "walk.yaml", ["algorithm.clip_actions=true"]))
+    assert (config.lr, config.gamma, config.num_epochs) == (3e-3, 0.9, 8)
+    assert config.train_batch_size_per_learner == 200
+    assert isinstance(config.train_batch_size_per_learner, int)
+    assert config.model_config["fcnet_hiddens"] == [16]
+    assert (config.clip_actions, config.normalize_actions) == (True, False)
+    assert config.env_config["max_episode_steps"] == 10
+    assert "token" not in config.env_config
+
+
+@pytest.mark.usefixtures("_keep_environment")
+@pytest.mark.parametrize(
+    ("override", "error", "problem"),
+    [
+        ("environment.params.falt=die", ArgumentError, "did you mean 'fault'"),
+        ("environment.num_workers=7", NotEnoughWorkersError, "7"),
+    ],
+)
+def test_a_simulation_that_cannot_be_made_is_said_before_the_training(directory, tmp_path, override, error, problem):
+    experiment = load_experiment(directory / "walk.yaml", [override, f"results={tmp_path}/results"])
+    with pytest.raises(error, match=problem):
+        run_experiment(experiment, file=directory / "walk.yaml")
+    assert not (tmp_path / "results").exists()
+
+
+def test_nothing_is_resumed_where_nothing_was_run(directory, tmp_path):
+    experiment = load_experiment(directory / "walk.yaml", [f"results={tmp_path}"])
+    for how in ({"resume": True}, {"evaluate_only": True}):
+        with pytest.raises(ExperimentError, match="has no results of a run"):
+            run_experiment(experiment, file=directory / "walk.yaml", **how)
+
+
+def test_a_dry_run_prints_the_whole_experiment_without_the_token(directory, capsys):
+    assert main(["run", str(directory / "walk.yaml"), "--set", "stop.seconds=9", "--dry-run"]) == 0
+    said = yaml.safe_load(capsys.readouterr().out)
+    assert said["stop"] == {"timesteps": None, "iterations": 6, "seconds": 9.0, "reward": None}
+    assert said["runners"]["num_env_runners"] == 0
+    assert "token" not in said["server"]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda file: file.name)
+def test_the_experiments_that_come_along_are_sound(file):
+    check(load_experiment(file), file)
