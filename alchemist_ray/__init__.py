@@ -31,6 +31,7 @@ from alchemist_ray.session import AlchemistSession
 if TYPE_CHECKING:
     from alchemist_ray.actor import SessionActor as SessionActor
     from alchemist_ray.envs.hpc_simulator import HPCSimulator as HPCSimulator
+    from alchemist_ray.envs.hpc_vector_env import HPCVectorEnv as HPCVectorEnv
     from alchemist_ray.remote import cholesky as cholesky
     from alchemist_ray.remote import condest as condest
     from alchemist_ray.remote import det as det
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "HPCSimulator": "alchemist_ray.envs.hpc_simulator",
+    "HPCVectorEnv": "alchemist_ray.envs.hpc_vector_env",
     "SessionActor": "alchemist_ray.actor",
     **dict.fromkeys(
         (

@@ -106,6 +106,8 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         if len(self._batches) > 1:
             self._pool = ThreadPoolExecutor(len(self._batches))
         self._bounds: tuple[Bounds, Bounds] | None = None
+        self._mode = self.settings.mode
+        self._every = np.ones(self.num_envs, bool)
         self._running = False
         self._ended = np.ones(self.num_envs, bool)
         self._steps = np.zeros(self.num_envs, np.int64)
@@ -230,44 +232,60 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         begin = self._to_begin()
         taken = self._admit(actions, begin)
-        stepped = ~begin
         orders, seeds = self._orders(begin)
         self._running = False  # until all has gone well
         advances = self._advance(orders, taken, seeds)
-        step = self._take_in(advances, stepped, seeds)
+        step = self._take_in_plain(advances[0]) if begin is None and len(advances) == 1 else None
+        if step is None:
+            step = self._take_in(advances, self._every if begin is None else ~begin, seeds)
         self._running = True
         return step
 
-    def _to_begin(self) -> Flags:
-        """Return which simulations this step resets instead of stepping them."""
-        if self.settings.mode is AutoresetMode.NEXT_STEP:
-            return self._ended.copy()
-        if self.settings.mode is AutoresetMode.DISABLED and self._ended.any():
+    def _to_begin(self) -> Flags | None:
+        """Return which simulations this step resets instead of stepping them; None: none."""
+        if self._mode is AutoresetMode.SAME_STEP or not self._ended.any():
+            return None
+        if self._mode is AutoresetMode.DISABLED:
             over = np.flatnonzero(self._ended).tolist()
             raise gymnasium.error.ResetNeeded(
                 f"the episodes of simulations {over} are over: reset them, with options={{'reset_mask': mask}}"
             )
-        return np.zeros(self.num_envs, bool)
+        return self._ended.copy()
 
-    def _admit(self, actions: Array, begin: Flags) -> Array:
+    def _admit(self, actions: Array, begin: Flags | None) -> Array:
         bounds = self._known_bounds()[0]
-        if begin.any():
+        if begin is not None:
             actions = np.array(actions, float)
             if actions.shape == (self.num_envs, *bounds.low.shape):
                 actions[begin] = np.clip(0.0, bounds.low, bounds.high)  # not looked at
         return bounds.admit("HPCVectorEnv.step", actions, self.num_envs)
 
-    def _orders(self, begin: Flags) -> tuple[bytes, list[int | None]]:
+    def _orders(self, begin: Flags | None) -> tuple[bytes, list[int | None]]:
         """Return what each simulation is to do, and the seeds of those that begin anew in this step."""
-        if self.settings.mode is AutoresetMode.SAME_STEP:
+        if self._mode is AutoresetMode.SAME_STEP:
             last = (self._steps + 1 >= self._limit).tolist()
             orders = bytes(STEP | (RESET if is_last else RESET_ENDED) for is_last in last)
             return orders, [self._peek(i) for i in range(self.num_envs)]
-        if not begin.any():
+        if begin is None:
             return bytes([STEP]) * self.num_envs, []
         resets = begin.tolist()
         orders = bytes(RESET if reset else STEP for reset in resets)
         return orders, [self._draw(i) if reset else None for i, reset in enumerate(resets)]
+
+    def _take_in_plain(self, advance: Advance) -> Step | None:
+        """Do as :meth:`_take_in` does if nothing has happened but a step of every simulation; None: more has."""
+        outcomes = advance.numbers[:, OUTCOME]
+        if advance.failures or advance.infos or not (outcomes == INFORMED).all():
+            return None
+        steps = self._steps + 1
+        truncations = steps >= self._limit
+        if self._mode is AutoresetMode.SAME_STEP and truncations.any():
+            return None
+        self._steps, self._ended = steps, truncations
+        infos: dict[str, Any] = {}
+        self._add_columns(infos, advance, self._slices[0], self._every)
+        rewards = advance.numbers[:, SCORE].copy()
+        return self._observe([advance], self._every), rewards, np.zeros(self.num_envs, bool), truncations.copy(), infos
 
     def _take_in(self, advances: list[Advance], stepped: Flags, seeds: list[int | None]) -> Step:
         """Return the step that the answers of the groups amount to, and note how the episodes stand."""
@@ -283,7 +301,7 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         truncations = (stepped & (self._steps >= self._limit)) | failed
         self._ended = terminations | truncations
         infos = self._infos(advances, outcomes, failed, stepped, seeds)
-        again = self._ended if self.settings.mode is AutoresetMode.SAME_STEP else np.zeros_like(failed)
+        again = self._ended if self._mode is AutoresetMode.SAME_STEP else np.zeros_like(failed)
         observations = self._observe(advances, ~failed | again)
         if again.any():
             self._ended = np.zeros(self.num_envs, bool)
@@ -309,7 +327,7 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
     ) -> dict[str, Any]:
         """Return the infos of a step, as gymnasium's vector environments lay them out."""
         infos: dict[str, Any] = {}
-        same_step = self.settings.mode is AutoresetMode.SAME_STEP
+        same_step = self._mode is AutoresetMode.SAME_STEP
         informed = ((outcomes & INFORMED) != 0) & stepped & ~failed
         if same_step and self._ended.any():
             informed &= ~self._ended

@@ -6,6 +6,7 @@ What travels to those processes is a plain dict without a token: processes look 
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import gymnasium
 
 from alchemist_ray.credentials import TOKEN, read_token
+from alchemist_ray.envs.registration import register_environments
 from alchemist_ray.errors import ExperimentError
 from alchemist_ray.experiment.schema import Experiment, ServerKeys
 
@@ -55,7 +57,11 @@ def _spec(experiment: Experiment) -> gymnasium.envs.registration.EnvSpec | None:
     name = experiment.environment.id
     if name is None:
         return None
+    register_environments()
+    module, _, name = name.rpartition(":")
     try:
+        if module:
+            importlib.import_module(module)
         return gymnasium.spec(name)
     except (gymnasium.error.Error, ImportError) as unknown:
         near = difflib.get_close_matches(name, gymnasium.registry, 1)

@@ -70,8 +70,9 @@ def draw_episode(path: Path, episodes: Mapping[str, Episode], title: str) -> Non
         axes.grid(alpha=0.25)
     for axes in panels.flat[len(shown) :]:
         axes.set_axis_off()
-    for axes in panels[-1]:
+    for axes in panels.flat[: len(shown)][-2:]:  # the last of each column
         axes.set_xlabel("step")
+        axes.tick_params(labelbottom=True)
     panels.flat[0].legend(fontsize="x-small")
     figure.savefig(path)
 

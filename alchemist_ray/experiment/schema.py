@@ -95,7 +95,11 @@ class RunnerKeys(Section):
 class EnvironmentKeys(Section):
     """The environment: an MPI simulation, by its library, or any environment that gymnasium knows."""
 
-    id: str | None = _key(None, "an environment's id with gymnasium, e.g. `alchemist_ray/Heat-v0`; or give `lib_name`")
+    id: str | None = _key(
+        None,
+        "an environment's id with gymnasium, e.g. `alchemist_ray/Heat-v0`, after `module:` if one registers it; or give"
+        " `lib_name`",
+    )
     kwargs: dict[str, Any] = _key({}, "with `id`, and an environment that is not ours: arguments of `gymnasium.make`")
     lib_name: str | None = _key(None, "name of the simulation library")
     lib_path: str | None = _key(
@@ -118,7 +122,7 @@ class EnvironmentKeys(Section):
     @property
     def is_ours(self) -> bool:
         """Whether it is an MPI simulation behind HPCSimulator."""
-        return self.id is None or self.id.startswith("alchemist_ray/")
+        return self.id is None or self.id.rpartition(":")[2].startswith("alchemist_ray/")
 
     @model_validator(mode="after")
     def _one_environment(self) -> EnvironmentKeys:

@@ -37,6 +37,8 @@ from alchemist_ray.experiment.schema import Experiment
 
 TUNE_DIRECTORY = "tune"
 
+START_ATTEMPTS = 3
+
 STOP_KEYS = {
     "timesteps": "timesteps",
     "iterations": "training_iteration",
@@ -322,14 +324,26 @@ def _running_ray(experiment: Experiment) -> Iterator[None]:
         started |= {"address": experiment.ray.address, "runtime_env": {"env_vars": {TOKEN: token}} if token else None}
     else:
         started |= {"num_cpus": max(os.cpu_count() or 1, _cpus(experiment)), "include_dashboard": False}
-    try:
-        ray.init(**started)
-    except ConnectionError as nobody:
-        raise ExperimentError(experiment.name, [f"ray.address: {nobody}"]) from nobody
+    _start_ray(experiment, started)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_ray(experiment: Experiment, started: dict[str, Any]) -> None:
+    """Start Ray, or connect to it. It waits 30 s for itself, which may not do on a busy machine: try again."""
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(**started)
+        except Exception as failure:  # Ray raises plain ones
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise ExperimentError(
+                    experiment.name, [f"Ray does not start, or cannot be reached: {failure}"]
+                ) from failure
+        else:
+            return
 
 
 def _cpus(experiment: Experiment) -> int:

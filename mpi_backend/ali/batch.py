@@ -320,19 +320,19 @@ class Batch:
                 continue
             records.states[place] = state
             if score is not None:
-                self._write_numbers(records, place, score, info)
+                records.numbers[place, SCORE] = score
+                if info or records.names:
+                    self._write_info(records, place, info or {})
+                else:
+                    self._outcomes[place] |= INFORMED
         self._check_records(ctx, records, results)
 
-    def _write_numbers(self, records: Records, place: int, score: float, info: Mapping[str, Any] | None) -> None:
-        numbers = records.numbers[place]
-        numbers[SCORE] = score
-        given = info or {}
-        if tuple(given) == records.names and _are_numbers(given):
-            if given:
-                numbers[INFO:] = list(given.values())
+    def _write_info(self, records: Records, place: int, info: Mapping[str, Any]) -> None:
+        if tuple(info) == records.names and _are_numbers(info):
+            records.numbers[place, INFO:] = list(info.values())
             self._outcomes[place] |= INFORMED
-        elif given:
-            self._notes.append([OTHER_INFO, self._own[place], dict(given)])
+        elif info:
+            self._notes.append([OTHER_INFO, self._own[place], dict(info)])
 
     def _check_records(self, ctx: TaskContext, records: Records, results: Sequence[_Result]) -> None:
         """Hold the states and scores that have come against what they may be, all at once; then single them out."""
@@ -444,17 +444,22 @@ class _Limits:
 
     def __init__(self, box: Box) -> None:
         self.low, self.high = (np.ascontiguousarray(bound) for bound in box.bounds())
-        self._is_bounded = bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
+        ends = np.isfinite(self.low), np.isfinite(self.high)
+        self._is_bounded = bool(ends[0].any() or ends[1].any())
+        self._bounds_all = bool(ends[0].all() and ends[1].all())
 
     def hold(self, values: Array) -> bool:
         """Whether all are finite and between the bounds."""
         if self._is_bounded and not ((values >= self.low) & (values <= self.high)).all():
             return False
-        return bool(np.isfinite(values).all())
+        return self._bounds_all or bool(np.isfinite(values).all())
+
+
+_NUMBERS = (float, int, np.floating, np.integer)
 
 
 def _are_numbers(info: Mapping[str, Any]) -> bool:
-    return all(isinstance(value, (float, int, np.floating, np.integer)) for value in info.values())
+    return all(type(value) is float or isinstance(value, _NUMBERS) for value in info.values())
 
 
 def _as_state(task: str, state: Array | None) -> Array:

@@ -40,6 +40,7 @@ class Records:
     def __init__(self, n: int, shape: Sequence[int], dtype: str, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self.states = np.zeros((n, *shape), dtype)
+        self._shape, self._dtype = self.states.shape[1:], self.states.dtype
         self.numbers = np.zeros((n, INFO + len(self.names)))
 
     def named(self, names: Sequence[str]) -> Records:
@@ -51,11 +52,11 @@ class Records:
 
     def fits(self, state: Array) -> bool:
         """Whether a state has the shape and the type of all others."""
-        return state.shape == self.states.shape[1:] and state.dtype == self.states.dtype
+        return state.shape == self._shape and state.dtype == self._dtype
 
     def misfit(self, state: Array) -> str:
         """Return, in words, how a state differs from what all others are."""
         return (
-            f"has shape {state.shape} and dtype {state.dtype}, where others of the batch have "
-            f"{self.states.shape[1:]} and {self.states.dtype}"
+            f"has shape {state.shape} and dtype {state.dtype}, where others of the batch have {self._shape} and "
+            f"{self._dtype}"
         )

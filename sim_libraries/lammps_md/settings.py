@@ -37,7 +37,6 @@ class Settings:
     force_tolerance: float
     score_scale: float
     shaping: bool
-    inherent: bool
 
     def check(self, task: str) -> None:
         """Check each, and that they fit together.
@@ -66,8 +65,9 @@ class Settings:
 
     def _check_choices(self, task: str) -> None:
         for name, choices in (("system", SYSTEMS), ("thermostat", THERMOSTATS)):
-            if getattr(self, name) not in choices:
-                raise ArgumentValueError(task, f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+            given = getattr(self, name)
+            if given not in choices:
+                raise ArgumentValueError(task, f"{name} must be one of {', '.join(choices)}, not {given!r}")
         if self.script is not None and self.path is not None:
             raise ArgumentValueError(task, "give script, the text of a script, or path, the file it is in, not both")
         if self.is_own_system and self.system == "melt" and systems.cells_for(self.atoms) < 4:

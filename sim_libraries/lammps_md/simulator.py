@@ -1,8 +1,8 @@
 """A system of LAMMPS under a thermostat that is set from outside.
 
-LAMMPS is made anew by each reset, which has it run the script; so whatever an episode has done to it, even an error, is
-gone. To it are added, under names that begin with ``alchemist_``, the integration in time (``nve``), a thermostat for the
-time of an action, and what is measured.
+LAMMPS is made anew by each reset, which has it run the script; so whatever an episode has done to it, even an error,
+is gone. To it are added, under names that begin with ``alchemist_``, the integration in time (``nve``), a thermostat
+for the time of an action, and what is measured.
 
 The random numbers of an action are those of a seed that is drawn for it from the simulation's own generator, and no fix
 outlives its action: between actions LAMMPS has no state but its atoms, the box and the number of the step. A ``run``
@@ -36,16 +36,17 @@ Array = npt.NDArray[Any]
 MAX_SEED = 800_000_000
 """Seeds of LAMMPS' random numbers are below 900,000,000; to each the rank is added."""
 
-LOOSER = 100.0
-"""By how much the quench of an observation ends earlier than that at the end."""
-
 SOLID_LINKS = 7
 """An atom with so many neighbours in whose surroundings it sees its own is crystalline."""
 
 _ENERGY_UNITS = {"lj": "epsilon", "real": "kcal/mol", "metal": "eV", "si": "J", "cgs": "erg", "electron": "hartree"}
 _INTEGRATORS = ("nve", "nvt", "npt", "nph", "rigid", "brownian")
-_STATELESS = ("wall/region", "wall/reflect", "wall/harmonic", "wall/lj93", "wall/lj126", "addforce", "setforce",
-              "spring/self", "momentum", "recenter", "enforce2d", "freeze", "lineforce", "planeforce", "gravity")  # fmt: skip
+_STATELESS = frozenset(
+    {"wall/region", "wall/reflect", "wall/harmonic", "wall/lj93", "wall/lj126", "addforce", "setforce", "momentum",
+     "enforce2d", "freeze", "lineforce", "planeforce"}
+)  # fmt: skip
+"""Styles of fixes of which a new one does what the old one would have done."""
+
 _LOST = ("Lost atoms", "Non-numeric")
 
 _MEASURES = """
@@ -116,15 +117,17 @@ class Kept:
 class LammpsMD(Simulator):
     """Anneal a system of atoms: set the temperature of its thermostat so that its energy is low in the end.
 
-    LAMMPS moves the atoms. An action is the temperature of the thermostat, held for `steps_per_action` time steps. After
-    `actions` of them the system is quenched, that is, brought to the nearest minimum of its potential energy, and the
-    episode ends. With E the potential energy per atom, an overbar the mean over the last action, and d dimensions,
+    LAMMPS moves the atoms. An action is the temperature of the thermostat, held for `steps_per_action` time steps.
+    After `actions` of them the system is quenched, that is, brought to the nearest minimum of its potential energy, and
+    the episode ends. With E the potential energy per atom above `reference_energy`, means over the last action, and d
+    dimensions,
 
-        Phi = mean(E) - d/2 k_B mean(T),   in the end   Phi = E after the quench
+        Phi = mean(E) - d/2 k_B mean(T),   at the end   Phi = E after the quench,
 
-    the score of an action is ``score_scale * (Phi before - Phi after)``: it sums up to the drop from the first estimate of
-    the energy of the liquid's own structure, on which no action has an influence, to the energy that is reached. Without
-    `shaping` only the last score is other than 0, and is ``-score_scale * E``. Energies are above `reference_energy`.
+    the score of an action is ``score_scale * (Phi before - Phi after)``. The scores add up to the drop from the first
+    Phi, on which no action has an influence, to the energy that is reached: whoever maximises their sum minimises the
+    energy after the quench (Phi is a potential of the shaping: Ng, Harada & Russell, ICML 1999). Without `shaping` only
+    the last score is other than 0, and is ``-score_scale * Phi``.
 
     Equations, validation and speed are in ``docs/simulations/lammps_md.md``.
 
@@ -137,8 +140,8 @@ class LammpsMD(Simulator):
     density : float
         Of the melt, in atoms per sigma^3.
     script, path : str, optional
-        Any script of LAMMPS instead, or the file that it is in. It sets up the box, atoms, masses, potential and time step,
-        and does not integrate in time. It has a variable ``seed``, a number that depends on the seed of the episode.
+        Any script of LAMMPS instead, or the file that it is in. It sets up the box, atoms, masses, potential and time
+        step, and does not integrate in time. It has a variable ``seed``, which depends on the seed of the episode.
     variables : dict, optional
         Further index variables of the script.
     group : str
@@ -197,13 +200,12 @@ class LammpsMD(Simulator):
         force_tolerance: float = 1e-4,
         score_scale: float = 1.0,
         shaping: bool = True,
-        inherent: bool = False,
     ) -> None:
         self.comm = comm
         self._settings = Settings(
             system, atoms, density, script, path, variables, group, temperature_low, temperature_high,
             start_temperature, melt_steps, thermostat, damping, steps_per_action, actions, shell_radius,
-            reference_energy, force_tolerance, score_scale, shaping, inherent,
+            reference_energy, force_tolerance, score_scale, shaping,
         )  # fmt: skip
         self._settings.check(self._ctx.task)
         self._lammps: Simulation | None = None
@@ -248,7 +250,8 @@ class LammpsMD(Simulator):
         for name, style in self._fixes.items():
             if style.split("/")[0] in _INTEGRATORS:
                 raise ArgumentValueError(
-                    ctx.task, f"the script's fix {name} ({style}) integrates in time, which the simulation does: leave it out"
+                    ctx.task,
+                    f"the script's fix {name} ({style}) integrates in time, which the simulation does: leave it out",
                 )
         self._dimension = lammps.setting("dimension")
         self._boltzmann = float(lammps.of_all("boltz"))
@@ -291,6 +294,7 @@ class LammpsMD(Simulator):
     # --- running ------------------------------------------------------------------------------------------------------
 
     def reset(self, seed: int | None) -> None:
+        """Set the system up anew, melt it, and begin an episode."""
         settings = self._settings
         fresh = self.comm.bcast(np.random.SeedSequence().entropy) if seed is None else seed
         self._episode = Episode(np.random.default_rng(fresh), target=settings.begin_at)
@@ -307,6 +311,7 @@ class LammpsMD(Simulator):
         self._episode.potential = self._episode.structural
 
     def step(self, action: Array) -> None:
+        """Hold the thermostat at a temperature for an action's time; quench the system after the last."""
         episode = self._episode
         if self.is_finished():
             raise ArgumentValueError(self._ctx.task, "the episode is at its end: reset the simulation")
@@ -345,8 +350,6 @@ class LammpsMD(Simulator):
                 raise SimulationDivergedError(ctx.task, f"its potential energy is {energy}")
             lammps.advance(ctx, _RELEASE)
             self._measure_structure()
-            if self._settings.inherent:
-                episode.structural = self._inherent_energy()
 
     def _measure_structure(self) -> None:
         lammps = self._running
@@ -355,15 +358,6 @@ class LammpsMD(Simulator):
         sums = np.array([links.size, links.sum(), np.count_nonzero(links >= SOLID_LINKS)], float)
         self.comm.Allreduce(MPI.IN_PLACE, sums)
         self._episode.links, self._episode.solid = sums[1] / self._natoms, sums[2] / self._natoms
-
-    def _inherent_energy(self) -> float:
-        """Return the energy per atom of the nearest minimum; the atoms are where they were then, bit for bit."""
-        lammps = self._running
-        kept = lammps.atom_state(self._ctx)
-        lammps.advance(self._ctx, _QUENCH.format(tolerance=LOOSER * self._settings.force_tolerance))
-        energy = lammps.compute(self._ctx, "thermo_pe") / self._natoms - self._reference
-        lammps.replace_atoms(self._ctx, kept)
-        return energy
 
     def _quench(self) -> None:
         with self._closed_on_error():
@@ -406,9 +400,11 @@ class LammpsMD(Simulator):
         return np.array([e.temperature, e.energy, e.structural, e.solid, e.links, 1 - e.taken / self._settings.actions])
 
     def get_score(self) -> float | None:
+        """Return by how much the potential Phi has dropped in the last action."""
         return self._episode.score
 
     def is_finished(self) -> bool:
+        """Whether all actions are taken, and the system is quenched."""
         return self._episode.taken >= self._settings.actions
 
     def get_info(self) -> dict[str, float] | None:
@@ -430,20 +426,24 @@ class LammpsMD(Simulator):
         return self._picture.drawn(self.comm, self._running.box(self._ctx))
 
     def snapshot(self) -> Kept:
+        """Return this rank's atoms in LAMMPS' order, and the episode."""
         stateful = [f"{name} ({style})" for name, style in self._fixes.items() if style not in _STATELESS]
         if stateful:
             raise ArgumentValueError(
-                self._ctx.task, f"the script's fix {stateful[0]} may have a state of its own, which a snapshot does not keep"
+                self._ctx.task,
+                f"the script's fix {stateful[0]} may have a state of its own, which a snapshot does not keep",
             )
         return Kept(self._running.atom_state(self._ctx), copy.deepcopy(self._episode), self._picture)
 
     def restore(self, state: Kept) -> None:
+        """Continue from a snapshot of a simulation with the same parameters on as many ranks."""
         if self._lammps is None:
             self._set_up(1)
         self._running.replace_atoms(self._ctx, state.atoms)
         self._episode, self._picture = copy.deepcopy(state.episode), state.picture
 
     def close(self) -> None:
+        """End LAMMPS."""
         if getattr(self, "_lammps", None) is not None:
             self._running.close()
         self._lammps = None

@@ -64,6 +64,4 @@ def melt(atoms: int, density: float) -> str:
 def cluster(atoms: int) -> str:
     """Return the script of the cluster."""
     radius = 1.0 + 2.5 * (atoms / 38) ** (1 / 3)
-    return _CLUSTER.format(
-        atoms=atoms, radius=radius, inner=radius - 1.0, half=radius + 1.5, cutoff=2 * radius + 1.0
-    )
+    return _CLUSTER.format(atoms=atoms, radius=radius, inner=radius - 1.0, half=radius + 1.5, cutoff=2 * radius + 1.0)

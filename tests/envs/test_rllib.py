@@ -13,7 +13,7 @@ from ray import tune
 from ray.rllib.algorithms.ppo import PPOConfig
 from tests_support import wait_until
 
-from alchemist_ray import AlchemistSession, HPCSimulator
+from alchemist_ray import AlchemistSession, HPCSimulator, HPCVectorEnv
 
 STEPS = 1200
 
@@ -64,6 +64,29 @@ def test_a_training_goes_on_to_its_end_though_a_rank_is_killed(env_server, env_c
     assert len(after) == 2
     wait_until(lambda: not pids(), 10)
     monitor.stop()
+
+
+def test_all_simulations_of_a_runner_are_one_group(env_server, env_config):
+    env = env_config("walks", max_episode_steps=5, params={"chance": 0.0})
+    config = (
+        PPOConfig()
+        .environment(HPCVectorEnv, env_config=env)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=16, gym_env_vectorize_mode="vector_entry_point")
+        .training(train_batch_size_per_learner=320, minibatch_size=320, num_epochs=1)
+    )
+    algorithm = config.build_algo()
+    try:
+        for _ in range(2):
+            result = algorithm.train()
+        found = result["env_runners"]
+        assert result["num_env_steps_sampled_lifetime"] >= 640
+        assert found["episode_len_min"] == 5
+        assert found["num_episodes_lifetime"] >= 2 * 320 / 5 - 16
+        with AlchemistSession() as monitor:
+            monitor.connect(env_server.hostname, env_server.port, env_server.token)
+            assert sum(row["session"] is not None for row in monitor.list_all_workers()) == 2
+    finally:
+        algorithm.stop()
 
 
 def test_too_few_workers_are_told_at_once_by_the_runner_that_lacks_them(env_config, caplog):

@@ -148,7 +148,7 @@ def test_a_constant_that_is_no_action_is_refused(walk):
     for action, problem in (([0.1, 0.1, 0.1], r"shape \(3,\), not \(2,\)"), ([2.0, 0.0], "is not in Box")):
         with pytest.raises(ExperimentError, match=problem):
             evaluate(walk, maker_of(constant=action), [1])
-    with pytest.raises(ExperimentError, match="the action 7.0 is not in Discrete"):
+    with pytest.raises(ExperimentError, match=r"the action 7\.0 is not in Discrete"):
         evaluate(gymnasium.make("CartPole-v1"), maker_of(constant=7.0), [1])
 
 

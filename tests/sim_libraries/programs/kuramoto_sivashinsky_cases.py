@@ -55,8 +55,8 @@ def groupings():
         for on in GROUPS:
             simulation = make(KuramotoSivashinsky, on, **parameters)
             rows = episode(simulation, ACTIONS[:20], 3)
-            picture = simulation.get_field()
-            episodes.append((rows, solution(simulation), picture.values) if picture is not None else None)
+            u, picture = solution(simulation), simulation.get_field()
+            episodes.append((rows, u, picture.values) if picture is not None else None)
         alike = (all(map(same_values, one, episodes[-1])) for one in episodes if one is not None)
         found.append(all(comm.allgather(all(alike))))
     return found
@@ -132,7 +132,7 @@ def published():
 
 @case
 def waves():
-    """For each wave: energy, speed, leading eigenvalue; how far off its course it gets; the error of the growth seen."""
+    """For each wave: energy, speed, leading eigenvalue; how far off course it gets; the error of growth seen."""
     found = {}
     for name, wave in published():
         value, mode = wave.eigenvalues[0], wave.modes[:, 0]
