@@ -24,6 +24,11 @@ class Progress(Callback):  # type: ignore[misc]  # Ray has no types here
     experiment : Experiment
     say : callable
         Is given one line at a time.
+
+    Attributes
+    ----------
+    stopping, ended : bool
+        Whether the trainings are to stop, and whether they have been stopped before their end.
     """
 
     def __init__(self, experiment: Experiment, say: Callable[[str], None]) -> None:
@@ -34,6 +39,7 @@ class Progress(Callback):  # type: ignore[misc]  # Ray has no types here
         self._saving: set[str] = set()
         self._headed = False
         self.stopping = False
+        self.ended = False
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Begin to count the time of a trial."""
@@ -66,6 +72,9 @@ class Progress(Callback):  # type: ignore[misc]  # Ray has no types here
 
     def end_now(self) -> None:
         """End the trainings."""
+        if signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None):
+            raise KeyboardInterrupt  # Tune is not there yet
+        self.ended = True
         os.kill(os.getpid(), signal.SIGUSR1)  # what Tune has a handler for
 
     def _line(self, trial: str, result: Mapping[str, Any]) -> str:

@@ -172,9 +172,9 @@ def train(
         for training in trainings
         if training.error
     ]
-    if failed and not progress.stopping:
+    if failed and not progress.ended:
         raise ExperimentError(experiment.name, failed)
-    return trainings, progress.stopping
+    return trainings, progress.ended
 
 
 def find_trainings(experiment: Experiment, directory: Path) -> list[Training]:

@@ -26,16 +26,18 @@ static double sum_of_squares(const double *p, int64_t n)
 static void listen(const room *r, double *sums)
 {
     const cells *q = &r->quiet;
-    for (int64_t j = q->j0; j < q->j1; j++) {
+    for (int64_t j = q->j0; j < q->j1; j++)
         if (j >= r->first && j < r->first + r->count)
             sums[j - q->j0] += sum_of_squares(r->p + (j - r->first + 1) * r->stride + q->i0, q->i1 - q->i0);
-    }
 }
 
 static double heard_in_row(const room *r, const microphone *m, int64_t j)
 {
-    const double *p = r->p + (j - r->first + 1) * r->stride + m->i;
-    return j >= r->first && j < r->first + r->count ? (1.0 - m->right) * p[0] + m->right * p[1] : 0.0;
+    const double *p;
+    if (j < r->first || j >= r->first + r->count)
+        return 0.0;
+    p = r->p + (j - r->first + 1) * r->stride + m->i;
+    return (1.0 - m->right) * p[0] + m->right * p[1];
 }
 
 /* Let all ranks know the microphones, the mean square of `substeps` substeps, and the energy: one of them, or two at a
@@ -359,6 +361,7 @@ static int create(alchemist_call *call, void **simulation)
     }
     describe_components(r);
     MPI_Comm_dup(call->comm, &r->comm); /* of its own: no message of another simulation can get between */
+    MPI_Comm_set_errhandler(r->comm, MPI_ERRORS_ARE_FATAL); /* a rank that has lost another one cannot go on */
     prepare_halo(r);
     *simulation = r;
     return ALCHEMIST_OK;

@@ -59,7 +59,6 @@ class Block:
         self.walls = np.array([column == 0, column == columns - 1, row == 0, row == rows - 1])
         self._x_neighbours = self._neighbour(row, column - 1), self._neighbour(row, column + 1)
         self._y_neighbours = self._neighbour(row - 1, column), self._neighbour(row + 1, column)
-        self._buffers: dict[tuple[int, ...], tuple[Array, Array]] = {}
 
     def _cells(self, rank: int) -> tuple[slice, slice]:
         (rows, columns), n = self._grid, self._n
@@ -101,30 +100,35 @@ class Block:
 
     def exchange(self, stacked: Array) -> None:
         """Fill the halos of padded arrays, shape (count, rows, columns), from the neighbours. Collective."""
-        w = self.halo
-        (i0, i1, j0, j1), own = self.owned, self.interior
-        self._shift(stacked, self._x_neighbours, [(slice(None), own[0], cut) for cut in _cuts(j0, j1, w)])
-        self._shift(stacked, self._y_neighbours, [(slice(None), cut) for cut in _cuts(i0, i1, w)])
+        i0, i1, j0, j1 = self.owned
+        self._exchange_columns(stacked[:, self.interior[0]], _cuts(j0, j1, self.halo))
+        self._exchange_rows(stacked, _cuts(i0, i1, self.halo))
 
-    def _shift(self, stacked: Array, neighbours: tuple[int, int], cuts: list[tuple[slice, ...]]) -> None:
-        """Exchange with the neighbours below and above in one direction; cuts: halo, own, own, halo, ascending."""
+    def _exchange_columns(self, rows: Array, cuts: list[slice]) -> None:
+        """Exchange columns, which are packed for it; `cuts` are halo, own, own, halo, ascending."""
         low_halo, low_own, high_own, high_halo = cuts
-        for to, source, sent, filled in (
-            (neighbours[0], neighbours[1], low_own, high_halo),
-            (neighbours[1], neighbours[0], high_own, low_halo),
-        ):
-            if to == source == MPI.PROC_NULL:
-                continue
-            outgoing, incoming = self._buffers_like(stacked[sent])
-            outgoing[...] = stacked[sent]
-            self._comm.Sendrecv(outgoing, to, recvbuf=incoming, source=source)
-            if source != MPI.PROC_NULL:
-                stacked[filled] = incoming
+        neighbours = [
+            (rank, np.ascontiguousarray(rows[..., own]), halo)
+            for rank, own, halo in zip(self._x_neighbours, (low_own, high_own), (low_halo, high_halo), strict=True)
+            if rank != MPI.PROC_NULL
+        ]
+        incoming = [np.empty_like(packed) for _, packed, _ in neighbours]
+        requests = [self._comm.Irecv(into, rank) for into, (rank, _, _) in zip(incoming, neighbours, strict=True)]
+        requests += [self._comm.Isend(packed, rank) for rank, packed, _ in neighbours]
+        MPI.Request.Waitall(requests)
+        for into, (_, _, halo) in zip(incoming, neighbours, strict=True):
+            rows[..., halo] = into
 
-    def _buffers_like(self, part: Array) -> tuple[Array, Array]:
-        if part.shape not in self._buffers:
-            self._buffers[part.shape] = np.empty(part.shape), np.empty(part.shape)
-        return self._buffers[part.shape]
+    def _exchange_rows(self, stacked: Array, cuts: list[slice]) -> None:
+        """Exchange rows, which are contiguous over the padded width, in place."""
+        low_halo, low_own, high_own, high_halo = cuts
+        south, north = self._y_neighbours
+        requests = []
+        for layer in stacked:
+            requests += [self._comm.Irecv(layer[low_halo], south), self._comm.Irecv(layer[high_halo], north)]
+        for layer in stacked:
+            requests += [self._comm.Isend(layer[low_own], south), self._comm.Isend(layer[high_own], north)]
+        MPI.Request.Waitall(requests)
 
     def gather(self, cells: Array) -> Array | None:
         """Return the whole grid on rank 0, from the own cells of all ranks. Collective."""

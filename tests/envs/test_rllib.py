@@ -67,7 +67,7 @@ def test_a_training_goes_on_to_its_end_though_a_rank_is_killed(env_server, env_c
 
 
 def test_all_simulations_of_a_runner_are_one_group(env_server, env_config):
-    env = env_config("walks", max_episode_steps=5, params={"chance": 0.0})
+    env = env_config("fragile", max_episode_steps=5)
     config = (
         PPOConfig()
         .environment(HPCVectorEnv, env_config=env)
