@@ -123,6 +123,7 @@ class Bounds:
         component = first[taken.ndim - self.low.ndim :]
         flat = int(np.ravel_multi_index(component, self.low.shape)) if component else 0
         name = f" ({self.names[flat]})" if flat < len(self.names) and self.names[flat] else ""
-        place = f" in component {first[0] if len(first) == 1 else first}{name}" if first else name
+        place = f" in component {component[0] if len(component) == 1 else component}{name}" if component else name
+        which = f" of simulation {first[0]}" if taken.ndim > self.low.ndim else ""
         low, high = self.low[component], self.high[component]
-        raise ArgumentValueError(where, f"the action is {taken[first]} outside {low}..{high}{place}")
+        raise ArgumentValueError(where, f"the action{which} is {taken[first]} outside {low}..{high}{place}")

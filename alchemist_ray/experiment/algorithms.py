@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,10 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from alchemist_ray.errors import ExperimentError
-from alchemist_ray.experiment.environments import env_config, make_for_rllib
+from alchemist_ray.experiment.environments import env_config, make_for_rllib, server_token
 from alchemist_ray.experiment.schema import Experiment
 
 ENVIRONMENT = "alchemist-experiment"
@@ -42,7 +44,6 @@ def algorithm_config(experiment: Experiment) -> AlgorithmConfig:
         If the algorithm or one of its options is unknown (the nearest name is given) or of the wrong type, or RLlib
         refuses the configuration.
     """
-    ray.tune.register_env(ENVIRONMENT, make_for_rllib)
     options = _options(experiment)
     config = _default_config(experiment)
     training = _checked_training(experiment, config, options["training"])
@@ -73,6 +74,22 @@ def algorithm_config(experiment: Experiment) -> AlgorithmConfig:
     except (ValueError, TypeError) as refused:
         raise ExperimentError(experiment.name, [f"RLlib refuses the configuration: {refused}"]) from refused
     return config
+
+
+def register_environment(experiment: Experiment) -> None:
+    """Tell RLlib how the environment is made.
+
+    Raises
+    ------
+    AuthenticationError
+        If the server's token cannot be read.
+    """
+    ray.tune.register_env(ENVIRONMENT, functools.partial(make_for_rllib, token=server_token(experiment.server)))
+
+
+def environment_of(algorithm: Any) -> Any:
+    """Return one environment of an algorithm in training, in its process."""
+    return _global_registry.get(ENV_CREATOR, ENVIRONMENT)(algorithm.config.env_config)
 
 
 def validate(experiment: Experiment, config: AlgorithmConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -51,10 +52,12 @@ def run(
     experiment = load_experiment(file, overrides)
     from alchemist_ray.experiment.runner import run_experiment
 
-    outcome = run_experiment(experiment, file=Path(file), resume=resume, evaluate_only=evaluate_only, say=say)
+    command = _command(file, [override for override in overrides if not override.startswith("results=")])
+    outcome = run_experiment(
+        experiment, file=Path(file), resume=resume, evaluate_only=evaluate_only, command=command, say=say
+    )
     if outcome.interrupted:
-        changed = "".join(f" --set {override}" for override in overrides)
-        say(f"Stopped. To go on: alchemist run {file}{changed} --resume")
+        say(f"Stopped. To go on: {_command(file, overrides)} --resume")
         return INTERRUPTED
     say(f"Results are in {outcome.directory}")
     if report is not None:
@@ -63,3 +66,8 @@ def run(
         copy_report(outcome.directory, report)
         say(f"The report is in {report}")
     return 0
+
+
+def _command(file: str, overrides: Sequence[str]) -> str:
+    changed = (part for override in overrides for part in ("--set", override))
+    return shlex.join(["alchemist", "run", file, *changed])

@@ -1,20 +1,20 @@
 """The environment of an experiment: in RLlib's processes, and for the evaluation.
 
-What travels to those processes is a plain dict without a token: processes look for that in ``ALCHEMIST_TOKEN``.
+What is in RLlib's configuration is written to files and has no token: that goes with the function that RLlib makes
+environments by, which Ray keeps in memory.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
-from alchemist_ray.credentials import TOKEN, read_token
+from alchemist_ray.credentials import read_token
 from alchemist_ray.envs.registration import register_environments
 from alchemist_ray.errors import ExperimentError
 from alchemist_ray.experiment.schema import Experiment, ServerKeys
@@ -71,37 +71,36 @@ def _spec(experiment: Experiment) -> gymnasium.envs.registration.EnvSpec | None:
         ) from None
 
 
-def share_token(server: ServerKeys) -> None:
-    """Let this process and those of Ray find the server's token where sessions look for it.
+def server_token(server: ServerKeys) -> str | None:
+    """Return the token that the experiment names; None if sessions are to look for it.
 
     Raises
     ------
     AuthenticationError
         If its file cannot be read, or others can read it.
     """
-    if server.token is not None:
-        os.environ[TOKEN] = server.token
-    elif server.token_file is not None:
-        os.environ[TOKEN] = read_token(Path(server.token_file))
+    return server.token if server.token_file is None else read_token(Path(server.token_file))
 
 
-def make_environment(config: Mapping[str, Any], render: bool = False) -> gymnasium.Env[Any, Any]:
+def make_environment(
+    config: Mapping[str, Any], *, token: str | None = None, render: bool = False
+) -> gymnasium.Env[Any, Any]:
     """Return one environment; with `render`, one that gives pictures."""
     mode = "rgb_array" if render else None
     if "lib_name" in config:
         from alchemist_ray.envs import HPCSimulator
 
         own = {name: value for name, value in config.items() if name not in VECTOR_KEYS}
-        return HPCSimulator(own, render_mode=mode)
+        return HPCSimulator(own, token=token, render_mode=mode)
     return gymnasium.make(
         config["id"], max_episode_steps=config["max_episode_steps"], render_mode=mode, **config["kwargs"]
     )
 
 
-def make_for_rllib(context: Mapping[str, Any]) -> Any:
+def make_for_rllib(context: Mapping[str, Any], token: str | None = None) -> Any:
     """Return the environment, or if RLlib gives `num_envs` the vector environment, of one of its processes."""
     if "num_envs" not in context:
-        return make_environment(context)
+        return make_environment(context, token=token)
     from alchemist_ray.envs import HPCVectorEnv
 
-    return HPCVectorEnv(dict(context))
+    return HPCVectorEnv(dict(context), token=token)

@@ -26,6 +26,7 @@ SMALL = (
 
 def write_page(
     path: Path,
+    command: str,
     experiment: Experiment,
     trainings: Sequence[Training],
     evaluations: Mapping[str, Evaluation],
@@ -37,6 +38,8 @@ def write_page(
     Parameters
     ----------
     path : Path
+    command : str
+        That has made the results.
     experiment : Experiment
     trainings : sequence of Training
     evaluations : mapping
@@ -50,7 +53,7 @@ def write_page(
     parts = [
         f"# {experiment.name}",
         experiment.description,
-        f"```sh\nalchemist run experiment.yaml   # {_what(experiment)}\n```",
+        f"{_what(experiment)}. The command:\n\n```sh\n{command}\n```",
         _evaluation_text(experiment, reference),
         table(evaluations, reference),
         _trainings_text(experiment, trainings),
@@ -107,7 +110,19 @@ def _line(cells: Sequence[str]) -> str:
 
 def _what(experiment: Experiment) -> str:
     environment = experiment.environment
-    return f"{experiment.algorithm.name} on {environment.lib_name or environment.id}"
+    return f"{experiment.algorithm.name} on {environment.lib_name or environment.id}, {_ranks(experiment)}"
+
+
+def _ranks(experiment: Experiment) -> str:
+    environment, runners = experiment.environment, experiment.runners
+    if not environment.is_ours:
+        return "in-process"
+    each = f"{environment.num_workers} MPI rank{'s' if environment.num_workers > 1 else ''}"
+    count = runners.num_envs_per_env_runner * max(1, runners.num_env_runners)
+    if count == 1:
+        return f"one simulation on {each}"
+    groups = count if runners.vectorize != "hpc" else runners.num_groups * max(1, runners.num_env_runners)
+    return f"{count} simulations on {f'{groups} groups of ' if groups > 1 else ''}{each}"
 
 
 def _evaluation_text(experiment: Experiment, reference: str | None) -> str:

@@ -38,7 +38,10 @@ PACKAGES = (
 )  # fmt: skip
 
 MAY_CHANGE = {"evaluation", "baselines", "pictures", "description", "server", "ray", "results"}
-"""Sections that may differ when an experiment is resumed."""
+"""Sections that may differ when an experiment is resumed, or evaluated again."""
+
+IN_TRAINING = {"evaluation.interval", "evaluation.interval_seeds", "evaluation.checkpoint"}
+"""Keys of these that the training goes by."""
 
 CURVE = ("training", "seed", "iteration", "timesteps", "seconds", "mean_return", "mean_steps", "evaluation_return")
 
@@ -72,8 +75,8 @@ def check_fresh(experiment: Experiment, directory: Path) -> None:
         )  # fmt: skip
 
 
-def check_same(experiment: Experiment, directory: Path) -> None:
-    """Raise unless the results in a directory are those of the same experiment.
+def check_same(experiment: Experiment, directory: Path, *, resume: bool) -> None:
+    """Raise unless the results in a directory are those of the same experiment, to be resumed or evaluated again.
 
     Raises
     ------
@@ -87,7 +90,7 @@ def check_same(experiment: Experiment, directory: Path) -> None:
     differing = [
         f"{path}: it was {old!r}, and is {new!r}"
         for path, old, new in differences(before, now)
-        if path.partition(".")[0] not in MAY_CHANGE
+        if path.partition(".")[0] not in MAY_CHANGE or (resume and path in IN_TRAINING)
     ]
     if differing:
         raise ExperimentError(
@@ -135,7 +138,15 @@ def _commit() -> str | None:
 
 def _mpi() -> str | None:
     """Return the MPI of this machine's workers; a server elsewhere may have another."""
-    return _output([sys.executable, "-c", "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])"])
+    return _output([sys.executable, "-c", _MPI_VERSION])
+
+
+_MPI_VERSION = """\
+import mpi4py
+mpi4py.rc.initialize = False
+from mpi4py import MPI
+print(" ".join(MPI.Get_library_version().splitlines()[0].split()))
+"""
 
 
 def _processor() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from alchemist_ray.errors import ExperimentError
 from alchemist_ray.experiment import figures, results
 from alchemist_ray.experiment.algorithms import algorithm_config, validate
-from alchemist_ray.experiment.environments import env_config, make_environment, share_token
+from alchemist_ray.experiment.environments import env_config, make_environment, server_token
 from alchemist_ray.experiment.evaluation import Evaluation, evaluate
 from alchemist_ray.experiment.policies import PolicyMaker, TrainedPolicy, baseline
 from alchemist_ray.experiment.recording import Recording
@@ -62,6 +62,7 @@ def run_experiment(
     file: Path | None = None,
     resume: bool = False,
     evaluate_only: bool = False,
+    command: str = "",
     say: Say = print,
 ) -> Outcome:
     """Train, evaluate, and keep what has come out.
@@ -75,6 +76,8 @@ def run_experiment(
         Whether to go on where the checkpoints of the last run are.
     evaluate_only : bool
         Whether to evaluate the checkpoints that there are, without training.
+    command : str, optional
+        By which it is run, for the report.
     say : callable
         Is given a line of text at a time.
 
@@ -88,10 +91,9 @@ def run_experiment(
     directory = Path(experiment.results or Path("results") / experiment.name)
     baselines = check(experiment, file)
     if resume or evaluate_only:
-        results.check_same(experiment, directory)
+        results.check_same(experiment, directory, resume=resume)
     else:
         results.check_fresh(experiment, directory)
-    share_token(experiment.server)
     _try_out(experiment, baselines)
     results.write_experiment(experiment, directory)
     if evaluate_only:
@@ -102,13 +104,17 @@ def run_experiment(
     results.write_csv(directory / "curve.csv", results.CURVE, rows)
     if interrupted:
         return Outcome(directory, trainings, interrupted=True)
-    evaluations = _evaluate_and_report(experiment, directory, trainings, rows, baselines, say)
+    evaluations, notes = _evaluate_and_draw(experiment, directory, trainings, rows, baselines, say)
+    reference = _reference(experiment)
+    by = command or f"alchemist run {file.name if file is not None else 'experiment.yaml'}"
+    write_page(directory / PAGE, by, experiment, trainings, evaluations, reference, notes)
+    say(table(evaluations, reference))
     return Outcome(directory, trainings, evaluations)
 
 
 def _try_out(experiment: Experiment, baselines: Mapping[str, PolicyMaker]) -> None:
     """Begin an episode with each baseline: what is wrong with the simulation or them is said before the training."""
-    with closing(make_environment(env_config(experiment))) as environment:
+    with closing(make_environment(env_config(experiment), token=server_token(experiment.server))) as environment:
         observation, _ = environment.reset(seed=experiment.seeds[0])
         for maker in baselines.values():
             environment.step(maker(environment, 0)(observation, 0))
@@ -118,17 +124,23 @@ def _try_out(experiment: Experiment, baselines: Mapping[str, PolicyMaker]) -> No
 # --- after the training -----------------------------------------------------------------------------------------------
 
 
-def _evaluate_and_report(
+def _reference(experiment: Experiment) -> str | None:
+    """Return the baseline that others are compared with, if there is one."""
+    return experiment.pictures.beside or next(iter(experiment.baselines), None)
+
+
+def _evaluate_and_draw(
     experiment: Experiment,
     directory: Path,
     trainings: Sequence[Training],
     rows: Sequence[Mapping[str, Any]],
     baselines: Mapping[str, PolicyMaker],
     say: Say,
-) -> dict[str, Evaluation]:
+) -> tuple[dict[str, Evaluation], list[str]]:
+    """Evaluate, write what was found and draw it; return it, and what is to be said about it."""
     chosen = _chosen(experiment, trainings)
     makers = {_policy_name(experiment, t, chosen): _load(experiment, t) for t in chosen}
-    reference = experiment.pictures.beside or next(iter(baselines), None)
+    reference = _reference(experiment)
     shown = [next(iter(makers)), *([reference] if reference is not None else [])]
     say(f"Evaluating {', '.join([*makers, *baselines])} on {len(experiment.evaluation.seeds)} seeds")
     evaluations, recordings = _evaluate(experiment, chosen[0].env_config, {**makers, **baselines}, shown)
@@ -147,9 +159,7 @@ def _evaluate_and_report(
         },
     )
     notes = _draw(experiment, directory, rows, evaluations, recordings, list(baselines))
-    write_page(directory / PAGE, experiment, trainings, evaluations, reference, notes)
-    say(table(evaluations, reference))
-    return evaluations
+    return evaluations, notes
 
 
 def _chosen(experiment: Experiment, trainings: Sequence[Training]) -> list[Training]:
@@ -186,7 +196,8 @@ def _evaluate(
     keys, pictures = experiment.evaluation, experiment.pictures
     wanted = max(pictures.fields, pictures.frames)
     recordings = {name: Recording(wanted, pictures.width) for name in shown}
-    with closing(make_environment(config, render=wanted > 0)) as environment:
+    token = server_token(experiment.server)
+    with closing(make_environment(config, token=token, render=wanted > 0)) as environment:
         evaluations = {
             name: evaluate(
                 environment,

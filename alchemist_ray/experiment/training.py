@@ -26,10 +26,8 @@ import ray.tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.schedulers import ASHAScheduler
 
-from alchemist_ray.credentials import TOKEN
 from alchemist_ray.errors import AlchemistError, ExperimentError
-from alchemist_ray.experiment.algorithms import algorithm_config, trainable
-from alchemist_ray.experiment.environments import make_environment
+from alchemist_ray.experiment.algorithms import algorithm_config, environment_of, register_environment, trainable
 from alchemist_ray.experiment.evaluation import evaluate
 from alchemist_ray.experiment.policies import TrainedPolicy
 from alchemist_ray.experiment.progress import Progress
@@ -121,7 +119,7 @@ def after_iteration(*, algorithm: Any, result: dict[str, Any], experiment: Exper
 
 def _evaluate_now(algorithm: Any, result: dict[str, Any], experiment: Experiment) -> None:
     keys = experiment.evaluation
-    with closing(make_environment(algorithm.config.env_config)) as environment:
+    with closing(environment_of(algorithm)) as environment:
         found = evaluate(
             environment,
             TrainedPolicy.of(algorithm).episode,
@@ -161,10 +159,11 @@ def train(
     """
     config = with_callbacks(algorithm_config(experiment), experiment)
     progress = Progress(experiment, say)
-    with _running_ray(experiment), _stoppable(progress):
+    with _running_ray(experiment), stoppable(progress):
+        register_environment(experiment)
         tuner = _restored(experiment, directory, config) if resume else _new(experiment, directory, config, progress)
         if resume:
-            _set_callbacks(tuner, progress)
+            set_callbacks(tuner, progress)
         grid = tuner.fit()
     trainings = _trainings(experiment, grid)
     failed = [
@@ -227,7 +226,7 @@ def _restored(experiment: Experiment, directory: Path, config: AlgorithmConfig) 
     return ray.tune.Tuner.restore(str(path), trainable(experiment), resume_errored=True, param_space=config)
 
 
-def _set_callbacks(tuner: ray.tune.Tuner, progress: Progress) -> None:
+def set_callbacks(tuner: ray.tune.Tuner, progress: Progress) -> None:
     """Have a restored tuner report here: what it reported to has gone with its process."""
     run_config = tuner._local_tuner.get_run_config()
     run_config.callbacks = [progress]
@@ -320,8 +319,7 @@ def _running_ray(experiment: Experiment) -> Iterator[None]:
         return
     started: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if experiment.ray.address is not None:
-        token = os.environ.get(TOKEN)
-        started |= {"address": experiment.ray.address, "runtime_env": {"env_vars": {TOKEN: token}} if token else None}
+        started["address"] = experiment.ray.address
     else:
         started |= {"num_cpus": max(os.cpu_count() or 1, _cpus(experiment)), "include_dashboard": False}
     _start_ray(experiment, started)
@@ -352,7 +350,7 @@ def _cpus(experiment: Experiment) -> int:
 
 
 @contextmanager
-def _stoppable(progress: Progress) -> Iterator[None]:
+def stoppable(progress: Progress) -> Iterator[None]:
     """Have Ctrl-C, and SIGTERM, stop the trainings with a checkpoint; a second one stops them at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:

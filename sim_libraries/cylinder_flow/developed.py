@@ -20,7 +20,7 @@ PHASES = 8
 KICK_TIME = 3.0
 MEASURED_TIME = 12.0
 USUAL_PERIOD = 3.4
-KEPT = 4
+KEPT = 2
 
 Report = Callable[[float, float], None]
 _developed: OrderedDict[Hashable, DevelopedFlow] = OrderedDict()

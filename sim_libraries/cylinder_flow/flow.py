@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.sim_libraries.cylinder_flow import lattice
@@ -43,20 +42,12 @@ class ChannelFlow:
         Largest velocity of the inflow, in lattice units.
     actuation : str
         ``"rotation"`` or ``"jets"``.
-    real : dtype
-        Of the populations, float64 or float32; forces are summed up in double precision.
     """
 
     def __init__(
-        self,
-        comm: MPI.Comm,
-        channel: Channel,
-        reynolds: float,
-        u_max: float,
-        actuation: str = "rotation",
-        real: npt.DTypeLike = np.float64,
+        self, comm: MPI.Comm, channel: Channel, reynolds: float, u_max: float, actuation: str = "rotation"
     ) -> None:
-        self.comm, self.channel, self._real = comm, channel, np.dtype(real)
+        self.comm, self.channel = comm, channel
         self.u_mean = 2 / 3 * u_max
         self.viscosity = self.u_mean * channel.resolution / reynolds
         self._inflow = channel.inflow(u_max)
@@ -86,7 +77,7 @@ class ChannelFlow:
         """Set the inflow everywhere, led round the cylinder. Local."""
         columns = self.first - self._own[0] + np.arange(self._width)
         jx, jy = self.u_mean * self.channel.start(columns)
-        self._f = np.zeros((2, 9, self.channel.ny + 2, self._width), self._real)
+        self._f = np.zeros((2, 9, self.channel.ny + 2, self._width))
         for i in range(9):
             along = CX[i] * jx + CY[i] * jy
             self._f[0, i, 1:-1] = WEIGHT[i] * (3 * along + 4.5 * along**2 - 1.5 * (jx**2 + jy**2))
@@ -169,5 +160,4 @@ class ChannelFlow:
 
 
 def _moments(f: Array) -> Array:
-    f = f.astype(np.float64, copy=False)
     return np.stack([f.sum(axis=0), np.tensordot(CX, f, 1), np.tensordot(CY, f, 1)])

@@ -52,22 +52,18 @@ def _relax_row(sources: Rows, targets: Rows, n: int, even: float, odd: float) ->
     """Collide what arrives at `n` nodes of a row; sources are shifted so that index k is pulled by node k."""
     s0, s1, s2, s3, s4, s5, s6, s7, s8 = sources
     d0, d1, d2, d3, d4, d5, d6, d7, d8 = targets
-    real = s0.dtype.type
-    four_ninths, ninth, thirtysixth = real(4 / 9), real(1 / 9), real(1 / 36)
-    third, nine_halves = real(1 / 3), real(4.5)
-    even, odd = real(even), real(odd)
-    half_even, half_odd = real(0.5) * even, real(0.5) * odd
-    even_straight, even_diagonal = even * ninth, even * thirtysixth
-    odd_straight, odd_diagonal = odd * third, odd * real(1 / 12)
+    half_even, half_odd = 0.5 * even, 0.5 * odd
+    even_straight, even_diagonal = even * (1 / 9), even * (1 / 36)
+    odd_straight, odd_diagonal = odd * (1 / 3), odd * (1 / 12)
     for k in range(n):
         f0, f1, f2, f3, f4, f5, f6, f7, f8 = s0[k], s1[k], s2[k], s3[k], s4[k], s5[k], s6[k], s7[k], s8[k]
         p1, p2, p5, p6 = f1 + f3, f2 + f4, f5 + f7, f6 + f8
         m1, m2, m5, m6 = f1 - f3, f2 - f4, f5 - f7, f6 - f8
         jx = m1 + (m5 - m6)
         jy = m2 + (m5 + m6)
-        xx, yy = nine_halves * jx * jx, nine_halves * jy * jy
-        rest = f0 + (p1 + p2) + (p5 + p6) - (xx + yy) * third
-        d0[k] = f0 + even * (four_ninths * rest - f0)
+        xx, yy = 4.5 * jx * jx, 4.5 * jy * jy
+        rest = f0 + (p1 + p2) + (p5 + p6) - (xx + yy) * (1 / 3)
+        d0[k] = f0 + even * ((4 / 9) * rest - f0)
         e = half_even * p1 - even_straight * (rest + xx)
         o = half_odd * m1 - odd_straight * jx
         d1[k] = f1 - e - o
@@ -77,12 +73,12 @@ def _relax_row(sources: Rows, targets: Rows, n: int, even: float, odd: float) ->
         d2[k] = f2 - e - o
         d4[k] = f4 - e + o
         q = jx + jy
-        e = half_even * p5 - even_diagonal * (rest + nine_halves * q * q)
+        e = half_even * p5 - even_diagonal * (rest + 4.5 * q * q)
         o = half_odd * m5 - odd_diagonal * q
         d5[k] = f5 - e - o
         d7[k] = f7 - e + o
         q = jy - jx
-        e = half_even * p6 - even_diagonal * (rest + nine_halves * q * q)
+        e = half_even * p6 - even_diagonal * (rest + 4.5 * q * q)
         o = half_odd * m6 - odd_diagonal * q
         d6[k] = f6 - e - o
         d8[k] = f8 - e + o

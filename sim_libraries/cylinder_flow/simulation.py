@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from mpi4py import MPI
@@ -19,6 +19,19 @@ from alchemist_ray.sim_libraries.cylinder_flow.lattice import Array
 ROUND = [(0.75 * np.cos(angle), 0.75 * np.sin(angle)) for angle in np.arange(0, 360, 30) * np.pi / 180]
 WAKE = [(x, y) for x in (1.0, 1.5, 2.0, 2.5, 3.0, 4.0) for y in (-0.75, 0.0, 0.75)]
 VORTICITY_SHOWN = 8.0
+
+ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "resolution": (lambda value: value in range(20, 201, 10), "a multiple of 10 from 20 to 200"),
+    "reynolds": (lambda value: 0 < value <= 400, "above 0 and at most 400"),
+    "length": (lambda value: 8 <= value <= 100, "from 8 to 100"),
+    "u_max": (lambda value: 0 < value <= 0.15, "above 0 and at most 0.15"),
+    "actuation": (lambda value: value in ("rotation", "jets"), "'rotation' or 'jets'"),
+    "amplitude": (lambda value: 0 < value <= 5, "above 0 and at most 5"),
+    "action_time": (lambda value: 0.01 <= value <= 10, "from 0.01 to 10"),
+    "lift_penalty": (lambda value: 0 <= value <= 10, "from 0 to 10"),
+    "start_time": (lambda value: 0 <= value <= 1000, "from 0 to 1000"),
+}
+"""What the parameters may be, and how that is said."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,17 @@ class CylinderFlow(Simulator):
         self.comm = comm
         if not hasattr(self, "context"):
             self.context = TaskContext(comm, "cylinder_flow.create")
-        self._check(resolution, reynolds, length, u_max, actuation, amplitude, action_time, lift_penalty, start_time)
+        self._check(
+            resolution=resolution,
+            reynolds=reynolds,
+            length=length,
+            u_max=u_max,
+            actuation=actuation,
+            amplitude=amplitude,
+            action_time=action_time,
+            lift_penalty=lift_penalty,
+            start_time=start_time,
+        )
         self._flow = ChannelFlow(comm, Channel(resolution, length), reynolds, u_max, actuation)
         self._key = (resolution, reynolds, length, u_max, actuation)
         self._lift_penalty, self._start_time = lift_penalty, start_time
@@ -98,42 +121,16 @@ class CylinderFlow(Simulator):
         self._outcome = Outcome(0.0, 0.0, 0.0)
         self._uncontrolled_drag, self._steps = 0.0, 0
 
-    def _check(
-        self,
-        resolution: int,
-        reynolds: float,
-        length: float,
-        u_max: float,
-        actuation: str,
-        amplitude: float,
-        action_time: float,
-        lift_penalty: float,
-        start_time: float,
-    ) -> None:
-        fine = {
-            "resolution must be a multiple of 10 from 20 to 200": resolution in range(20, 201, 10),
-            "reynolds must be above 0 and at most 400": 0 < reynolds <= 400,
-            "length must be at least 8 and at most 100": 8 <= length <= 100,
-            "u_max must be above 0 and at most 0.15": 0 < u_max <= 0.15,
-            "actuation must be 'rotation' or 'jets'": actuation in ("rotation", "jets"),
-            "amplitude must be above 0 and at most 5": 0 < amplitude <= 5,
-            "action_time must be at least one time step and at most 10": (
-                action_time * 1.5 * resolution / u_max >= 0.5 and action_time <= 10
-            ),
-            "lift_penalty must be from 0 to 10": 0 <= lift_penalty <= 10,
-            "start_time must be from 0 to 1000": 0 <= start_time <= 1000,
-        }
-        values = locals()
-        for rule, kept in fine.items():
-            if not kept:
-                raise ArgumentValueError(self.context.task, f"{rule}, not {values[rule.split()[0]]!r}")
+    def _check(self, **parameters: Any) -> None:
+        for name, value in parameters.items():
+            allowed, said = ALLOWED[name]
+            if not allowed(value):
+                raise ArgumentValueError(self.context.task, f"{name} must be {said}, not {value!r}")
+        resolution, length = parameters["resolution"], parameters["length"]
         most = round(length * resolution) // HALO
         if self.comm.size > most:
-            raise ArgumentValueError(
-                self.context.task,
-                f"a channel of resolution {resolution} and length {length} takes at most {most} workers, not "
-                f"{self.comm.size}",
-            )
+            reason = f"at resolution {resolution} and length {length} it takes at most {most} workers"
+            raise ArgumentValueError(self.context.task, f"{reason}, not {self.comm.size}")
 
     def _set_spaces(self, actuation: str, amplitude: float) -> None:
         self.action_space = Box(

@@ -104,7 +104,7 @@ class Heat(Simulator):
         flux_weight: float = FLUX_WEIGHT,
         initial_rms: float = 1.0,
         observed_modes: int = 4,
-        halo: int = 8,
+        halo: int = 12,
     ) -> None:
         least = max(INITIAL_MODES, observed_modes, actuators_per_side, *process_grid(comm.size))
         _check_at_least(1, supersteps=supersteps, actuators_per_side=actuators_per_side, halo=halo)

@@ -108,7 +108,11 @@ class KuramotoSivashinsky(Simulator):
         )
         self._shapes = actuator_peak * self._actuator_shapes(actuators, actuator_width)
         self._batches = self._make_batches()
-        self._sensors = [i * self.grid.points // sensors for i in range(sensors)]
+        places = np.arange(sensors) * (self.grid.points // sensors) - self.grid.start
+        self._sensors = np.flatnonzero((places >= 0) & (places < self.grid.own))
+        self._sensed = places[self._sensors] + self.grid.halo
+        self._sensor_count = sensors
+        self._weights = interval_weights(self.steps_per_interval)
         self._u, self._f = self.grid.new_array(), self.grid.new_array()
         self._stride = -(-self.grid.points // PICTURE_POINTS)
         self._begin_history()
@@ -145,18 +149,18 @@ class KuramotoSivashinsky(Simulator):
     def reset(self, seed: int | None) -> None:
         """Begin at the state that a random field has become after the burn-in.
 
-        The field is white noise of variance 1 without a mean; that of each patch has a generator of its own.
+        The field is white noise of variance 1; that of each patch has a generator of its own. A mean only moves the
+        solution, and is taken away in the end.
         """
         seed = self.comm.bcast(np.random.SeedSequence(seed).entropy)
         own = self.grid.own_of(self._u)
         for patch in self.grid.mine:
             begin, end = (self.grid.first[p] - self.grid.start for p in (patch, patch + 1))
             own[begin:end] = np.random.default_rng([seed, patch]).standard_normal(end - begin)
-        own -= self._mean(own)
         self._f[:] = 0.0
-        steps = round(self.burn_in / self.dt)
         self._begin_history()
-        self._advance(np.zeros(steps + 1))
+        self._advance(np.zeros(round(self.burn_in / self.dt) + 1))
+        own -= self._mean(own)
         self._advance(np.ones(1))
         self._record(np.zeros(len(self._shapes)))
 
@@ -172,7 +176,7 @@ class KuramotoSivashinsky(Simulator):
     def step(self, action: Array) -> None:
         """Advance by one interval under the amplitudes `action`."""
         np.matmul(action, self._shapes, out=self._f)
-        self._advance(interval_weights(self.steps_per_interval))
+        self._advance(self._weights)
         self._intervals += 1
         self._record(action)
 
@@ -185,18 +189,18 @@ class KuramotoSivashinsky(Simulator):
             If the solution is no longer finite, on all ranks.
         """
         at_once = max(1, int(HORIZON / self.dt * (1 + 1e-12))) if self.grid.count > 1 else weights.size
-        found = np.zeros(4 * self.grid.count + len(self._sensors))
+        found = np.zeros(4 * self.grid.count + self._sensor_count)
         sums = found[: 4 * self.grid.count].reshape(4, self.grid.count)
         for begin in range(0, max(1, weights.size - 1), at_once):
-            part = weights[begin : begin + at_once + 1].copy()
+            part = weights[begin : begin + at_once + 1]
             if begin + at_once < weights.size - 1:
-                part[-1] = 0.0
+                part = np.append(part[:-1], 0.0)  # the next part counts it
             self.grid.fill(self._u)
             for batch in self._batches:
                 batch.advance(self._u, self._f, part)
             for batch in self._batches:
                 batch.give_back(self._u, sums)
-        self._sense(found[4 * self.grid.count :])
+        found[4 * self.grid.count + self._sensors] = self._u[self._sensed]
         if self.comm.size > 1:
             self.comm.Allreduce(MPI.IN_PLACE, found)  # all but one rank add zeros: the sums are exact
         dissipation, production, work, square = sums.sum(axis=1) / self.grid.points
@@ -206,12 +210,6 @@ class KuramotoSivashinsky(Simulator):
             raise SimulationDivergedError(
                 "kuramoto_sivashinsky.step", f"the solution is no longer finite at time {self.time + self.hold:g}"
             )
-
-    def _sense(self, observation: Array) -> None:
-        own = self.grid.own_of(self._u)
-        for number, point in enumerate(self._sensors):
-            if 0 <= point - self.grid.start < self.grid.own:
-                observation[number] = own[point - self.grid.start]
 
     def _record(self, action: Array) -> None:
         row = self._intervals % HISTORY
@@ -311,7 +309,7 @@ class _Batch:
     def __init__(self, grid: Patches, rows: Array, dt: float) -> None:
         patches = grid.mine.start + rows
         first = np.array(grid.first)
-        self._patches, self._halo = patches, grid.halo
+        self._patches, self._halo = slice(patches[0], patches[-1] + 1), grid.halo
         self._offsets, self._sizes = first[patches] - grid.start, np.diff(first)[patches]
         self._seam = grid.seam()[rows]
         self._core = np.ascontiguousarray(grid.owned_samples()[rows].T).ravel()

@@ -20,6 +20,7 @@ class Settings:
     system: str
     atoms: int
     density: float
+    depth_ratio: float
     script: str | None
     path: str | None
     variables: dict[str, Any] | None
@@ -59,6 +60,10 @@ class Settings:
                 task,
                 f"temperature_high must be above temperature_low = {self.temperature_low}, not {self.temperature_high}",
             )
+        if not (math.isfinite(self.depth_ratio) and self.depth_ratio >= 1):
+            raise ArgumentValueError(task, f"depth_ratio must be at least 1, not {self.depth_ratio}")
+        if self.depth_ratio > 1 and not self.is_own_system:
+            raise ArgumentValueError(task, "depth_ratio is for the systems that come along: a script has its own seed")
         if self.reference_energy is not None and not math.isfinite(self.reference_energy):
             raise ArgumentValueError(task, f"reference_energy must be finite, not {self.reference_energy}")
         self._check_choices(task)
@@ -76,8 +81,8 @@ class Settings:
             )
         if not self.group.isidentifier():
             raise ArgumentValueError(task, f"group must be the name of a group of the script, not {self.group!r}")
-        if "seed" in (self.variables or {}):
-            raise ArgumentValueError(task, "the variable 'seed' is given by reset: leave it out of variables")
+        for name in {"seed", "depth"} & set(self.variables or {}):
+            raise ArgumentValueError(task, f"the variable {name!r} is given by reset: leave it out of variables")
 
     @property
     def is_own_system(self) -> bool:

@@ -47,7 +47,7 @@ _STATELESS = frozenset(
 )  # fmt: skip
 """Styles of fixes of which a new one does what the old one would have done."""
 
-_LOST = ("Lost atoms", "Non-numeric")
+_LOST = ("Lost atoms", "Non-numeric", "outside surface of region")
 
 _MEASURES = """
 compute alchemist_temperature {group} temp
@@ -66,6 +66,14 @@ _RELEASE = "unfix alchemist_bath\nunfix alchemist_means"
 _QUENCH = "min_style cg\nminimize 0.0 {tolerance} 20000 200000"
 
 
+@dataclass(frozen=True)
+class Making:
+    """What the script of an episode is given: the seed, and the depth of the potential."""
+
+    seed: int
+    depth: float
+
+
 @dataclass
 class Episode:
     """What is known of the present episode, alike on all ranks.
@@ -74,6 +82,7 @@ class Episode:
     ----------
     generator : numpy.random.Generator
         The source of all randomness.
+    making : Making
     taken : int
         Actions taken.
     target, temperature : float
@@ -92,6 +101,7 @@ class Episode:
     """
 
     generator: np.random.Generator
+    making: Making
     taken: int = 0
     target: float = 0.0
     temperature: float = 0.0
@@ -139,6 +149,10 @@ class LammpsMD(Simulator):
         Number of atoms of that; of a melt 4 n^3.
     density : float
         Of the melt, in atoms per sigma^3.
+    depth_ratio : float
+        Of these systems: between the deepest and the shallowest potential. Each episode has one of its own, whose depth
+        is drawn from between sqrt(1/depth_ratio) and sqrt(depth_ratio), its logarithm uniformly; all energies and
+        temperatures of the material scale by it. With 1, all are 1.
     script, path : str, optional
         Any script of LAMMPS instead, or the file that it is in. It sets up the box, atoms, masses, potential and time
         step, and does not integrate in time. It has a variable ``seed``, which depends on the seed of the episode.
@@ -149,7 +163,7 @@ class LammpsMD(Simulator):
     temperature_low, temperature_high : float
         Bounds of the action [LAMMPS' units of temperature].
     start_temperature : float, optional
-        At which an episode begins; by default `temperature_high`.
+        At which an episode begins, times the depth; by default `temperature_high`.
     melt_steps : int
         Steps at that temperature before the episode begins; rounded up to whole actions.
     thermostat : {'csvr', 'langevin'}
@@ -183,6 +197,7 @@ class LammpsMD(Simulator):
         system: str = "melt",
         atoms: int = 4000,
         density: float = 1.0,
+        depth_ratio: float = 1.0,
         script: str | None = None,
         path: str | None = None,
         variables: dict[str, Any] | None = None,
@@ -203,13 +218,13 @@ class LammpsMD(Simulator):
     ) -> None:
         self.comm = comm
         self._settings = Settings(
-            system, atoms, density, script, path, variables, group, temperature_low, temperature_high,
+            system, atoms, density, depth_ratio, script, path, variables, group, temperature_low, temperature_high,
             start_temperature, melt_steps, thermostat, damping, steps_per_action, actions, shell_radius,
             reference_energy, force_tolerance, score_scale, shaping,
         )  # fmt: skip
         self._settings.check(self._ctx.task)
         self._lammps: Simulation | None = None
-        self._set_up(1)
+        self._set_up(Making(1, 1.0))
         self._describe()
 
     @property
@@ -226,11 +241,11 @@ class LammpsMD(Simulator):
 
     # --- setting up ---------------------------------------------------------------------------------------------------
 
-    def _set_up(self, seed: int) -> None:
+    def _set_up(self, making: Making) -> None:
         """Make a LAMMPS that has run the script."""
         self.close()
-        ctx, settings = self._ctx, self._settings
-        self._lammps = Simulation(ctx, {**(settings.variables or {}), "seed": seed})
+        ctx, settings, self._making = self._ctx, self._settings, making
+        self._lammps = Simulation(ctx, {**(settings.variables or {}), "seed": making.seed, "depth": repr(making.depth)})
         with self._closed_on_error():
             own = settings.text if settings.is_own_system else settings.script
             self._lammps.run(ctx, self._lammps.text_of(ctx, own, settings.path))
@@ -296,17 +311,18 @@ class LammpsMD(Simulator):
     def reset(self, seed: int | None) -> None:
         """Set the system up anew, melt it, and begin an episode."""
         settings = self._settings
-        fresh = self.comm.bcast(np.random.SeedSequence().entropy) if seed is None else seed
-        self._episode = Episode(np.random.default_rng(fresh), target=settings.begin_at)
-        self._set_up(self._draw())
+        generator = np.random.default_rng(self.comm.bcast(np.random.SeedSequence().entropy) if seed is None else seed)
+        depth = math.exp(generator.uniform(-0.5, 0.5) * math.log(settings.depth_ratio))
+        making = Making(int(generator.integers(1, MAX_SEED)), depth)
+        begin = settings.begin_at * depth
+        self._episode = Episode(generator, making, target=begin)
+        self._set_up(making)
         spin = "no" if self._periodic else "yes"
-        self._running.advance(
-            self._ctx,
-            f"velocity {settings.group} create {settings.begin_at!r} {self._draw()} mom yes rot {spin} dist gaussian",
-        )
+        how = f"mom yes rot {spin} dist gaussian loop geom"
+        self._running.advance(self._ctx, f"velocity {settings.group} create {begin!r} {self._draw()} {how}")
         late = int(self._running.of_all("ntimestep")) % settings.steps_per_action
         whole = -(-(settings.melt_steps + late) // settings.steps_per_action) * settings.steps_per_action
-        self._hold(settings.begin_at, max(whole, settings.steps_per_action) - late)
+        self._hold(begin, max(whole, settings.steps_per_action) - late)
         self._measure()
         self._episode.potential = self._episode.structural
 
@@ -437,8 +453,8 @@ class LammpsMD(Simulator):
 
     def restore(self, state: Kept) -> None:
         """Continue from a snapshot of a simulation with the same parameters on as many ranks."""
-        if self._lammps is None:
-            self._set_up(1)
+        if self._lammps is None or self._making != state.episode.making:
+            self._set_up(state.episode.making)
         self._running.replace_atoms(self._ctx, state.atoms)
         self._episode, self._picture = copy.deepcopy(state.episode), state.picture
 

@@ -1,5 +1,7 @@
 """Scripts of LAMMPS that set up the systems that come along, in reduced Lennard-Jones units.
 
+The variable ``depth`` is that of the potential, by which energies and temperatures scale.
+
 melt
     Atoms on a face-centred cubic lattice in a periodic cube; they are melted before an episode begins. The potential is
     the force-shifted one, cut at 2.5: energy and force vanish there, so that the crystal's energy does not jump where a
@@ -21,7 +23,7 @@ create_box 1 box
 create_atoms 1 box
 mass 1 1.0
 pair_style lj/smooth/linear 2.5
-pair_coeff 1 1 1.0 1.0
+pair_coeff 1 1 ${{depth}} 1.0
 neighbor 0.3 bin
 neigh_modify every 2 delay 4 check yes
 timestep 0.01
@@ -38,12 +40,14 @@ region inner sphere 0 0 0 {inner}
 create_atoms 1 random {atoms} 4711 inner overlap 0.8 maxtry 10000
 mass 1 1.0
 pair_style lj/cut {cutoff}
-pair_coeff 1 1 1.0 1.0
+pair_coeff 1 1 ${{depth}} 1.0
 neighbor 1.0 nsq
 neigh_modify every 1 delay 20 check yes
 timestep 0.01
 fix container all wall/region container harmonic 20.0 1.0 1.0
 fix_modify container energy yes
+min_style cg
+minimize 0.0 1.0e-4 1000 10000
 """
 
 SHELL = {"melt": 1.40, "cluster": 1.45}

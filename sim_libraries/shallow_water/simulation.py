@@ -12,7 +12,7 @@ from mpi4py import MPI
 from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.ali import Box, Field, Simulator
 from alchemist_ray.sim_libraries.shallow_water.harbour import MAKERS, Harbour
-from alchemist_ray.sim_libraries.shallow_water.kernels import GRAVITY
+from alchemist_ray.sim_libraries.shallow_water.kernels import GHOSTS, GRAVITY, compiled
 from alchemist_ray.sim_libraries.shallow_water.solver import INSIDE, Grid, Solver
 from alchemist_ray.sim_libraries.shallow_water.waves import Waves, WavesAtLine
 
@@ -22,6 +22,28 @@ DENSITY = 1025.0
 """Of sea water, in kg/m^3."""
 _WETTED = 1e-3
 """Depth from which a picture shows water, in m."""
+
+
+@compiled
+def _sums(state: Any, bed: Any, basin: Any) -> tuple[float, float, float, float]:
+    """Return sums over the basin and all cells of the energy (J/m^2), of depths (m), and the largest squared speed."""
+    in_basin, everywhere, depths, fastest = 0.0, 0.0, 0.0, 0.0
+    for j in range(basin.shape[0]):
+        row_basin, row, row_depths = 0.0, 0.0, 0.0
+        for i in range(basin.shape[1]):
+            jg, ig = j + GHOSTS, i + GHOSTS
+            h, u, v, z = state[0, jg, ig], state[1, jg, ig], state[2, jg, ig], bed[jg, ig]
+            risen = h + z if z < 0.0 else h
+            speed2 = u * u + v * v
+            energy = 0.5 * DENSITY * (GRAVITY * risen * risen + h * speed2)
+            row_basin += energy if basin[j, i] else 0.0
+            row += energy
+            row_depths += h
+            fastest = max(fastest, speed2)
+        in_basin += row_basin
+        everywhere += row
+        depths += row_depths
+    return in_basin, everywhere, depths, fastest
 
 
 class ShallowWater(Simulator):
@@ -110,12 +132,14 @@ class ShallowWater(Simulator):
 
     def _place(self) -> None:
         """Find this rank's share of the wave makers, the basin and the gauges."""
-        x, y = self.solver.places(2)
-        self._makers = [np.ascontiguousarray(share) for share in self.harbour.makers(x, y)]
+        x, y = self.solver.places(GHOSTS)
+        shares = np.array(self.harbour.makers(x, y))
+        rows, columns = (np.flatnonzero(shares.any(axis=(0, other))) for other in (2, 1))
+        self._mouth = tuple(slice(each[0], each[-1] + 1) if each.size else slice(0) for each in (rows, columns))
+        self._makers = shares[:, *self._mouth].copy()
         x, y = self.solver.places()
         self._basin = self.harbour.in_basin(x, y)
         self._basin_cells: int = self.comm.allreduce(int(self._basin.sum()))
-        self._still = np.maximum(-self.solver.bed[INSIDE], 0.0)
         self._gauge_names, places = self.harbour.gauges()
         grid, mine = self.solver.grid, self.solver.rectangle
         self._gauges = []
@@ -135,7 +159,8 @@ class ShallowWater(Simulator):
         self._take(waves)
         x, y = self.solver.places()
         eta, u, v = (harbour.offshore(x) * field for field in waves.at(x, y, 0.0))
-        self.solver.begin(np.maximum(self._still + eta, 0.0), u, v)
+        still = np.maximum(-self.solver.bed[INSIDE], 0.0)
+        self.solver.begin(np.maximum(still + eta, 0.0), u, v)
         self._effort = 0.0
         self._look()
 
@@ -146,27 +171,23 @@ class ShallowWater(Simulator):
 
     def step(self, action: Array) -> None:
         """Go on for one interval under accelerations in units of `max_acceleration`."""
-        force = self.solver.force
-        force[:] = 0.0
-        for share, strength in zip(self._makers, action, strict=True):
-            force += self.max_acceleration * float(strength) * share
+        self.solver.force[self._mouth] = np.tensordot(
+            self.max_acceleration * np.asarray(action, float), self._makers, 1
+        )
         self._updates = self.solver.advance(self.interval) * self.solver.grid.nx * self.solver.grid.ny / 1e6
         self._effort = float(np.mean(np.square(action)))
         self._look()
 
     def _look(self) -> None:
         """Sum up over all ranks what is asked for on rank 0."""
-        h, u, v = (field[INSIDE] for field in self.solver.state)
-        eta = h + self.solver.bed[INSIDE]
-        risen = np.where(self._still > 0, eta, h)
-        energy = 0.5 * DENSITY * (GRAVITY * risen * risen + h * (u * u + v * v))
         state = np.zeros(self._state.size)
         for number, j, i in self._gauges:
-            state[3 * number : 3 * number + 3] = eta[j, i], u[j, i], v[j, i]
-        sums = np.array([energy[self._basin].sum(), energy.sum(), h.sum()])
+            h, u, v = self.solver.state[:, j + GHOSTS, i + GHOSTS]
+            state[3 * number : 3 * number + 3] = h + self.solver.bed[j + GHOSTS, i + GHOSTS], u, v
+        sums = np.array(_sums(self.solver.state, self.solver.bed, self._basin))
         self.comm.Reduce(state, self._state)
-        self.comm.Reduce(sums, self._sums[:3])
-        self.comm.Reduce((u * u + v * v).max(keepdims=True).ravel(), self._sums[3:], MPI.MAX)
+        self.comm.Reduce(sums[:3], self._sums[:3])
+        self.comm.Reduce(sums[3:], self._sums[3:], MPI.MAX)
 
     def _calm(self) -> float:
         """Return the energy of the basin per area over that of the incoming waves, rho g Hs^2 / 16."""

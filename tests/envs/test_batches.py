@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -30,22 +32,37 @@ def walks(session):
     return session.load_library("walks")
 
 
+ACTIONS = np.random.default_rng(0).uniform(-1, 1, (3, 2))
+
+
+@pytest.fixture(scope="module")
+def alone(env_server):
+    """Return a function that gives the first state and the steps of a simulation alone on so many ranks."""
+
+    @functools.cache
+    def episode(num_workers):
+        with alchemist.AlchemistSession() as session:
+            session.connect(env_server.hostname, env_server.port, env_server.token)
+            session.request_workers(num_workers)
+            single = session.load_library("ring")
+            simulation = single.create(n=13)
+            return single.reset(simulation, 5), [single.step(simulation, action) for action in ACTIONS]
+
+    return episode
+
+
 @pytest.mark.parametrize(("count", "ranks_each", "divided"), [(1, 0, 3), (2, 0, 1), (7, 0, 1), (4, 2, 2), (2, 3, 3)])
 def test_simulations_are_those_of_as_many_ranks_alone_however_the_group_is_divided(
-    env_server, ring, count, ranks_each, divided
+    ring, alone, count, ranks_each, divided
 ):
     batch = ring.create_batch(count, ranks_each, {"n": 13})
     assert ring.get_batch_spaces(batch)["ranks_each"] == divided
-    actions = np.random.default_rng(0).uniform(-1, 1, (3, count, 2))
-    with alchemist.AlchemistSession() as alone:
-        alone.connect(env_server.hostname, env_server.port, env_server.token)
-        alone.request_workers(divided)
-        single = alone.load_library("ring")
-        simulation = single.create(n=13)
-        first = [single.reset(simulation, 5)] + [single.step(simulation, action[-1]) for action in actions]
+    start, steps = alone(divided)
     states, *_ = ring.advance_batch(batch, bytes([RESET] * count), None, [10] * (count - 1) + [5])
-    np.testing.assert_array_equal(states[-1], first[0])
-    for action, (state, score, _, _) in zip(actions, first[1:], strict=True):
+    np.testing.assert_array_equal(states[-1], start)
+    others = np.zeros((count - 1, 2))
+    for last, (state, score, _, _) in zip(ACTIONS, steps, strict=True):
+        action = np.vstack([others, last])
         states, numbers, names, notes = ring.advance_batch(batch, bytes([STEP] * count), action)
         np.testing.assert_array_equal(states[-1], state)
         assert numbers[-1].tolist() == [score, INFORMED]

@@ -1,4 +1,4 @@
-"""``alchemist run`` to its end: killed, resumed, interrupted, resumed again, evaluated; and what it refuses."""
+"""``alchemist run`` to its end: killed, resumed, evaluated; stopped by Ctrl-C; and what it refuses."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 from conftest import LIBRARIES
 from PIL import Image
+from ray import tune
 from tests_support import wait_until
 
 import alchemist_ray as alchemist
@@ -23,7 +25,9 @@ from alchemist_ray.cli import main
 from alchemist_ray.errors import ArgumentError, ExperimentError, NotEnoughWorkersError
 from alchemist_ray.experiment import command, load_experiment, run_experiment
 from alchemist_ray.experiment.algorithms import algorithm_config
+from alchemist_ray.experiment.progress import Progress
 from alchemist_ray.experiment.runner import check
+from alchemist_ray.experiment.training import set_callbacks, stoppable
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,11 +68,11 @@ def directory(tmp_path_factory, server):
     return place
 
 
-@pytest.fixture
-def _keep_environment(monkeypatch):
-    """Undo what a run leaves in the environment for its processes."""
-    monkeypatch.setenv("ALCHEMIST_TOKEN", "")
-    monkeypatch.delenv("ALCHEMIST_TOKEN")
+@pytest.fixture(scope="module")
+def _ray():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
 
 
 def iterations_in(lines):
@@ -95,8 +99,8 @@ def saved(results):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("_keep_environment")
-def test_a_run_is_killed_resumed_interrupted_resumed_and_evaluated(directory, monkeypatch):
+@pytest.mark.usefixtures("_ray")
+def test_a_run_that_was_killed_is_resumed_and_evaluated(directory, monkeypatch):
     file, results = directory / "walk.yaml", directory / "results"
     monkeypatch.chdir(directory)
     overrides = [f"results={results}"]
@@ -111,32 +115,82 @@ def test_a_run_is_killed_resumed_interrupted_resumed_and_evaluated(directory, mo
     with pytest.raises(ExperimentError, match=r"algorithm\.training\.gamma: it was 0\.9, and is 0\.5"):
         command.run(str(file), changed, resume=True, evaluate_only=False, report=None, say=print)
 
-    # goes on, and is interrupted as by Ctrl-C in its first iteration
+    changed = [*overrides, "evaluation.interval=2", "evaluation.seeds=[103]"]
+    with pytest.raises(ExperimentError, match=r"evaluation\.interval: it was 1, and is 2"):
+        command.run(str(file), changed, resume=True, evaluate_only=False, report=None, say=print)
+
+    # goes on after its last checkpoint, to its end
     said = []
-
-    def say_and_interrupt(line):
-        said.append(line)
-        if line.startswith("training"):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    status = command.run(str(file), overrides, resume=True, evaluate_only=False, report=None, say=say_and_interrupt)
-    assert status == 130
-    assert iterations_in(said)[0] > 2
-    assert "Stopping after this iteration, with a checkpoint" in "\n".join(said)
-    assert said[-1] == f"Stopped. To go on: alchemist run {file} --set results={results} --resume"
-
-    # goes on where it was, to its end
-    again = []
     status = command.run(
-        str(file), overrides, resume=True, evaluate_only=False, report=directory / "report", say=again.append
+        str(file), overrides, resume=True, evaluate_only=False, report=directory / "report", say=said.append
     )
     assert status == 0
-    assert iterations_in(again)[0] == iterations_in(said)[-1] + 1
-    assert iterations_in(again)[-1] == 6
+    assert iterations_in(said)[0] > 2
+    assert iterations_in(said)[-1] == 6
 
     check_results(results)
     check_report(directory / "report", results)
     check_evaluation_again(file, overrides, results)
+
+
+def count_interrupted(tuner_of, place, directory):
+    """Run a counter under Tune with Ctrl-C in its first iteration; return what was said, and the progress."""
+    said = []
+
+    def say(line):
+        said.append(line)
+        if line.startswith("training"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    progress = Progress(load_experiment(directory / "walk.yaml"), say)
+    with stoppable(progress):
+        tuner_of(progress).fit()
+    return said, progress
+
+
+@pytest.mark.usefixtures("_ray")
+def test_ctrl_c_stops_a_training_with_a_checkpoint_from_which_it_goes_on(directory, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", "0")
+
+    class Counter(tune.Trainable):
+        def setup(self, config):
+            self.count = 0
+
+        def step(self):
+            self.count += 1
+            return {"timesteps": 10 * self.count, "mean_return": 0.5}
+
+        def save_checkpoint(self, checkpoint_dir):
+            Path(checkpoint_dir, "count").write_text(str(self.count))
+
+        def load_checkpoint(self, checkpoint_dir):
+            self.count = int(Path(checkpoint_dir, "count").read_text())
+
+    def begin(progress):
+        run_config = tune.RunConfig(
+            name="counts",
+            storage_path=str(tmp_path),
+            stop={"training_iteration": 10**6},
+            callbacks=[progress],
+            verbose=0,
+        )
+        return tune.Tuner(Counter, run_config=run_config)
+
+    def go_on(progress):
+        tuner = tune.Tuner.restore(str(tmp_path / "counts"), Counter)
+        set_callbacks(tuner, progress)
+        return tuner
+
+    reached = 0
+    for tuner_of in (begin, go_on):
+        said, progress = count_interrupted(tuner_of, tmp_path, directory)
+        assert progress.ended
+        assert said[1].startswith("Stopping after this iteration, with a checkpoint")
+        done = iterations_in(said)
+        assert done[0] == reached + 1
+        reached = done[-1]
+        assert max(int(file.read_text()) for file in tmp_path.glob("counts/*/checkpoint_*/count")) == reached
 
 
 def check_results(results):
@@ -247,7 +301,6 @@ def test_options_reach_rllib_under_their_names(directory):
     assert "token" not in config.env_config
 
 
-@pytest.mark.usefixtures("_keep_environment")
 @pytest.mark.parametrize(
     ("override", "error", "problem"),
     [
