@@ -219,8 +219,8 @@ def default_server() -> Server:
     """Return the server of this process, starting it on first use; it stops with the process.
 
     It offers more workers than there are cores, since ranks may share a core, and each may fill the memory that one
-    worker a core would have, and read and write what its user may: it is one user's own. The environment variable
-    ``ALCHEMIST_NUM_WORKERS`` sets how many.
+    worker a core would have, read and write what its user may, and load any library: it is one user's own. The
+    environment variable ``ALCHEMIST_NUM_WORKERS`` sets how many.
     """
     global _default, _default_pid
     with _lock:
@@ -228,7 +228,9 @@ def default_server() -> Server:
             count = int(os.environ.get("ALCHEMIST_NUM_WORKERS") or max(MIN_DEFAULT_WORKERS, os.cpu_count() or 1))
             share = physical_memory() * 8 // 10 // min(count, os.cpu_count() or 1)
             everywhere = (os.getcwd(), "/")
-            _default = start_server(count, memory_per_worker=share, data_directories=everywhere)
+            _default = start_server(
+                count, memory_per_worker=share, data_directories=everywhere, allow_library_paths=True
+            )
             _default_pid = os.getpid()
             atexit.register(_default.stop)
         return _default

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alchemist_ray.envs.simulation_group import SimulationGroup, bounds_in, is_failure, is_lost, with_patience
+from alchemist_ray.envs.simulation_group import (
+    CLOSE_SECONDS,
+    SimulationGroup,
+    bounds_in,
+    is_failure,
+    is_lost,
+    with_patience,
+)
 from alchemist_ray.envs.spaces import Bounds
 from alchemist_ray.envs.vector_settings import VectorSettings
 from alchemist_ray.errors import AlchemistError, from_wire
@@ -50,7 +57,7 @@ class BatchGroup(SimulationGroup):
         super().__init__(settings)
         self.count = count
         try:
-            self.batch: int = self.slow["create_batch"](
+            self.batch: int = self.library["create_batch"](
                 count, settings.workers_per_simulation or 0, dict(settings.params)
             )
         except BaseException:
@@ -68,7 +75,7 @@ class BatchGroup(SimulationGroup):
         said = self.library["get_batch_spaces"](self.batch)
         everybody = bytes([RESET]) * self.count
         return bounds_in(
-            self.library.name, said, lambda: self.slow["advance_batch"](self.batch, everybody)[0].shape[1:]
+            self.library.name, said, lambda: self.library["advance_batch"](self.batch, everybody)[0].shape[1:]
         )
 
     def advance(self, orders: bytes, actions: Array | None, seeds: Sequence[int | None]) -> Reply:
@@ -76,6 +83,10 @@ class BatchGroup(SimulationGroup):
         resets = any(order & RESET for order in orders)
         seconds = self.settings.reset_timeout if resets else self.settings.step_timeout
         return self.session.advance_batch(self.library.name, self.batch, orders, actions, seeds, seconds)
+
+    def end(self, simulation: int) -> None:
+        """Have all simulations give back what they hold."""
+        self.library.options(timeout=CLOSE_SECONDS)["close_batch"](simulation)
 
     def free_dropped(self) -> None:
         """Have the workers forget the snapshots that nobody refers to any longer."""
@@ -140,7 +151,7 @@ class SimulationBatch:
         """Give the workers back."""
         group, self.group = self.group, None
         if group is not None:
-            group.release(None)
+            group.release(group.batch)
 
     def restore(self, snapshots: list[int], places: list[int]) -> Array:
         """Have simulations continue from snapshots of this group; return the states of all.
@@ -151,7 +162,7 @@ class SimulationBatch:
             What the first that fails in it fails with.
         """
         group = self.open()
-        states, _, _, notes = group.slow["restore_batch"](group.batch, snapshots, places)
+        states, _, _, notes = group.library["restore_batch"](group.batch, snapshots, places)
         for _, _, _, name, fields in (note for note in notes if note[0] == "failure"):
             raise from_wire(name, fields)
         for place in places:

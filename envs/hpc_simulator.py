@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import gymnasium
@@ -16,7 +17,7 @@ from alchemist_ray.envs.settings import EnvSettings
 from alchemist_ray.envs.simulation_group import SimulationGroup, is_failure, is_lost, with_patience
 from alchemist_ray.envs.snapshot import EpisodeState, Snapshot
 from alchemist_ray.envs.spaces import Bounds, Component
-from alchemist_ray.errors import AlchemistError, ArgumentError, ArgumentValueError
+from alchemist_ray.errors import AlchemistError, ArgumentError, ArgumentValueError, StateMisfitError
 from alchemist_ray.libraries import Library
 
 Array = npt.NDArray[Any]
@@ -68,18 +69,20 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
         self, env_config: Mapping[str, Any] | None = None, *, render_mode: str | None = None, **settings: Any
     ) -> None:
         given = {**(env_config or {}), **settings}
-        self.render_mode = given.pop("render_mode", None) if render_mode is None else render_mode
+        configured = given.pop("render_mode", None)
+        self.render_mode = configured if render_mode is None else render_mode
         if self.render_mode not in (None, *self.metadata["render_modes"]):
             raise ArgumentValueError("env_config", f"render_mode must be None or 'rgb_array', not {self.render_mode!r}")
         self.settings = EnvSettings.of(given)
         self._group: SimulationGroup | None = None
         self._simulation = 0
         self._bounds: tuple[Bounds, Bounds] | None = None
-        self._can: tuple[str, ...] = ()
-        self._running = False
+        self._begun = False  # whether the simulation has a state
+        self._running = False  # whether it can be stepped
         self._steps = 0
         self._failures = 0
         self._observation: Array = np.empty(0)
+        self._picture: npt.NDArray[np.uint8] | None = None
 
     # --- what there is ------------------------------------------------------------------------------------------------
 
@@ -138,14 +141,14 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
         """Make a simulation in a group, and learn its spaces."""
         simulation = group.create()
         if self._bounds is None:
-            actions, states, self._can = group.spaces(simulation)
+            actions, states, _ = group.spaces(simulation)
             self._bounds = actions, states
         self._group, self._simulation = group, simulation
 
     def _leave(self) -> None:
         """Give up the group; the next reset makes a new one."""
         group, self._group = self._group, None
-        self._running = False
+        self._begun = self._running = False
         if group is not None:
             group.release(self._simulation)
 
@@ -172,28 +175,31 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
         -------
         observation : ndarray
         info : dict
-            ``seed``: what the simulation was given.
+            ``seed``: what the simulation was given, unless it begins from a snapshot.
         """
         super().reset(seed=seed)
         snapshot = _snapshot_in(options)
         chosen = int(self.np_random.integers(MAX_SEED))
-        self._running = False
+        self._begun = self._running = False
         observation = self._begin(chosen, snapshot)
-        self._running, self._steps = True, 0
-        return observation, {"seed": chosen}
+        self._begun, self._running, self._steps = True, True, 0
+        return observation, {"seed": chosen} if snapshot is None else {}
 
     def _begin(self, seed: int, snapshot: Snapshot | None) -> Array:
         """Reset the simulation; with ``on_failure="restart"`` try again, with new workers if the old ones are gone."""
         attempts = 1 + (self.settings.max_restarts if self.settings.on_failure == "restart" else 0)
+        if self._group is not None and not self._group.alive:
+            self._leave()
         while True:
             attempts -= 1
             try:
-                group = self._open() if self._failures == 0 else with_patience(self._open, PATIENCE_SECONDS)
-                if snapshot is not None:
-                    return self._observe(group.slow["restore"](self._simulation, self._number_of(snapshot)))
-                return self._observe(group.slow["reset"](self._simulation, seed))
+                with self._noting():
+                    group = self._open() if self._failures == 0 else with_patience(self._open, PATIENCE_SECONDS)
+                    group.free_dropped()
+                    if snapshot is not None:
+                        return self._observe(group.library["restore"](self._simulation, self._number_of(snapshot)))
+                    return self._observe(group.library["reset"](self._simulation, seed))
             except AlchemistError as failure:
-                self._note(failure)
                 if attempts <= 0 or not is_failure(failure):
                     raise
 
@@ -230,22 +236,37 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
         taken = self._bounds[0].admit("HPCSimulator.step", action)
         try:
             state, score, finished, info = group.step(self._simulation, taken)
+            observation = self._observe(state)
         except AlchemistError as failure:
             return self._truncate(failure)
         self._steps += 1
         self._failures = 0
         truncated = self._steps == self.settings.max_episode_steps
         self._running = not (finished or truncated)
-        return self._observe(state), score, finished, truncated, info
+        return observation, score, finished, truncated, info
 
     def _observe(self, state: Array) -> Array:
+        assert self._bounds is not None  # the simulation has been made
+        if state.shape != self._bounds[1].low.shape:
+            reason = f"has shape {state.shape}, not {self._bounds[1].low.shape}"
+            raise StateMisfitError(f"{self.settings.lib_name}.step", reason)
         self._observation = np.array(state, self.settings.dtype)
         return self._observation
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Take note of failures on their way to the caller."""
+        try:
+            yield
+        except AlchemistError as failure:
+            if is_failure(failure):
+                self._note(failure)
+            raise
 
     def _note(self, failure: AlchemistError) -> None:
         """Take in that the simulation has failed, or the workers are gone."""
         self._failures += 1
-        self._running = False
+        self._begun = self._running = False
         if self._group is not None and is_lost(failure, self._group):
             self._leave()
 
@@ -257,7 +278,7 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
         if self.settings.on_failure != "restart" or self._failures > self.settings.max_restarts:
             raise failure
         info = {"simulator_restarted": True, "simulator_error": str(failure)}
-        return self._observation, 0.0, False, True, info
+        return self._observation.copy(), 0.0, False, True, info
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
@@ -271,14 +292,17 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
         ArgumentValueError
             If the library has no snapshots.
         """
-        if self._group is None or not (self._running or self._steps):
-            raise gymnasium.error.ResetNeeded("call reset() before snapshot()")
-        self._group.free_dropped()
-        number = self._group.slow["snapshot"](self._simulation)
-        episode = EpisodeState(
-            self._steps, self._running, self._observation.copy(), dict(self.np_random.bit_generator.state)
-        )
-        return Snapshot(self._group, number, episode)
+        group = self._begun_group("snapshot")
+        with self._noting():
+            group.free_dropped()
+            number = group.library["snapshot"](self._simulation)
+        episode = EpisodeState(self._steps, self._running, dict(self.np_random.bit_generator.state))
+        return Snapshot(group, number, episode)
+
+    def _begun_group(self, what: str) -> SimulationGroup:
+        if self._group is None or not self._begun:
+            raise gymnasium.error.ResetNeeded(f"call reset() before {what}()")
+        return self._group
 
     def restore(self, snapshot: Snapshot) -> tuple[Array, dict[str, Any]]:
         """Continue from a snapshot, bit for bit; return the observation and an info, as :meth:`reset` does.
@@ -288,9 +312,12 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
         ArgumentValueError
             If the snapshot is not one of this environment or its forks, or its workers are gone.
         """
-        group = self._open()
-        self._observe(group.slow["restore"](self._simulation, self._number_of(snapshot)))
-        self._steps, self._running = snapshot.episode.steps, snapshot.episode.running
+        group, number = self._open(), self._number_of(snapshot)
+        self._begun = self._running = False
+        with self._noting():
+            group.free_dropped()
+            self._observe(group.library["restore"](self._simulation, number))
+        self._steps, self._begun, self._running = snapshot.episode.steps, True, snapshot.episode.running
         self.np_random.bit_generator.state = snapshot.episode.random
         return self._observation, {}
 
@@ -307,7 +334,8 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
         """Return `n` environments that go on from this one's state, on the same workers.
 
         Each has a simulation of its own, and is closed by itself; the workers go with the last one. They continue
-        exactly as this one does; the episodes that follow, after a reset without a seed, differ.
+        exactly as this one does; the episodes that follow, after a reset without a seed, differ. Should the workers
+        die, each asks for workers of its own when it is reset.
 
         Raises
         ------
@@ -330,10 +358,13 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
     def _fork(self, taken: Snapshot, generator: np.random.Generator) -> Self:
         fork = type(self).__new__(type(self))
         fork.__setstate__(self.__getstate__())
-        fork._bounds, fork._can = self._bounds, self._can
         fork._enter(taken.group)
         taken.group.users += 1
-        fork.restore(taken)
+        try:
+            fork.restore(taken)
+        except BaseException:
+            fork.close()
+            raise
         fork.np_random = generator
         return fork
 
@@ -341,6 +372,8 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
 
     def render(self) -> npt.NDArray[np.uint8] | None:  # type: ignore[override]  # one picture, no list
         """Return a picture of the present state, (height, width, 3); None without a render mode.
+
+        After a failure that has ended an episode it is the last picture, or a grey one.
 
         Raises
         ------
@@ -352,21 +385,25 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
         if self.render_mode is None:
             gymnasium.logger.warn("render() was called without a render mode: make the environment with 'rgb_array'")
             return None
-        return to_rgb(self.field())
+        if self._failures and not self._begun:  # wrappers draw each step, also the one that could not be done
+            return np.full((1, 1, 3), 128, np.uint8) if self._picture is None else self._picture
+        self._picture = to_rgb(self.field())
+        return self._picture
 
     def field(self) -> dict[str, Any]:
         """Return what pictures are made of: ``values`` (ny, nx), ``name, unit, low, high``."""
-        if self._group is None or not (self._running or self._steps):
-            raise gymnasium.error.ResetNeeded("call reset() before render()")
-        field: dict[str, Any] = self._group.library["get_field"](self._simulation)
+        group = self._begun_group("render")
+        with self._noting():
+            field: dict[str, Any] = group.library["get_field"](self._simulation)
         return field
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self.settings, "render_mode": self.render_mode, "spec": self.spec}
+        here = {"_group": None, "_simulation": 0, "_begun": False, "_running": False, "_steps": 0, "_failures": 0}
+        spaces = {"action_space", "observation_space"}  # each has its own, as they can be seeded
+        return {name: value for name, value in {**self.__dict__, **here}.items() if name not in spaces}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        HPCSimulator.__init__(self, {**vars(state["settings"])}, render_mode=state["render_mode"])
-        self.spec = state["spec"]
+        self.__dict__.update(state)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.settings.lib_name} on {self.settings.num_workers} workers>"

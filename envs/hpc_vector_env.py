@@ -460,7 +460,7 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
                 continue
             group = batch.open()
             group.free_dropped()
-            numbers = group.slow["snapshot_batch"](group.batch, [i - batch.span.start for i in own])
+            numbers = group.library["snapshot_batch"](group.batch, [i - batch.span.start for i in own])
             for i, number in zip(own, numbers, strict=True):
                 taken[i] = Snapshot(group, number, self._episode(i))
         return [taken[i] for i in chosen]
@@ -469,7 +469,6 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         return EpisodeState(
             int(self._steps[i]),
             not self._ended[i],
-            self._observations[i].copy(),
             dict(self._generators[i].bit_generator.state),
         )
 

@@ -93,6 +93,8 @@ class EnvSettings:
 
 _WHERE = "env_config"
 
+LEAST_TIMEOUT = 1e-3
+
 _TYPES: list[tuple[str, tuple[type, ...], Any]] = [
     ("lib_name", (str,), None),
     ("lib_path", (str, type(None)), None),
@@ -104,8 +106,8 @@ _TYPES: list[tuple[str, tuple[type, ...], Any]] = [
     ("max_episode_steps", (int, type(None)), 1),
     ("on_failure", (str,), None),
     ("max_restarts", (int,), 0),
-    ("step_timeout", (int, float), 0),
-    ("reset_timeout", (int, float), 0),
+    ("step_timeout", (int, float), LEAST_TIMEOUT),
+    ("reset_timeout", (int, float), LEAST_TIMEOUT),
     ("dtype", (str,), None),
 ]
 """Each key with the types that it takes, and the least number."""

@@ -21,15 +21,18 @@ from alchemist_ray.errors import (
     GroupDiedError,
     LibraryLoadError,
     NotConnectedError,
+    NotEnoughWorkersError,
     NoWorkersError,
     TaskError,
-    TaskTimeoutError,
 )
 from alchemist_ray.libraries import Library
 from alchemist_ray.session import AlchemistSession
 
 CALLS = ("reset", "step", "get_state", "get_score")
 """The calls of the Alchemist-Library Interface that make a library a simulation."""
+
+CLOSE_SECONDS = 5.0
+"""How long a simulation may take to give back what it holds."""
 
 GROUP_IS_LOST = (GroupDiedError, NoWorkersError, NotConnectedError)
 """Errors after which there is no group."""
@@ -54,7 +57,7 @@ class SimulationGroup:
     def __init__(self, settings: EnvSettings) -> None:
         self.settings = settings
         self.users = 1
-        self.session = AlchemistSession(verbose=False)
+        self.session = AlchemistSession(verbose=False, task_timeout=settings.reset_timeout)
         self._dropped: list[int] = []
         try:
             self.session.connect(settings.hostname, settings.port, settings.token)
@@ -64,7 +67,6 @@ class SimulationGroup:
         except BaseException:
             self.session.stop()
             raise
-        self.slow = self.library.options(timeout=settings.reset_timeout)
 
     @property
     def alive(self) -> bool:
@@ -82,7 +84,7 @@ class SimulationGroup:
         ArgumentError
             If there is no such parameter; the nearest one is named.
         """
-        number: int = self.slow["create"](**self.settings.params)
+        number: int = self.library["create"](**self.settings.params)
         return number
 
     def spaces(self, simulation: int) -> tuple[Bounds, Bounds, tuple[str, ...]]:
@@ -94,14 +96,14 @@ class SimulationGroup:
             If the library does not say what an action is.
         """
         said = self.library["get_spaces"](simulation)
-        return bounds_in(self.library.name, said, lambda: self.slow["reset"](simulation, 0).shape)
+        return bounds_in(self.library.name, said, lambda: self.library["reset"](simulation, 0).shape)
 
     def step(self, simulation: int, action: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], float, bool, dict[str, Any]]:
         """Advance a simulation by one step; return its state, its score, whether it has ended, and its info."""
         return self.session.step_simulation(self.library.name, simulation, action, self.settings.step_timeout)
 
     def drop_snapshot(self, snapshot: int) -> None:
-        """Have the workers forget a snapshot, with the next snapshot that is taken; called by garbage collectors."""
+        """Have the workers forget a snapshot, when they are next asked for something; called by garbage collectors."""
         self._dropped.append(snapshot)
 
     def free_dropped(self) -> None:
@@ -113,11 +115,15 @@ class SimulationGroup:
     def release(self, simulation: int | None) -> None:
         """End a simulation for one who used the group; end the group if that was the last one."""
         self.users -= 1
+        if simulation is not None and self.alive:
+            with contextlib.suppress(AlchemistError):
+                self.end(simulation)
         if self.users <= 0:
             self.session.stop()
-        elif simulation is not None:
-            with contextlib.suppress(AlchemistError):
-                self.library["close"](simulation)
+
+    def end(self, simulation: int) -> None:
+        """Have a simulation give back what it holds."""
+        self.library.options(timeout=CLOSE_SECONDS)["close"](simulation)
 
 
 def _check_calls(library: Library) -> None:
@@ -162,23 +168,24 @@ def is_failure(error: BaseException) -> bool:
 
 
 def is_lost(error: BaseException, group: SimulationGroup) -> bool:
-    """Whether the workers are gone with an error. A task that did not end in time has taken them with it."""
-    return isinstance(error, GROUP_IS_LOST) or (isinstance(error, TaskTimeoutError) and not group.alive)
+    """Whether the workers are gone with an error. Ranks that did not come back from it have taken all with them."""
+    return isinstance(error, GROUP_IS_LOST) or not group.alive
 
 
 def with_patience(open_group: Callable[[], SimulationGroup], seconds: float) -> SimulationGroup:
-    """Return the group that `open_group` opens; while the slots of the one that died are not free, try again.
+    """Return the group that `open_group` opens; while the workers of the one that died are not free, try again.
 
     Raises
     ------
-    AlchemistError
-        What the last attempt raised, after `seconds`.
+    NotEnoughWorkersError
+        If they are not free after `seconds`.
     """
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, 0.1
     while True:
         try:
             return open_group()
-        except AlchemistError:
+        except NotEnoughWorkersError:
             if time.monotonic() >= end:
                 raise
-            time.sleep(0.1)
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)

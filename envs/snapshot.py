@@ -6,8 +6,6 @@ import weakref
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import numpy.typing as npt
-
 from alchemist_ray.envs.simulation_group import SimulationGroup
 
 
@@ -21,15 +19,12 @@ class EpisodeState:
         Taken since the reset.
     running : bool
         Whether the episode has not ended.
-    observation : ndarray
-        The last one.
     random : dict
         State of the generator that the seeds of later episodes are drawn from.
     """
 
     steps: int
     running: bool
-    observation: npt.NDArray[Any]
     random: dict[str, Any]
 
 

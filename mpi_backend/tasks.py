@@ -199,9 +199,7 @@ class TaskRunner:
         octets, dtype, shape = b"", "", []
         if states is not None:
             octets, dtype, shape = states.tobytes(), states.dtype.str, list(states.shape)
-        return m.BatchAdvanced(
-            command.request, octets, dtype, shape, numbers.tobytes(), len(numbers), names, notes
-        )
+        return m.BatchAdvanced(command.request, octets, dtype, shape, numbers.tobytes(), len(numbers), names, notes)
 
     def _context(
         self, channel: Channel, command: m.RunTask | m.StepSimulation | m.AdvanceBatch, what: str

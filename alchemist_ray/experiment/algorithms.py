@@ -102,7 +102,7 @@ def validate(experiment: Experiment, config: AlgorithmConfig) -> None:
     """
     from ray.tune.search.variant_generator import generate_variants
 
-    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     sampled = next(iter(generate_variants(config.copy(copy_frozen=False).to_dict())))[1]
     try:
         type(config)().update_from_dict(sampled).validate()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ from alchemist_ray.credentials import read_token
 from alchemist_ray.envs.registration import register_environments
 from alchemist_ray.errors import ExperimentError
 from alchemist_ray.experiment.schema import Experiment, ServerKeys
+from alchemist_ray.server import MIN_DEFAULT_WORKERS
 
 Config = dict[str, Any]
 
 VECTOR_KEYS = ("num_envs", "num_groups", "workers_per_simulation")
 """What only a vector environment is told."""
+
+NUM_WORKERS = "ALCHEMIST_NUM_WORKERS"
+"""How many workers a server that a process starts for itself offers."""
 
 _SETTINGS = ("num_workers", "on_failure", "max_restarts", "step_timeout", "reset_timeout", "dtype")
 
@@ -69,6 +74,17 @@ def _spec(experiment: Experiment) -> gymnasium.envs.registration.EnvSpec | None:
         raise ExperimentError(
             experiment.name, [f"environment.id: gymnasium has no environment {name!r}{hint}"]
         ) from None
+
+
+def offer_workers(experiment: Experiment) -> None:
+    """Have the servers that processes start for themselves offer the workers that an experiment takes in each."""
+    runners, environment = experiment.runners, experiment.environment
+    if not experiment.server.embedded or not environment.is_ours:
+        return
+    groups = runners.num_groups if runners.vectorize == "hpc" else runners.num_envs_per_env_runner
+    wanted = environment.num_workers * (groups + 1)  # one more for an evaluation
+    offered = int(os.environ.get(NUM_WORKERS) or max(MIN_DEFAULT_WORKERS, os.cpu_count() or 1))
+    os.environ[NUM_WORKERS] = str(max(wanted, offered))
 
 
 def server_token(server: ServerKeys) -> str | None:

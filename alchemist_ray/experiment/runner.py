@@ -12,13 +12,13 @@ from typing import Any
 from alchemist_ray.errors import ExperimentError
 from alchemist_ray.experiment import figures, results
 from alchemist_ray.experiment.algorithms import algorithm_config, validate
-from alchemist_ray.experiment.environments import env_config, make_environment, server_token
-from alchemist_ray.experiment.evaluation import Evaluation, evaluate
+from alchemist_ray.experiment.environments import env_config, make_environment, offer_workers, server_token
+from alchemist_ray.experiment.evaluation import Evaluation, Statistics, evaluate
 from alchemist_ray.experiment.policies import PolicyMaker, TrainedPolicy, baseline
 from alchemist_ray.experiment.recording import Recording
 from alchemist_ray.experiment.report import PAGE, improvements, table, write_page
 from alchemist_ray.experiment.schema import Experiment
-from alchemist_ray.experiment.training import Training, find_trainings, train
+from alchemist_ray.experiment.training import SEARCH_KEYS, Training, find_trainings, train
 
 Say = Callable[[str], None]
 
@@ -94,6 +94,7 @@ def run_experiment(
         results.check_same(experiment, directory, resume=resume)
     else:
         results.check_fresh(experiment, directory)
+    offer_workers(experiment)
     _try_out(experiment, baselines)
     results.write_experiment(experiment, directory)
     if evaluate_only:
@@ -144,11 +145,13 @@ def _evaluate_and_draw(
     shown = [next(iter(makers)), *([reference] if reference is not None else [])]
     say(f"Evaluating {', '.join([*makers, *baselines])} on {len(experiment.evaluation.seeds)} seeds")
     evaluations, recordings = _evaluate(experiment, chosen[0].env_config, {**makers, **baselines}, shown)
+    over_trainings = Statistics.of([evaluations[name].total.mean for name in makers])
     results.write_json(
         directory / "evaluation.json",
         {
             "seeds": experiment.evaluation.seeds,
             "policies": {name: found.to_row() for name, found in evaluations.items()},
+            "over_trainings": vars(over_trainings),
             "reference": reference,
             "relative_change": improvements(evaluations, reference),
             "checkpoints": {
@@ -159,6 +162,8 @@ def _evaluate_and_draw(
         },
     )
     notes = _draw(experiment, directory, rows, evaluations, recordings, list(baselines))
+    if len(makers) > 1:
+        notes.insert(0, f"Over the {len(makers)} trainings, the return is {over_trainings} (mean ± standard error).")
     return evaluations, notes
 
 
@@ -169,7 +174,7 @@ def _chosen(experiment: Experiment, trainings: Sequence[Training]) -> list[Train
         raise ExperimentError(experiment.name, ["no checkpoint to evaluate: the training ended before the first"])
     if experiment.search is None:
         return usable
-    metric = experiment.search.metric
+    metric = SEARCH_KEYS[experiment.search.metric]
 
     def score(training: Training) -> float:
         value = float(training.metrics.get(metric, math.nan))

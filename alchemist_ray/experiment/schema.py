@@ -323,6 +323,8 @@ class Experiment(Section):
         self._check_seeds()
         if self.pictures.beside is not None and self.pictures.beside not in self.baselines:
             raise ValueError(f"pictures.beside: there is no baseline {self.pictures.beside!r}")
+        if self.algorithm.name in self.baselines:
+            raise ValueError(f"baselines.{self.algorithm.name}: that is what the trained policy is called")
         if self.search is not None and self.search.metric == "evaluation_return" and self.evaluation.interval is None:
             raise ValueError("search.metric evaluation_return needs evaluation.interval")
         if self.runners.vectorize == "hpc" and not self.environment.is_ours:

@@ -37,6 +37,7 @@ TUNE_DIRECTORY = "tune"
 
 START_ATTEMPTS = 3
 
+
 STOP_KEYS = {
     "timesteps": "timesteps",
     "iterations": "training_iteration",
@@ -44,6 +45,11 @@ STOP_KEYS = {
     "reward": "mean_return",
 }
 """Under which keys of a result the conditions of `stop` are found."""
+
+LAST_EVALUATION = "last_evaluation_return"
+
+SEARCH_KEYS = {"mean_return": "mean_return", "evaluation_return": LAST_EVALUATION}
+"""Under which keys of a result, of every one, the metrics of a search are found."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ def after_iteration(*, algorithm: Any, result: dict[str, Any], experiment: Exper
     result["mean_steps"] = float(sampled.get("episode_len_mean", math.nan))
     keys = experiment.evaluation
     result["checkpoint_score"] = result["mean_return"] if keys.interval is None else math.nan
+    result[LAST_EVALUATION] = getattr(algorithm, LAST_EVALUATION, math.nan)
     if keys.interval is not None and result["training_iteration"] % keys.interval == 0:
         _evaluate_now(algorithm, result, experiment)
 
@@ -128,7 +135,8 @@ def _evaluate_now(algorithm: Any, result: dict[str, Any], experiment: Experiment
             skip_steps=keys.skip_steps,
             max_steps=keys.max_steps,
         )
-    result["evaluation_return"] = result["checkpoint_score"] = found.total.mean
+    result["evaluation_return"] = result["checkpoint_score"] = result[LAST_EVALUATION] = found.total.mean
+    setattr(algorithm, LAST_EVALUATION, found.total.mean)
     result["evaluation_info"] = {name: statistics.mean for name, statistics in found.info.items()}
     if keys.checkpoint == "best":
         result["should_checkpoint"] = True
@@ -239,7 +247,7 @@ def _scheduler(experiment: Experiment) -> ASHAScheduler | None:
     longest = experiment.stop.iterations or 10**9
     return ASHAScheduler(
         time_attr="training_iteration",
-        metric=search.metric,
+        metric=SEARCH_KEYS[search.metric],
         mode="max",
         grace_period=min(search.grace_iterations, longest),
         max_t=longest,

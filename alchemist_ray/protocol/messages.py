@@ -497,8 +497,9 @@ _LISTS_OF_INT = {cls: [n for n, name in enumerate(_NAMES[cls]) if _HINTS[cls][na
 
 
 @functools.lru_cache(maxsize=1024)
-def _check_types(cls: type[Message], types: tuple[type, ...]) -> None:
+def _check_types(kind: int, types: tuple[type, ...]) -> None:
     """Raise unless the fields of a message may be of these types; what is admitted is remembered, errors are not."""
+    cls = MESSAGES[kind]
     for admitted, found in zip(_ADMITTED[cls], types, strict=True):
         if admitted is not None and found not in admitted:
             wanted = " or ".join(sorted(t.__name__ for t in admitted))
@@ -518,7 +519,7 @@ def to_message(kind: int, values: Any) -> Message:
         raise RemoteProtocolError(f"a message of unknown kind {kind}")
     if type(values) is not list or len(values) != len(_NAMES[cls]):
         raise RemoteProtocolError(f"a {cls.__name__} with other fields than {_NAMES[cls]}")
-    _check_types(cls, tuple(map(type, values)))
+    _check_types(kind, tuple(map(type, values)))
     for position in _LISTS_OF_INT[cls]:
         if not set(map(type, values[position])) <= {int}:
             raise RemoteProtocolError(f"a {cls.__name__} with something else than integers in a list of them")

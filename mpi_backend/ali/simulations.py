@@ -95,10 +95,10 @@ class Simulations:
         """Return the task that makes a simulation; its parameters are those of the constructor but for `comm`."""
 
         def create(ctx: TaskContext, **parameters: Any) -> int:
+            number = next(self._numbers)  # before anything can fail: the ranks must go on counting alike
             simulator = self._kind.__new__(self._kind)
             simulator.context = ctx
             simulator.__init__(ctx.comm, **parameters)  # type: ignore[misc]  # so that it has its context in there
-            number = next(self._numbers)
             self._simulations[number] = simulator
             return number
 
@@ -185,10 +185,10 @@ class Simulations:
             raise ArgumentValueError(ctx.task, f"the action {misfit}")
         try:
             found.step(action)
-            return outcome(ctx, found)
-        except SimulationDivergedError:
+        except SimulationDivergedError:  # on every rank; what rank 0 alone finds out must not have it differ
             self._ready.discard(simulation)
             raise
+        return outcome(ctx, found)
 
     def get_state(self, ctx: TaskContext, simulation: int) -> Array | None:
         """Return the state of a simulation."""
@@ -218,9 +218,9 @@ class Simulations:
 
     def snapshot(self, ctx: TaskContext, simulation: int) -> int:
         """Keep all that it takes to continue a simulation bit for bit; return the number of the snapshot."""
-        kept = self._find_able(ctx, simulation, "snapshot").snapshot()
+        found = self._find_able(ctx, simulation, "snapshot")
         number = next(self._numbers)
-        self._snapshots[number] = kept
+        self._snapshots[number] = found.snapshot()
         return number
 
     def restore(self, ctx: TaskContext, simulation: int, snapshot: int) -> Array | None:
@@ -230,6 +230,7 @@ class Simulations:
             raise ArgumentValueError(
                 ctx.task, f"there is no snapshot {snapshot}: it was dropped, or is of another group"
             )
+        self._ready.discard(simulation)
         found.restore(self._snapshots[snapshot])
         self._ready.add(simulation)
         return self._first_state(ctx, found)
@@ -237,8 +238,10 @@ class Simulations:
     @staticmethod
     def _first_state(ctx: TaskContext, simulator: Simulator) -> Array | None:
         state = simulator.get_state()
-        if state is None or ctx.comm.rank != 0:
+        if ctx.comm.rank != 0:
             return None
+        if state is None:
+            raise RemoteTaskError(ctx.task, "TypeError", "get_state returned None on rank 0")
         state = np.asarray(state, order="C")
         check_state(ctx, simulator, state)
         return state
@@ -250,9 +253,10 @@ class Simulations:
 
     def close(self, ctx: TaskContext, simulation: int) -> None:
         """End a simulation."""
-        self._find(ctx, simulation).close()
+        found = self._find(ctx, simulation)
         del self._simulations[simulation]
         self._ready.discard(simulation)
+        found.close()
 
 
 def spaces_of(simulator: Simulator) -> dict[str, Any]:

@@ -156,23 +156,28 @@ class Patches:
         self.comm.Sendrecv(u[-2 * h : -h], right, 0, u[:h], left, 0)
         self.comm.Sendrecv(u[h : 2 * h], left, 1, u[-h:], right, 1)
 
-    def seam(self) -> Array:
-        """Return the share of the left surroundings in each sample of a patch, shape (patches of this rank, M)."""
-        shares = np.zeros((len(self.mine), self.samples))
+    def part(self, patch: int) -> slice:
+        """Return where the own points of a patch are among those of this rank."""
+        return slice(self.first[patch] - self.start, self.first[patch + 1] - self.start)
+
+    def sizes(self, patches: Array) -> Array:
+        """Return the numbers of points of patches."""
+        return np.diff(self.first)[patches]
+
+    def seam(self, patches: Array) -> Array:
+        """Return the share of the left surroundings in each sample of patches, shape (patches, M)."""
+        shares = np.zeros((patches.size, self.samples))
         if self.count == 1:
             return shares
-        for row, patch in enumerate(self.mine):
-            begin = self.first[patch + 1] - self.first[patch] + self.margin
-            shares[row, begin : self.samples - self.margin] = 0.5 + 0.5 * erf(
-                np.linspace(-5.5, 5.5, self.samples - self.margin - begin)
-            )
-            shares[row, self.samples - self.margin :] = 1.0
+        end = self.samples - self.margin
+        for row, begin in enumerate(self.sizes(patches) + self.margin):
+            shares[row, begin:end] = 0.5 + 0.5 * erf(np.linspace(-5.5, 5.5, end - begin))
+        shares[:, end:] = 1.0
         return shares
 
-    def owned_samples(self) -> Array:
-        """Return 1 for each sample of a patch that is its own, 0 for the others; shape as that of :meth:`seam`."""
-        sizes = np.diff(self.first)[self.mine.start : self.mine.stop]
-        return (np.arange(self.samples) < sizes[:, None]).astype(float)
+    def owned_samples(self, patches: Array) -> Array:
+        """Return 1 for each sample of patches that is their own, 0 for the others, shape (patches, M)."""
+        return (np.arange(self.samples) < self.sizes(patches)[:, None]).astype(float)
 
 
 @compiled

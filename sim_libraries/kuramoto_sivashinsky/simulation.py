@@ -135,7 +135,7 @@ class KuramotoSivashinsky(Simulator):
         return np.exp(-(distance**2) / (2 * width**2))
 
     def _make_batches(self) -> list[_Batch]:
-        mine = np.arange(len(self.grid.mine))
+        mine = np.array(self.grid.mine)
         if not mine.size:
             return []
         return [_Batch(self.grid, part, self.dt) for part in np.array_split(mine, -(-mine.size // BATCH))]
@@ -155,8 +155,8 @@ class KuramotoSivashinsky(Simulator):
         seed = self.comm.bcast(np.random.SeedSequence(seed).entropy)
         own = self.grid.own_of(self._u)
         for patch in self.grid.mine:
-            begin, end = (self.grid.first[p] - self.grid.start for p in (patch, patch + 1))
-            own[begin:end] = np.random.default_rng([seed, patch]).standard_normal(end - begin)
+            part = own[self.grid.part(patch)]
+            part[:] = np.random.default_rng([seed, patch]).standard_normal(part.size)
         self._f[:] = 0.0
         self._begin_history()
         self._advance(np.zeros(round(self.burn_in / self.dt) + 1))
@@ -165,11 +165,10 @@ class KuramotoSivashinsky(Simulator):
         self._record(np.zeros(len(self._shapes)))
 
     def _mean(self, own: Array) -> float:
+        """Return the mean over all points, which sums by patches make the same on any number of ranks."""
         sums = np.zeros(self.grid.count)
         for patch in self.grid.mine:
-            sums[patch] = own[
-                self.grid.first[patch] - self.grid.start : self.grid.first[patch + 1] - self.grid.start
-            ].sum()
+            sums[patch] = own[self.grid.part(patch)].sum()
         self.comm.Allreduce(MPI.IN_PLACE, sums)
         return float(sums.sum() / self.grid.points)
 
@@ -306,17 +305,15 @@ class KuramotoSivashinsky(Simulator):
 class _Batch:
     """Patches of a rank that are advanced together."""
 
-    def __init__(self, grid: Patches, rows: Array, dt: float) -> None:
-        patches = grid.mine.start + rows
+    def __init__(self, grid: Patches, patches: Array, dt: float) -> None:
         first = np.array(grid.first)
         self._patches, self._halo = slice(patches[0], patches[-1] + 1), grid.halo
-        self._offsets, self._sizes = first[patches] - grid.start, np.diff(first)[patches]
-        self._seam = grid.seam()[rows]
-        self._core = np.ascontiguousarray(grid.owned_samples()[rows].T).ravel()
-        self._tables: Tables = tables(grid.samples, grid.samples_length, dt, rows.size)
-        self._u, self._f = np.empty(grid.samples * rows.size), np.empty(grid.samples * rows.size)
-        self._sums = np.empty((4, rows.size))
-        self._total = np.zeros((4, rows.size))
+        self._offsets, self._sizes = first[patches] - grid.start, grid.sizes(patches)
+        self._seam = grid.seam(patches)
+        self._core = np.ascontiguousarray(grid.owned_samples(patches).T).ravel()
+        self._tables: Tables = tables(grid.samples, grid.samples_length, dt, patches.size)
+        self._u, self._f = np.empty(grid.samples * patches.size), np.empty(grid.samples * patches.size)
+        self._sums = np.empty((4, patches.size))
 
     def advance(self, u: Array, f: Array, weights: Array) -> None:
         """Advance a periodic copy of what is around each patch."""

@@ -432,6 +432,7 @@ class LammpsMD(Simulator):
             "potential_energy": e.energy + self._reference,
             "pressure": e.pressure,
             "solid_fraction": e.solid,
+            "depth": e.making.depth,
         }
         if self.is_finished():
             info["final_energy"] = (e.quenched + self._reference) * self._natoms

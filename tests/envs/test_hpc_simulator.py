@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
+import signal
 import time
 
 import gymnasium
@@ -13,7 +15,7 @@ from gymnasium.utils.env_checker import check_env, check_reset_seed_determinism,
 
 import alchemist_ray as alchemist
 from alchemist_ray import control, errors
-from alchemist_ray.envs import EnvSettings
+from alchemist_ray.envs import Bounds, EnvSettings
 
 RESTART = {"on_failure": "restart"}
 
@@ -95,9 +97,11 @@ def test_a_space_that_the_library_does_not_declare_is_any_array_of_that_shape(ma
 def test_float32_actions_at_the_bounds_are_admitted_and_float32_spaces_hold_the_library_s(make_env):
     env = make_env()
     env.reset(seed=1)
-    assert env.action_space.high[1] >= 0.1  # 0.1 is not a float32
-    env.step(env.action_space.high)
+    env.step(env.action_space.high)  # 0.1 is not a float32
     env.step(env.action_space.low)
+    space = Bounds(np.array([-0.7, 0.1]), np.array([0.7, 0.3])).space("float32")
+    assert all(float(low) <= bound for low, bound in zip(space.low, (-0.7, 0.1), strict=True))
+    assert all(float(high) >= bound for high, bound in zip(space.high, (0.7, 0.3), strict=True))
 
 
 def test_wrappers_work(make_env):
@@ -269,6 +273,72 @@ def test_with_restart_the_episode_is_truncated_and_training_goes_on(make_env, fa
     assert not any(step[3] for step in rollout(env, 5))
 
 
+@pytest.mark.parametrize("on_failure", ["raise", "restart"])
+def test_ranks_that_wait_for_one_that_failed_are_replaced(make_env, tmp_path, monkeypatch, on_failure):
+    monkeypatch.setattr(control, "GRACE_SECONDS", 0.5)
+    params = {"fault": "alone", "at": 2, "once": str(tmp_path / "done")}
+    env = make_env(params=params, on_failure=on_failure, max_restarts=0 if on_failure == "raise" else 1)
+    env.reset(seed=1)
+    if on_failure == "raise":
+        with pytest.raises(errors.RemoteTaskError, match="out of luck, alone"):
+            rollout(env, 2)
+    else:
+        assert rollout(env, 2)[-1][3]
+    env.reset()
+    assert len(rollout(env, 3)) == 3
+
+
+def test_a_group_that_dies_between_steps_is_replaced_by_the_next_reset(make_env):
+    env = make_env()
+    env.reset(seed=1)
+    os.kill(env.library.pid_of_last(), signal.SIGKILL)
+    with pytest.raises(errors.GroupDiedError):
+        env.snapshot()
+    env.reset(seed=1)
+    assert len(rollout(env, 2)) == 2
+
+
+def test_a_snapshot_that_fails_on_one_rank_leaves_the_others_alike(make_env, tmp_path):
+    env = make_env(params={"fault": "snapshot", "once": str(tmp_path / "done")})
+    env.reset(seed=1)
+    with pytest.raises(errors.RemoteTaskError, match="MemoryError"):
+        env.snapshot()
+    env.reset(seed=1)
+    taken = env.snapshot()
+    expected = rollout(env, 3)
+    env.restore(taken)
+    assert_equal(rollout(env, 3), expected)
+
+
+def test_a_fork_that_fails_leaves_nothing_behind(make_env):
+    env = make_env(params={"fault": "restore"})
+    env.reset(seed=1)
+    with pytest.raises(errors.RemoteTaskError, match="it cannot be restored"):
+        env.fork(2)
+    env.step([0, 0])  # the one that was to be forked goes on
+    with pytest.raises(errors.RemoteTaskError):
+        env.restore(env.snapshot())
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step([0, 0])
+    env.close()
+    make_env(num_workers=8).reset()  # all are free
+
+
+def test_wrappers_that_draw_each_step_live_through_a_failure(make_env, tmp_path):
+    params = {"fault": "diverge", "at": 2, "once": str(tmp_path / "done")}
+    env = gymnasium.wrappers.RenderCollection(make_env(params=params, render_mode="rgb_array", **RESTART))
+    env.reset(seed=1)
+    assert [env.step([0, 0])[3] for _ in range(2)] == [False, True]
+    pictures = env.render()
+    np.testing.assert_array_equal(pictures[-1], pictures[-2])
+
+
+def test_a_simulation_without_a_state_is_told_so(make_env):
+    env = make_env(params={"fault": "stateless"})
+    with pytest.raises(errors.RemoteTaskError, match="get_state returned None on rank 0"):
+        env.reset()
+
+
 def test_a_step_has_a_deadline(make_env, tmp_path, monkeypatch):
     monkeypatch.setattr(control, "GRACE_SECONDS", 1.0)
     env = make_env(params={"fault": "hang", "at": 2, "once": str(tmp_path / "done")}, step_timeout=0.5, **RESTART)
@@ -327,7 +397,7 @@ def test_a_step_before_the_first_reset_is_refused(make_env):
         ({"num_workers": 0}, errors.ArgumentValueError, "num_workers must be at least 1, not 0"),
         ({"max_episode_steps": True}, errors.ArgumentError, "max_episode_steps must be int or None, not True"),
         ({"on_failure": "retry"}, errors.ArgumentValueError, "on_failure must be 'raise' or 'restart', not 'retry'"),
-        ({"step_timeout": float("nan")}, errors.ArgumentValueError, "step_timeout must be at least 0, not nan"),
+        ({"step_timeout": float("nan")}, errors.ArgumentValueError, r"step_timeout must be at least 0\.001, not nan"),
         ({"params": [1]}, errors.ArgumentError, "params must be Mapping"),
         ({"render_mode": "human"}, errors.ArgumentValueError, "render_mode must be None or 'rgb_array', not 'human'"),
     ],

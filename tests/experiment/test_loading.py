@@ -72,6 +72,7 @@ def test_what_is_not_said_has_the_default_that_is_documented(load):
         (WHOLE + "baselines: {none: nil}", r"baselines\.none\.kind: 'nil' is none of zero, random"),
         (WHOLE + "baselines: {none: {kind: zero, constant: 1}}", r"baselines\.none: give one of kind, constant and"),
         (WHOLE + "baselines: {own: {function: make}}", r"must be 'package\.module:function', not 'make'"),
+        (WHOLE + "baselines: {PPO: zero}", r"baselines\.PPO: that is what the trained policy is called"),
         (WHOLE + "pictures: {beside: nobody}", "there is no baseline 'nobody'"),
         (WHOLE + "search: {space: {a.b: {unifrom: [1, 2]}}}", r"'unifrom' is none of .*; did you mean 'uniform'\?"),
         (WHOLE + "server: {token: x, token_file: y}", "give one of token and token_file"),

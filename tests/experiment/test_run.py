@@ -25,6 +25,7 @@ from alchemist_ray.cli import main
 from alchemist_ray.errors import ArgumentError, ExperimentError, NotEnoughWorkersError
 from alchemist_ray.experiment import command, load_experiment, run_experiment
 from alchemist_ray.experiment.algorithms import algorithm_config
+from alchemist_ray.experiment.environments import offer_workers
 from alchemist_ray.experiment.progress import Progress
 from alchemist_ray.experiment.runner import check
 from alchemist_ray.experiment.training import set_callbacks, stoppable
@@ -313,6 +314,13 @@ def test_a_simulation_that_cannot_be_made_is_said_before_the_training(directory,
     with pytest.raises(error, match=problem):
         run_experiment(experiment, file=directory / "walk.yaml")
     assert not (tmp_path / "results").exists()
+
+
+def test_a_server_that_is_started_on_the_way_offers_what_the_experiment_takes(directory, monkeypatch):
+    more = ["server={}", "runners={num_envs_per_env_runner: 9, vectorize: sync}", "environment.num_workers=3"]
+    monkeypatch.setenv("ALCHEMIST_NUM_WORKERS", "4")
+    offer_workers(load_experiment(directory / "walk.yaml", more))
+    assert os.environ["ALCHEMIST_NUM_WORKERS"] == str((9 + 1) * 3)
 
 
 def test_nothing_is_resumed_where_nothing_was_run(directory, tmp_path):

@@ -19,10 +19,13 @@ class Fragile(Simulator):
     Parameters
     ----------
     fault : str
-        What happens at step `at`: ``diverge``, ``die``, ``hang``, ``raise``, ``nan``, ``leave`` (the declared space),
-        or nothing.
+        What happens at step `at`: ``diverge``, ``die``, ``hang``, ``raise``, ``alone`` (the last rank raises, others
+        wait for it), ``nan``, ``leave`` (the declared space), or nothing. ``snapshot``: the last rank cannot take one.
+        ``restore``: it cannot be restored. ``stateless``: it has no state.
     at : int
         The step, from 1.
+    lifetime : bool
+        Whether the steps are counted from the making of the simulation, not from its reset.
     once : str
         A path: a fault that has left a file there does not happen again.
     """
@@ -30,8 +33,9 @@ class Fragile(Simulator):
     action_space = Box([-1.0, -0.1], [1.0, 0.1], names=["push", "nudge"], units=["m", "m"])
     observation_space = Box(-100.0, 100.0, (3,), names=["x", "y", "time"], units=["m", "m", "s"])
 
-    def __init__(self, comm: MPI.Comm, *, fault: str = "", at: int = 0, once: str = "") -> None:
-        self.comm, self.fault, self.at, self.once = comm, fault, at, once
+    def __init__(self, comm: MPI.Comm, *, fault: str = "", at: int = 0, lifetime: bool = False, once: str = "") -> None:
+        self.comm, self.fault, self.at, self.lifetime, self.once = comm, fault, at, lifetime, once
+        self.lived = 0
 
     def reset(self, seed: int | None) -> None:
         self.random = np.random.default_rng(seed)
@@ -39,7 +43,8 @@ class Fragile(Simulator):
 
     def step(self, action: np.ndarray) -> None:
         self.steps += 1
-        if self.steps == self.at and not (self.once and os.path.exists(self.once)):
+        self.lived += 1
+        if (self.lived if self.lifetime else self.steps) == self.at and not (self.once and os.path.exists(self.once)):
             self.comm.Barrier()
             if self.once and self.comm.rank == 0:
                 open(self.once, "w").close()
@@ -53,6 +58,10 @@ class Fragile(Simulator):
             raise RuntimeError("out of luck")
         if self.fault == "die" and self.comm.rank == self.comm.size - 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "alone":
+            if self.comm.rank == self.comm.size - 1:
+                raise RuntimeError("out of luck, alone")
+            self.comm.Barrier()
         if self.fault == "hang":
             time.sleep(3600)
         if self.fault == "nan":
@@ -61,6 +70,8 @@ class Fragile(Simulator):
             self.where[0] = 1e3
 
     def get_state(self) -> np.ndarray | None:
+        if self.fault == "stateless":
+            return None
         y = self.comm.bcast(self.where[1], self.comm.size - 1)
         return np.array([self.where[0], y, self.steps])
 
@@ -74,9 +85,14 @@ class Fragile(Simulator):
         return Field(np.add.outer(np.arange(4.0), np.arange(6.0)) - 3 + self.where[0], "height", "m")
 
     def snapshot(self) -> object:
+        if self.fault == "snapshot" and self.comm.rank == self.comm.size - 1 and not os.path.exists(self.once):
+            open(self.once, "w").close()
+            raise MemoryError
         return self.where.copy(), self.steps, self.random.bit_generator.state
 
     def restore(self, state: object) -> None:
+        if self.fault == "restore":
+            raise RuntimeError("it cannot be restored")
         where, self.steps, random = state
         self.where, self.random = where.copy(), np.random.default_rng()
         self.random.bit_generator.state = random

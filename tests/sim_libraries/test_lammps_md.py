@@ -69,7 +69,7 @@ def test_simulations_side_by_side_do_not_touch_each_other(found_on, size):
 
 def test_two_ranks_give_what_one_does(found_on):
     one, two = (np.array(found_on(size)["the_same_on_any_number_of_ranks"]) for size in SIZES)
-    np.testing.assert_allclose(two, one, rtol=1e-9, atol=1e-9)  # a few collisions later chaos would have spread rounding
+    np.testing.assert_allclose(two, one, rtol=1e-9, atol=1e-9)  # later chaos has spread rounding
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -96,6 +96,7 @@ def test_a_script_of_the_user_is_annealed(found_on, size):
         ("integrates", r"fix own (nvt) integrates in time"),
         ("group", "liquid"),
         ("shell", "cutoff"),
+        ("depth", "depth_ratio is for the systems that come along"),
         ("atoms", "must be 4 n^3"),
         ("system", "system must be one of melt, cluster, not 'glass'"),
         ("both", "not both"),

@@ -1,14 +1,12 @@
 """Run the LAMMPS simulation on as many ranks as there are; what it finds is judged by test_lammps_md.py."""
 
-import itertools
-import math
-
 import numpy as np
 from cases import case, comm, continues, episode, make, refusal, repeats_itself, run
 from mpi4py import MPI
 
 from alchemist_ray.errors import SimulationDivergedError
 from alchemist_ray.sim_libraries.lammps_md import LammpsMD
+from alchemist_ray.sim_libraries.lammps_md.structures import icosahedron, script_of, truncated_octahedron
 
 CLUSTER = {"system": "cluster", "atoms": 38, "temperature_low": 0.05, "temperature_high": 0.6, "actions": 60}
 MELT = {"atoms": 256, "melt_steps": 100, "actions": 60}
@@ -30,41 +28,11 @@ fix flat all enforce2d
 timestep 0.005
 """
 
-POINTS = """
-units lj
-boundary f f f
-region box block -6 6 -6 6 -6 6
-create_box 1 box
-{atoms}
-mass 1 1.0
-pair_style lj/cut 12.0
-pair_coeff 1 1 1.0 1.0
-neighbor 2.0 nsq
-"""
-
-
-def of_points(points):
-    """Return the script of a cluster with atoms at these places."""
-    return POINTS.format(atoms="\n".join("create_atoms 1 single {} {} {} units box".format(*p) for p in points))
-
-
-def icosahedron():
-    """Return 13 points: the vertices of an icosahedron and its centre."""
-    golden = (1 + math.sqrt(5)) / 2
-    corners = [(0, a, b * golden) for a, b in itertools.product((-1, 1), repeat=2)]
-    return 0.57 * np.array([(0, 0, 0)] + [np.roll(corner, k) for corner in corners for k in range(3)])
-
-
-def truncated_octahedron():
-    """Return 38 points of a face-centred cubic lattice around one of its octahedral holes."""
-    grid = [p for p in itertools.product(range(-2, 3), repeat=3) if sum(p) % 2 and np.dot(p, p) <= 5]
-    return 1.1 / math.sqrt(2) * np.array(grid, float)
-
 
 def quenched(points):
     """Return the energy of the minimum next to these points."""
     simulation = make(
-        LammpsMD, script=of_points(points), temperature_low=1e-3, start_temperature=1e-3, steps_per_action=20,
+        LammpsMD, script=script_of(points), temperature_low=1e-3, start_temperature=1e-3, steps_per_action=20,
         melt_steps=20, actions=1, shell_radius=1.4, force_tolerance=1e-8,
     )  # fmt: skip
     simulation.reset(1)
@@ -93,7 +61,7 @@ def the_same_seed_is_the_same_episode():
 @case
 def snapshots_continue():
     found = []
-    for parameters in (CLUSTER, {**CLUSTER, "thermostat": "langevin"}, MELT):
+    for parameters in ({**CLUSTER, "depth_ratio": 4.0}, {**CLUSTER, "thermostat": "langevin"}, MELT):
         pair = [make(LammpsMD, **parameters, steps_per_action=20) for _ in range(2)]
         found.append(continues(*pair, TEMPERATURES))
     return found
@@ -130,7 +98,7 @@ def canonical():
     simulation = make(LammpsMD, **{**MELT, "actions": 400}, start_temperature=1.0, steps_per_action=16)
     simulation.reset(4)
     temperatures = []
-    for step in range(300):
+    for step in range(200):
         simulation.step([1.0])
         if step >= 40:
             temperatures.append(simulation._running.compute(simulation._ctx, "alchemist_temperature"))
@@ -156,8 +124,9 @@ def scores():
 @case
 def a_script_of_the_user():
     simulation = make(
-        LammpsMD, script=SQUARE_LATTICE, variables={"mass": 1.5}, temperature_low=0.05, steps_per_action=25, melt_steps=60
-    )
+        LammpsMD, script=SQUARE_LATTICE, variables={"mass": 1.5}, temperature_low=0.05, steps_per_action=25,
+        melt_steps=60,
+    )  # fmt: skip
     rows = episode(simulation, TEMPERATURES[:4])
     field = simulation.get_field()
     space = simulation.observation_space
@@ -181,11 +150,12 @@ def refusals():
     nve, melt = SQUARE_LATTICE + "fix own all nvt temp 1 1 1\n", SQUARE_LATTICE.replace("${mass}", "1")
     return {
         "nonsense": of(script=melt.replace("pair_style lj/cut 2.5", "pair_style nonsense 2.5")),
-        "no atoms": of(script=melt.replace("create_atoms", "#")),
+        "no atoms": of(script="units lj\nregion box block 0 4 0 4 0 4\ncreate_box 1 box"),
         "no box": of(script="units lj"),
         "integrates": of(script=nve.replace("${mass}", "1")),
         "group": of(script=melt, group="liquid"),
-        "shell": of(atoms=256, shell_radius=4.0),
+        "shell": refusal(lambda: make(LammpsMD, **MELT, shell_radius=4.0).reset(1)),
+        "depth": of(script=melt, depth_ratio=2.0),
         "atoms": of(atoms=1000),
         "system": of(system="glass"),
         "both": of(script=melt, path="melt.in"),
@@ -200,7 +170,7 @@ def refusals():
 @case
 def too_hot():
     """Atoms fly through the fixed walls of the box: the error is the same on all ranks, and a reset mends it."""
-    simulation = make(LammpsMD, script=of_points(icosahedron()), shell_radius=1.4, temperature_high=1e3,
+    simulation = make(LammpsMD, script=script_of(icosahedron()), shell_radius=1.4, temperature_high=1e3,
                       start_temperature=0.1, steps_per_action=100, damping=0.01)  # fmt: skip
     simulation.reset(1)
     text, kind = "", ""
