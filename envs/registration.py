@@ -13,9 +13,9 @@ NAMESPACE = "alchemist_ray"
 ENVIRONMENTS = {
     "Acoustics": ("acoustics", 200),
     "CylinderFlow": ("cylinder_flow", 200),
-    "Heat": ("heat", 100),
+    "Heat": ("heat", 40),
     "KuramotoSivashinsky": ("kuramoto_sivashinsky", 400),
-    "LammpsMD": ("lammps_md", 50),
+    "LammpsMD": ("lammps_md", 40),
     "ShallowWater": ("shallow_water", 200),
 }
 """For each environment its library, and after how many steps an episode is truncated."""

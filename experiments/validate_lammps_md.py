@@ -30,9 +30,9 @@ from alchemist_ray.sim_libraries.lammps_md.structures import (
 Row = list[str]
 
 EXPERIMENT = Path(__file__).with_name("ppo_lammps_md.yaml")
-SEARCH_SEEDS, REFINE_SEEDS = range(30001, 30049), range(31001, 31401)
+SEARCH_SEEDS, REFINE_SEEDS = range(30001, 30041), range(31001, 31201)
 """Of the search for the linear schedule: neither trained nor evaluated on."""
-STARTS, ENDS, KEPT = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (0.05, 0.1, 0.15, 0.2, 0.3, 0.4), 5
+STARTS, ENDS, KEPT = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (0.05, 0.1, 0.15, 0.2, 0.3), 4
 
 FLUID = """
 units lj

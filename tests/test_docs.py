@@ -19,7 +19,17 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(page.name for page in DOCS.glob("*.md") if "```python" in page.read_text())
 ELSEWHERE = {"wrapping-c.md", "experiments.md"}  # have tests of their own: they need compilers, or train for long
 
+NOISY = {"environments.md"}  # RLlib warns of itself
+
 PRINTED = {
+    "environments.md": [
+        r"^mean return of an episode: -\d",
+        r"^reward -\d",
+        r"^decayed to \[0\.904",
+        r"^Component\(name='flux_\w+', unit='kW/m2', low=-6\.0, high=6\.0\)$",
+        r"^picture \(\d+, \d+, 3\)$",
+        r"^the same again: True$",
+    ],
     "wrapping-python.md": [
         r"^power +/\S+/power\.py +1\.0 +--library$",
         r"^power_types\.pyi has the class PowerLibrary$",
@@ -96,7 +106,7 @@ def test_the_code_of_a_page_runs_as_printed(page, tmp_path, monkeypatch):
         cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "Warning" not in ran.stderr
+    assert "Warning" not in ran.stderr or page in NOISY
     for line in PRINTED.get(page, []):
         assert re.search(line, ran.stdout, re.MULTILINE), f"{line} is not in\n{ran.stdout}"
 

@@ -102,7 +102,8 @@ def validate(experiment: Experiment, config: AlgorithmConfig) -> None:
     """
     from ray.tune.search.variant_generator import generate_variants
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.rllib"):  # which has a level of its own
+        logging.getLogger(name).setLevel(logging.ERROR)
     sampled = next(iter(generate_variants(config.copy(copy_frozen=False).to_dict())))[1]
     try:
         type(config)().update_from_dict(sampled).validate()

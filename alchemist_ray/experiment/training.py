@@ -13,6 +13,7 @@ import functools
 import logging
 import math
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -271,17 +272,24 @@ def _trainings(experiment: Experiment, grid: Any) -> list[Training]:
                 env_config=dict(config.get("env_config", {})),
                 sampled=_sampled(experiment, config),
                 metrics=dict(result.metrics or {}),
-                error=_reason(result.error) if result.error is not None else "",
+                error=_reason(result.error, _text(Path(result.path) / "error.txt")) if result.error is not None else "",
             )
         )
     return trainings
 
 
-def _reason(error: BaseException) -> str:
+def _text(file: Path) -> str:
+    return file.read_text(errors="replace") if file.exists() else ""
+
+
+def _reason(error: BaseException, text: str) -> str:
     """Return what went wrong in a training, without the way through Ray that it took."""
     while isinstance(cause := getattr(error, "cause", None), BaseException):
         error = cause
-    return str(error) if isinstance(error, AlchemistError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, AlchemistError):
+        return str(error)
+    ours = re.findall(r"^alchemist_ray\.errors\.\w+: (.+)$", text, re.MULTILINE)  # RLlib raises others from it
+    return ours[-1] if ours else f"{type(error).__name__}: {error}"
 
 
 def _checkpoint(experiment: Experiment, result: Any) -> Path | None:
@@ -317,7 +325,7 @@ def _sampled(experiment: Experiment, config: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _running_ray(experiment: Experiment) -> Iterator[None]:
     """Have Ray run, with as many logical CPUs as the trainings want: they wait for each other in MPI, not for Ray."""
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in error.txt, and said by us
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # we have one

@@ -16,7 +16,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Policy = Callable[[Array, int], Array]
 
-START, END = 0.5, 0.1
+START, END = 0.6, 0.1
 """Temperatures of the best linear schedule for ``experiments/ppo_lammps_md.yaml``, as found by that search."""
 
 

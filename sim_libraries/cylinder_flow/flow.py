@@ -16,7 +16,7 @@ from alchemist_ray.sim_libraries.cylinder_flow import lattice
 from alchemist_ray.sim_libraries.cylinder_flow.geometry import Channel
 from alchemist_ray.sim_libraries.cylinder_flow.lattice import CX, CY, SOUND, WEIGHT, Array
 
-HALO = 8
+HALO = 15
 ANCHOR = 0.01
 
 

@@ -52,8 +52,10 @@ def draw(x: Array, values: Array, lo: Array, hi: Array) -> Array:
     per_length = PIXELS / float(max(hi[0] - lo[0], hi[1] - lo[1]))
     shape = [max(1, round(float(hi[axis] - lo[axis]) * per_length)) for axis in (1, 0)]
     pixels = np.full(shape, np.nan, np.float32)
-    volume_per_atom = float(np.prod(np.ptp(x, axis=0) + 1e-9)) / len(x)
-    radius = 0.45 * max(volume_per_atom, 1e-9) ** (1 / 3) * per_length
+    extent = np.ptp(x, axis=0)
+    extent = extent[extent > 0]
+    spacing = float(np.prod(extent) / len(x)) ** (1 / max(extent.size, 1)) if extent.size else 1.0
+    radius = 0.45 * spacing * per_length
     _paint(pixels, (x[:, :2] - lo[:2]) * per_length, values.astype(np.float32), max(radius, 1.0))
     return pixels
 

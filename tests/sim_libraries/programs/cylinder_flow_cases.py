@@ -14,7 +14,7 @@ from alchemist_ray.sim_libraries.cylinder_flow import CylinderFlow, lattice
 from alchemist_ray.sim_libraries.cylinder_flow.flow import ChannelFlow
 from alchemist_ray.sim_libraries.cylinder_flow.geometry import Channel
 
-SHORT = {"length": 8.0, "start_time": 1.0, "action_time": 0.06}
+SHORT = {"length": 8.0, "u_max": 0.15, "start_time": 1.0, "action_time": 0.1}
 ACTIONS = np.random.default_rng(5).uniform(-0.5, 0.5, (40, 1))
 
 
@@ -71,7 +71,7 @@ def apart():
 @case
 def divergence():
     """What is said of a flow that the lattice is too coarse for."""
-    return refusal(lambda: make(CylinderFlow, reynolds=400.0, u_max=0.15, **{**SHORT, "start_time": 3.0}).reset(1))
+    return refusal(lambda: make(CylinderFlow, reynolds=400.0, **{**SHORT, "start_time": 3.0}).reset(1))
 
 
 @case

@@ -13,11 +13,10 @@ from alchemist_ray.sim_libraries.heat_model import Integrator, Plate
 
 rng = np.random.default_rng(5)
 ACTIONS = rng.uniform(-3, 3, (40, 8))
-PAIR = comm.Split(comm.rank // 2)
-GROUPS = (comm, comm.Split(comm.rank // 3), PAIR, MPI.COMM_SELF)
+GROUPS = (comm, comm.Split(comm.rank // 3), comm.Split(comm.rank // 2), MPI.COMM_SELF)
 
 
-def field(plate, on=PAIR):
+def field(plate, on=MPI.COMM_SELF):
     """Return the temperature on all ranks of the simulation, rows upwards."""
     seen = plate.get_field()
     return on.bcast(None if seen is None else seen.values[::-1])
@@ -92,7 +91,7 @@ def snapshots():
 @case
 def heat_balance():
     """The relative difference of the heat in the plate from what the actuators have put in."""
-    plate = make(Heat, PAIR, n=40, side=0.5)
+    plate = make(Heat, MPI.COMM_SELF, n=40, side=0.5)
     plate.reset(2)
     capacity = 401.0 / 1.17e-4 * 0.5**2 / 1000
     heat = before = capacity * plate.get_info()["mean_temperature"]
@@ -105,7 +104,7 @@ def heat_balance():
 @case
 def steady_state():
     """The largest relative difference from T = q (L/2 - x) / k, when q flows in in the west and out in the east."""
-    plate = make(Heat, PAIR, n=24, interval=6000.0, supersteps=50)
+    plate = make(Heat, MPI.COMM_SELF, n=24, interval=6000.0, supersteps=50)
     plate.reset(1)
     action = np.array([2.0, 2.0, -2.0, -2.0, 0.0, 0.0, 0.0, 0.0])
     for _ in range(6):
@@ -121,7 +120,7 @@ def decay_errors():
     """For grids of growing n, the relative error of the rate at which the mode (2 of y, 1 of x) decays."""
     errors = []
     for n in (16, 32, 64):
-        plate = make(Heat, PAIR, n=n, supersteps=16)
+        plate = make(Heat, MPI.COMM_SELF, n=n, supersteps=16)
         amplitudes = np.zeros((3, 3))
         amplitudes[2, 1] = 1.0
         plate.set_amplitudes(amplitudes)
@@ -137,7 +136,7 @@ def time_errors():
     errors = []
     a, B = Integrator(Plate(n=16)).exact_modal_system(4)
     for supersteps in (1, 2, 4, 8):
-        plate = make(Heat, PAIR, n=16, supersteps=supersteps)
+        plate = make(Heat, MPI.COMM_SELF, n=16, supersteps=supersteps)
         plate.reset(4)
         x = plate.get_state()
         play(plate, ACTIONS[:6])
@@ -149,23 +148,20 @@ def time_errors():
 
 @case
 def costs():
-    """For seeds: what the controller's episode costs, what Riccati says of it, and what no control costs."""
-    plate = make(Heat, PAIR, n=32)
+    """For a seed of each rank: what the controller's episode costs, what Riccati says of it, what no control costs."""
+    plate = make(Heat, MPI.COMM_SELF, n=32)
     regulator = Regulator.of({"n": 32}, 12)
     bound = np.full(8, 6.0)
-    rows = []
-    for seed in range(4):
-        controller = Controller(regulator, 4, -bound, bound)
-        plate.reset(seed)
-        x = amplitudes_of(field(plate), plate.plate).reshape(32, 32)[:12, :12].ravel()
-        cost = 0.0
-        for step in range(40):
-            plate.step(controller(plate.get_state(), step))
-            cost -= plate.get_score()
-        plate.reset(seed)
-        idle = -play(plate, np.zeros((40, 8)))[:, -1].sum()
-        rows.append([cost, regulator.cost(x, regulator.horizon(40)), idle])
-    return rows
+    controller = Controller(regulator, 4, -bound, bound)
+    plate.reset(comm.rank)
+    x = amplitudes_of(field(plate), plate.plate).reshape(32, 32)[:12, :12].ravel()
+    cost = 0.0
+    for step in range(40):
+        plate.step(controller(plate.get_state(), step))
+        cost -= plate.get_score()
+    plate.reset(comm.rank)
+    idle = -play(plate, np.zeros((40, 8)))[:, -1].sum()
+    return comm.allgather([cost, regulator.cost(x, regulator.horizon(40)), idle])
 
 
 @case
