@@ -4,11 +4,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+VALIDATED := acoustics cylinder_flow heat kuramoto_sivashinsky lammps_md shallow_water
 
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: demo test lint types suite bench bench-linalg bench-transfer clean
+.PHONY: demo test lint types suite bench bench-environments bench-linalg bench-simulations bench-transfer validate clean
 
 demo: $(READY)
 	$(BIN)/python experiments/demo.py
@@ -33,6 +34,15 @@ bench-linalg: $(READY)
 
 bench-transfer: $(READY)
 	$(BIN)/python experiments/bench_transfer.py --results docs/results
+
+bench-environments: $(READY)
+	$(BIN)/python experiments/bench_environments.py --results docs/results
+
+bench-simulations: $(READY)
+	$(BIN)/python experiments/bench_simulations.py --results docs/results
+
+validate: $(READY)
+	for simulation in $(VALIDATED); do $(BIN)/python experiments/validate_$$simulation.py --results docs/results || exit 1; done
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

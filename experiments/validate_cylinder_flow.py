@@ -125,6 +125,7 @@ def main() -> None:
         return
     print(text)
     if arguments.results:
+        arguments.results.mkdir(parents=True, exist_ok=True)
         heading = "# Validation of `cylinder_flow`\n\nBy `python experiments/validate_cylinder_flow.py`.\n\n"
         (arguments.results / "validation_cylinder_flow.md").write_text(f"{heading}{text}\n")
 

@@ -60,7 +60,7 @@ class ChannelFlow:
     def _divide(self, actuation: str) -> None:
         """Set which columns are this rank's, and what lies in them."""
         rank, size, nx = self.comm.rank, self.comm.size, self.channel.nx
-        self.first, self.last = nx * rank // size, nx * (rank + 1) // size
+        self.first, self.last = map(int, self.channel.strips(size, HALO)[rank : rank + 2])
         self._neighbours = (rank > 0, rank < size - 1)
         left, right = (HALO if there else 1 for there in self._neighbours)
         self._own = (left, left + self.last - self.first)

@@ -18,6 +18,7 @@ HEIGHT = 4.1
 CENTRE = 2.0
 JET_WIDTH = np.deg2rad(10.0)
 START_GAP = 0.6
+LINK_WORK = 15
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,18 @@ class Channel:
         rows, begin = np.nonzero(edges == 1)
         _, end = np.nonzero(edges == -1)
         return np.stack([rows, begin + first, end + first], axis=1)
+
+    def strips(self, size: int, least: int) -> Array:
+        """Return where strips of equal work begin, and where the last one ends: shape (size + 1,).
+
+        A link to the cylinder takes as long as some `LINK_WORK` nodes. Strips are of equal width where one would be
+        narrower than `least`.
+        """
+        links = np.bincount(self._cut_links()[0][:, 0], minlength=self.nx)
+        work = np.cumsum((~self.solid).sum(axis=0) + LINK_WORK * links)
+        inner = np.searchsorted(work, work[-1] * np.arange(1, size) / size)
+        edges = np.array([0, *inner, self.nx])
+        return edges if np.diff(edges).min() >= least else self.nx * np.arange(size + 1) // size
 
     def links(self, actuation: str) -> Links:
         """Return all links, ordered by column, row and direction, for ``"rotation"`` or ``"jets"``."""
