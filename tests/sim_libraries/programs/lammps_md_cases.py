@@ -8,7 +8,14 @@ from alchemist_ray.errors import SimulationDivergedError
 from alchemist_ray.sim_libraries.lammps_md import LammpsMD
 from alchemist_ray.sim_libraries.lammps_md.structures import icosahedron, script_of, truncated_octahedron
 
-CLUSTER = {"system": "cluster", "atoms": 38, "temperature_low": 0.05, "temperature_high": 0.6, "actions": 60}
+CLUSTER = {
+    "system": "cluster",
+    "atoms": 38,
+    "melt_steps": 100,
+    "temperature_low": 0.05,
+    "temperature_high": 0.6,
+    "actions": 60,
+}
 MELT = {"atoms": 256, "melt_steps": 100, "actions": 60}
 TEMPERATURES = np.random.default_rng(7).uniform(0.1, 0.6, (42, 1))
 
@@ -53,8 +60,8 @@ def the_same_on_any_number_of_ranks():
 
 @case
 def the_same_seed_is_the_same_episode():
-    cluster = make(LammpsMD, **CLUSTER, steps_per_action=20)
-    langevin = make(LammpsMD, **CLUSTER, steps_per_action=20, thermostat="langevin")
+    cluster = make(LammpsMD, **CLUSTER, steps_per_action=10)
+    langevin = make(LammpsMD, **CLUSTER, steps_per_action=10, thermostat="langevin")
     return [repeats_itself(each, TEMPERATURES[:10]) for each in (cluster, langevin)]
 
 
@@ -62,7 +69,7 @@ def the_same_seed_is_the_same_episode():
 def snapshots_continue():
     found = []
     for parameters in ({**CLUSTER, "depth_ratio": 4.0}, {**CLUSTER, "thermostat": "langevin"}, MELT):
-        pair = [make(LammpsMD, **parameters, steps_per_action=20) for _ in range(2)]
+        pair = [make(LammpsMD, **parameters, steps_per_action=8) for _ in range(2)]
         found.append(continues(*pair, TEMPERATURES))
     return found
 
