@@ -7,14 +7,13 @@ ranks.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from mpi4py import MPI
+from validation import arguments_of, publish
 
 from alchemist_ray.sim_libraries.cylinder_flow.flow import ChannelFlow
 from alchemist_ray.sim_libraries.cylinder_flow.geometry import Channel
@@ -114,21 +113,10 @@ def _row(case: str, resolution: int, u_max: float, quantity: Quantity, value: fl
     return f"| {case} | {resolution} | {u_max} | {quantity.name} | {interval} | {quantity.said(value)} |"
 
 
-def main() -> None:
-    """Print the tables, and write them where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--results", type=Path, help="directory to write validation_cylinder_flow.md to")
+if __name__ == "__main__":
+    parser = arguments_of(__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out the finest lattice")
     arguments = parser.parse_args()
-    text = "\n".join(tables(arguments.quick))
-    if comm.rank != 0:
-        return
-    print(text)
-    if arguments.results:
-        arguments.results.mkdir(parents=True, exist_ok=True)
-        heading = "# Validation of `cylinder_flow`\n\nBy `python experiments/validate_cylinder_flow.py`.\n\n"
-        (arguments.results / "validation_cylinder_flow.md").write_text(f"{heading}{text}\n")
-
-
-if __name__ == "__main__":
-    main()
+    text = tables(arguments.quick)
+    if comm.rank == 0:
+        publish("cylinder_flow", text, arguments.results)

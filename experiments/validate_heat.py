@@ -6,13 +6,12 @@ Prints tables in Markdown; it takes about a minute on one core. ``--results DIR`
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from mpi4py import MPI
+from validation import arguments_of, lines_of, publish
 
 from alchemist_ray.envs.controllers.heat import MODES, Controller, Regulator
 from alchemist_ray.sim_libraries.heat import Heat
@@ -206,28 +205,5 @@ TABLES = (
 )
 
 
-def tables() -> Iterator[str]:
-    """Yield the lines of all tables."""
-    for title, heads, rows in TABLES:
-        yield f"### {title}\n"
-        for row in (heads, ["---"] * len(heads), *rows()):
-            yield "| " + " | ".join(row) + " |"
-        yield ""
-
-
-def main() -> None:
-    """Print the tables, and write them where it is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, metavar="DIR", help="directory to write the tables to as well")
-    directory = parser.parse_args().results
-    lines = []
-    for line in tables():
-        print(line, flush=True)
-        lines.append(line)
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "validation_heat.md").write_text("\n".join(lines) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    publish("heat", lines_of(TABLES), arguments_of(__doc__).parse_args().results)

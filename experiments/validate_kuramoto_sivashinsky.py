@@ -8,14 +8,13 @@ Syst. 9, 1 (2010).
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
+from validation import arguments_of, publish, table_lines
 
 from alchemist_ray.sim_libraries.kuramoto_sivashinsky import KuramotoSivashinsky
 from alchemist_ray.sim_libraries.kuramoto_sivashinsky.waves import Wave, find_wave
@@ -38,21 +37,6 @@ SHAPES = {
     "TW2": ([0.419, 0.178 + 0.146j, -0.287 - 0.422j, -0.093 + 0.32j], -0.35),
 }
 """Rough Fourier coefficients and speeds, from which Newton's method finds them."""
-
-
-def main() -> None:
-    """Print the table, and write it where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, help="directory to write validation_kuramoto_sivashinsky.md to")
-    results = parser.parse_args().results
-    lines = ["| what | expected | found |", "|---|---|---|"]
-    print(*lines, sep="\n", flush=True)
-    for row in rows():
-        lines.append(f"| {' | '.join(row)} |")
-        print(lines[-1], flush=True)
-    if results is not None:
-        text = "# Validation of kuramoto_sivashinsky\n\n`python experiments/validate_kuramoto_sivashinsky.py`\n\n"
-        (results / "validation_kuramoto_sivashinsky.md").write_text(text + "\n".join(lines) + "\n")
 
 
 def rows() -> Iterator[tuple[str, str, str]]:
@@ -206,4 +190,5 @@ def lyapunov_exponent(time: float) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    lines = table_lines(["what", "expected", "found"], rows())
+    publish("kuramoto_sivashinsky", lines, arguments_of(__doc__).parse_args().results)

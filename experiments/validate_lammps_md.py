@@ -1,24 +1,28 @@
 """Hold LAMMPS under its thermostat against published numbers: ``python experiments/validate_lammps_md.py``.
 
 Prints tables in Markdown; it takes some two minutes on one core. ``--results DIR`` also writes them to
-``DIR/validation_lammps_md.md``. ``--search`` finds the best linear cooling schedule for
-``experiments/ppo_lammps_md.yaml`` instead: all starts and ends of a grid, then the best of them on more seeds.
+``DIR/validation_lammps_md.md``. ``--search`` finds the best linear cooling schedules for
+``experiments/ppo_lammps_md.yaml`` instead: all starts and ends of a grid, then the best of them on more seeds, in some
+seven minutes. ``--compare DIR`` compares, in depths of the potential, what the policies in DIR, the results of that
+experiment, have reached.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
+import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import yaml
 from mpi4py import MPI
+from validation import arguments_of, lines_of, publish, table_lines
 
-from alchemist_ray.envs.controllers.lammps_md import linear_temperature
+from alchemist_ray.envs.controllers.lammps_md import linear_temperature, scale_by_energy, scale_by_temperature
 from alchemist_ray.sim_libraries.lammps_md import LammpsMD, systems
 from alchemist_ray.sim_libraries.lammps_md.structures import (
     LEAST_ENERGIES,
@@ -27,12 +31,19 @@ from alchemist_ray.sim_libraries.lammps_md.structures import (
     truncated_octahedron,
 )
 
+Array = npt.NDArray[Any]
 Row = list[str]
 
 EXPERIMENT = Path(__file__).with_name("ppo_lammps_md.yaml")
-SEARCH_SEEDS, REFINE_SEEDS = range(30001, 30041), range(31001, 31201)
-"""Of the search for the linear schedule: neither trained nor evaluated on."""
-STARTS, ENDS, KEPT = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (0.05, 0.1, 0.15, 0.2, 0.3), 4
+SEARCH_SEEDS, REFINE_SEEDS, KEPT = range(30001, 30101), range(31001, 31401), 4
+"""Of the search for linear schedules, neither trained nor evaluated on; how many are tried again."""
+SCALED_GRID = (0.5, 0.65, 0.8, 0.95, 1.1, 1.3, 1.6), (0.1, 0.2, 0.35, 0.5, 0.65)
+SCHEDULES: dict[str, tuple[Callable[[Array], float], Sequence[float], Sequence[float]]] = {
+    "absolute": (lambda state: 1.0, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (0.05, 0.1, 0.15, 0.2, 0.3)),
+    "of the first temperature": (scale_by_temperature, *SCALED_GRID),
+    "of the first energy": (scale_by_energy, *SCALED_GRID),
+}
+"""What start and end are multiples of, given the first state; the starts and ends that are tried."""
 
 FLUID = """
 units lj
@@ -135,80 +146,123 @@ def with_error(samples: list[float]) -> str:
     return f"{np.mean(samples):.4f} ± {np.std(blocks, ddof=1) / math.sqrt(10):.4f}"
 
 
-# --- the best linear schedule -----------------------------------------------------------------------------------------
+# --- the best linear schedules ----------------------------------------------------------------------------------------
 
 
-def energies_of(annealed: LammpsMD, actions: int, start: float, end: float, seeds: Iterable[int]) -> np.ndarray:
-    """Return the energy that a linear schedule reaches with each seed, above that of the ground state."""
-    low, high = (float(bound[0]) for bound in annealed.action_space.bounds())
-    found = []
-    for seed in seeds:
-        annealed.reset(seed)
-        for step in range(actions):
-            temperature = linear_temperature(step, actions, start, end)
-            annealed.step(np.array([min(max(temperature, low), high)]))
-        info = annealed.get_info()
-        found.append(info["final_energy"] - info["depth"] * LEAST_ENERGIES[13])
-    return np.array(found)
+class Annealing:
+    """The learning problem of the experiment."""
+
+    def __init__(self) -> None:
+        parameters = yaml.safe_load(EXPERIMENT.read_text())["environment"]["params"]
+        self.simulation, self.actions = simulation(**parameters), parameters["actions"]
+        self.low, self.high = (float(bound[0]) for bound in self.simulation.action_space.bounds())
+
+    def excesses(self, scale: Callable[[Array], float], start: float, end: float, seeds: Iterable[int]) -> Array:
+        """Return what a linear schedule leaves with each seed above the ground state, absolutely and in depths."""
+        return np.array([self._excess(scale, start, end, seed) for seed in seeds])
+
+    def _excess(self, scale: Callable[[Array], float], start: float, end: float, seed: int) -> tuple[float, float]:
+        self.simulation.reset(seed)
+        unit = scale(np.asarray(self.simulation.get_state()))
+        for step in range(self.actions):
+            temperature = unit * linear_temperature(step, self.actions, start, end)
+            self.simulation.step(np.array([min(max(temperature, self.low), self.high)]))
+        info = self.simulation.get_info() or {}
+        excess = excess_in_depths(info["final_energy"], info["depth"])
+        return excess * info["depth"], excess
+
+
+def excess_in_depths(final_energy: float, depth: float) -> float:
+    """Return the energy of 13 atoms above their ground state, in depths of the potential."""
+    return final_energy / depth - LEAST_ENERGIES[13]
 
 
 def search() -> Iterator[Row]:
-    """Try linear schedules: a grid, then the best of them on more seeds. The last row is the best."""
-    parameters = yaml.safe_load(EXPERIMENT.read_text())["environment"]["params"]
-    annealed, actions = simulation(**parameters), parameters["actions"]
-    tried = {
-        (start, end): energies_of(annealed, actions, start, end, SEARCH_SEEDS)
-        for start, end in itertools.product(STARTS, ENDS)
-        if start >= end
-    }
-    first = sorted(tried, key=lambda pair: float(tried[pair].mean()))
-    again = {pair: energies_of(annealed, actions, *pair, REFINE_SEEDS) for pair in first[:KEPT]}
-    for stage, energies, pairs in (("grid", tried, first[::-1]), ("best again", again, first[:KEPT])):
-        for pair in sorted(pairs, key=lambda pair: -float(energies[pair].mean())):
-            values = energies[pair]
-            error = values.std(ddof=1) / math.sqrt(len(values))
-            yield [stage, f"{pair[0]}", f"{pair[1]}", str(len(values)), f"{values.mean():.3f} ± {error:.3f}"]
+    """Try linear schedules of each kind: a grid, then the best of them on more seeds. The last of each is the best."""
+    annealing = Annealing()
+    for kind, (scale, starts, ends) in SCHEDULES.items():
+        pairs = [(start, end) for start, end in itertools.product(starts, ends) if start >= end]
+        for seeds, stage in ((SEARCH_SEEDS, kind), (REFINE_SEEDS, f"{kind}, again")):
+            found = {pair: annealing.excesses(scale, *pair, seeds) for pair in pairs}
+            pairs = sorted(pairs, key=lambda pair: -float(found[pair][:, 0].mean()))
+            for pair in pairs:
+                yield [stage, *map(str, pair), str(len(seeds)), *(mean_of(column) for column in found[pair].T)]
+            pairs = pairs[-KEPT:]
+
+
+def mean_of(values: Array) -> str:
+    """Return the mean and its standard error."""
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1) / math.sqrt(len(values)):.3f}"
+
+
+def compare(results: Path) -> Iterator[Row]:
+    """Compare the policies of an evaluation, episode by episode, with the trained one."""
+    evaluations = json.loads((results / "evaluation.json").read_text())["policies"]
+    found = {
+        name: np.array([
+            excess_in_depths(info["final_energy"], info["depth"]) for info in (each["info"] for each in one["episodes"])
+        ])
+        for name, one in evaluations.items()
+    }  # fmt: skip
+    trained = next(iter(found.values()))
+    for name, excess in found.items():
+        ground = f"{100 * np.mean(excess < 1e-3):.0f} %"
+        yield [name, mean_of(excess), ground, "" if excess is trained else mean_of(excess - trained)]
 
 
 # --- printing ---------------------------------------------------------------------------------------------------------
 
-TABLES = {
-    "Energy of the minimum of a cluster, against the Cambridge Cluster Database": (
-        ["cluster", "published", "found", "difference"], minima
+TABLES = (
+    (
+        "Energy of the minimum of a cluster, against the Cambridge Cluster Database",
+        ["cluster", "published", "found", "difference"],
+        minima,
     ),
-    "Energy per atom without a bath: fluctuation and drift over 18 units of time": (
-        ["time step", "fluctuation", "drift", "order"], conserved
+    (
+        "Energy per atom without a bath: fluctuation and drift over 18 units of time",
+        ["time step", "fluctuation", "drift", "order"],
+        conserved,
     ),
-    "Kinetic temperature at T = 1: mean, and variance in terms of 2 T²/(3N - 3)": (
-        ["thermostat", "mean", "variance"], canonical
+    (
+        "Kinetic temperature at T = 1: mean, and variance in terms of 2 T²/(3N - 3)",
+        ["thermostat", "mean", "variance"],
+        canonical,
     ),
-    "Lennard-Jones fluid at T = 0.85, against NIST": (["density", "", "published", "found"], fluid),
-}  # fmt: skip
-SEARCH = {
-    "Linear cooling schedules: energy above the ground state": (["", "start", "end", "seeds", "energy"], search),
-}
+    ("Lennard-Jones fluid at T = 0.85, against NIST", ["density", "", "published", "found"], fluid),
+)
+TRIED = ["start and end", "start", "end", "seeds", "energy above the ground state", "the same / depth"]
+COMPARED = [
+    "policy",
+    "(energy - ground state) / depth",
+    "in the ground state",
+    "more than the first, on the same seeds",
+]
 
 
 def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, metavar="DIR", help="also write the tables there")
-    parser.add_argument("--search", action="store_true", help="find the best linear cooling schedule")
+    """Print the tables, or one of those about the experiment."""
+    parser = arguments_of(__doc__)
+    parser.add_argument("--search", action="store_true", help="find the best linear cooling schedules")
+    parser.add_argument("--compare", type=Path, metavar="DIR", help="compare the policies of an evaluation")
     arguments = parser.parse_args()
-    lines: list[str] = []
-    for title, (heading, rows) in (SEARCH if arguments.search else TABLES).items():
-        table = [f"**{title}**", "", row_of(heading), row_of(["---"] * len(heading)), *map(row_of, rows()), ""]
-        print("\n".join(table), flush=True)
-        lines += table
-    if arguments.results is not None:
-        arguments.results.mkdir(parents=True, exist_ok=True)
-        name = "linear_schedules_lammps_md.md" if arguments.search else "validation_lammps_md.md"
-        (arguments.results / name).write_text("\n".join(lines))
+    if arguments.compare is not None:
+        print("\n".join(table_lines(COMPARED, compare(arguments.compare))))
+    elif arguments.search:
+        search_to(arguments.results)
+    else:
+        publish("lammps_md", lines_of(TABLES), arguments.results)
 
 
-def row_of(cells: list[str]) -> str:
-    """Return a row of a table in Markdown."""
-    return f"| {' | '.join(cells)} |"
+def search_to(directory: Path | None) -> None:
+    """Print the search as it goes, and write it."""
+    lines = []
+    for line in table_lines(TRIED, search()):
+        print(line, flush=True)
+        lines.append(line)
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        heading = "# Linear cooling schedules\n\nBy `python experiments/validate_lammps_md.py --search`.\n"
+        (directory / "linear_schedules_lammps_md.md").write_text("\n".join([heading, *lines]) + "\n")
 
 
 if __name__ == "__main__":

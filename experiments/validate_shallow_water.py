@@ -6,13 +6,12 @@ Prints a table in Markdown; it takes about a minute on one core. ``--results DIR
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from mpi4py import MPI
+from validation import arguments_of, publish, table_lines
 
 from alchemist_ray.sim_libraries.shallow_water.exact import Bowl, dam_break
 from alchemist_ray.sim_libraries.shallow_water.kernels import GRAVITY
@@ -117,25 +116,12 @@ def convergence(name: str, what: str, errors: dict[int, float]) -> Iterator[Row]
         before = (n, error)
 
 
-def table() -> str:
-    """Return the validation table in Markdown."""
-    rows = [["case", "cells", "measured", "value", "order"], ["---"] * 5]
+def rows() -> Iterator[Row]:
+    """Yield all rows of the table."""
     for part in (lake_at_rest, dam_breaks, standing_wave, bowls):
-        rows.extend(part())
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def main() -> None:
-    """Print the table, and write it where it is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, metavar="DIR", help="directory to write the table to as well")
-    directory = parser.parse_args().results
-    text = table()
-    print(text)
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "validation_shallow_water.md").write_text(text + "\n")
+        yield from part()
 
 
 if __name__ == "__main__":
-    main()
+    lines = table_lines(["case", "cells", "measured", "value", "order"], rows())
+    publish("shallow_water", lines, arguments_of(__doc__).parse_args().results)

@@ -15,7 +15,7 @@ SMALL = {
     "CylinderFlow": {"resolution": 20, "start_time": 1.0, "action_time": 0.05},
     "Heat": {"n": 32},
     "KuramotoSivashinsky": {"burn_in": 5.0},
-    "LammpsMD": {"atoms": 500, "steps_per_action": 10, "melt_steps": 20, "actions": 200},
+    "LammpsMD": {"atoms": 256, "steps_per_action": 10, "melt_steps": 20, "actions": 200},
     "ShallowWater": {"nx": 64, "ny": 32},
 }
 STEPS = 100

@@ -11,6 +11,8 @@ from ray.rllib.algorithms.ppo import PPOConfig
 
 from alchemist_ray import AlchemistSession, HPCSimulator, HPCVectorEnv
 
+pytestmark = pytest.mark.timeout(300)
+
 STEPS = 1200
 
 
