@@ -293,12 +293,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.file is None:
         arguments.refuse("name the experiment's file")
-    overrides = [*arguments.set, *([f"results={arguments.results}"] if arguments.results else [])]
     if arguments.dry_run:
-        print(dry_run(arguments.file, overrides), end="")
+        print(dry_run(arguments.file, arguments.set, arguments.results), end="")
         return 0
-    how = {"resume": arguments.resume, "evaluate_only": arguments.evaluate_only, "report": arguments.report}
-    return run(arguments.file, overrides, say=functools.partial(print, flush=True), **how)
+    how = {name: getattr(arguments, name) for name in ("results", "resume", "evaluate_only", "report")}
+    return run(arguments.file, arguments.set, say=functools.partial(print, flush=True), **how)
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

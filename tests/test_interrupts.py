@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 from tests_support import memory_in_use, wait_until
@@ -12,9 +14,20 @@ from alchemist_ray.protocol import messages as m
 from alchemist_ray.transfer import plane_of
 
 
-@pytest.fixture(params=["auto", "tcp"])
-def pair(request, connect):
-    return connect(2, transport=request.param)
+@pytest.fixture(scope="module", params=["auto", "tcp"])
+def pair_by_transport(request, server):
+    with alchemist.AlchemistSession(transport=request.param) as session:
+        session.connect(server.hostname, server.port, server.token)
+        session.request_workers(2)
+        yield session
+
+
+@pytest.fixture
+def pair(pair_by_transport):
+    """A session with two workers, in which the tests before have left nothing."""
+    gc.collect()
+    assert wait_until(lambda: memory_in_use(pair_by_transport) == [0, 0])
+    return pair_by_transport
 
 
 def interrupt_once(monkeypatch, module, name):
@@ -116,8 +129,7 @@ def test_command_that_reached_some_ranks_only_ends_the_group(connect, monkeypatc
     assert session.run_task("faults", "echo", value=3) == 3
 
 
-def test_memory_is_given_back_after_a_refused_task(connect):
-    session = connect(2)
+def test_memory_is_given_back_after_a_refused_task(session):
     A, B = session.send_matrix(np.ones((500, 500))), session.send_matrix(np.ones((500, 500)))
     session.load_library("linalg")
     plane_of(B.address).free([B.matrix_id])
@@ -127,8 +139,7 @@ def test_memory_is_given_back_after_a_refused_task(connect):
     assert memory_in_use(session) == [0, 0]
 
 
-def test_memory_is_given_back_when_a_result_cannot_be_kept(connect):
-    session = connect(2)
+def test_memory_is_given_back_when_a_result_cannot_be_kept(session):
     for _ in range(3):
         with pytest.raises(errors.InvalidArrayError, match="int8"):
             session.run_task("faults", "half_kept", rows=1000)
@@ -147,9 +158,8 @@ def test_matrix_whose_writer_is_gone_is_given_back(connect):
     assert wait_until(lambda: memory_in_use(session) == [0, 0])
 
 
-def test_client_that_speaks_for_itself_cannot_name_a_path(connect, tmp_path):
+def test_client_that_speaks_for_itself_cannot_name_a_path(session, tmp_path):
     """The workers hold to the registry, whatever a client sends them."""
-    session = connect(2)
     proof = tmp_path / "ran"
     evil = tmp_path / "evil.py"
     evil.write_text(f"open({str(proof)!r}, 'w')\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import gc
 import os
 import signal
 import subprocess
@@ -21,8 +22,16 @@ from alchemist_ray import control, errors
 
 
 @pytest.fixture
-def two(connect):
-    """A session of two workers of its own, with the library of faults."""
+def two(session):
+    """The session of two workers that tests share which leave it as it was, with the library of faults."""
+    gc.collect()  # the matrices of tests before
+    session.load_library("faults")
+    return session
+
+
+@pytest.fixture
+def own(connect):
+    """A session of two workers for one test, with the library of faults."""
     session = connect(2)
     session.load_library("faults")
     return session
@@ -112,11 +121,12 @@ def test_ctrl_c_stops_the_task_and_leaves_the_session_usable(two):
     assert run(two, "echo", value=1) == 1
 
 
-def test_ctrl_c_does_not_wait_long_for_a_task_that_does_not_stop_and_says_so(two):
+def test_ctrl_c_does_not_wait_long_for_a_task_that_does_not_stop_and_says_so(two, monkeypatch):
+    monkeypatch.setattr(control, "INTERRUPT_SECONDS", 0.5)
     threading.Timer(0.3, _thread.interrupt_main).start()
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt) as caught:
-        run(two, "nap", seconds=4.0)
+        run(two, "nap", seconds=2.5)
     assert time.monotonic() - started < control.INTERRUPT_SECONDS + 1.5
     assert "faults.nap has not stopped yet" in caught.value.__notes__[0]
     assert run(two, "echo", value=1) == 1  # after the nap
@@ -165,17 +175,17 @@ def test_a_task_that_looks_is_stopped_when_its_time_is_up_and_nothing_is_lost(tw
 
 
 @pytest.mark.parametrize(("task", "arguments"), [("hang", {"rank": 1}), ("seize", {})])
-def test_a_task_that_never_returns_takes_its_group_but_not_the_session(two, connect, monkeypatch, task, arguments):
+def test_a_task_that_never_returns_takes_its_group_but_not_the_session(own, connect, monkeypatch, task, arguments):
     monkeypatch.setattr(control, "GRACE_SECONDS", 1.0)
     bystander = connect(1)
     B = bystander.send_matrix(np.ones((3, 3)))
     with pytest.raises(errors.TaskTimeoutError) as caught:
-        with_timeout(two, 0.3, task, **arguments)
+        with_timeout(own, 0.3, task, **arguments)
     assert "The worker group was ended" in caught.value.__notes__[0]
-    assert two.num_workers == 0
+    assert own.num_workers == 0
     assert bystander.run_task("faults", "total", A=B) == 9.0
-    two.request_workers(2)
-    assert run(two, "echo", value="again") == "again"
+    own.request_workers(2)
+    assert run(own, "echo", value="again") == "again"
 
 
 def test_a_task_within_its_time_is_left_alone(two):
@@ -210,6 +220,7 @@ def test_a_library_whose_import_never_ends_is_given_up(monkeypatch):
         session.request_workers(1)
         with pytest.raises(errors.TaskTimeoutError, match="loading library slow"):
             session.load_library("slow")
+        session.task_timeout = None
         session.request_workers(1)
         assert session.load_library("TestLib").greet("you").startswith("Hello")
 
@@ -219,7 +230,7 @@ def test_a_library_whose_import_never_ends_is_given_up(monkeypatch):
 
 def test_logs_and_status_are_to_be_had_while_a_task_runs(two):
     run(two, "say", words="meanwhile")
-    wait = in_background(lambda: run(two, "nap", seconds=3.0))
+    wait = in_background(lambda: run(two, "nap", seconds=2.0))
     time.sleep(0.3)
     asked = time.monotonic()
     assert any("meanwhile" in log for log in two.worker_logs().values())
@@ -229,14 +240,16 @@ def test_logs_and_status_are_to_be_had_while_a_task_runs(two):
     assert wait() is None
 
 
-def test_a_session_is_stopped_though_its_task_never_returns(two, connect):
-    wait = in_background(lambda: run(two, "hang", rank=0))
+def test_a_session_is_stopped_though_its_task_never_returns(own, connect):
+    watcher = connect()
+    free = len(watcher.list_available_workers())
+    wait = in_background(lambda: run(own, "hang", rank=0))
     time.sleep(0.3)
     asked = time.monotonic()
-    two.stop()
+    own.stop()
     assert time.monotonic() - asked < 6
     assert isinstance(wait(), errors.AlchemistError)
-    assert wait_until(lambda: len(connect().list_available_workers()) == 12, 5)
+    assert wait_until(lambda: len(watcher.list_available_workers()) == free + 2, 5)
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -283,43 +296,43 @@ def test_arguments_arrive_as_they_are_annotated(two):
 # --- the end of a worker ----------------------------------------------------------------------------------------------
 
 
-def test_a_segmentation_fault_is_told_with_the_stack_of_the_rank(two):
+def test_a_segmentation_fault_is_told_with_the_stack_of_the_rank(own):
     with pytest.raises(errors.GroupDiedError) as caught:
-        run(two, "crash", rank=1)
+        run(own, "crash", rank=1)
     assert "(rank 1, process" in str(caught.value)
     assert "while they ran faults.crash" in str(caught.value)
     assert "Segmentation fault" in caught.value.log
     assert "faults.py" in caught.value.log
-    two.request_workers(2)
-    assert run(two, "echo", value=1) == 1
+    own.request_workers(2)
+    assert run(own, "echo", value=1) == 1
 
 
-def test_mpi_abort_and_exit_end_the_group_and_nothing_else(two, connect):
+def test_mpi_abort_and_exit_end_the_group_and_nothing_else(own, connect):
     bystander = connect(1)
     B = bystander.send_matrix(np.ones((3, 3)))
     for task, arguments in (("abort", {"rank": 0}), ("quit_process", {})):
         with pytest.raises(errors.GroupDiedError):
-            run(two, task, **arguments)
+            run(own, task, **arguments)
         assert bystander.run_task("faults", "total", A=B) == 9.0
-        two.request_workers(2)
-        assert run(two, "echo", value=task) == task
+        own.request_workers(2)
+        assert run(own, "echo", value=task) == task
 
 
 # --- output -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_library_prints_and_logs_is_in_the_sessions_logs(two):
-    run(two, "say", words="zorbamel")
+def test_what_a_library_prints_and_logs_is_in_the_sessions_logs(own):
+    run(own, "say", words="zorbamel")
     wanted = ["zorbamel printed by rank", "zorbamel to stderr", "zorbamel logged", "zorbamel by C"]
-    assert wait_until(lambda: all(word in log for log in two.worker_logs().values() for word in wanted), 5)
-    assert len(two.worker_logs()) == 2
+    assert wait_until(lambda: all(word in log for log in own.worker_logs().values() for word in wanted), 5)
+    assert len(own.worker_logs()) == 2
 
 
-def test_logs_are_of_this_session_alone_and_outlive_its_workers(two, connect):
-    run(two, "say", words="quixotry")
+def test_logs_are_of_this_session_alone_and_outlive_its_workers(own, connect):
+    run(own, "say", words="quixotry")
     with pytest.raises(errors.GroupDiedError):
-        run(two, "crash", rank=0)
-    assert any("quixotry" in log for log in two.worker_logs(1000).values())
+        run(own, "crash", rank=0)
+    assert any("quixotry" in log for log in own.worker_logs(1000).values())
     other = connect(2)
     other.load_library("faults")
     assert not any("quixotry" in log for log in other.worker_logs(1000).values())
@@ -327,28 +340,28 @@ def test_logs_are_of_this_session_alone_and_outlive_its_workers(two, connect):
 
 
 @pytest.mark.parametrize(("how", "megabytes"), [("c", 512), ("python", 64), ("c_with_lock", 64)])
-def test_a_library_that_prints_a_gigabyte_fills_no_disk_and_blocks_nobody(two, how, megabytes):
-    logs = Path(two.server_status()["log_dir"], f"session-{two.session_id:03d}")
-    run(two, "shout", megabytes=megabytes, how=how)  # on each of two ranks
-    assert wait_until(lambda: all("the last word" in log for log in two.worker_logs(3).values()), 10)
+def test_a_library_that_prints_a_gigabyte_fills_no_disk_and_blocks_nobody(own, how, megabytes):
+    logs = Path(own.server_status()["log_dir"], f"session-{own.session_id:03d}")
+    run(own, "shout", megabytes=megabytes, how=how)  # on each of two ranks
+    assert wait_until(lambda: all("the last word" in log for log in own.worker_logs(3).values()), 10)
     sizes = [path.stat().st_size for path in logs.iterdir()]
     assert sum(sizes) < 2 * 40 * 2**20
-    assert run(two, "echo", value=1) == 1
+    assert run(own, "echo", value=1) == 1
 
 
 # --- what a task is given ---------------------------------------------------------------------------------------------
 
 
-def test_scratch_directories_are_of_the_rank_alone_and_go_with_the_workers(two):
-    places = [Path(place) for place in run(two, "leave_file")]
+def test_scratch_directories_are_of_the_rank_alone_and_go_with_the_workers(own):
+    places = [Path(place) for place in run(own, "leave_file")]
     assert [(place / "left").read_text() for place in places] == ["0", "1"]
     assert all(place.stat().st_mode & 0o077 == 0 for place in [places[0].parent, *places])
-    two.yield_workers()
+    own.yield_workers()
     assert wait_until(lambda: not places[0].parent.exists(), 5)
-    two.request_workers(2)
-    again = Path(run(two, "leave_file")[0])
+    own.request_workers(2)
+    again = Path(run(own, "leave_file")[0])
     with pytest.raises(errors.GroupDiedError):
-        run(two, "crash", rank=0)
+        run(own, "crash", rank=0)
     assert wait_until(lambda: not again.parent.exists(), 5)
 
 
@@ -378,8 +391,8 @@ def test_another_value_is_refused_before_anything_is_sent(two, value, error, tex
         run(two, "choose", method=value)
 
 
-def test_no_output_process_outlives_its_worker(two):
-    pid = two.list_assigned_workers()[0]["pid"]
+def test_no_output_process_outlives_its_worker(own):
+    pid = own.list_assigned_workers()[0]["pid"]
     (child,) = (int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     os.kill(pid, signal.SIGKILL)
     assert wait_until(lambda: not Path(f"/proc/{child}").exists(), 5)

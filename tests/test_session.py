@@ -185,8 +185,7 @@ def test_result_is_freed_with_its_last_reference(connect, rng):
         gc.enable()
 
 
-def test_memory_is_where_it_was_after_many_sends_and_frees(connect, rng):
-    session = connect(2)
+def test_memory_is_where_it_was_after_many_sends_and_frees(session, rng):
     A = rng.standard_normal((1000, 1000))
     for _ in range(100):  # 800 MB in all, where the workers have 256 MB each
         session.send_matrix(A)
@@ -274,8 +273,7 @@ def test_verbose_session_says_what_it_does(server, capsys):
     assert "Library 'TestLib' successfully loaded." in printed
 
 
-def test_progress_reaches_the_caller(connect):
-    session = connect(2)
+def test_progress_reaches_the_caller(session, monkeypatch):
     reports = []
 
     class Display:
@@ -288,7 +286,7 @@ def test_progress_reaches_the_caller(connect):
         def close(self):
             reports.append("closed")
 
-    session.make_progress = Display
+    monkeypatch.setattr(session, "make_progress", Display)
     session.run_task("faults", "nap", seconds=1.5)
     assert reports[0] == "faults.nap"
     assert reports[-2:] == [1.0, "closed"]
@@ -316,8 +314,7 @@ def test_two_sessions_compute_at_the_same_time(connect, rng):
     assert time.monotonic() - started < sum(seconds.values())  # had they taken turns, it would be at least the sum
 
 
-def test_data_moves_while_a_task_runs(connect, rng):
-    session = connect(2)
+def test_data_moves_while_a_task_runs(session, rng):
     A = rng.standard_normal((100, 100))
     handle = session.send_matrix(A)
     session.load_library("faults")
@@ -329,8 +326,7 @@ def test_data_moves_while_a_task_runs(connect, rng):
     nap.join(30)
 
 
-def test_a_late_answer_is_dropped(connect, monkeypatch):
-    session = connect(2)
+def test_a_late_answer_is_dropped(session, monkeypatch):
     session.load_library("faults")
 
     class Impatient(BaseException):
@@ -382,8 +378,7 @@ def test_deadline_names_what_did_not_come():
     assert str(error) == "the answer did not come within 3 s. Try again."
 
 
-def test_descriptor_count_is_stable(connect):
-    session = connect(2)
+def test_descriptor_count_is_stable(session):
     A = np.ones((10, 10))
     session.send_matrix(A).free()
     before = len(os.listdir("/proc/self/fd"))

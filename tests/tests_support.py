@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,39 @@ def too_large(results: Iterable[tuple[str, Any]]) -> list[str]:
     return wrong
 
 
-def check_cases(program: str, size: int, *cases: str) -> None:
-    """Run cases; fail if a residual of theirs is too large."""
-    wrong = too_large((f"{name} {label}", result) for name, label, result in run_cases(program, size, *cases))
-    assert not wrong, "\n".join(wrong[:20])
+class Report:
+    """What the cases of one of :data:`PROGRAMS` have yielded on 1 to 4 ranks, each number of them started once.
+
+    Parameters
+    ----------
+    program
+        The name of the program.
+    cases
+        The cases to run, by the numbers of ranks to run them on.
+    """
+
+    def __init__(self, program: str, cases: dict[tuple[int, ...], list[str]]) -> None:
+        self.cases = cases
+        self._program = program
+        self._results = cache(self._run)
+
+    def _run(self, size: int) -> dict[str, list[tuple[str, Any]]]:
+        names = [name for sizes, group in self.cases.items() if size in sizes for name in group]
+        found: dict[str, list[tuple[str, Any]]] = {name: [] for name in names}
+        for name, label, result in run_cases(self._program, size, *names):
+            found[name].append((label, result))
+        return found
+
+    def pairs(self) -> list[tuple[int, str]]:
+        """Return each number of ranks with each of its cases."""
+        return [(size, name) for sizes, names in self.cases.items() for size in sizes for name in names]
+
+    def of(self, size: int, name: str) -> list[tuple[str, Any]]:
+        """Return the labels and results of a case."""
+        return self._results(size)[name]
+
+    def check(self, size: int, name: str) -> None:
+        """Fail if a case has yielded nothing, or a residual that is too large."""
+        assert self.of(size, name)
+        wrong = too_large(self.of(size, name))
+        assert not wrong, "\n".join(wrong[:20])

@@ -19,7 +19,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from alchemist_ray.errors import ExperimentError
-from alchemist_ray.experiment.environments import env_config, make_for_rllib, server_token
+from alchemist_ray.experiment.environments import env_config, make_for_rllib, raising, server_token, workers_wanted
 from alchemist_ray.experiment.schema import Experiment
 
 ENVIRONMENT = "alchemist-experiment"
@@ -84,12 +84,13 @@ def register_environment(experiment: Experiment) -> None:
     AuthenticationError
         If the server's token cannot be read.
     """
-    ray.tune.register_env(ENVIRONMENT, functools.partial(make_for_rllib, token=server_token(experiment.server)))
+    made = functools.partial(make_for_rllib, token=server_token(experiment.server), workers=workers_wanted(experiment))
+    ray.tune.register_env(ENVIRONMENT, made)
 
 
 def environment_of(algorithm: Any) -> Any:
-    """Return one environment of an algorithm in training, in its process."""
-    return _global_registry.get(ENV_CREATOR, ENVIRONMENT)(algorithm.config.env_config)
+    """Return an environment like those of an algorithm in training, in its process, but one that raises failures."""
+    return _global_registry.get(ENV_CREATOR, ENVIRONMENT)(raising(algorithm.config.env_config))
 
 
 def validate(experiment: Experiment, config: AlgorithmConfig) -> None:

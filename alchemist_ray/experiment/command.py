@@ -17,7 +17,7 @@ def describe() -> str:
     return as_text()
 
 
-def dry_run(file: str, overrides: Sequence[str]) -> str:
+def dry_run(file: str, overrides: Sequence[str], results: str | None = None) -> str:
     """Check an experiment; return it as YAML, with all defaults.
 
     Raises
@@ -25,7 +25,7 @@ def dry_run(file: str, overrides: Sequence[str]) -> str:
     ExperimentError
         If it makes no sense: to us, to gymnasium or to RLlib.
     """
-    experiment = load_experiment(file, overrides)
+    experiment = load_experiment(file, overrides, results=results)
     from alchemist_ray.experiment.results import resolved  # later, since RLlib takes a while to import
     from alchemist_ray.experiment.runner import check
 
@@ -37,6 +37,7 @@ def run(
     file: str,
     overrides: Sequence[str],
     *,
+    results: str | None = None,
     resume: bool,
     evaluate_only: bool,
     report: Path | None,
@@ -49,7 +50,7 @@ def run(
     ExperimentError
         If it makes no sense, or a training has failed.
     """
-    experiment = load_experiment(file, overrides)
+    experiment = load_experiment(file, overrides, results=results)
     from alchemist_ray.experiment.runner import run_experiment
 
     command = _command(file, [override for override in overrides if not override.startswith("results=")])
@@ -57,7 +58,8 @@ def run(
         experiment, file=Path(file), resume=resume, evaluate_only=evaluate_only, command=command, say=say
     )
     if outcome.interrupted:
-        say(f"Stopped. To go on: {_command(file, overrides)} --resume")
+        where = f" --results {shlex.quote(results)}" if results is not None else ""
+        say(f"Stopped. To go on: {_command(file, overrides)}{where} --resume")
         return INTERRUPTED
     say(f"Results are in {outcome.directory}")
     if report is not None:

@@ -76,15 +76,20 @@ def _spec(experiment: Experiment) -> gymnasium.envs.registration.EnvSpec | None:
         ) from None
 
 
-def offer_workers(experiment: Experiment) -> None:
-    """Have the servers that processes start for themselves offer the workers that an experiment takes in each."""
+def workers_wanted(experiment: Experiment) -> int:
+    """Return how many workers an experiment takes of each server that a process starts for itself; 0 if none does."""
     runners, environment = experiment.runners, experiment.environment
     if not experiment.server.embedded or not environment.is_ours:
-        return
+        return 0
     groups = runners.num_groups if runners.vectorize == "hpc" else runners.num_envs_per_env_runner
-    wanted = environment.num_workers * (groups + 1)  # one more for an evaluation
+    return environment.num_workers * (groups + 1)  # one more for an evaluation
+
+
+def offer_workers(wanted: int) -> None:
+    """Have the server that this process may start for itself offer as many workers at least."""
     offered = int(os.environ.get(NUM_WORKERS) or max(MIN_DEFAULT_WORKERS, os.cpu_count() or 1))
-    os.environ[NUM_WORKERS] = str(max(wanted, offered))
+    if wanted > offered:
+        os.environ[NUM_WORKERS] = str(wanted)
 
 
 def server_token(server: ServerKeys) -> str | None:
@@ -113,8 +118,17 @@ def make_environment(
     )
 
 
-def make_for_rllib(context: Mapping[str, Any], token: str | None = None) -> Any:
-    """Return the environment, or if RLlib gives `num_envs` the vector environment, of one of its processes."""
+def raising(config: Mapping[str, Any]) -> Config:
+    """Return the configuration of an environment that raises when its simulation fails: an evaluation counts that."""
+    return {**config, "on_failure": "raise"} if "lib_name" in config else dict(config)
+
+
+def make_for_rllib(context: Mapping[str, Any], token: str | None = None, workers: int = 0) -> Any:
+    """Return the environment, or if RLlib gives `num_envs` the vector environment, of one of its processes.
+
+    If the process starts a server of its own for it, that offers at least as many workers as are said.
+    """
+    offer_workers(workers)
     if "num_envs" not in context:
         return make_environment(context, token=token)
     from alchemist_ray.envs import HPCVectorEnv

@@ -1,4 +1,10 @@
-"""How a policy fares: one episode for each seed, stepped as gymnasium says; means with their standard errors."""
+"""How a policy fares: one episode for each seed, stepped as gymnasium says; means with their standard errors.
+
+An episode in which the simulation fails (it diverges, or raises) would fail again: the same seed and the same policy
+lead there. It is kept as a failed one, counted, and left out of the means. If the workers are lost, which may have been
+the machine's fault, it is played again, and has failed if that does not help. So the environment must raise its
+failures rather than restart (:func:`~alchemist_ray.experiment.environments.raising`).
+"""
 
 from __future__ import annotations
 
@@ -9,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from alchemist_ray.errors import ExperimentError
+from alchemist_ray.envs.simulation_group import GROUP_IS_LOST
+from alchemist_ray.errors import ExperimentError, TaskError
 from alchemist_ray.experiment.policies import Environment, PolicyMaker
 
 Number = int | float
 MAX_ATTEMPTS = 3
-"""How often an episode is begun again when the simulation had to be restarted in the middle of it."""
+"""How often an episode is begun in which the workers are lost."""
 
 ACTION = "action "
 """How the names of the components of an action begin in a series."""
@@ -36,10 +43,10 @@ class Statistics:
 
     @classmethod
     def of(cls, values: Sequence[Number]) -> Statistics:
-        """Return those of some values."""
+        """Return those of some values; NaN if there are none."""
         n = len(values)
         spread = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-        return cls(float(np.mean(values)), spread)
+        return cls(float(np.mean(values)) if n else math.nan, spread)
 
     def __str__(self) -> str:
         if math.isnan(self.standard_error):
@@ -59,7 +66,13 @@ class Episode:
     terminated : bool
         Whether it came to its end, rather than being cut off.
     info : dict
-        Means over the steps of the numbers in the environment's `info`.
+        Means over the steps, but for those that are to be left out, of the numbers in the environment's `info`.
+    whole_info : dict
+        The same over all steps.
+    simulation_seed : int or None
+        The seed that the environment has given the simulation, if it says so.
+    failure : str
+        Why the simulation failed, and so the episode; empty if it did not.
     series : list of dict
         For each step its reward, the components of the action and the numbers in `info`; empty if not asked for.
     """
@@ -69,33 +82,47 @@ class Episode:
     total: float = 0.0
     terminated: bool = False
     info: dict[str, float] = field(default_factory=dict)
+    whole_info: dict[str, float] = field(default_factory=dict)
+    simulation_seed: int | None = None
+    failure: str = ""
     series: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass
 class Evaluation:
-    """How a policy fares on some seeds."""
+    """How a policy fares on some seeds. Statistics are over the episodes that have not failed."""
 
     episodes: list[Episode]
 
     @property
+    def whole(self) -> list[Episode]:
+        """The episodes that have not failed."""
+        return [episode for episode in self.episodes if not episode.failure]
+
+    @property
+    def failed(self) -> list[Episode]:
+        """Those that have."""
+        return [episode for episode in self.episodes if episode.failure]
+
+    @property
     def total(self) -> Statistics:
         """Of the returns."""
-        return Statistics.of([episode.total for episode in self.episodes])
+        return Statistics.of([episode.total for episode in self.whole])
 
     @property
     def reward(self) -> Statistics:
         """Of the mean reward a step."""
-        return Statistics.of([episode.total / max(1, episode.steps) for episode in self.episodes])
+        return Statistics.of([reward_of(episode) for episode in self.whole])
 
     @property
     def info(self) -> dict[str, Statistics]:
         """Of the means of what the environment says in `info`."""
-        names = dict.fromkeys(name for episode in self.episodes for name in episode.info)
-        return {
-            name: Statistics.of([episode.info[name] for episode in self.episodes if name in episode.info])
-            for name in names
-        }
+        return _statistics([episode.info for episode in self.whole])
+
+    @property
+    def whole_info(self) -> dict[str, Statistics]:
+        """Of these means over all steps."""
+        return _statistics([episode.whole_info for episode in self.whole])
 
     def to_row(self) -> dict[str, Any]:
         """Return the evaluation as plain values."""
@@ -103,17 +130,69 @@ class Evaluation:
             "return": vars(self.total),
             "reward_per_step": vars(self.reward),
             "info": {name: vars(statistics) for name, statistics in self.info.items()},
+            "info_all_steps": {name: vars(statistics) for name, statistics in self.whole_info.items()},
+            "failed": len(self.failed),
             "episodes": [
                 {
                     "seed": episode.seed,
+                    "simulation_seed": episode.simulation_seed,
                     "return": episode.total,
                     "steps": episode.steps,
                     "terminated": episode.terminated,
                     "info": episode.info,
+                    "info_all_steps": episode.whole_info,
+                    "failure": episode.failure or None,
                 }
                 for episode in self.episodes
             ],
         }
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How a policy differs from another on the same seeds: means and standard errors of the differences, seed by seed.
+
+    What the seeds have in common cancels, so that the errors are those of the comparison; of two means they would be
+    those of the sample of seeds as well.
+    """
+
+    total: Statistics
+    reward: Statistics
+    info: dict[str, Statistics]
+
+    @classmethod
+    def of(cls, found: Evaluation, base: Evaluation) -> Differences:
+        """Return those of one evaluation from another, over the seeds of which both have whole episodes."""
+        others = {episode.seed: episode for episode in base.whole}
+        pairs = [(episode, others[episode.seed]) for episode in found.whole if episode.seed in others]
+        return cls(
+            Statistics.of([one.total - other.total for one, other in pairs]),
+            Statistics.of([reward_of(one) - reward_of(other) for one, other in pairs]),
+            _statistics([_less(one.info, other.info) for one, other in pairs]),
+        )
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the differences as plain values."""
+        return {
+            "return": vars(self.total),
+            "reward_per_step": vars(self.reward),
+            "info": {name: vars(statistics) for name, statistics in self.info.items()},
+        }
+
+
+def reward_of(episode: Episode) -> float:
+    """Return the mean reward of a step."""
+    return episode.total / max(1, episode.steps)
+
+
+def _statistics(rows: Sequence[Mapping[str, float]]) -> dict[str, Statistics]:
+    """Return the statistics of named numbers, each over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: Statistics.of([row[name] for row in rows if name in row]) for name in names}
+
+
+def _less(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    return {name: value - other[name] for name, value in one.items() if name in other}
 
 
 Watcher = Callable[[Environment, int], None]
@@ -135,6 +214,7 @@ def evaluate(
     Parameters
     ----------
     environment : gymnasium.Env
+        Raises an error if its simulation fails.
     maker : callable
         Makes the policy of an episode.
     seeds : sequence of int
@@ -150,7 +230,9 @@ def evaluate(
     Raises
     ------
     ExperimentError
-        If `info` lacks a key, or the simulation had to be restarted again and again.
+        If `info` lacks a key.
+    AlchemistError
+        If the simulation cannot be reset.
     """
     episodes = []
     for number, seed in enumerate(seeds):
@@ -168,13 +250,13 @@ def _whole_episode(
     max_steps: int | None,
     watch: Watcher | None,
 ) -> Episode:
-    for _ in range(MAX_ATTEMPTS):
-        episode = _one_episode(environment, maker, seed, info, skip_steps, max_steps, watch)
-        if episode is not None:
+    """Return an episode; begin it again if its workers are lost."""
+    attempts = MAX_ATTEMPTS
+    while True:
+        episode, lost = _one_episode(environment, maker, seed, info, skip_steps, max_steps, watch)
+        attempts -= 1
+        if not lost or attempts == 0:
             return episode
-    raise ExperimentError(
-        "evaluation", [f"the simulation had to be restarted {MAX_ATTEMPTS} times in the episode with seed {seed}"]
-    )
 
 
 def _one_episode(
@@ -185,22 +267,26 @@ def _one_episode(
     skip_steps: int,
     max_steps: int | None,
     watch: Watcher | None,
-) -> Episode | None:
-    """Return an episode, or None if the simulation had to be restarted in the middle of it."""
-    episode, sums = Episode(seed), _Means(wanted)
-    observation, _ = environment.reset(seed=seed)
+) -> tuple[Episode, bool]:
+    """Return an episode, and whether it has failed since the workers were lost."""
+    episode, sums, all_sums = Episode(seed), _Means(wanted), _Means(wanted)
+    observation, begun = environment.reset(seed=seed)
+    episode.simulation_seed = begun.get("seed")
     policy = maker(environment, seed)
     if watch is not None:
         watch(environment, 0)
     over = False
     while not over:
         action = policy(observation, episode.steps)
-        observation, reward, terminated, truncated, said = environment.step(action)
-        if said.get("simulator_restarted"):
-            return None
+        try:
+            observation, reward, terminated, truncated, said = environment.step(action)
+        except (TaskError, *GROUP_IS_LOST) as failure:
+            episode.failure = str(failure)
+            return episode, not isinstance(failure, TaskError)
         episode.steps += 1
         episode.total += float(reward)
         numbers = numbers_in(said)
+        all_sums.add(numbers)
         if episode.steps > skip_steps:
             sums.add(numbers)
         over = terminated or truncated or episode.steps == max_steps
@@ -208,8 +294,8 @@ def _one_episode(
             episode.series.append({"reward": float(reward), **_components(environment, action), **numbers})
             watch(environment, episode.steps)
     episode.terminated = bool(terminated)
-    episode.info = sums.means()
-    return episode
+    episode.info, episode.whole_info = sums.means(), all_sums.means()
+    return episode, False
 
 
 class _Means:

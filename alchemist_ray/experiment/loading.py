@@ -21,15 +21,20 @@ from alchemist_ray.experiment.schema import Experiment, Section
 KeyPath = tuple[str | int, ...]
 
 
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
+    """Puts quotes around text that the loader would take for a number."""
+
+
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """YAML with numbers as people write them."""
 
 
 _NUMBER = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
 
 
-def load_experiment(file: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(file: str | Path, overrides: Sequence[str] = (), *, results: str | None = None) -> Experiment:
     """Read an experiment.
 
     Parameters
@@ -38,6 +43,8 @@ def load_experiment(file: str | Path, overrides: Sequence[str] = ()) -> Experime
         Its YAML file.
     overrides : sequence of str
         ``key.path=value`` with a value in YAML, which take the place of what the file says.
+    results : str, optional
+        Directory of the results, in place of what they say.
 
     Raises
     ------
@@ -48,10 +55,13 @@ def load_experiment(file: str | Path, overrides: Sequence[str] = ()) -> Experime
     path = Path(file)
     text = _read(path)
     said, lines = parse(str(path), text)
-    for override in overrides:
+    for override in overrides if said is not None else ():
         _override(str(path), said, override)
+    if said is None:
+        raise ExperimentError(str(path), ["it is empty: at least environment and stop are needed"])
     if isinstance(said, dict):
         said.setdefault("name", path.stem)
+        said |= {"results": results} if results is not None else {}
     try:
         experiment = Experiment.model_validate(said)
     except pydantic.ValidationError as wrong:
@@ -62,7 +72,7 @@ def load_experiment(file: str | Path, overrides: Sequence[str] = ()) -> Experime
 
 def to_yaml(said: Mapping[str, Any]) -> str:
     """Return plain values as YAML, in their order."""
-    return str(yaml.safe_dump(dict(said), sort_keys=False, allow_unicode=True, width=100))
+    return str(yaml.dump(dict(said), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
 
 
 def parse(name: str, text: str) -> tuple[Any, dict[KeyPath, int]]:

@@ -11,7 +11,15 @@ from typing import Any
 
 from ray.tune import Callback
 
-from alchemist_ray.experiment.schema import Experiment
+from alchemist_ray.experiment.schema import Experiment, StopKeys
+
+STOP_KEYS = {
+    "timesteps": "timesteps",
+    "iterations": "training_iteration",
+    "seconds": "time_total_s",
+    "reward": "mean_return",
+}
+"""Under which keys of a result the conditions of `stop` are found."""
 
 _HEAD = "training iteration       steps  mean return  evaluation   steps/s  time left"
 
@@ -42,7 +50,8 @@ class Progress(Callback):  # type: ignore[misc]  # Ray has no types here
         self.ended = False
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Begin to count the time of a trial."""
+        """Begin to count the time of a trial, which ends as is said now, not as it was when it was first begun."""
+        trial.stopping_criterion = stop_conditions(self._stop)
         before = trial.last_result or {}
         self._last[trial.trial_id] = time.monotonic(), int(before.get("timesteps", 0))
         self._first[trial.trial_id] = time.monotonic(), self._done(before)
@@ -107,6 +116,11 @@ class Progress(Callback):  # type: ignore[misc]  # Ray has no types here
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_say": None}  # Tune keeps its callbacks in a file
+
+
+def stop_conditions(stop: StopKeys) -> dict[str, float]:
+    """Return what a result must reach for the training to end, by its keys."""
+    return {STOP_KEYS[name]: value for name, value in stop.model_dump().items() if value is not None}
 
 
 def duration(seconds: float) -> str:

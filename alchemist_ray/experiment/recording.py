@@ -42,7 +42,9 @@ class Recording:
     _stride: int = 1
 
     def __call__(self, environment: Environment, step: int) -> None:
-        """Take a picture, if one is due."""
+        """Take a picture, if one is due; step 0 begins the episode, perhaps anew."""
+        if step == 0:
+            self.pictures, self._stride = [], 1
         if self.reason or self.wanted == 0 or step % self._stride:
             return
         try:

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alchemist_ray.errors import ExperimentError
-from alchemist_ray.experiment.evaluation import Evaluation, Statistics
+from alchemist_ray.experiment.evaluation import Differences, Evaluation, Statistics
 from alchemist_ray.experiment.progress import duration
-from alchemist_ray.experiment.results import versions
+from alchemist_ray.experiment.results import RUNS, runs_of
+from alchemist_ray.experiment.results import differences as changes
 from alchemist_ray.experiment.schema import Experiment
 from alchemist_ray.experiment.training import Training
 
 PAGE = "README.md"
 
 SMALL = (
-    PAGE, "experiment.yaml", "versions.json", "evaluation.json", "curve.csv", "curve.png", "episode.png", "fields.png",
-    "animation.gif",
+    PAGE, "experiment.yaml", "versions.json", RUNS, "evaluation.json", "curve.csv", "curve.png", "episode.png",
+    "fields.png", "animation.gif",
 )  # fmt: skip
 """What a report consists of."""
 
 
 def write_page(
     path: Path,
-    command: str,
     experiment: Experiment,
     trainings: Sequence[Training],
     evaluations: Mapping[str, Evaluation],
     reference: str | None,
     notes: Sequence[str],
 ) -> None:
-    """Write the page.
+    """Write the page, beside the record of the runs.
 
     Parameters
     ----------
     path : Path
-    command : str
-        That has made the results.
     experiment : Experiment
     trainings : sequence of Training
     evaluations : mapping
@@ -50,19 +49,24 @@ def write_page(
         What else is to be said.
     """
     directory = path.parent
+    runs = runs_of(directory)
     parts = [
         f"# {experiment.name}",
-        experiment.description,
-        f"{_what(experiment)}. The command:\n\n```sh\n{command}\n```",
+        experiment.description.strip(),
+        f"{_what(experiment)}. {_commands(runs)}",
         _evaluation_text(experiment, reference),
         table(evaluations, reference),
+        *_failures(evaluations),
+        *_differences_part(evaluations, reference),
+        *_whole_info_part(experiment, evaluations),
         _trainings_text(experiment, trainings),
         _trainings_table(experiment, trainings) if len(trainings) > 1 else "",
         *notes,
         *[f"![{text}]({name})" for name, text in _PICTURES.items() if (directory / name).exists()],
-        _versions_text(),
+        _versions_text(directory, runs),
         "[experiment.yaml](experiment.yaml) has all settings, [evaluation.json](evaluation.json) each episode, "
-        "[curve.csv](curve.csv) each iteration, [versions.json](versions.json) what it was run with.",
+        "[curve.csv](curve.csv) each iteration, [versions.json](versions.json) what it was trained with, "
+        f"[{RUNS}]({RUNS}) the commands and what each was run with.",
     ]
     path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
@@ -76,24 +80,61 @@ _PICTURES = {
 
 
 def table(evaluations: Mapping[str, Evaluation], reference: str | None) -> str:
-    """Return means ± standard errors over the seeds, as markdown; with changes against the reference."""
-    infos = list(dict.fromkeys(name for found in evaluations.values() for name in found.info))
-    head = ["policy", "return", "reward a step", *infos]
-    lines = [_line(head), _line(["---"] * len(head))]
+    """Return means ± standard errors over the seeds, as markdown; with changes against the reference.
+
+    A column says how many episodes have failed, if any has.
+    """
+    infos = _names(found.info for found in evaluations.values())
+    counted = any(found.failed for found in evaluations.values())
     base = evaluations.get(reference) if reference is not None else None
+    rows = []
     for name, found in evaluations.items():
         other = base if base is not found else None
-        cells = [
+        rows.append([
+            name,
+            *([f"{len(found.failed)} of {len(found.episodes)} failed"] if counted else []),
             _cell(found.total, other.total if other is not None else None),
             str(found.reward),
             *[_cell(found.info.get(key), other.info.get(key) if other is not None else None) for key in infos],
-        ]
-        lines.append(_line([name, *cells]))
-    return "\n".join(lines)
+        ])  # fmt: skip
+    return _table(["policy", *(["episodes"] if counted else []), "return", "reward a step", *infos], rows)
+
+
+def differences_table(evaluations: Mapping[str, Evaluation], reference: str | None) -> str:
+    """Return the differences from the reference, paired by seeds: means ± standard errors, as markdown."""
+    found = differences(evaluations, reference)
+    infos = _names(row.info for row in found.values())
+    rows = [
+        [name, str(row.total), str(row.reward), *[_cell(row.info.get(key), None) for key in infos]]
+        for name, row in found.items()
+    ]
+    return _table([f"less {reference}", "return", "reward a step", *infos], rows) if rows else ""
+
+
+def differences(evaluations: Mapping[str, Evaluation], reference: str | None) -> dict[str, Differences]:
+    """Return the differences of all others from the reference."""
+    base = evaluations.get(reference) if reference is not None else None
+    others = evaluations.items() if base is not None else ()
+    return {name: Differences.of(found, base) for name, found in others if base is not None and name != reference}
+
+
+def whole_info_table(evaluations: Mapping[str, Evaluation]) -> str:
+    """Return means of info over all steps of the episodes ± standard errors over the seeds, as markdown."""
+    infos = _names(found.whole_info for found in evaluations.values())
+    rows = [[name, *[_cell(found.whole_info.get(key), None) for key in infos]] for name, found in evaluations.items()]
+    return _table(["policy", *infos], rows)
+
+
+def _names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join([_line(head), _line(["---"] * len(head)), *map(_line, rows)])
 
 
 def _cell(found: Statistics | None, base: Statistics | None) -> str:
-    if found is None:
+    if found is None or math.isnan(found.mean):
         return ""
     change = relative_change(found, base) if base is not None else math.nan
     return str(found) if math.isnan(change) else f"{found} ({100 * change:+.1f} %)"
@@ -106,6 +147,33 @@ def relative_change(found: Statistics, base: Statistics) -> float:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _commands(runs: Sequence[Mapping[str, Any]]) -> str:
+    said = "\n".join(run["command"] for run in runs)
+    return f"The command{'s' if len(runs) > 1 else ''}:\n\n```sh\n{said}\n```"
+
+
+def _failures(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Return what is said of failed episodes, if there are any."""
+    failed = {name: found.failed[0] for name, found in evaluations.items() if found.failed}
+    if not failed:
+        return []
+    first = "; ".join(f"{name}, seed {episode.seed}: {episode.failure}" for name, episode in failed.items())
+    return [f"Failed episodes are left out of the means, so these are too good. The first of each policy: {first}"]
+
+
+def _differences_part(evaluations: Mapping[str, Evaluation], reference: str | None) -> list[str]:
+    rows = differences_table(evaluations, reference)
+    if not rows:
+        return []
+    return [f"Differences from {reference}, paired by seeds: means ± standard errors of the differences.", rows]
+
+
+def _whole_info_part(experiment: Experiment, evaluations: Mapping[str, Evaluation]) -> list[str]:
+    if not experiment.evaluation.skip_steps:
+        return []
+    return ["Means of info over whole episodes, the first steps included:", whole_info_table(evaluations)]
 
 
 def _what(experiment: Experiment) -> str:
@@ -132,7 +200,8 @@ def _evaluation_text(experiment: Experiment, reference: str | None) -> str:
     seeds = ", ".join(map(str, keys.seeds))
     return (
         f"Evaluated without exploration on {len(keys.seeds)} seeds not trained on ({seeds}), one episode each. "
-        f"Means{skipped} ± standard errors over the seeds{against}."
+        f"Means{skipped} ± standard errors over the seeds{against}. The seeds are the environment's: what it gave the "
+        "simulation is `simulation_seed` in evaluation.json."
     )
 
 
@@ -149,23 +218,25 @@ def _trainings_text(experiment: Experiment, trainings: Sequence[Training]) -> st
 
 def _trainings_table(experiment: Experiment, trainings: Sequence[Training]) -> str:
     paths = list(experiment.search.space) if experiment.search is not None else []
-    head = ["training", "seed", *paths, "steps", "mean return at the end"]
-    lines = [_line(head), _line(["---"] * len(head))]
+    rows = []
     for training in trainings:
         chosen = [_shown(training.sampled.get(path)) for path in paths]
         steps = f"{int(training.metrics.get('timesteps', 0)):,}"
-        lines.append(_line([str(training.number), str(training.seed), *chosen, steps, f"{training.score:.4g}"]))
-    return "\n".join(lines)
+        rows.append([str(training.number), str(training.seed), *chosen, steps, f"{training.score:.4g}"])
+    return _table(["training", "seed", *paths, "steps", "mean return at the end"], rows)
 
 
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _versions_text() -> str:
-    found = versions()
+def _versions_text(directory: Path, runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the training was run with, and where the last run differs from that."""
+    found = json.loads((directory / "versions.json").read_text(encoding="utf-8"))
     packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
-    return f"Run with Python {found['python']}, {found['mpi'] or 'no MPI'}, {packages}, on {found['processor']}."
+    text = f"Trained with Python {found['python']}, {found['mpi'] or 'no MPI'}, {packages}, on {found['processor']}."
+    others = [f"{path} {now}, not {then}" for path, then, now in changes(found, runs[-1]["versions"])] if runs else []
+    return f"{text} The last run was with other versions: {'; '.join(others)}." if others else text
 
 
 def copy_report(directory: Path, target: Path) -> None:

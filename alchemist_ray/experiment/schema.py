@@ -55,9 +55,17 @@ class AlgorithmKeys(Section):
         ge=1,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _clipped_is_not_scaled(cls, given: Any) -> Any:
+        """Have `clip_actions` say that actions are not scaled."""
+        if isinstance(given, dict) and given.get("clip_actions") is True:
+            return {"normalize_actions": False, **given}
+        return given
+
     @model_validator(mode="after")
     def _one_way(self) -> AlgorithmKeys:
-        if self.clip_actions and "normalize_actions" in self.model_fields_set and self.normalize_actions:
+        if self.clip_actions and self.normalize_actions:
             raise ValueError("give one of clip_actions and normalize_actions, not both")
         return self
 
@@ -132,7 +140,8 @@ class EnvironmentKeys(Section):
             raise ValueError("lib_path goes with lib_name, not with id")
         if self.is_ours and self.kwargs:
             raise ValueError("kwargs are for environments that are not ours: a simulation has params")
-        foreign = sorted(self.model_fields_set - {"id", "kwargs", "max_episode_steps"})
+        ours = set(type(self).model_fields) - {"id", "kwargs", "max_episode_steps"}
+        foreign = sorted(name for name in ours if getattr(self, name) != type(self).model_fields[name].default)
         if not self.is_ours and foreign:
             raise ValueError(f"{', '.join(foreign)}: only for MPI simulations; {self.id} takes kwargs")
         return self
@@ -294,8 +303,11 @@ class Experiment(Section):
     results: str = _key("", "directory of the results; by default `results/NAME` where the command is run")
 
     def _check_seeds(self) -> None:
-        """Raise if an evaluation is on seeds that a training begins with, or that something was chosen by."""
+        """Raise if a seed is given twice, or an evaluation is on one trained on, or that something was chosen by."""
         keys, runners = self.evaluation, self.runners
+        for where, seeds in (("seeds", self.seeds), ("evaluation.seeds", keys.seeds)):
+            if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
+                raise ValueError(f"{where}: {twice[0]} is given twice, and would give the same twice")
         count = runners.num_env_runners + runners.num_envs_per_env_runner  # RLlib counts on from the training's seed
         trained = {seed + place for seed in self.seeds for place in range(count)}
         if seen := sorted(trained & {*keys.seeds, *keys.interval_seeds}):

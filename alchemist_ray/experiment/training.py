@@ -31,21 +31,12 @@ from alchemist_ray.errors import AlchemistError, ExperimentError
 from alchemist_ray.experiment.algorithms import algorithm_config, environment_of, register_environment, trainable
 from alchemist_ray.experiment.evaluation import evaluate
 from alchemist_ray.experiment.policies import TrainedPolicy
-from alchemist_ray.experiment.progress import Progress
+from alchemist_ray.experiment.progress import Progress, stop_conditions
 from alchemist_ray.experiment.schema import Experiment
 
 TUNE_DIRECTORY = "tune"
 
 START_ATTEMPTS = 3
-
-
-STOP_KEYS = {
-    "timesteps": "timesteps",
-    "iterations": "training_iteration",
-    "seconds": "time_total_s",
-    "reward": "mean_return",
-}
-"""Under which keys of a result the conditions of `stop` are found."""
 
 LAST_EVALUATION = "last_evaluation_return"
 
@@ -136,8 +127,10 @@ def _evaluate_now(algorithm: Any, result: dict[str, Any], experiment: Experiment
             skip_steps=keys.skip_steps,
             max_steps=keys.max_steps,
         )
-    result["evaluation_return"] = result["checkpoint_score"] = result[LAST_EVALUATION] = found.total.mean
-    setattr(algorithm, LAST_EVALUATION, found.total.mean)
+    result["evaluation_return"], result["evaluation_failed"] = found.total.mean, len(found.failed)
+    score = math.nan if found.failed else found.total.mean  # the mean of the rest is no reason to choose a policy
+    result["checkpoint_score"] = result[LAST_EVALUATION] = score
+    setattr(algorithm, LAST_EVALUATION, score)
     result["evaluation_info"] = {name: statistics.mean for name, statistics in found.info.items()}
     if keys.checkpoint == "best":
         result["should_checkpoint"] = True
@@ -168,7 +161,7 @@ def train(
     """
     config = with_callbacks(algorithm_config(experiment), experiment)
     progress = Progress(experiment, say)
-    with _running_ray(experiment), stoppable(progress):
+    with _running_ray(experiment, config), stoppable(progress):
         register_environment(experiment)
         tuner = _restored(experiment, directory, config) if resume else _new(experiment, directory, config, progress)
         if resume:
@@ -199,7 +192,6 @@ def find_trainings(experiment: Experiment, directory: Path) -> list[Training]:
 
 def _new(experiment: Experiment, directory: Path, config: AlgorithmConfig, progress: Progress) -> ray.tune.Tuner:
     keys, search = experiment.checkpoints, experiment.search
-    stop = {STOP_KEYS[name]: value for name, value in experiment.stop.model_dump().items() if value is not None}
     best = experiment.evaluation.checkpoint == "best"
     return ray.tune.Tuner(
         trainable(experiment),
@@ -214,7 +206,7 @@ def _new(experiment: Experiment, directory: Path, config: AlgorithmConfig, progr
         run_config=ray.tune.RunConfig(
             name=TUNE_DIRECTORY,
             storage_path=str(directory.resolve()),
-            stop=stop,
+            stop=stop_conditions(experiment.stop),
             verbose=0,
             callbacks=[progress],
             checkpoint_config=ray.tune.CheckpointConfig(
@@ -232,7 +224,22 @@ def _restored(experiment: Experiment, directory: Path, config: AlgorithmConfig) 
     path = directory.resolve() / TUNE_DIRECTORY
     if not ray.tune.Tuner.can_restore(str(path)):
         raise ExperimentError(experiment.name, [f"nothing can be resumed in {directory}: run it without --resume"])
-    return ray.tune.Tuner.restore(str(path), trainable(experiment), resume_errored=True, param_space=config)
+    restore = functools.partial(ray.tune.Tuner.restore, str(path), trainable(experiment), param_space=config)
+    before = restore()
+    finished = _Resume.RESUME if _have_grown(experiment, before.get_results()) else _Resume.SKIP
+    return restore(_resume_config=ray.tune.ResumeConfig(finished, _Resume.RESUME, _Resume.RESUME))
+
+
+_Resume = ray.tune.ResumeConfig.ResumeType
+
+
+def _have_grown(experiment: Experiment, grid: Any) -> bool:
+    """Whether a training has ended by conditions that were less than those of now."""
+    if experiment.search is not None and experiment.search.scheduler == "asha":
+        return False  # which ends trainings as well
+    wanted = stop_conditions(experiment.stop)
+    ended = [result.metrics for result in grid if result.metrics and result.metrics.get("done")]
+    return any(not any(last.get(key, -math.inf) >= value for key, value in wanted.items()) for last in ended)
 
 
 def set_callbacks(tuner: ray.tune.Tuner, progress: Progress) -> None:
@@ -323,23 +330,27 @@ def _sampled(experiment: Experiment, config: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _running_ray(experiment: Experiment) -> Iterator[None]:
+def _running_ray(experiment: Experiment, config: AlgorithmConfig) -> Iterator[None]:
     """Have Ray run, with as many logical CPUs as the trainings want: they wait for each other in MPI, not for Ray."""
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in error.txt, and said by us
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # we have one
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # and lines of our own
+    each = _cpus(experiment, config)
     if ray.is_initialized():
+        _check_cpus(experiment, each)
         yield
         return
     started: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if experiment.ray.address is not None:
         started["address"] = experiment.ray.address
     else:
-        started |= {"num_cpus": max(os.cpu_count() or 1, _cpus(experiment)), "include_dashboard": False}
+        concurrent = experiment.search.concurrent if experiment.search is not None else 1
+        started |= {"num_cpus": max(os.cpu_count() or 1, concurrent * each), "include_dashboard": False}
     _start_ray(experiment, started)
     try:
+        _check_cpus(experiment, each)
         yield
     finally:
         ray.shutdown()
@@ -360,9 +371,22 @@ def _start_ray(experiment: Experiment, started: dict[str, Any]) -> None:
             return
 
 
-def _cpus(experiment: Experiment) -> int:
-    concurrent = experiment.search.concurrent if experiment.search is not None else 1
-    return concurrent * (1 + experiment.runners.num_env_runners)
+def _cpus(experiment: Experiment, config: AlgorithmConfig) -> int:
+    """Return how many of Ray's logical CPUs one training takes: of the learner, the runners, what else it has."""
+    algorithm: Any = trainable(experiment)
+    taken: float = algorithm.default_resource_request(config).required_resources.get("CPU", 0)
+    return math.ceil(taken)
+
+
+def _check_cpus(experiment: Experiment, wanted: int) -> None:
+    """Raise if a training would wait for ever."""
+    there = int(ray.cluster_resources().get("CPU", 0))
+    if there < wanted:
+        raise ExperimentError(
+            experiment.name,
+            [f"a training takes {wanted} of Ray's CPUs, but the Ray that is running has {there}: start it with "
+             f"num_cpus={wanted} or more (MPI ranks are not counted), or lower runners.num_env_runners"],
+        )  # fmt: skip
 
 
 @contextmanager

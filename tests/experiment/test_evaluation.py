@@ -17,11 +17,12 @@ from PIL import Image
 import alchemist_ray as alchemist
 from alchemist_ray.envs import HPCSimulator
 from alchemist_ray.errors import ExperimentError
-from alchemist_ray.experiment.evaluation import Evaluation, Statistics, evaluate, numbers_in
+from alchemist_ray.experiment.environments import raising
+from alchemist_ray.experiment.evaluation import Differences, Evaluation, Statistics, evaluate, numbers_in
 from alchemist_ray.experiment.figures import write_animation
 from alchemist_ray.experiment.policies import baseline
 from alchemist_ray.experiment.recording import Recording
-from alchemist_ray.experiment.report import relative_change, table
+from alchemist_ray.experiment.report import differences_table, relative_change, table
 from alchemist_ray.experiment.results import CURVE, write_csv
 from alchemist_ray.experiment.schema import BaselineKeys
 
@@ -105,18 +106,62 @@ def test_a_random_policy_is_another_for_each_seed_and_the_same_for_one(walk):
     assert first != other
 
 
-def test_an_episode_in_which_the_simulation_died_is_played_again(walk, make_walk, tmp_path):
+def test_an_episode_whose_workers_died_is_played_again(walk, make_walk, tmp_path):
     whole = evaluate(walk, maker_of(kind="zero"), [5]).episodes[0].total
-    env = make_walk({"fault": "raise", "at": 3, "once": str(tmp_path / "happened")}, on_failure="restart")
+    env = make_walk({"fault": "die", "at": 3, "once": str(tmp_path / "happened")})
     (episode,) = evaluate(env, maker_of(kind="zero"), [5]).episodes
     assert (tmp_path / "happened").exists()
     assert (episode.steps, episode.total) == (STEPS, whole)
 
 
-def test_one_that_dies_again_and_again_is_an_error(make_walk):
-    env = make_walk({"fault": "raise", "at": 3}, on_failure="restart")
-    with pytest.raises(ExperimentError, match="restarted 3 times in the episode with seed 5"):
-        evaluate(env, maker_of(kind="zero"), [5])
+def test_an_episode_that_diverges_has_failed_and_the_others_count(walk, make_walk):
+    env = make_walk({"fault": "diverge", "at": 9, "lifetime": True})  # the third step of the second episode
+    found = evaluate(env, maker_of(kind="zero"), [5, 6, 7])
+    whole = evaluate(walk, maker_of(kind="zero"), [5, 7])
+    assert [bool(episode.failure) for episode in found.episodes] == [False, True, False]
+    assert "the simulation has diverged" in found.failed[0].failure
+    assert found.failed[0].steps == 2
+    assert found.total == whole.total
+    row = found.to_row()
+    assert (row["failed"], row["episodes"][0]["failure"]) == (1, None)
+    lines = table({"own": found, "zero": whole}, "zero").splitlines()
+    assert lines[2].startswith("| own | 1 of 3 failed | ")
+    assert lines[3].startswith("| zero | 0 of 2 failed | ")
+    assert Differences.of(found, whole).total == Statistics(0.0, 0.0)
+    evaluations = {"own": Evaluation(found.failed), "zero": whole}
+    assert table(evaluations, "zero").splitlines()[2].startswith("| own | 1 of 1 failed |  | ")
+
+
+def test_an_environment_is_evaluated_with_its_failures_raised():
+    ours = {"lib_name": "fragile", "on_failure": "restart"}
+    assert raising(ours) == {"lib_name": "fragile", "on_failure": "raise"}
+    assert raising({"id": "CartPole-v1"}) == {"id": "CartPole-v1"}
+
+
+def test_differences_are_paired_by_seeds(walk):
+    """The walks of two seeds begin elsewhere; what a constant push does to them is nearly the same."""
+    seeds = [1, 2, 3, 4]
+    base = evaluate(walk, maker_of(constant=[0.1, 0.0]), seeds)
+    found = evaluate(walk, maker_of(constant=[0.0, 0.0]), seeds[::-1])
+    paired = Differences.of(found, base)
+    of = {episode.seed: episode.total for episode in base.episodes}
+    expected = [episode.total - of[episode.seed] for episode in found.episodes]
+    assert paired.total.mean == pytest.approx(found.total.mean - base.total.mean)
+    assert paired.total.standard_error == pytest.approx(np.std(expected, ddof=1) / 2)
+    assert paired.total.standard_error < math.hypot(found.total.standard_error, base.total.standard_error)
+    lines = differences_table({"own": found, "base": base}, "base").splitlines()
+    assert lines[0] == "| less base | return | reward a step | distance |"
+    assert lines[2].startswith(f"| own | {paired.total} | ")
+    assert len(lines) == 3
+
+
+def test_the_means_of_whole_episodes_and_the_seeds_of_simulations_are_kept(walk):
+    found = evaluate(walk, maker_of(kind="zero"), [11], skip_steps=4)
+    (episode,) = found.to_row()["episodes"]
+    distances = np.sqrt(np.negative(walked(walk, 11, lambda where: np.zeros(2))))
+    assert episode["info"]["distance"] == pytest.approx(np.mean(distances[4:]), rel=1e-6)
+    assert episode["info_all_steps"]["distance"] == pytest.approx(np.mean(distances), rel=1e-6)
+    assert episode["simulation_seed"] == walk.reset(seed=11)[1]["seed"] != 11
 
 
 def test_an_episode_can_be_cut_off_and_recorded(walk):

@@ -11,6 +11,8 @@ from alchemist_ray.cli import main
 from alchemist_ray.errors import ExperimentError
 from alchemist_ray.experiment import load_experiment
 from alchemist_ray.experiment.descriptions import as_markdown, as_text, keys
+from alchemist_ray.experiment.loading import to_yaml
+from alchemist_ray.experiment.results import resolved
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "experiments.md").read_text()
@@ -63,6 +65,8 @@ def test_what_is_not_said_has_the_default_that_is_documented(load):
         (WHOLE + "evaluation: 3", r"line 4: evaluation: must be keys and values, not 3"),
         (WHOLE + "seeds: [1, x]", r"line 4: seeds\.1: must be a valid integer, not 'x'"),
         (WHOLE + "seeds: []", r"seeds: .*at least 1"),
+        (WHOLE + "seeds: [3, 4, 3]", "seeds: 3 is given twice"),
+        (WHOLE + "evaluation: {seeds: [7, 7]}", r"evaluation\.seeds: 7 is given twice"),
         (WHOLE + "evaluation: {seeds: [0]}", "seed 0 is both trained on and evaluated on"),
         (WHOLE + "evaluation: {seeds: [5]}\nrunners: {num_env_runners: 6}", "seed 5 is both trained on"),
         (
@@ -82,7 +86,8 @@ def test_what_is_not_said_has_the_default_that_is_documented(load):
         ("environment: {}\nstop: {seconds: 5}", "give either id"),
         ("environment: {id: CartPole-v1, num_workers: 3}\nstop: {seconds: 5}", "num_workers: only for MPI simulations"),
         ("environment: {lib_name: heat, kwargs: {a: 1}}\nstop: {seconds: 5}", "a simulation has params"),
-        ("", "must be keys and values, not None"),
+        ("", "it is empty: at least environment and stop are needed"),
+        ("# nothing yet", "it is empty"),
         ("- a\n- b", r"must be keys and values, not \['a', 'b'\]"),
         ("stop: {seconds: [1}", r"line 1, column 19: no valid YAML: "),
         ("stop:\n\tseconds: 1", r"line 2, column 1: no valid YAML: .*'\\t'"),
@@ -101,6 +106,30 @@ def test_everything_that_is_wrong_is_said_at_once(load):
     with pytest.raises(ExperimentError, match="3 problems") as caught:
         load(WHOLE + "runners: {vectorise: hpc}\nchecks: 1\nresults: 4")
     assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["algorithm.clip_actions=true"],
+        ["algorithm.normalize_actions=false"],
+        ["environment={id: CartPole-v1, kwargs: {render_mode: null}}"],
+        ["environment={id: alchemist_ray/Heat-v0, num_workers: 2}", "baselines.hold={constant: [0.1, -2]}"],
+        ["search={space: {algorithm.training.lr: {loguniform: [1e-5, 1e-3]}}}", "stop.seconds=1e6"],
+        ["description='1e5'", "environment.params.note='-2e-3'", "ray.address='a: b #1'"],
+    ],
+)
+def test_the_experiment_that_results_keep_is_the_same_experiment(load, overrides):
+    experiment = load(WHOLE, *overrides)
+    again = load(to_yaml(resolved(experiment)))
+    assert again == experiment
+    assert resolved(again) == resolved(experiment)
+
+
+@pytest.mark.parametrize("place", ["42", "2026-11-22", "a: b", "/some/x #1", "null"])
+def test_the_directory_of_the_results_is_taken_as_it_is(load, tmp_path, place):
+    load(WHOLE, "results=elsewhere")
+    assert load_experiment(tmp_path / "walk.yaml", ["results=elsewhere"], results=place).results == place
 
 
 def test_a_missing_file_names_those_that_there_are(load, tmp_path):
@@ -160,7 +189,8 @@ def test_every_option_of_the_command_is_documented(capsys):
 
 def test_the_examples_of_the_documentation_are_experiments(load):
     whole, *parts = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    assert load(whole).algorithm.observation_filter == "mean_std"
+    shipped = load_experiment(ROOT / "experiments" / "ppo_heat.yaml")
+    assert load("name: ppo_heat\n" + whole) == shipped
     assert len(parts) >= 2
     for part in parts:
         load(WHOLE + part)

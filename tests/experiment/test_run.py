@@ -25,7 +25,7 @@ from alchemist_ray.cli import main
 from alchemist_ray.errors import ArgumentError, ExperimentError, NotEnoughWorkersError
 from alchemist_ray.experiment import command, load_experiment, run_experiment
 from alchemist_ray.experiment.algorithms import algorithm_config
-from alchemist_ray.experiment.environments import offer_workers
+from alchemist_ray.experiment.environments import offer_workers, workers_wanted
 from alchemist_ray.experiment.progress import Progress
 from alchemist_ray.experiment.runner import check
 from alchemist_ray.experiment.training import set_callbacks, stoppable
@@ -143,7 +143,7 @@ def count_interrupted(tuner_of, place, directory):
         if line.startswith("training"):
             os.kill(os.getpid(), signal.SIGINT)
 
-    progress = Progress(load_experiment(directory / "walk.yaml"), say)
+    progress = Progress(load_experiment(directory / "walk.yaml", ["stop.iterations=1e6"]), say)
     with stoppable(progress):
         tuner_of(progress).fit()
     return said, progress
@@ -172,7 +172,6 @@ def test_ctrl_c_stops_a_training_with_a_checkpoint_from_which_it_goes_on(directo
         run_config = tune.RunConfig(
             name="counts",
             storage_path=str(tmp_path),
-            stop={"training_iteration": 10**6},
             callbacks=[progress],
             verbose=0,
         )
@@ -213,8 +212,8 @@ def check_results(results):
 
 def check_report(report, results):
     names = {
-        "README.md", "experiment.yaml", "versions.json", "evaluation.json", "curve.csv", "curve.png", "episode.png",
-        "fields.png", "animation.gif",
+        "README.md", "experiment.yaml", "versions.json", "runs.json", "evaluation.json", "curve.csv", "curve.png",
+        "episode.png", "fields.png", "animation.gif",
     }  # fmt: skip
     assert {path.name for path in report.iterdir()} == names
     page = (report / "README.md").read_text()
@@ -319,7 +318,7 @@ def test_a_simulation_that_cannot_be_made_is_said_before_the_training(directory,
 def test_a_server_that_is_started_on_the_way_offers_what_the_experiment_takes(directory, monkeypatch):
     more = ["server={}", "runners={num_envs_per_env_runner: 9, vectorize: sync}", "environment.num_workers=3"]
     monkeypatch.setenv("ALCHEMIST_NUM_WORKERS", "4")
-    offer_workers(load_experiment(directory / "walk.yaml", more))
+    offer_workers(workers_wanted(load_experiment(directory / "walk.yaml", more)))
     assert os.environ["ALCHEMIST_NUM_WORKERS"] == str((9 + 1) * 3)
 
 

@@ -28,6 +28,9 @@ CASES = {
     "refusals": 14,
     "no_room": 6,
 }
+DEALT = {"types", "places", "numbers", "single_operands", "rows_and_columns", "sums", "norms", "extreme_norms"}
+DEALT |= {"transposes", "conjugates"}
+"""Groups whose cases are dealt out over 2, 3 and 4 ranks."""
 
 
 @cache
@@ -46,4 +49,9 @@ def report(size):
 def test_it_is_as_numpy_says(size, group):
     count, wrong = report(size)[group]
     assert not wrong, "\n".join(wrong[:20])
-    assert count == CASES[group]
+    assert count == CASES[group] or (group in DEALT and 0 < count < CASES[group] / 2)
+
+
+def test_all_cases_that_are_dealt_out_are_tried():
+    tried = {group: sum(report(size)[group][0] for size in (2, 3, 4)) for group in DEALT}
+    assert tried == {group: CASES[group] for group in DEALT}

@@ -1,20 +1,16 @@
 """Principal components, k-means, ridge regression, CX and norms under real MPI, against scikit-learn and SciPy."""
 
-from functools import cache
-
 import numpy as np
 import pytest
 import scipy.sparse
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
-from tests_support import run_cases, too_large
+from tests_support import Report
 
 import alchemist_ray
 
-PROGRAM = "data_analysis_cases.py"
-
 LAYOUTS = ["pca_layouts", "kmeans_from_centers", "ridge", "features", "cx", "norms"]
-"""Cases that go through types and layouts, on 1 to 4 ranks."""
+"""Cases that go through types and layouts, which are dealt out over 1 to 4 ranks."""
 
 NUMERICS = [
     "pca_shapes",
@@ -31,6 +27,11 @@ NUMERICS = [
 
 LARGE = ["digits", "pca_large"]
 """On 2 ranks."""
+
+REPORT = Report(
+    "data_analysis_cases.py",
+    {(1, 2, 3, 4): [*LAYOUTS, "seeds"], (1, 3): [*NUMERICS, "errors"], (2,): LARGE},
+)
 
 ERRORS = {
     "pca k": ("ArgumentValueError", "1..6"),
@@ -72,47 +73,31 @@ ERRORS = {
 }
 
 
-@cache
-def report(size):
-    """Run the program on `size` ranks, once; return what each case yielded."""
-    cases = [*LAYOUTS, "seeds", *([*NUMERICS, "errors"] if size in (1, 3) else []), *(LARGE if size == 2 else [])]
-    found = {name: {} for name in cases}
-    for name, label, result in run_cases(PROGRAM, size, *cases):
-        found[name][label] = result
-    return found
-
-
-def check(size, name):
-    assert report(size)[name]
-    wrong = too_large(report(size)[name].items())
-    assert not wrong, "\n".join(wrong[:20])
-
-
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_type_and_layout(size, name):
-    check(size, name)
+    REPORT.check(size, name)
 
 
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("name", NUMERICS)
 def test_shapes_and_spectra(size, name):
-    check(size, name)
+    REPORT.check(size, name)
 
 
 @pytest.mark.parametrize("name", LARGE)
 def test_larger_ones_and_real_measurements(name):
-    check(2, name)
+    REPORT.check(2, name)
 
 
 def test_the_same_seed_gives_the_same_result_on_any_number_of_ranks():
-    results = [report(size)["seeds"] for size in (1, 2, 3, 4)]
+    results = [REPORT.of(size, "seeds") for size in (1, 2, 3, 4)]
     assert all(each == results[0] for each in results), results
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_errors_are_raised_on_all_ranks_alike(size):
-    outcomes = report(size)["errors"]
+    outcomes = dict(REPORT.of(size, "errors"))
     assert outcomes.keys() == ERRORS.keys()
     for label, (error, text) in ERRORS.items():
         assert len(set(outcomes[label])) == 1, outcomes[label]

@@ -3,45 +3,29 @@
 One launch runs many cases; see ``programs/factorisation_cases.py``.
 """
 
-from functools import partial
-
 import pytest
-from tests_support import check_cases, run_cases
+from tests_support import Report
 
-run, check = partial(run_cases, "factorisation_cases.py"), partial(check_cases, "factorisation_cases.py")
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_lu_cholesky_and_systems(size: int) -> None:
-    check(size, "lu", "lu_solve", "cholesky", "solve")
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_determinants_inverses_and_condition_numbers(size: int) -> None:
-    check(size, "determinants", "inverse", "condition")
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_qr_and_least_squares(size: int) -> None:
-    check(size, "qr", "lstsq")
+REPORT = Report(
+    "factorisation_cases.py",
+    {
+        (1, 2, 3, 4): ["lu", "lu_solve", "cholesky", "solve", "determinants", "inverse", "condition", "qr", "lstsq"],
+        (1, 3): ["rank_revealing_qr"],
+        (2,): ["lstsq_by_svd"],
+        (1,): ["blas_in_place"],
+        (1, 4): ["errors"],
+    },
+)
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_pivoted_qr_reveals_the_rank_as_lapack_does(size: int) -> None:
-    check(size, "rank_revealing_qr")
-
-
-def test_least_squares_over_several_hosts() -> None:
-    check(2, "lstsq_by_svd")
-
-
-def test_blas_on_parts_of_arrays_of_either_order() -> None:
-    check(1, "blas_in_place")
+@pytest.mark.parametrize(("size", "name"), [(size, name) for size, name in REPORT.pairs() if name != "errors"])
+def test_residuals_are_small(size: int, name: str) -> None:
+    REPORT.check(size, name)
 
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
-    outcomes = {label: set(result) for _, label, result in run(size, "errors")}
+    outcomes = {label: set(result) for label, result in REPORT.of(size, "errors")}
     assert all(len(texts) == 1 for texts in outcomes.values()), outcomes
     every = ("lu", "lu_factor", "qr", "cholesky", "inv", "det", "slogdet", "condest")
     expected = {

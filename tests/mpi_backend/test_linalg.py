@@ -1,40 +1,28 @@
 """Linear algebra under real MPI: residuals against NumPy, every layout, bad input. One launch runs many cases."""
 
-from functools import partial
-
 import pytest
-from tests_support import LIMIT, check_cases, run_cases
+from tests_support import LIMIT, Report
 
-run, check = partial(run_cases, "linalg_cases.py"), partial(check_cases, "linalg_cases.py")
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_products_qr_and_systems(size: int) -> None:
-    check(size, "gemm", "gemm_shapes", "qr", "solve")
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_truncated_svd(size: int) -> None:
-    check(size, "svd_layouts", "svd_spectra")
-
-
-@pytest.mark.parametrize("size", [1, 3])
-def test_each_method_of_truncated_svd(size: int) -> None:
-    check(size, "svd_methods")
+REPORT = Report(
+    "linalg_cases.py",
+    {
+        (1, 2, 3, 4): ["gemm", "gemm_shapes", "qr", "solve", "svd_layouts", "svd_spectra"],
+        (1, 2, 4): ["contexts"],
+        (1, 3): ["svd_methods", "errors", "test_library"],
+        (2,): ["svd_large"],
+    },
+)
+RESIDUALS = [(size, name) for size, name in REPORT.pairs() if name not in ("errors", "test_library")]
 
 
-def test_the_methods_for_large_matrices() -> None:
-    check(2, "svd_large")
-
-
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_grids_of_scalapack_live_as_long_as_their_communicator(size: int) -> None:
-    check(size, "contexts")
+@pytest.mark.parametrize(("size", "name"), RESIDUALS)
+def test_residuals_are_small(size: int, name: str) -> None:
+    REPORT.check(size, name)
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
-    outcomes = {label: set(result) for _, label, result in run(size, "errors")}
+    outcomes = {label: set(result) for label, result in REPORT.of(size, "errors")}
     assert all(len(texts) == 1 for texts in outcomes.values()), outcomes
     expected = {
         "gemm shapes": ("ArgumentValueError", "A is 20x12, B is 20x20"),
@@ -63,7 +51,7 @@ def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_test_library(size: int) -> None:
-    results = {label: result for _, label, result in run(size, "test_library")}
+    results = dict(REPORT.of(size, "test_library"))
     assert results.pop("greet") == f"Hello Ada, from {size} worker{'s' if size > 1 else ''}"
     assert results.pop("fail") == ["returned"] * (size - 1) + ["as asked"]
     for label, residuals in results.items():

@@ -1,37 +1,41 @@
 """Eigenvalues, singular values and matrix functions under real MPI: residuals against NumPy and SciPy, bad input."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import scipy.linalg
-from tests_support import check_cases, run_cases
+from tests_support import Report
 
-run, check = partial(run_cases, "spectral_cases.py"), partial(check_cases, "spectral_cases.py")
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_eigenvalues(size: int) -> None:
-    check(size, "symmetric", "tight_clusters", "general", "every_type_on_all_ranks")
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_singular_values(size: int) -> None:
-    check(size, "singular_values", "leading", "randomised")
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_matrix_functions(size: int) -> None:
-    check(size, "exponential", "pseudoinverse", "polar_factors")
+EIGENVALUES = Report(
+    "spectral_cases.py",
+    {
+        (1, 2, 3, 4): ["symmetric", "tight_clusters", "general", "every_type_on_all_ranks"],
+        (2,): ["others_sleep"],
+        (1, 3): ["errors"],
+    },
+)
+SINGULAR_VALUES = Report("spectral_cases.py", {(1, 2, 3, 4): ["singular_values", "leading", "randomised"]})
+FUNCTIONS = Report("spectral_cases.py", {(1, 2, 3, 4): ["exponential", "pseudoinverse", "polar_factors"]})
 
 
-def test_ranks_that_wait_for_one_leave_it_the_processor() -> None:
-    check(2, "others_sleep")
+@pytest.mark.parametrize(("size", "name"), [(size, name) for size, name in EIGENVALUES.pairs() if name != "errors"])
+def test_eigenvalues(size: int, name: str) -> None:
+    """Also the processor time of ranks that wait for one."""
+    EIGENVALUES.check(size, name)
+
+
+@pytest.mark.parametrize(("size", "name"), SINGULAR_VALUES.pairs())
+def test_singular_values(size: int, name: str) -> None:
+    SINGULAR_VALUES.check(size, name)
+
+
+@pytest.mark.parametrize(("size", "name"), FUNCTIONS.pairs())
+def test_matrix_functions(size: int, name: str) -> None:
+    FUNCTIONS.check(size, name)
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
-    outcomes = {label: result for _, label, result in run(size, "errors")}
+    outcomes = dict(EIGENVALUES.of(size, "errors"))
     failure = outcomes.pop("convergence")
     assert isinstance(failure, list)
     assert failure[0].startswith("ConvergenceError: linalg.case: it did not converge")

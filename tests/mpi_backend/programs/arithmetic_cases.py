@@ -12,7 +12,7 @@ import sys
 import warnings
 
 import numpy as np
-from mpi4py import MPI
+from cases import comm, ctx, dealt
 
 from alchemist_ray.errors import AlchemistError, ArgumentError, ArgumentValueError, LayoutError
 from alchemist_ray.layout import Grid, Layout
@@ -20,8 +20,6 @@ from alchemist_ray.mpi_backend import linalg
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.spec import DTYPES
 
-comm = MPI.COMM_WORLD
-ctx = TaskContext(comm, "linalg.case")
 SHAPES = ((7, 5), (1, 9), (9, 1), (2, 3), (1, 1), (23, 17))
 OPERATIONS = {
     "add": operator.add,
@@ -118,9 +116,9 @@ def compare(got, expected, layout):
 def types():
     """All pairs of types, in layouts that go round."""
     pairs = itertools.cycle(itertools.product(LAYOUTS, repeat=2))
-    for (a, b), (name, op) in itertools.product(itertools.product(DTYPES, repeat=2), OPERATIONS.items()):
+    combined = itertools.product(DTYPES, DTYPES, OPERATIONS.items())
+    for (a, b, (name, op)), (one, other) in dealt(zip(combined, pairs, strict=False)):
         A, B = array((7, 5), a), array((7, 5), b, 1)
-        one, other = next(pairs)
         C = outcome(linalg.elementwise, ctx, name, spread(A, one), spread(B, other))
         yield f"{a} {name} {b}", compare(C, outcome(op, A, B), one)
 
@@ -128,10 +126,9 @@ def types():
 @group
 def places():
     """All pairs of layouts, in shapes that go round; operands are kept."""
-    shapes = itertools.cycle(SHAPES)
-    for one, other in itertools.product(LAYOUTS, repeat=2):
-        A, B = array(next(shapes), "float64"), None
-        B = array(A.shape, "float64", 1)
+    pairs = itertools.product(LAYOUTS, repeat=2)
+    for (one, other), shape in dealt(zip(pairs, itertools.cycle(SHAPES), strict=False)):
+        A, B = array(shape, "float64"), array(shape, "float64", 1)
         a, b = spread(A, one), spread(B, other)
         label = f"{A.shape} {one} {other}"
         yield label, differs(linalg.elementwise(ctx, "subtract", a, b), A - B, one)
@@ -140,20 +137,20 @@ def places():
 
 @group
 def numbers():
-    turns = itertools.cycle(LAYOUTS)
-    for dtype, (name, op) in itertools.product(DTYPES, OPERATIONS.items()):
-        for value in (True, 0, 3, -2, 2**40, 2.5, 1e300, math.inf, 1 - 2j):
-            A, layout = array((7, 5), dtype), next(turns)
-            got = outcome(linalg.elementwise, ctx, name, spread(A, layout), value)
-            yield f"{dtype} {name} {value}", compare(got, outcome(op, A, value), layout)
-            got = outcome(linalg.elementwise, ctx, name, value, spread(A, layout))
-            yield f"{value} {name} {dtype}", compare(got, outcome(op, value, A), layout)
+    values = (True, 0, 3, -2, 2**40, 2.5, 1e300, math.inf, 1 - 2j)
+    combined = itertools.product(DTYPES, OPERATIONS.items(), values)
+    for (dtype, (name, op), value), layout in dealt(zip(combined, itertools.cycle(LAYOUTS), strict=False)):
+        A = array((7, 5), dtype)
+        got = outcome(linalg.elementwise, ctx, name, spread(A, layout), value)
+        yield f"{dtype} {name} {value}", compare(got, outcome(op, A, value), layout)
+        got = outcome(linalg.elementwise, ctx, name, value, spread(A, layout))
+        yield f"{value} {name} {dtype}", compare(got, outcome(op, value, A), layout)
 
 
 @group
 def single_operands():
     functions = {"negative": operator.neg, "conjugate": lambda A: A.conj(), "absolute": abs}
-    for dtype, (name, function), layout in itertools.product(DTYPES, functions.items(), LAYOUTS):
+    for dtype, (name, function), layout in dealt(itertools.product(DTYPES, functions.items(), LAYOUTS)):
         A = array((7, 5), dtype)
         got = outcome(linalg.elementwise, ctx, name, spread(A, layout))
         yield f"{name} {dtype} {layout}", compare(got, outcome(function, A), layout)
@@ -163,7 +160,7 @@ def single_operands():
 def rows_and_columns():
     """A matrix and a single row, column or element of another layout; what sum makes fits without being moved."""
     others = itertools.cycle(LAYOUTS)
-    for layout, (m, n) in itertools.product(LAYOUTS, SHAPES[::2]):
+    for layout, (m, n) in dealt(itertools.product(LAYOUTS, SHAPES[::2])):
         A = array((m, n), "float64")
         a = spread(A, layout)
         for shape in ((1, n), (m, 1), (1, 1)):
@@ -206,9 +203,8 @@ def conversions():
 
 @group
 def sums():
-    shapes = itertools.cycle(SHAPES)
-    for dtype, layout in itertools.product(DTYPES, LAYOUTS):
-        shape = next(shapes)
+    combined = itertools.product(DTYPES, LAYOUTS)
+    for (dtype, layout), shape in dealt(zip(combined, itertools.cycle(SHAPES), strict=False)):
         A = array(shape, dtype)
         a, exact = spread(A, layout), A.dtype.kind in "bi"
         rtol = 0.0 if exact else 50 * float(np.finfo(dtype).eps) * (1 + np.abs(A).sum() / max(np.abs(A).max(), 1e-9))
@@ -225,9 +221,9 @@ def sums():
 @group
 def norms():
     orders = {"fro": None, 1: 1, math.inf: np.inf, "max": "max"}
-    shapes = itertools.cycle(SHAPES)
-    for dtype, layout, (order, numpys) in itertools.product(DTYPES, LAYOUTS, orders.items()):
-        A = array(next(shapes), dtype)
+    combined = itertools.product(DTYPES, LAYOUTS, orders.items())
+    for (dtype, layout, (order, numpys)), shape in dealt(zip(combined, itertools.cycle(SHAPES), strict=False)):
+        A = array(shape, dtype)
         wide = A.astype(complex if A.dtype.kind == "c" else float)
         expected = np.abs(wide).max() if order == "max" else np.linalg.norm(wide, numpys)
         got = linalg.norm(ctx, spread(A, layout), order)
@@ -248,21 +244,22 @@ def extreme_norms():
         "zero": (0 * ones, 0.0),
         "mixed": (np.r_[1e200 * ones, ones], 1e200 * math.sqrt(63)),
     }
-    for (name, (A, expected)), layout in itertools.product(extremes.items(), LAYOUTS):
+    for (name, (A, expected)), layout in dealt(itertools.product(extremes.items(), LAYOUTS)):
         got = linalg.norm(ctx, spread(A, layout))
         yield f"{name} {layout}", None if math.isclose(got, expected, rel_tol=1e-14) else f"{got}, not {expected}"
-    for value, order, layout in itertools.product((math.nan, math.inf), ("fro", 1, "inf", "max"), LAYOUTS[::3]):
+    for value, order, layout in dealt(itertools.product((math.nan, math.inf), ("fro", 1, "inf", "max"), LAYOUTS[::3])):
         A = ones.copy()
         A[8, 6] = value
         got = linalg.norm(ctx, spread(A, layout), order)
         fits = math.isnan(got) if math.isnan(value) else got == math.inf
         yield f"{value} {order} {layout}", None if fits else got
     A = np.arange(40 * 70000, dtype=np.float32).reshape(40, 70000) - 1e6  # more than a tile in both directions
-    for order, numpys in ((1, 1), ("inf", np.inf), ("fro", "fro")):
-        for layout in LAYOUTS[:1] + LAYOUTS[5:6]:
-            got = linalg.norm(ctx, spread(A, layout), order)
-            fits = math.isclose(got, np.linalg.norm(A.astype(float), numpys), rel_tol=1e-12)
-            yield f"large {order} {layout}", None if fits else got
+    for (order, numpys), layout in dealt(
+        itertools.product(((1, 1), ("inf", np.inf), ("fro", "fro")), (LAYOUTS[0], LAYOUTS[5]))
+    ):
+        got = linalg.norm(ctx, spread(A, layout), order)
+        fits = math.isclose(got, np.linalg.norm(A.astype(float), numpys), rel_tol=1e-12)
+        yield f"large {order} {layout}", None if fits else got
 
 
 # --- elsewhere --------------------------------------------------------------------------------------------------------
@@ -279,16 +276,16 @@ def wire(layout):
 
 @group
 def transposes():
-    targets, shapes = itertools.cycle(LAYOUTS), itertools.cycle(SHAPES)
-    for dtype, layout in itertools.product(DTYPES, LAYOUTS):
-        A, target = array(next(shapes), dtype), next(targets)
+    combined = itertools.product(DTYPES, LAYOUTS)
+    targets = itertools.cycle([*LAYOUTS, LAYOUTS[0]])  # other pairs the next time round
+    for (dtype, layout), target, shape in dealt(zip(combined, targets, itertools.cycle(SHAPES), strict=False)):
+        A = array(shape, dtype)
         a = spread(A, layout)
         label = f"{A.shape} {dtype} {layout}"
         yield label, differs(linalg.transpose(ctx, a), A.T, layout.transposed())
         conjugate = linalg.transpose(ctx, a, wire(target), conjugate=True)
         yield f"{label} to {target}", differs(conjugate, A.conj().T, target)
         yield f"{label}, operand", differs(a, A, layout)
-    next(targets)  # other pairs the next time round
 
 
 @group
@@ -337,23 +334,25 @@ def products_of_types():
 @group
 def conjugates():
     """Every op(A) op(B), in each of the three ways that a product is computed."""
-    for dtype in ("complex64", "complex128"):
-        for (m, k, n), pair in (((400, 6, 5), "VC_STAR"), ((6, 400, 5), "inner"), ((30, 40, 20), "MC_MR")):
-            for ta, tb, ca, cb in itertools.product((False, True), repeat=4):
-                A, B = array((m, k), dtype), array((k, n), dtype, 1)
-                stored = A.T.copy() if ta else A, B.T.copy() if tb else B
-                one, other = pair, pair
-                if pair == "VC_STAR":
-                    one, other = "STAR_VC" if ta else "VC_STAR", "MC_MR"
-                elif pair == "inner":
-                    one, other = "VC_STAR" if ta else "STAR_VC", "STAR_VC" if tb else "VC_STAR"
-                size = comm.size
-                a, b = (spread(X, Layout.of(p, X.shape, size)) for X, p in zip(stored, (one, other), strict=True))
-                C = linalg.gemm(ctx, a, b, ta, tb, 2 - 1j, conjugate_a=ca, conjugate_b=cb)
-                A, B = A.conj() if ca else A, B.conj() if cb else B
-                label = f"{dtype} {pair} {ta} {tb} {ca} {cb}"
-                yield label, product_differs(C, A * np.array(2 - 1j, dtype), B)
-                yield f"{label}, operands", differs(a, stored[0]) or differs(b, stored[1])
+    shapes = (((400, 6, 5), "VC_STAR"), ((6, 400, 5), "inner"), ((30, 40, 20), "MC_MR"))
+    forms = itertools.product((False, True), repeat=4)
+    for dtype, ((m, k, n), pair), (ta, tb, ca, cb) in dealt(
+        itertools.product(("complex64", "complex128"), shapes, forms)
+    ):
+        A, B = array((m, k), dtype), array((k, n), dtype, 1)
+        stored = A.T.copy() if ta else A, B.T.copy() if tb else B
+        one, other = pair, pair
+        if pair == "VC_STAR":
+            one, other = "STAR_VC" if ta else "VC_STAR", "MC_MR"
+        elif pair == "inner":
+            one, other = "VC_STAR" if ta else "STAR_VC", "STAR_VC" if tb else "VC_STAR"
+        size = comm.size
+        a, b = (spread(X, Layout.of(p, X.shape, size)) for X, p in zip(stored, (one, other), strict=True))
+        C = linalg.gemm(ctx, a, b, ta, tb, 2 - 1j, conjugate_a=ca, conjugate_b=cb)
+        A, B = A.conj() if ca else A, B.conj() if cb else B
+        label = f"{dtype} {pair} {ta} {tb} {ca} {cb}"
+        yield label, product_differs(C, A * np.array(2 - 1j, dtype), B)
+        yield f"{label}, operands", differs(a, stored[0]) or differs(b, stored[1])
 
 
 @group

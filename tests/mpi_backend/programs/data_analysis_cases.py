@@ -4,17 +4,17 @@ What a case yields are residuals in units of what they may be, which the test co
 it compares with each other. The truth is scikit-learn's, SciPy's and NumPy's.
 """
 
-import json
+import itertools
 import math
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse
-from mpi4py import MPI
+from cases import Array, case, comm, ctx, dealt, main, raised
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.decomposition import PCA
@@ -22,23 +22,13 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.metrics.pairwise import rbf_kernel
 
-from alchemist_ray.errors import AlchemistError, MatrixMemoryError
+from alchemist_ray.errors import MatrixMemoryError
 from alchemist_ray.layout import Layout
 from alchemist_ray.mpi_backend import linalg
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
 
-comm = MPI.COMM_WORLD
-ctx = TaskContext(comm, "linalg.case")
-Array = np.ndarray[Any, Any]
-Case = Callable[[], Iterator[tuple[str, Any]]]
-CASES: dict[str, Case] = {}
 LAYOUTS = [("VC_STAR", None), ("MC_MR", 3), ("STAR_VR", 1), ("CIRC_CIRC", None), ("STAR_STAR", None), ("VC_STAR", 2)]
 WRONG = 1e9
-
-
-def case(function: Case) -> Case:
-    CASES[function.__name__] = function
-    return function
 
 
 def rng(seed: int = 7) -> np.random.Generator:
@@ -106,15 +96,13 @@ def pca_residuals(A: Array, found: dict[str, Any], k: int, unit: float, vectors:
 
 @case
 def pca_layouts() -> Iterator[tuple[str, Any]]:
-    for dtype in ("float64", "float32"):
-        unit = 100 * eps(dtype)
-        for m, n in ((120, 9), (9, 80), (30, 30)):
-            A = (rng().standard_normal((m, n)) * np.linspace(3, 1, n) + 5).astype(dtype)
-            for pair, block in LAYOUTS if dtype == "float64" else LAYOUTS[:3]:
-                D = spread(A, pair, block)
-                label = f"{m}x{n} {pair} {block} {dtype}"
-                yield label, pca_residuals(A, linalg.pca(ctx, D, 4), 4, unit)
-                yield f"{label} input", flag((D.to_global() == A).all())
+    places = [("float64", *place) for place in LAYOUTS] + [("float32", *place) for place in LAYOUTS[:3]]
+    for (m, n), (dtype, pair, block) in dealt(itertools.product(((120, 9), (9, 80), (30, 30)), places)):
+        A = (rng().standard_normal((m, n)) * np.linspace(3, 1, n) + 5).astype(dtype)
+        D = spread(A, pair, block)
+        label = f"{m}x{n} {pair} {block} {dtype}"
+        yield label, pca_residuals(A, linalg.pca(ctx, D, 4), 4, 100 * eps(dtype))
+        yield f"{label} input", flag((D.to_global() == A).all())
 
 
 @case
@@ -188,12 +176,12 @@ def pca_spectra() -> Iterator[tuple[str, Any]]:
 @case
 def pca_iterated() -> Iterator[tuple[str, Any]]:
     """What is sparse, by iteration; and what has no room for that."""
-    for m, n, dtype in ((400, 260, "float64"), (260, 400, "float64"), (400, 260, "float32"), (60, 40, "float64")):
+    matrices = ((400, 260, "float64"), (260, 400, "float64"), (400, 260, "float32"), (60, 40, "float64"))
+    for (m, n, dtype), k in dealt(itertools.product(matrices, (3, 30)), (1, 3)):
         A = with_zeros(m, n, 0.05, dtype)
         A[:, :3] *= 4
         unit = 1e-9 if dtype == "float64" else 1e-4
-        for k in (3, 30):
-            yield f"{m}x{n} {dtype} {k}", pca_residuals(A, linalg.pca(ctx, sparse(A), k), k, unit, vectors=k == 3)
+        yield f"{m}x{n} {dtype} {k}", pca_residuals(A, linalg.pca(ctx, sparse(A), k), k, unit, vectors=k == 3)
 
 
 @case
@@ -257,7 +245,7 @@ def kmeans_from_centers() -> Iterator[tuple[str, Any]]:
         first = A[:7].copy()
         for tol in (0.0, 1e-2):
             exact = KMeans(7, init=first, n_init=1, tol=tol).fit(A)
-            for pair, block in LAYOUTS if tol else LAYOUTS[:2]:
+            for pair, block in dealt(LAYOUTS) if tol else LAYOUTS[:1]:
                 found = linalg.kmeans(ctx, spread(A, pair, block), 7, spread(first, pair, block), tol=tol)
                 yield f"{pair} {block} {dtype} {tol}", kmeans_residuals(A, found, exact, 10 * eps(dtype))
         few = linalg.kmeans(ctx, spread(A), 7, spread(first), max_iter=2)
@@ -306,7 +294,7 @@ def kmeans_scales() -> Iterator[tuple[str, Any]]:
     first = [int(np.argmax(truth == each)) for each in range(3)]
     exact = KMeans(3, init=A[first], n_init=1, tol=0).fit(A)
     scales = [("float64", e) for e in (-1040, -560, 515, 1010)] + [("float32", e) for e in (-145, -80, 70, 120)]
-    for (dtype, exponent), stored in zip(scales, [spread, sparse] * 4, strict=True):
+    for (dtype, exponent), stored in dealt(zip(scales, [spread, sparse] * 4, strict=True), (1, 3)):
         X = np.ldexp(A.astype(dtype), exponent)
         found = linalg.kmeans(ctx, stored(X), 3, spread(X[first]), tol=0.0)
         labels = found["labels"].to_global()
@@ -390,7 +378,7 @@ def ridge() -> Iterator[tuple[str, Any]]:
         if dtype.startswith("complex"):
             A, B = A + 1j * rng(9).standard_normal(A.shape), B + 1j * rng(10).standard_normal(B.shape)
         A, B = A.astype(dtype), B.astype(dtype)
-        for number, (pair, block) in enumerate(LAYOUTS if dtype == "float64" else LAYOUTS[:3]):
+        for number, (pair, block) in dealt(enumerate(LAYOUTS if dtype == "float64" else LAYOUTS[:3])):
             other = LAYOUTS[(number + 1) % len(LAYOUTS)]
             found = linalg.ridge_cg(ctx, spread(A, pair, block), spread(B, *other), 1e-2, tol)
             yield f"{pair} {block} {dtype}", ridge_residuals(A, B, found, 1e-2, tol)
@@ -533,21 +521,27 @@ def cx_residuals(A: Array, found: tuple[Array, DistMatrix, DistMatrix], k: int, 
     }
 
 
+def _nearly_low_rank(shape: tuple[int, int], dtype: str) -> Array:
+    m, n = shape
+    A = (rng().standard_normal((m, 6)) * 3.0 ** -np.arange(6)) @ rng(5).standard_normal((6, n))
+    A = A + 1e-3 * rng(6).standard_normal((m, n))
+    return (A + 1j * rng(3).permutation(A) if dtype.startswith("complex") else A).astype(dtype)
+
+
 @case
 def cx() -> Iterator[tuple[str, Any]]:
-    places, methods = iter(LAYOUTS * 9), iter(["leverage", "deterministic", "deterministic", "leverage"] * 9)
-    for dtype in ("float64", "float32", "complex128", "complex64"):
-        for m, n in ((80, 30), (25, 60)):
-            A = (rng().standard_normal((m, 6)) * 3.0 ** -np.arange(6)) @ rng(5).standard_normal((6, n))
-            A = A + 1e-3 * rng(6).standard_normal((m, n))
-            A = (A + 1j * rng(3).permutation(A) if dtype.startswith("complex") else A).astype(dtype)
-            for pair, block in (next(places), next(places)):
-                method = next(methods)
-                found = linalg.cx(ctx, spread(A, pair, block), 4, 8, method)
-                yield f"{m}x{n} {pair} {block} {method} {dtype}", cx_residuals(A, found, 4, 8)
-            scores = linalg.leverage_scores(ctx, spread(A, "MC_MR", 3), 4)
-            V = np.linalg.svd(A.astype("complex128"))[2][:4]
-            yield f"scores {m}x{n} {dtype}", relative(scores, np.sum(np.abs(V) ** 2, 0), 100 * eps(dtype))
+    types, methods = ("float64", "float32", "complex128", "complex64"), ("leverage", "deterministic", "deterministic")
+    matrices = itertools.product(types, ((80, 30), (25, 60)), (0, 1))
+    combined = zip(matrices, itertools.cycle(LAYOUTS), itertools.cycle([*methods, "leverage"]), strict=False)
+    for (dtype, shape, _), (pair, block), method in dealt(combined):
+        A = _nearly_low_rank(shape, dtype)
+        found = linalg.cx(ctx, spread(A, pair, block), 4, 8, method)
+        yield f"{shape} {pair} {block} {method} {dtype}", cx_residuals(A, found, 4, 8)
+    for dtype, shape in dealt(itertools.product(types, ((80, 30), (25, 60)))):
+        A = _nearly_low_rank(shape, dtype)
+        scores = linalg.leverage_scores(ctx, spread(A, "MC_MR", 3), 4)
+        V = np.linalg.svd(A.astype("complex128"))[2][:4]
+        yield f"scores {shape} {dtype}", relative(scores, np.sum(np.abs(V) ** 2, 0), 100 * eps(dtype))
     A = with_zeros(120, 50, 0.1)
     yield "sparse", cx_residuals(A, linalg.cx(ctx, sparse(A), 5, 20), 5, 20)
     yield "all columns", cx_residuals(A[:, :6].copy(), linalg.cx(ctx, spread(A[:, :6].copy()), 6), 6, 6)
@@ -557,7 +551,7 @@ def cx() -> Iterator[tuple[str, Any]]:
     yield "zero", flag(not linalg.cx(ctx, spread(np.zeros((4, 3))), 1, 2)[2].to_global().any())
     yield "one by one", cx_residuals(np.full((1, 1), 3.0), linalg.cx(ctx, spread(np.full((1, 1), 3.0)), 1), 1, 1)
     ratios = []
-    for seed in range(20):
+    for seed in dealt(range(20)):
         A = (
             rng(seed).standard_normal((60, 40))
             * 0.85 ** np.arange(40)
@@ -575,20 +569,19 @@ def cx() -> Iterator[tuple[str, Any]]:
 @case
 def norms() -> Iterator[tuple[str, Any]]:
     orders = (1, -1, 2, -2, math.inf, -math.inf, "inf", "-inf", "fro", "nuc")
-    places = iter(LAYOUTS * 9)
-    for dtype in ("float64", "float32", "complex128", "complex64", "int32", "int64", "bool"):
-        for m, n in ((17, 6), (5, 20), (1, 1)):
-            A = rng().integers(-9, 9, (m, n)) + (1j * rng(4).integers(-9, 9, (m, n)) if "complex" in dtype else 0)
-            A = A.astype(dtype)
-            exact = A.astype(complex if "complex" in dtype else float)
-            unit = 10 * eps(dtype if A.dtype.kind in "fc" else float) * max(np.linalg.norm(exact), 1)
-            pair, block = next(places)
-            D, label = spread(A, pair, block), f"{m}x{n} {pair} {block} {dtype}"
-            for order in orders if m == 17 else (-1, -math.inf, "nuc"):
-                truth = np.linalg.norm(exact, float(order) if "inf" in str(order) else order)
-                yield f"{order} {label}", abs(linalg.norm(ctx, D, order) - truth) / unit
-            yield from _vector_norms(D, exact, label, (0, 1))
-    for pair, block in LAYOUTS:
+    types = ("float64", "float32", "complex128", "complex64", "int32", "int64", "bool")
+    matrices = itertools.product(types, ((17, 6), (5, 20), (1, 1)))
+    for (dtype, (m, n)), (pair, block) in dealt(zip(matrices, itertools.cycle(LAYOUTS), strict=False)):
+        A = rng().integers(-9, 9, (m, n)) + (1j * rng(4).integers(-9, 9, (m, n)) if "complex" in dtype else 0)
+        A = A.astype(dtype)
+        exact = A.astype(complex if "complex" in dtype else float)
+        unit = 10 * eps(dtype if A.dtype.kind in "fc" else float) * max(np.linalg.norm(exact), 1)
+        D, label = spread(A, pair, block), f"{m}x{n} {pair} {block} {dtype}"
+        for order in orders if m == 17 else (-1, -math.inf, "nuc"):
+            truth = np.linalg.norm(exact, float(order) if "inf" in str(order) else order)
+            yield f"{order} {label}", abs(linalg.norm(ctx, D, order) - truth) / unit
+        yield from _vector_norms(D, exact, label, (0, 1))
+    for pair, block in dealt(LAYOUTS):
         A = rng().standard_normal((9, 14))
         D = spread(A, pair, block)
         yield from _vector_norms(D, A, f"{pair} {block}", (-1, -2))
@@ -644,18 +637,6 @@ def extreme_norms() -> Iterator[tuple[str, Any]]:
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def raised(function: Callable[..., Any], *arguments: Any, context: TaskContext = ctx, **named: Any) -> list[str]:
-    """Return what each rank raised, as "name: text"."""
-    try:
-        function(context, *arguments, **named)
-        outcome = "nothing"
-    except AlchemistError as error:
-        outcome = f"{type(error).__name__}: {error}"
-    except Exception as error:  # noqa: BLE001 - reported to the test
-        outcome = repr(error)
-    return comm.allgather(outcome)
-
-
 @case
 def errors() -> Iterator[tuple[str, Any]]:
     A = rng().standard_normal((20, 6))
@@ -698,13 +679,6 @@ def errors() -> Iterator[tuple[str, Any]]:
     yield "norm axis", raised(linalg.norm, D, 2, 2)
     yield "norm NaN", raised(linalg.norm, N, 2)
     yield "afterwards", raised(linalg.pca, D)
-
-
-def main(names: list[str]) -> None:
-    for name in names:
-        for label, result in CASES[name]():
-            if comm.rank == 0:
-                print(json.dumps([name, label, result], default=float), flush=True)
 
 
 if __name__ == "__main__":

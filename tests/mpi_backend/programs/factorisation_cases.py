@@ -4,38 +4,22 @@ Every case ends in scaled residuals, which the test compares with its limit, or 
 """
 
 import itertools
-import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import scipy.linalg
-from mpi4py import MPI
+from cases import Array, case, ctx, dealt, main, raised, spread
 
-from alchemist_ray.errors import AlchemistError
-from alchemist_ray.layout import Layout
 from alchemist_ray.mpi_backend import linalg
-from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.ali import DistMatrix
 from alchemist_ray.mpi_backend.linalg import local_blas, one_rank
 
-comm = MPI.COMM_WORLD
-ctx = TaskContext(comm, "linalg.case")
-Array = np.ndarray[Any, Any]
-CASES: dict[str, Callable[[], Iterator[tuple[str, Any]]]] = {}
 TYPES = ("float64", "float32", "complex128", "complex64")
 LAYOUTS = (("MC_MR", None), ("MC_MR", 3), ("VC_STAR", 1), ("STAR_VR", None), ("MR_MC", 5), ("STAR_STAR", None))
 FAULT = 1e9
 """A residual that no limit admits."""
-
-
-def case(function: Callable[[], Iterator[tuple[str, Any]]]) -> Callable[[], Iterator[tuple[str, Any]]]:
-    CASES[function.__name__] = function
-    return function
-
-
-def spread(A: Array, pair: str = "MC_MR", block: int | None = None) -> DistMatrix:
-    return DistMatrix.from_global(comm, A, Layout.of(pair, A.shape, comm.size, block=block))
 
 
 def whole(A: DistMatrix) -> Array:
@@ -75,9 +59,9 @@ def relative(difference: Array, *scale: Array) -> float:
     return float(np.linalg.norm(difference) / size) if size else float(FAULT * np.abs(difference).max(initial=0))
 
 
-def combined() -> Iterator[tuple[str, tuple[str, int | None]]]:
-    """Yield each type with three layouts, and each layout with two types."""
-    return zip(TYPES * 3, LAYOUTS * 2, strict=True)
+def combined() -> list[tuple[str, tuple[str, int | None]]]:
+    """Return the share of this number of ranks of each type with three layouts, and each layout with two types."""
+    return dealt(zip(TYPES * 3, LAYOUTS * 2, strict=True))
 
 
 def agree(*facts: bool) -> float:
@@ -100,22 +84,20 @@ def lu_residuals(A0: Array, p: Array, L: Array, U: Array) -> dict[str, float]:
 
 @case
 def lu() -> Iterator[tuple[str, Any]]:
-    for dtype in TYPES:
-        for (m, n), (pair, block) in zip(
-            ((40, 40), (90, 31), (31, 90), (1, 7), (7, 1), (2, 2)), itertools.cycle(LAYOUTS), strict=False
-        ):
-            A0 = random(m, n, dtype)
-            A = spread(A0, pair, block)
-            p, L, U = linalg.lu(ctx, A, p_indices=True)
-            yield f"{m} {n} {dtype} {pair}", lu_residuals(A0, p, whole(L), whole(U))
-            yield "input is kept", agree((whole(A) == A0).all())
-            P, *_ = linalg.lu(ctx, A)
-            PL, U1 = linalg.lu(ctx, A, permute_l=True)
-            yield "forms", agree((whole(P) @ whole(L) == whole(PL)).all(), (whole(U1) == whole(U)).all())
-            yield "as LAPACK pivots", agree((scipy.linalg.lu(A0, p_indices=True)[0] == p).all())
-        for name, A0 in families(70, dtype) if dtype in ("float64", "complex64") else ():
-            p, L, U = linalg.lu(ctx, spread(A0, block=16), p_indices=True)
-            yield f"{name} {dtype}", lu_residuals(A0, p, whole(L), whole(U))
+    shapes = ((40, 40), (90, 31), (31, 90), (1, 7), (7, 1), (2, 2))
+    for dtype, ((m, n), (pair, block)) in dealt(itertools.product(TYPES, zip(shapes, LAYOUTS, strict=True))):
+        A0 = random(m, n, dtype)
+        A = spread(A0, pair, block)
+        p, L, U = linalg.lu(ctx, A, p_indices=True)
+        yield f"{m} {n} {dtype} {pair}", lu_residuals(A0, p, whole(L), whole(U))
+        yield "input is kept", agree((whole(A) == A0).all())
+        P, *_ = linalg.lu(ctx, A)
+        PL, U1 = linalg.lu(ctx, A, permute_l=True)
+        yield "forms", agree((whole(P) @ whole(L) == whole(PL)).all(), (whole(U1) == whole(U)).all())
+        yield "as LAPACK pivots", agree((scipy.linalg.lu(A0, p_indices=True)[0] == p).all())
+    for name, A0 in dealt([*families(70, "float64"), *families(70, "complex64")]):
+        p, L, U = linalg.lu(ctx, spread(A0, block=16), p_indices=True)
+        yield f"{name} {A0.dtype}", lu_residuals(A0, p, whole(L), whole(U))
     A0 = random(600, 500, "float64")
     p, L, U = linalg.lu(ctx, spread(A0), p_indices=True)
     yield "many panels", lu_residuals(A0, p, whole(L), whole(U))
@@ -135,25 +117,25 @@ def lu_solve() -> Iterator[tuple[str, Any]]:
 
 @case
 def cholesky() -> Iterator[tuple[str, Any]]:
-    for first, dtype in enumerate(TYPES):
-        for number, (n, (pair, block)) in enumerate(zip((1, 2, 50, 80, 33, 100), LAYOUTS, strict=True)):
-            lower = (first + number) % 2 == 1
-            A0 = random(n, n, dtype)
-            A0 = (A0 @ A0.conj().T + np.eye(n)).astype(dtype)
-            other = np.tril(np.full((n, n), 7.0), -1)  # must not be read
-            stored = (np.tril(A0) + other.T if lower else np.triu(A0) + other).astype(dtype)
-            c = linalg.cholesky(ctx, spread(stored, pair, block), lower)
-            F = whole(c)
-            b0 = random(n, 3, dtype)
-            X = whole(linalg.cho_solve(ctx, c, spread(b0), lower))
-            yield (
-                f"{n} {dtype} {lower} {pair}",
-                {
-                    "A": relative(A0 - (F @ F.conj().T if lower else F.conj().T @ F), A0),
-                    "triangle": agree(((np.triu(F, 1) if lower else np.tril(F, -1)) == 0).all()),
-                    "A x - b": relative(A0 @ X - b0, A0, X),
-                },
-            )
+    orders = enumerate(zip((1, 2, 50, 80, 33, 100), LAYOUTS, strict=True))
+    for (first, dtype), (number, (n, (pair, block))) in dealt(itertools.product(enumerate(TYPES), orders)):
+        lower = (first + number) % 2 == 1
+        A0 = random(n, n, dtype)
+        A0 = (A0 @ A0.conj().T + np.eye(n)).astype(dtype)
+        other = np.tril(np.full((n, n), 7.0), -1)  # must not be read
+        stored = (np.tril(A0) + other.T if lower else np.triu(A0) + other).astype(dtype)
+        c = linalg.cholesky(ctx, spread(stored, pair, block), lower)
+        F = whole(c)
+        b0 = random(n, 3, dtype)
+        X = whole(linalg.cho_solve(ctx, c, spread(b0), lower))
+        yield (
+            f"{n} {dtype} {lower} {pair}",
+            {
+                "A": relative(A0 - (F @ F.conj().T if lower else F.conj().T @ F), A0),
+                "triangle": agree(((np.triu(F, 1) if lower else np.tril(F, -1)) == 0).all()),
+                "A x - b": relative(A0 @ X - b0, A0, X),
+            },
+        )
     i = np.arange(60)
     Q = np.linalg.qr(random(60, 60, "float64"))[0]
     hard = {
@@ -163,7 +145,7 @@ def cholesky() -> Iterator[tuple[str, Any]]:
         "tiny": (Q * 1e-100) @ Q.T,
         "Hilbert of order 10": 1 / (1.0 + i[:10, np.newaxis] + i[:10]),
     }
-    for name, A0 in hard.items():
+    for name, A0 in dealt(hard.items()):
         F = whole(linalg.cholesky(ctx, spread(A0, block=7)))
         yield name, relative(np.triu(A0 - F.T @ F), A0)
     A0 = random(700, 700, "float64")
@@ -174,7 +156,7 @@ def cholesky() -> Iterator[tuple[str, Any]]:
 
 @case
 def solve() -> Iterator[tuple[str, Any]]:
-    for (dtype, (pair, block)), transposed in zip(combined(), itertools.cycle((False, True, True)), strict=False):
+    for (dtype, (pair, block)), transposed in zip(combined(), itertools.cycle((False, True)), strict=False):
         n, nrhs = (37, 5) if block else (64, 1)
         A0, b0 = random(n, n, dtype), random(n, nrhs, dtype)
         systems = {
@@ -302,22 +284,22 @@ def qr_residuals(A0: Array, Q: Array, R: Array) -> dict[str, float]:
 @case
 def qr() -> Iterator[tuple[str, Any]]:
     shapes = ((40, 40), (200, 7), (7, 90), (150, 100), (1, 1), (3, 5))
-    for dtype in TYPES:
-        for ((m, n), (pair, block)), pivoting in itertools.product(zip(shapes, LAYOUTS, strict=True), (False, True)):
-            A0 = random(m, n, dtype)
-            A = spread(A0, pair, block)
-            Q, R, *p = linalg.qr(ctx, A, pivoting=pivoting)
-            order = p[0] if pivoting else np.arange(n)
-            yield f"{m} {n} {dtype} {pair} {pivoting}", qr_residuals(A0[:, order], whole(Q), whole(R))
-            alone = linalg.qr(ctx, A, mode="r", pivoting=pivoting)
-            again = whole(alone[0])
-            yield "R alone", agree((again == whole(R)).all(), (whole(A) == A0).all(), sorted(order) == list(range(n)))
-        if dtype in ("float32", "complex64"):
-            continue
-        for (name, A0), pivoting in itertools.product(families(130, dtype), (False, True)):
-            Q, R, *p = linalg.qr(ctx, spread(A0, block=16), pivoting=pivoting)
-            order = p[0] if pivoting else np.arange(130)
-            yield f"{name} {dtype} {pivoting}", qr_residuals(A0[:, order], whole(Q), whole(R))
+    for dtype, ((m, n), (pair, block)), pivoting in dealt(
+        itertools.product(TYPES, zip(shapes, LAYOUTS, strict=True), (False, True))
+    ):
+        A0 = random(m, n, dtype)
+        A = spread(A0, pair, block)
+        Q, R, *p = linalg.qr(ctx, A, pivoting=pivoting)
+        order = p[0] if pivoting else np.arange(n)
+        yield f"{m} {n} {dtype} {pair} {pivoting}", qr_residuals(A0[:, order], whole(Q), whole(R))
+        alone = linalg.qr(ctx, A, mode="r", pivoting=pivoting)
+        again = whole(alone[0])
+        yield "R alone", agree((again == whole(R)).all(), (whole(A) == A0).all(), sorted(order) == list(range(n)))
+    hard = [*families(130, "float64"), *families(130, "complex128")]
+    for (name, A0), pivoting in dealt(itertools.product(hard, (False, True))):
+        Q, R, *p = linalg.qr(ctx, spread(A0, block=16), pivoting=pivoting)
+        order = p[0] if pivoting else np.arange(130)
+        yield f"{name} {A0.dtype} {pivoting}", qr_residuals(A0[:, order], whole(Q), whole(R))
 
 
 @case
@@ -350,26 +332,27 @@ def rank_revealing_qr() -> Iterator[tuple[str, Any]]:
 
 @case
 def lstsq() -> Iterator[tuple[str, Any]]:
-    for dtype, driver in itertools.product(TYPES, ("gelsd", "gelsy")):
-        shapes = ((60, 20), (20, 60), (50, 45), (45, 50), (9, 1), (1, 9))
-        for (m, n), (pair, block) in zip(shapes, LAYOUTS, strict=True):
-            for rank in {min(m, n), max(1, min(m, n) // 2)}:
-                A0 = with_spectrum(m, n, np.linspace(2, 1, rank), dtype)
-                b0 = random(m, 3, dtype)
-                cond = 1e-4
-                exact, _, _, s0 = scipy.linalg.lstsq(A0, b0, cond)
-                residues = scipy.linalg.lstsq(A0, b0, cond, lapack_driver=driver)[1]
-                x, found, r, s = linalg.lstsq(ctx, spread(A0, pair, block), spread(b0), cond, driver)
-                yield (
-                    f"{m} {n} {rank} {dtype} {driver} {pair}",
-                    {
-                        "x": relative(whole(x) - exact, exact),
-                        "rank": agree(r == rank),
-                        "residues": agree(found.shape == residues.shape, np.allclose(found, residues, rtol=1e-3)),
-                        "s": agree(s is None) if driver == "gelsy" else np.abs(s - s0).max() / eps(A0) / max(m, n),
-                        "s is real": agree(s is None or s.dtype == s0.dtype),
-                    },
-                )
+    shapes = ((60, 20), (20, 60), (50, 45), (45, 50), (9, 1), (1, 9))
+    for dtype, driver, ((m, n), (pair, block)) in dealt(
+        itertools.product(TYPES, ("gelsd", "gelsy"), zip(shapes, LAYOUTS, strict=True))
+    ):
+        for rank in {min(m, n), max(1, min(m, n) // 2)}:
+            A0 = with_spectrum(m, n, np.linspace(2, 1, rank), dtype)
+            b0 = random(m, 3, dtype)
+            cond = 1e-4
+            exact, _, _, s0 = scipy.linalg.lstsq(A0, b0, cond)
+            residues = scipy.linalg.lstsq(A0, b0, cond, lapack_driver=driver)[1]
+            x, found, r, s = linalg.lstsq(ctx, spread(A0, pair, block), spread(b0), cond, driver)
+            yield (
+                f"{m} {n} {rank} {dtype} {driver} {pair}",
+                {
+                    "x": relative(whole(x) - exact, exact),
+                    "rank": agree(r == rank),
+                    "residues": agree(found.shape == residues.shape, np.allclose(found, residues, rtol=1e-3)),
+                    "s": agree(s is None) if driver == "gelsy" else np.abs(s - s0).max() / eps(A0) / max(m, n),
+                    "s is real": agree(s is None or s.dtype == s0.dtype),
+                },
+            )
     zero, b = spread(np.zeros((8, 5))), spread(np.ones((8, 2)))
     for driver in ("gelsd", "gelsy"):
         x, residues, rank, _ = linalg.lstsq(ctx, zero, b, lapack_driver=driver)
@@ -439,18 +422,6 @@ def blas_in_place() -> Iterator[tuple[str, Any]]:
         yield f"{dtype} {orders}", worst
 
 
-def raised(function: Callable[..., Any], *arguments: Any, **named: Any) -> list[str]:
-    """Return what each rank raised, as "name: text"."""
-    try:
-        function(ctx, *arguments, **named)
-        outcome = "nothing"
-    except AlchemistError as error:
-        outcome = f"{type(error).__name__}: {error}"
-    except Exception as error:  # noqa: BLE001 - reported to the test
-        outcome = repr(error)
-    return comm.allgather(outcome)
-
-
 @case
 def errors() -> Iterator[tuple[str, Any]]:
     A, square = random(20, 12, "float64"), random(20, 20, "float64")
@@ -486,13 +457,6 @@ def errors() -> Iterator[tuple[str, Any]]:
     yield "lstsq driver", raised(linalg.lstsq, spread(A), spread(A), None, "gelss")
     yield "lstsq empty", raised(linalg.lstsq, spread(np.ones((3, 0))), spread(A[:3].copy()))
     yield "afterwards", raised(linalg.solve, spread(square), spread(A))
-
-
-def main(names: list[str]) -> None:
-    for name in names:
-        for label, result in CASES[name]():
-            if comm.rank == 0:
-                print(json.dumps([name, label, result], default=float), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import math
 import sys
 
 import numpy as np
-from mpi4py import MPI
+from cases import comm, dealt
 
 from alchemist_ray.errors import AlchemistError
 from alchemist_ray.layout import Layout
@@ -17,7 +17,6 @@ from alchemist_ray.mpi_backend import fft
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.mpi_backend.fft import cluster
 
-comm = MPI.COMM_WORLD
 ctx = TaskContext(comm, "fft.case")
 TYPES = ("float32", "float64", "complex64", "complex128")
 SHAPES = ((8, 8), (97, 89), (30, 42), (5, 60), (60, 5), (4, 4), (3, 2), (1, 7), (7, 1), (1, 1), (127, 64))
@@ -56,26 +55,29 @@ def note(name, value):
     found.append((name, texts[0] if texts else max(values)))
 
 
-def against_numpy():
-    """Each type and shape meets every transform over the layouts, norms and lengths, which take turns."""
+def combined():
+    """Yield each type and shape with every transform over the layouts, norms and lengths, which take turns."""
     layouts, norms = itertools.cycle(LAYOUTS), itertools.cycle((None, "backward", "ortho", "forward", None))
     planar, linear = itertools.cycle(("ifft2", "rfft2", "irfft2")), itertools.cycle(("fft", "ifft", "rfft", "irfft"))
     turns = itertools.cycle((-2, 0, 1, -1, 0))
     for dtype, shape in itertools.product(TYPES, SHAPES):
+        for name in ("fft2", next(planar), next(linear)):
+            if not (name.startswith("rfft") and dtype.startswith("complex")):
+                yield dtype, shape, name, next(layouts), next(norms), next(turns)
+
+
+def against_numpy():
+    for dtype, shape, name, (pair, block), norm, axis in dealt(combined()):
         A = matrix(shape, dtype)
         wide = A.astype(np.result_type(A, np.float64))
-        for name in ("fft2", next(planar), next(linear)):
-            if name.startswith("rfft") and dtype.startswith("complex"):
-                continue
-            (pair, block), norm, axis = next(layouts), next(norms), next(turns)
-            how = {"axis": axis, "n": max(shape[axis] + axis, 1)}
-            if name.endswith("2"):
-                how = {"s": list(shape)} if name == "irfft2" else {}
-            D = spread(A, pair, block)
-            got = getattr(fft, name)(ctx, D, norm=norm, **how)
-            error = residual(got, getattr(np.fft, name)(wide, norm=norm, **how), D.layout)
-            kept = np.array_equal(D.local, spread(A, pair, block).local)
-            note(f"{name} {dtype} {shape} {pair} {block} {norm} {how}", error if kept else "the argument is changed")
+        how = {"axis": axis, "n": max(shape[axis] + axis, 1)}
+        if name.endswith("2"):
+            how = {"s": list(shape)} if name == "irfft2" else {}
+        D = spread(A, pair, block)
+        got = getattr(fft, name)(ctx, D, norm=norm, **how)
+        error = residual(got, getattr(np.fft, name)(wide, norm=norm, **how), D.layout)
+        kept = np.array_equal(D.local, spread(A, pair, block).local)
+        note(f"{name} {dtype} {shape} {pair} {block} {norm} {how}", error if kept else "the argument is changed")
 
 
 def precision():

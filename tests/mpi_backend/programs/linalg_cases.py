@@ -4,45 +4,34 @@ Every case ends in scaled residuals, which the test compares with its limit, or 
 ranks raised.
 """
 
-import json
+import itertools
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
+from cases import Array, case, comm, ctx, dealt, main, raised, spread
 
-from alchemist_ray.errors import AlchemistError
 from alchemist_ray.layout import PAIRS, Grid, Layout
 from alchemist_ray.mpi_backend import linalg, scalapack, testlib
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.mpi_backend.linalg import slabs
 from alchemist_ray.mpi_backend.linalg.spectral import gram, lanczos, singular
 
-comm = MPI.COMM_WORLD
-ctx = TaskContext(comm, "linalg.case")
-Array = np.ndarray[Any, Any]
 Residuals = dict[str, float]
-CASES: dict[str, Callable[[], Iterator[tuple[str, Any]]]] = {}
-
-
-def case(function: Callable[[], Iterator[tuple[str, Any]]]) -> Callable[[], Iterator[tuple[str, Any]]]:
-    CASES[function.__name__] = function
-    return function
 
 
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
-def spread(A: Array, pair: str = "MC_MR", block: int | None = None, **how: Any) -> DistMatrix:
-    return DistMatrix.from_global(comm, A, Layout.of(pair, A.shape, comm.size, block=block, **how))
-
-
-def everywhere(blocks: list[tuple[str, int]]) -> list[tuple[str, list[tuple[str, int | None]]]]:
-    """Return the types, float64 with all pairs and the `blocks` to test it in, float32 with the `blocks` alone."""
-    return [("float64", [*((pair, None) for pair in PAIRS), *blocks]), ("float32", [*blocks])]
+def everywhere(blocks: list[tuple[str, int]]) -> Iterator[tuple[str, str, int | None]]:
+    """Yield float64 with all pairs and with the `blocks` to test it in, float32 with the `blocks` alone."""
+    for pair, block in [*((pair, None) for pair in PAIRS), *blocks]:
+        yield "float64", pair, block
+    for pair, block in blocks:
+        yield "float32", pair, block
 
 
 def whole(A: DistMatrix) -> Array:
@@ -76,25 +65,24 @@ def product_residual(A: Array, B: Array, C: DistMatrix, alpha: float = 1.0) -> f
 @case
 def gemm() -> Iterator[tuple[str, Any]]:
     A0, B0 = rng().standard_normal((33, 47)), rng().standard_normal((47, 29))
-    for dtype, layouts in everywhere([("MC_MR", 1), ("VC_STAR", 1), ("STAR_VR", 5), ("MC_MR", 64)]):
+    places = everywhere([("MC_MR", 1), ("VC_STAR", 1), ("STAR_VR", 5), ("MC_MR", 64)])
+    for (dtype, pair, block), ta, tb in dealt(itertools.product(places, (False, True), (False, True))):
         A1, B1 = A0.astype(dtype), B0.astype(dtype)
-        for pair, block in layouts:
-            for ta in (False, True):
-                for tb in (False, True):
-                    A = spread(A1.T.copy() if ta else A1, pair, block)
-                    B = spread(B1.T.copy() if tb else B1, "MC_MR", 1 if ta else None)
-                    C = linalg.gemm(ctx, A, B, ta, tb, alpha=-2.5)
-                    yield f"{pair} {block} {ta} {tb} {dtype}", product_residual(A1, B1, C, -2.5)
+        A = spread(A1.T.copy() if ta else A1, pair, block)
+        B = spread(B1.T.copy() if tb else B1, "MC_MR", 1 if ta else None)
+        C = linalg.gemm(ctx, A, B, ta, tb, alpha=-2.5)
+        yield f"{pair} {block} {ta} {tb} {dtype}", product_residual(A1, B1, C, -2.5)
 
 
 @case
 def gemm_shapes() -> Iterator[tuple[str, Any]]:
-    for m, k, n in ((2500, 9, 7), (9, 2500, 7), (7, 9, 2500), (300, 2300, 200), (1, 1, 1), (1, 50, 1), (3, 1, 2)):
+    shapes = ((2500, 9, 7), (9, 2500, 7), (7, 9, 2500), (300, 2300, 200), (1, 1, 1), (1, 50, 1), (3, 1, 2))
+    for (m, k, n), pair, ta in dealt(itertools.product(shapes, ("MC_MR", "VC_STAR"), (False, True))):
         A, B = rng().standard_normal((m, k)), rng().standard_normal((k, n))
-        for pair in ("MC_MR", "VC_STAR"):
-            for ta in (False, True):
-                left = spread(A.T.copy() if ta else A, "STAR_VC" if ta and pair == "VC_STAR" else pair)
-                yield f"{m} {k} {n} {pair} {ta}", product_residual(A, B, linalg.gemm(ctx, left, spread(B, pair), ta))
+        left = spread(A.T.copy() if ta else A, "STAR_VC" if ta and pair == "VC_STAR" else pair)
+        yield f"{m} {k} {n} {pair} {ta}", product_residual(A, B, linalg.gemm(ctx, left, spread(B, pair), ta))
+    for m, k, n in dealt(shapes):
+        A, B = rng().standard_normal((m, k)), rng().standard_normal((k, n))
         inner = linalg.gemm(ctx, spread(A, "VC_STAR"), spread(A @ B, "VC_STAR"), True)
         yield f"inner {m} {k} {n}", product_residual(A.T, A @ B, inner)
     A, B = rng().standard_normal((150, 170)), rng().standard_normal((170, 160))
@@ -119,45 +107,45 @@ def gemm_shapes() -> Iterator[tuple[str, Any]]:
 def qr() -> Iterator[tuple[str, Any]]:
     shapes = ((60, 60), (400, 7), (37, 80), (200, 90), (5, 3), (3, 5), (1, 1), (2, 1), (1, 4))
     layouts = (("MC_MR", None), ("VC_STAR", None), ("MC_MR", 1), ("STAR_STAR", None), ("MR_MC", 3))
-    for dtype, count in (("float64", 5), ("float32", 2)):
-        for m, n in shapes:
-            A0 = rng().standard_normal((m, n)).astype(dtype)
-            for pair, block in layouts[:count]:
-                A = spread(A0, pair, block)
-                Q, R = linalg.qr(ctx, A)
-                q, r = whole(Q), whole(R)
-                p = min(m, n)
-                yield (
-                    f"{m} {n} {pair} {block} {dtype}",
-                    {
-                        "A - QR": np.linalg.norm(A0 - q @ r) / (np.linalg.norm(A0) * eps(A0) * max(m, n)),
-                        "orthogonality": orthogonality(q),
-                        "triangle": 1e9 * np.abs(np.tril(r, -1)).max(),
-                        "shapes": 0 if (q.shape, r.shape) == ((m, p), (p, n)) else 1e9,
-                        "input": 1e9 * np.abs(whole(A) - A0).max(),
-                    },
-                )
+    types = [("float64", *place) for place in layouts] + [("float32", *place) for place in layouts[:2]]
+    for (m, n), (dtype, pair, block) in dealt(itertools.product(shapes, types)):
+        A0 = rng().standard_normal((m, n)).astype(dtype)
+        A = spread(A0, pair, block)
+        Q, R = linalg.qr(ctx, A)
+        q, r = whole(Q), whole(R)
+        p = min(m, n)
+        yield (
+            f"{m} {n} {pair} {block} {dtype}",
+            {
+                "A - QR": np.linalg.norm(A0 - q @ r) / (np.linalg.norm(A0) * eps(A0) * max(m, n)),
+                "orthogonality": orthogonality(q),
+                "triangle": 1e9 * np.abs(np.tril(r, -1)).max(),
+                "shapes": 0 if (q.shape, r.shape) == ((m, p), (p, n)) else 1e9,
+                "input": 1e9 * np.abs(whole(A) - A0).max(),
+            },
+        )
 
 
 @case
 def solve() -> Iterator[tuple[str, Any]]:
-    for dtype, count in (("float64", 6), ("float32", 3)):
-        for n, nrhs in ((2, 3), (111, 20), (40, 90), (1, 1), (50, 1), (600, 3))[:count]:
-            A0 = rng().standard_normal((n, n)).astype(dtype)
-            b0 = rng().standard_normal((n, nrhs)).astype(dtype)
-            for pair, block in (("MC_MR", None), ("VC_STAR", 1), ("CIRC_CIRC", None), ("MC_MR", 1)):
-                A, b = spread(A0, pair, block), spread(b0, pair, block)
-                x = linalg.solve(ctx, A, b)
-                X = whole(x)
-                scale = np.linalg.norm(A0) * np.linalg.norm(X) * eps(A0) * n
-                yield (
-                    f"{n} {nrhs} {pair} {block} {dtype}",
-                    {
-                        "A x - b": np.linalg.norm(A0 @ X - b0) / scale,
-                        "inputs": 1e9 * max(np.abs(whole(A) - A0).max(), np.abs(whole(b) - b0).max()),
-                        "layout": 0 if x.layout == b.layout else 1e9,
-                    },
-                )
+    orders = ((2, 3), (111, 20), (40, 90), (1, 1), (50, 1), (600, 3))
+    systems = [("float64", *order) for order in orders] + [("float32", *order) for order in orders[:3]]
+    layouts = (("MC_MR", None), ("VC_STAR", 1), ("CIRC_CIRC", None), ("MC_MR", 1))
+    for (dtype, n, nrhs), (pair, block) in dealt(itertools.product(systems, layouts)):
+        A0 = rng().standard_normal((n, n)).astype(dtype)
+        b0 = rng().standard_normal((n, nrhs)).astype(dtype)
+        A, b = spread(A0, pair, block), spread(b0, pair, block)
+        x = linalg.solve(ctx, A, b)
+        X = whole(x)
+        scale = np.linalg.norm(A0) * np.linalg.norm(X) * eps(A0) * n
+        yield (
+            f"{n} {nrhs} {pair} {block} {dtype}",
+            {
+                "A x - b": np.linalg.norm(A0 @ X - b0) / scale,
+                "inputs": 1e9 * max(np.abs(whole(A) - A0).max(), np.abs(whole(b) - b0).max()),
+                "layout": 0 if x.layout == b.layout else 1e9,
+            },
+        )
 
 
 # --- singular values --------------------------------------------------------------------------------------------------
@@ -186,13 +174,12 @@ def svd_residuals(A: Array, U: DistMatrix, S: Array, Vt: DistMatrix) -> Residual
 
 @case
 def svd_layouts() -> Iterator[tuple[str, Any]]:
-    for dtype, layouts in everywhere([("MC_MR", 1), ("VC_STAR", 1), ("STAR_VC", 3)]):
-        for m, n in ((90, 20), (20, 90), (40, 40)):
-            A0 = rng().standard_normal((m, n)).astype(dtype)
-            for pair, block in layouts:
-                A = spread(A0, pair, block)
-                yield f"{m} {n} {pair} {block} {dtype}", svd_residuals(A0, *linalg.truncated_svd(ctx, A, 6))
-                yield "input is kept", 1e9 * np.abs(whole(A) - A0).max()
+    places = everywhere([("MC_MR", 1), ("VC_STAR", 1), ("STAR_VC", 3)])
+    for (dtype, pair, block), (m, n) in dealt(itertools.product(places, ((90, 20), (20, 90), (40, 40)))):
+        A0 = rng().standard_normal((m, n)).astype(dtype)
+        A = spread(A0, pair, block)
+        yield f"{m} {n} {pair} {block} {dtype}", svd_residuals(A0, *linalg.truncated_svd(ctx, A, 6))
+        yield "input is kept", 1e9 * np.abs(whole(A) - A0).max()
 
 
 @case
@@ -204,13 +191,11 @@ def svd_spectra() -> Iterator[tuple[str, Any]]:
         "huge": np.linspace(2, 1, 30) * 1e30,
         "tiny": np.linspace(2, 1, 30) * 1e-30,
     }
-    for dtype in ("float64", "float32"):
-        for name, s in spectra.items():
-            for shape in ((300, 30), (30, 300), (30, 30)):
-                A = with_spectrum(*shape, s, dtype)
-                for k in (1, 10, 30):
-                    got = linalg.truncated_svd(ctx, spread(A, "VC_STAR"), k)
-                    yield f"{name} {shape} {k} {dtype}", svd_residuals(A, *got)
+    types, shapes = ("float64", "float32"), ((300, 30), (30, 300), (30, 30))
+    for dtype, (name, s), shape, k in dealt(itertools.product(types, spectra.items(), shapes, (1, 10, 30))):
+        A = with_spectrum(*shape, s, dtype)
+        yield f"{name} {shape} {k} {dtype}", svd_residuals(A, *linalg.truncated_svd(ctx, spread(A, "VC_STAR"), k))
+    for dtype in types:
         for shape in ((1, 1), (1, 9), (9, 1), (2, 2)):
             for A in (np.zeros(shape, dtype), np.ones(shape, dtype)):
                 got = linalg.truncated_svd(ctx, spread(A), 1)
@@ -237,25 +222,24 @@ def svd_methods() -> Iterator[tuple[str, Any]]:
         "deficient": np.r_[np.linspace(2, 1, 5), np.zeros(295)],
         "zero": np.zeros(300),
     }
-    for dtype in ("float64", "float32"):
+    types = ("float64", "float32")
+    large = [("float64", (500, 300)), ("float64", (300, 400)), ("float32", (300, 400))]
+    for (dtype, shape), (name, s), k in dealt(itertools.product(large, spectra.items(), (1, 10)), (1, 3)):
         tolerance = max(1e-10, 100 * float(np.finfo(dtype).eps))
-        for name, s in spectra.items():
-            for shape in ((500, 300), (300, 400)) if dtype == "float64" else ((300, 400),):
-                A = with_spectrum(*shape, s, dtype)
-                for k in (1, 10):
-                    slab = slabs.slab_of(spread(A, "MC_MR"))
-                    plan = lanczos.Plan.wide(k, 300)
-                    found = lanczos.lanczos_svd(slab, plan, tolerance, 0, 5000, lambda count, residual: None)
-                    label = f"{name} {shape} {k} {dtype}"
-                    yield f"Lanczos {label}", 1e9 if found is None else svd_residuals(A, *_as_results(slab, found))
-                    found = gram.gram_svd(slab, k, tolerance)
-                    if found is not None:
-                        yield f"Gram {label}", svd_residuals(A, *_as_results(slab, found))
-                    elif name in ("linear", "clustered"):
-                        yield f"Gram {label} was refused", 1e9
-        for shape in ((90, 60), (60, 90), (5, 5)):
-            A = with_spectrum(*shape, np.linspace(1, 0, min(shape)), dtype)
-            yield f"p?gesvd {shape} {dtype}", svd_residuals(A, *singular._full(ctx, spread(A), min(shape), 4.0))
+        A = with_spectrum(*shape, s, dtype)
+        slab = slabs.slab_of(spread(A, "MC_MR"))
+        plan = lanczos.Plan.wide(k, 300)
+        found = lanczos.lanczos_svd(slab, plan, tolerance, 0, 5000, lambda count, residual: None)
+        label = f"{name} {shape} {k} {dtype}"
+        yield f"Lanczos {label}", 1e9 if found is None else svd_residuals(A, *_as_results(slab, found))
+        found = gram.gram_svd(slab, k, tolerance)
+        if found is not None:
+            yield f"Gram {label}", svd_residuals(A, *_as_results(slab, found))
+        elif name in ("linear", "clustered"):
+            yield f"Gram {label} was refused", 1e9
+    for dtype, shape in itertools.product(types, ((90, 60), (60, 90), (5, 5))):
+        A = with_spectrum(*shape, np.linspace(1, 0, min(shape)), dtype)
+        yield f"p?gesvd {shape} {dtype}", svd_residuals(A, *singular._full(ctx, spread(A), min(shape), 4.0))
     steep = with_spectrum(400, 300, np.r_[1.0, np.full(299, 1e-9)])
     refused = gram.gram_svd(slabs.slab_of(spread(steep, "VC_STAR")), 2, 1e-10) is None
     yield "Gram refuses what it would spoil", 0.0 if refused else 1e9
@@ -276,18 +260,6 @@ def svd_large() -> Iterator[tuple[str, Any]]:
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
-
-
-def raised(function: Callable[..., Any], *arguments: Any, **named: Any) -> list[str]:
-    """Return what each rank raised, as "name: text"."""
-    try:
-        function(ctx, *arguments, **named)
-        outcome = "nothing"
-    except AlchemistError as error:
-        outcome = f"{type(error).__name__}: {error}"
-    except Exception as error:  # noqa: BLE001 - reported to the test
-        outcome = repr(error)
-    return comm.allgather(outcome)
 
 
 @case
@@ -372,13 +344,6 @@ def test_library() -> Iterator[tuple[str, Any]]:
     except ValueError as error:
         outcome = str(error)
     yield "fail", comm.gather(outcome)
-
-
-def main(names: list[str]) -> None:
-    for name in names:
-        for label, result in CASES[name]():
-            if comm.rank == 0:
-                print(json.dumps([name, label, result], default=float), flush=True)
 
 
 if __name__ == "__main__":

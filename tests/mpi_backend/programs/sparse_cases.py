@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import scipy.sparse as sp
+from cases import comm, ctx, dealt
 from mpi4py import MPI
 
 from alchemist_ray import csr
@@ -23,8 +24,6 @@ from alchemist_ray.mpi_backend.linalg.matrices import sparse_products
 from alchemist_ray.mpi_backend.linalg.spectral import lanczos, singular
 from alchemist_ray.spec import DTYPES
 
-comm = MPI.COMM_WORLD
-ctx = TaskContext(comm, "linalg.case")
 SHAPES = ((9, 7), (1, 9), (9, 1), (2, 3), (1, 1), (40, 30), (5, 60))
 PATTERNS = ("scattered", "empty", "one rank", "empty rows", "duplicates")
 GROUPS = []
@@ -94,9 +93,8 @@ def rounding(*arrays):
 @group
 def buffers():
     """A slab is filled from rows of a matrix, and taken out again."""
-    shapes = itertools.cycle(SHAPES)
-    for dtype, pattern in itertools.product(DTYPES, PATTERNS):
-        shape = next(shapes)
+    combined = itertools.product(DTYPES, PATTERNS)
+    for (dtype, pattern), shape in dealt(zip(combined, itertools.cycle(SHAPES), strict=False)):
         A = sparse(shape, dtype, pattern)
         D = spread(A)
         label = f"{shape} {dtype} {pattern}"
@@ -123,9 +121,8 @@ def buffers():
 
 @group
 def transposes():
-    shapes = itertools.cycle(SHAPES)
-    for dtype, pattern in itertools.product(DTYPES, PATTERNS):
-        shape = next(shapes)
+    combined = itertools.product(DTYPES, PATTERNS)
+    for (dtype, pattern), shape in dealt(zip(combined, itertools.cycle(SHAPES), strict=False)):
         A = sparse(shape, dtype, pattern)
         expected = A.toarray()
         D = spread(A)
@@ -198,12 +195,10 @@ def arithmetic():
 
 @group
 def of_two():
-    turns = itertools.cycle(PATTERNS)
     operations = itertools.cycle({"add": np.add, "multiply": np.multiply, "subtract": np.subtract}.items())
-    for a, b in itertools.product(DTYPES, repeat=2):
-        pattern = next(turns)
+    combined = zip(itertools.product(DTYPES, repeat=2), itertools.cycle(PATTERNS), operations, strict=False)
+    for (a, b), pattern, (name, function) in dealt(combined):
         A, B = sparse((9, 7), a, pattern), sparse((9, 7), b, "scattered", seed=1)
-        name, function = next(operations)
         if not (name == "subtract" and a == b == "bool"):
             expected = function(A.toarray(), B.toarray())
             got = linalg.elementwise(ctx, name, spread(A), spread(B))
@@ -230,12 +225,13 @@ def products():
     )
     flags = list(itertools.product((False, True), repeat=2))
     default = sparse_products._PANEL
-    turns = itertools.cycle(PATTERNS)
-    for panel, (ts, tb), (cs, cb) in itertools.product((default, 3 * 40 * 16, 1), flags, flags):
-        pattern = next(turns)
+    combined = itertools.product((default, 3 * 40 * 16, 1), flags, flags)
+    for (panel, (ts, tb), (cs, cb)), pattern, layout in dealt(
+        zip(combined, itertools.cycle(PATTERNS), layouts, strict=False)
+    ):
         sparse_products._PANEL = panel
         dtype, other = ("complex128", "complex64") if cs or cb else ("float64", "float32")
-        S, layout = sparse((40, 30), dtype, pattern), next(layouts)
+        S = sparse((40, 30), dtype, pattern)
         rng = np.random.default_rng(5)
         left = S.toarray().T if ts else S.toarray()
         B = (rng.standard_normal((left.shape[1], 7)) * (1 + 1j if cb else 1)).astype(other)
@@ -253,9 +249,8 @@ def products():
 @group
 def types_of_products():
     numeric = [name for name in DTYPES if name != "bool"]
-    shapes = itertools.cycle(SHAPES)
-    for a, b in itertools.product(numeric, repeat=2):
-        S = sparse(next(shapes), a)
+    for (a, b), shape in dealt(zip(itertools.product(numeric, repeat=2), itertools.cycle(SHAPES), strict=False)):
+        S = sparse(shape, a)
         B = (np.random.default_rng(3).standard_normal((S.shape[1], 4)) * 5).astype(b)
         expected = S.toarray() @ B
         got = linalg.gemm(ctx, spread(S), dense(B))
@@ -301,14 +296,14 @@ def copies_of(shape, values, dtype="float64"):
 
 @group
 def singular_values():
-    dtypes = itertools.cycle(("float64", "float32", "float64"))
-    for shape, k in (((300, 200), 6), ((200, 300), 1), ((900, 40), 4), ((40, 900), 6), ((90, 900), 4)):
-        A = sparse(shape, next(dtypes), density=0.05)
-        yield f"{shape} {k} {A.dtype}", svd_differs(A, k)
-    for shape in ((9, 7), (7, 9), (1, 9), (40, 30)):  # too small to be treated as sparse
-        A = sparse(shape, next(dtypes))
-        yield f"{shape} all {A.dtype}", svd_differs(A, min(shape))
-    for pattern in PATTERNS[1:]:
+    dtypes = ("float64", "float32", "float64")
+    large = [((300, 200), 6), ((200, 300), 1), ((900, 40), 4), ((40, 900), 6), ((90, 900), 4)]
+    for (shape, k), dtype in dealt(zip(large, itertools.cycle(dtypes), strict=False)):
+        yield f"{shape} {k} {dtype}", svd_differs(sparse(shape, dtype, density=0.05), k)
+    small = [(9, 7), (7, 9), (1, 9), (40, 30)]  # too small to be treated as sparse
+    for shape, dtype in zip(small, itertools.cycle(dtypes), strict=False):
+        yield f"{shape} all {dtype}", svd_differs(sparse(shape, dtype), min(shape))
+    for pattern in dealt(PATTERNS[1:]):
         yield pattern, svd_differs(sparse((150, 100), "float64", pattern, 0.05), 4)
     for power in (1e300, 1e-300):
         A = sparse((200, 150), density=0.1) * power

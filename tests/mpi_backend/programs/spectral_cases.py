@@ -5,32 +5,26 @@ ranks raised.
 """
 
 import itertools
-import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse
+from cases import Array, case, comm, ctx, main, raised
 from mpi4py import MPI
 
 from alchemist_ray.csr import CsrArrays
-from alchemist_ray.errors import AlchemistError
 from alchemist_ray.layout import Layout
 from alchemist_ray.mpi_backend import linalg
-from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
+from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix
 from alchemist_ray.mpi_backend.linalg import one_rank
 from alchemist_ray.mpi_backend.linalg.spectral import eigenvalues, full_svd, hermitian
 from alchemist_ray.mpi_backend.linalg.spectral import polar_decomposition as polar
 from alchemist_ray.mpi_backend.scalapack.spectral import Wanted
 
-comm = MPI.COMM_WORLD
-ctx = TaskContext(comm, "linalg.case")
-Array = np.ndarray[Any, Any]
-Case = Callable[[], Iterator[tuple[str, Any]]]
-CASES: dict[str, Case] = {}
 TYPES = ("float32", "float64", "complex64", "complex128")
 LAYOUTS = itertools.cycle(
     [
@@ -46,11 +40,6 @@ LAYOUTS = itertools.cycle(
 SOME_TYPES = TYPES if comm.size <= 2 else TYPES[comm.size % 2 :: 2]
 TURN = itertools.count(comm.size)
 WRONG = 1e9
-
-
-def case(function: Case) -> Case:
-    CASES[function.__name__] = function
-    return function
 
 
 def spread(A: Array, pair: str = "", block: int | None = None) -> DistMatrix:
@@ -495,18 +484,6 @@ def others_sleep() -> Iterator[tuple[str, Any]]:
     yield "seconds of processor time", 30 * comm.allreduce(spent, MPI.MAX) / 0.25
 
 
-def raised(function: Callable[..., Any], *arguments: Any, **named: Any) -> list[str]:
-    """Return what each rank raised, as "name: text"."""
-    try:
-        function(ctx, *arguments, **named)
-        outcome = "nothing"
-    except AlchemistError as error:
-        outcome = f"{type(error).__name__}: {error}"
-    except Exception as error:  # noqa: BLE001 - reported to the test
-        outcome = repr(error)
-    return comm.allgather(outcome)
-
-
 def _no_convergence() -> None:
     raise np.linalg.LinAlgError("it did not converge")
 
@@ -538,13 +515,6 @@ def errors() -> Iterator[tuple[str, Any]]:
     yield "gram, inaccurate", raised(linalg.truncated_svd, spread(steep), 2, method="gram")
     yield "convergence", raised(lambda ctx: one_rank.run(ctx, _no_convergence))
     yield "afterwards", raised(linalg.eigh, A)
-
-
-def main(names: list[str]) -> None:
-    for name in names:
-        for label, result in CASES[name]():
-            if comm.rank == 0:
-                print(json.dumps([name, label, result], default=float), flush=True)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def the_same_seed_is_the_same_episode():
 def snapshots_continue():
     found = []
     for parameters in ({**CLUSTER, "depth_ratio": 4.0}, {**CLUSTER, "thermostat": "langevin"}, MELT):
-        pair = [make(LammpsMD, **parameters, steps_per_action=8) for _ in range(2)]
+        pair = [make(LammpsMD, **parameters, steps_per_action=5) for _ in range(2)]
         found.append(continues(*pair, TEMPERATURES))
     return found
 

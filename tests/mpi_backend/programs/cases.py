@@ -1,0 +1,64 @@
+"""What the programs of this directory share that run cases of linear algebra and print what they yielded.
+
+A program marks functions with :func:`case` and ends in ``main(sys.argv[1:])``. A case yields pairs of a label and a
+result, on all ranks: scaled residuals, which the test compares with its limit, or what each rank has raised.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+from mpi4py import MPI
+
+from alchemist_ray.errors import AlchemistError
+from alchemist_ray.layout import Layout
+from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+
+comm = MPI.COMM_WORLD
+ctx = TaskContext(comm, "linalg.case")
+Array = np.ndarray[Any, Any]
+Case = Callable[[], Iterator[tuple[str, Any]]]
+CASES: dict[str, Case] = {}
+Item = TypeVar("Item")
+
+
+def case(function: Case) -> Case:
+    CASES[function.__name__] = function
+    return function
+
+
+def dealt(items: Iterable[Item], sizes: tuple[int, ...] = (2, 3, 4)) -> list[Item]:
+    """Return the share of `items` that this number of ranks is to try.
+
+    The items are shuffled, always alike, and dealt out, so that each is tried on one of the numbers of ranks `sizes`,
+    and each of these tries a mixture. Another number of ranks tries what the first of them does.
+    """
+    every = list(items)
+    shuffled = np.random.default_rng(len(every)).permutation(len(every))
+    hand = sizes.index(comm.size) if comm.size in sizes else 0
+    return [every[at] for at in sorted(shuffled[hand :: len(sizes)])]
+
+
+def spread(A: Array, pair: str = "MC_MR", block: int | None = None, **how: Any) -> DistMatrix:
+    return DistMatrix.from_global(comm, A, Layout.of(pair, A.shape, comm.size, block=block, **how))
+
+
+def raised(function: Callable[..., Any], *arguments: Any, context: TaskContext = ctx, **named: Any) -> list[str]:
+    """Return what each rank raised, as "name: text"."""
+    try:
+        function(context, *arguments, **named)
+        outcome = "nothing"
+    except AlchemistError as error:
+        outcome = f"{type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001 - reported to the test
+        outcome = repr(error)
+    return comm.allgather(outcome)
+
+
+def main(names: list[str]) -> None:
+    """Run the cases of these names; the first rank prints ``[case, label, result]`` in JSON for all that they yield."""
+    for name in names:
+        for label, result in CASES[name]():
+            if comm.rank == 0:
+                print(json.dumps([name, label, result], default=float), flush=True)
