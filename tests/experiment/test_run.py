@@ -18,13 +18,14 @@ import yaml
 from conftest import LIBRARIES
 from PIL import Image
 from ray import tune
+from ray.tune.registry import ENV_CREATOR, _global_registry
 from tests_support import wait_until
 
 import alchemist_ray as alchemist
 from alchemist_ray.cli import main
 from alchemist_ray.errors import ArgumentError, ExperimentError, NotEnoughWorkersError
 from alchemist_ray.experiment import command, load_experiment, run_experiment
-from alchemist_ray.experiment.algorithms import algorithm_config
+from alchemist_ray.experiment.algorithms import ENVIRONMENT, algorithm_config, register_environment
 from alchemist_ray.experiment.environments import offer_workers, workers_wanted
 from alchemist_ray.experiment.progress import Progress
 from alchemist_ray.experiment.runner import check
@@ -235,6 +236,7 @@ def check_report(report, results):
 def check_evaluation_again(file, overrides, results):
     """Other seeds and baselines may be evaluated afterwards; the same seeds give the same."""
     before = json.loads((results / "evaluation.json").read_text())
+    kept = [(results / name).read_bytes() for name in ("experiment.yaml", "versions.json")]
     lines = []
     more = [*overrides, "evaluation.seeds=[102]", "evaluation.interval_seeds=[101, 102]", "pictures.frames=0"]
     command.run(str(file), more, resume=False, evaluate_only=True, report=None, say=lines.append)
@@ -242,6 +244,68 @@ def check_evaluation_again(file, overrides, results):
     second = [policy["episodes"][1]["return"] for policy in before["policies"].values()]
     assert [policy["return"]["mean"] for policy in after["policies"].values()] == second
     assert not iterations_in(lines)
+    # the experiment and the versions are still those of the training; what was run since is beside them
+    assert [(results / name).read_bytes() for name in ("experiment.yaml", "versions.json")] == kept
+    runs = json.loads((results / "runs.json").read_text())
+    assert [run["did"] for run in runs] == ["trained", "went on with the training", "evaluated"]
+    assert runs[1]["command"].endswith("walk.yaml --resume")
+    assert runs[2]["command"].endswith("--evaluate-only")
+    assert runs[2]["changed"]["evaluation.seeds"] == [[101, 102], [102]]
+    assert runs[2]["versions"] == json.loads((results / "versions.json").read_text())
+    page = (results / "README.md").read_text()
+    assert all(run["command"] in page for run in runs)
+
+
+HEAT = {
+    "stop.timesteps": "6e3",
+    "environment": "{lib_name: heat, num_workers: 1, params: {n: 16}, max_episode_steps: 40}",
+    "algorithm.training.train_batch_size_per_learner": "1e3",
+    "algorithm.training.minibatch_size": "250",
+    "algorithm.torch_threads": "1",
+    "evaluation.seeds": "[10001, 10002, 10003]",
+    "pictures": "{fields: 0, frames: 0}",
+    "search": "{space: {algorithm.training.num_epochs: {grid: [10, 10]}}}",  # the same training twice
+}
+"""The experiment ppo_heat.yaml shortened."""
+
+
+def curves_in(results):
+    with (results / "curve.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    return [[(row["timesteps"], row["mean_return"]) for row in rows if row["training"] == number] for number in "01"]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("_ray")
+def test_the_heated_plate_is_learned_the_same_twice_and_trained_on(server, directory, tmp_path):
+    file, results = ROOT / "experiments" / "ppo_heat.yaml", tmp_path / "results"
+    where = f"server={{port: {server.port}, token_file: '{directory}/token'}}"
+    shortened = [where, *(f"{key}={value}" for key, value in HEAT.items())]
+    found = run_experiment(load_experiment(file, shortened, results=str(results)), file=file).evaluations
+    assert found["PPO"].total.mean > 0.35 * found["no control"].total.mean  # costs: a third
+    first, second = curves_in(results)
+    assert first == second
+    assert first[-1][0] == "6000"
+
+    # what ends a training may grow after its end, not shrink
+    with pytest.raises(ExperimentError, match=r"stop\.timesteps: it was 6000, and is 5000; it may only grow"):
+        run_experiment(
+            load_experiment(file, [*shortened, "stop.timesteps=5000"], results=str(results)), file=file, resume=True
+        )
+    longer = load_experiment(file, [*shortened, "stop.timesteps=7000"], results=str(results))
+    run_experiment(longer, file=file, resume=True)
+    on, _ = curves_in(results)
+    assert on[:-1] == first
+    assert on[-1][0] == "7000"
+    assert yaml.safe_load((results / "experiment.yaml").read_text())["stop"]["timesteps"] == 7000
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_training_that_would_wait_for_ray_for_ever_is_refused(directory, tmp_path):
+    more = ["runners.num_env_runners=4", "evaluation.interval=null", f"results={tmp_path}/results"]
+    experiment = load_experiment(directory / "walk.yaml", more)
+    with pytest.raises(ExperimentError, match="takes 5 of Ray's CPUs, but the Ray that is running has 2"):
+        run_experiment(experiment, file=directory / "walk.yaml")
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -320,6 +384,13 @@ def test_a_server_that_is_started_on_the_way_offers_what_the_experiment_takes(di
     monkeypatch.setenv("ALCHEMIST_NUM_WORKERS", "4")
     offer_workers(workers_wanted(load_experiment(directory / "walk.yaml", more)))
     assert os.environ["ALCHEMIST_NUM_WORKERS"] == str((9 + 1) * 3)
+    # and so in RLlib's processes, which need not be children of this one
+    monkeypatch.setenv("ALCHEMIST_NUM_WORKERS", "4")
+    experiment = load_experiment(directory / "walk.yaml", [*more, "environment.num_workers=4"])
+    register_environment(experiment)
+    maker = _global_registry.get(ENV_CREATOR, ENVIRONMENT)
+    maker({"id": "CartPole-v1", "kwargs": {}, "max_episode_steps": 1}).close()
+    assert os.environ["ALCHEMIST_NUM_WORKERS"] == str((9 + 1) * 4)
 
 
 def test_nothing_is_resumed_where_nothing_was_run(directory, tmp_path):
