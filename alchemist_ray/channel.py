@@ -162,13 +162,16 @@ class Channel:
             If what came is not a message that the peer may send now.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while (message := self.connection.next_message()) is None:
+        connection = self.connection
+        message = connection.next_message() if connection.holds_bytes else None
+        while message is None:
             if deadline is not None:
                 self._await_readable(deadline, timeout or 0.0)
             octets = self.sock.recv(_CHUNK)
             if not octets:
                 raise ConnectionResetError("the peer has closed the connection")
-            self.connection.receive(octets)
+            connection.receive(octets)
+            message = connection.next_message()
         return message
 
     def receive_with_fd(self) -> tuple[m.Message, int]:

@@ -41,7 +41,7 @@ OnProgress = Callable[[m.Progress], None]
 OnOrphans = Callable[[list[int]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Limits:
     """How long the answer to a command is waited for.
 
@@ -61,6 +61,9 @@ class Limits:
     seconds: float | None = None
     cancel: Callable[[int], None] = lambda command: None
     is_cancelled: Callable[[], bool] | None = None
+
+
+NO_LIMITS = Limits("a command")
 
 
 class RanksStuckError(Exception):
@@ -86,6 +89,8 @@ class _Wait:
 
     def milliseconds(self) -> float | None:
         """Return how long to wait for the next answer; None: for ever."""
+        if self._deadline is None and self._give_up is None and self._is_cancelled is None:
+            return None
         times = [when for when in (self._deadline, self._give_up) if when is not None]
         left = [max(0.0, min(times) - time.monotonic())] if times else []
         if self._is_cancelled is not None:
@@ -94,6 +99,8 @@ class _Wait:
 
     def goes_on(self) -> bool:
         """Whether to wait any longer; what is overdue or cancelled is asked to stop."""
+        if self._deadline is None and self._give_up is None and self._is_cancelled is None:
+            return True
         now = time.monotonic()
         if self._give_up is not None and now >= self._give_up:
             return False
@@ -159,7 +166,7 @@ class CommandStream:
         make: Callable[[int], m.Message],
         on_progress: OnProgress | None = None,
         on_orphans: OnOrphans | None = None,
-        limits: Limits = Limits("a command"),
+        limits: Limits = NO_LIMITS,
     ) -> list[Any]:
         """Send a command to every rank; return the answers by rank.
 
@@ -249,25 +256,25 @@ class CommandStream:
                 return
             for fd, _ in events:
                 rank = self._ranks[fd]
-                for reply in self._take(rank, on_progress):
+                reply = self._take(rank, on_progress)
+                if reply is not None:
                     replies[rank] = reply
                     if isinstance(reply, m.Failure):
                         wait.end_in(GRACE_SECONDS)
 
-    def _take(self, rank: int, on_progress: OnProgress | None) -> list[m.Message]:
-        """Return the answers to the command in hand that rank has sent; there is at most one."""
-        channel = self._channels[rank]
+    def _take(self, rank: int, on_progress: OnProgress | None) -> m.Message | None:
+        """Return the answer to the command in hand, if rank has sent it; there is at most one."""
+        channel, taken = self._channels[rank], None
         self._torn = True  # an interrupt in here may lose what has been received
         message: Any = channel.receive()
         self._torn = False
-        taken = []
         while message is not None:
             if isinstance(message, m.Progress):
                 if message.request == self._request and on_progress is not None:
                     with contextlib.suppress(Exception):  # a display that fails must not cost the answer
                         on_progress(message)
             elif message.request == self._request:
-                taken.append(message)
+                taken = message
             else:  # the answer to a command whose caller has given up
                 self._orphans.extend(_kept(message))
             message = channel.connection.next_message() if channel.connection.holds_bytes else None

@@ -118,17 +118,17 @@ class GroupClient:
         self,
         library: str,
         simulation: int,
-        action: Array,
+        action: bytes,
         make_bar: Callable[[str], ProgressDisplay],
         timeout: float | None = None,
         is_cancelled: Callable[[], bool] | None = None,
     ) -> tuple[Array, float, bool, dict[str, Any]]:
         """Run the task ``step`` of a simulation library, in as few instructions as it takes."""
-        label, octets = f"{library}.step", action.tobytes()
+        label = f"{library}.step"
         bar = make_bar(label)
         try:
             replies = self._commands.run(
-                lambda n: m.StepSimulation(n, library, simulation, octets),
+                lambda n: m.StepSimulation(n, library, simulation, action),
                 bar,
                 self._drop_all,
                 Limits(label, timeout, self._plane.cancel, is_cancelled),

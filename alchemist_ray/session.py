@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -329,18 +329,22 @@ class AlchemistSession(SessionMatrices):
         """Turn the loss of a worker into an error that says what happened, and end what is left of the group."""
         try:
             yield
-        except GroupDiedError as lost:
+        except (GroupDiedError, RanksStuckError) as failure:
+            self._explain(failure, task)
+
+    def _explain(self, failure: GroupDiedError | RanksStuckError, task: str) -> NoReturn:
+        """Raise the error that says why the group is gone; end what is left of it."""
+        if isinstance(failure, GroupDiedError):
             with self._lock:  # a writer of ours may have met it in another thread than the one that talks to the driver
                 reason, log_tail = self._why_dead()
-                while_running = f", while they ran {task}" if task else ""
-                raise GroupDiedError(self.session_id, reason + while_running, log_tail) from lost
-        except RanksStuckError as stuck:
-            ranks = ", ".join(map(str, stuck.ranks))
-            reason = f"rank {ranks} did not come back from a task that had failed on another rank, or had no more time"
-            self._ask(lambda n: m.EndGroup(n, reason))
-            self._forget_group()
-            stuck.failure.add_note(f"The worker group was ended: {reason}. Call request_workers(n) for a new one.")
-            raise stuck.failure from None
+            while_running = f", while they ran {task}" if task else ""
+            raise GroupDiedError(self.session_id, reason + while_running, log_tail) from failure
+        ranks = ", ".join(map(str, failure.ranks))
+        reason = f"rank {ranks} did not come back from a task that had failed on another rank, or had no more time"
+        self._ask(lambda n: m.EndGroup(n, reason))
+        self._forget_group()
+        failure.failure.add_note(f"The worker group was ended: {reason}. Call request_workers(n) for a new one.")
+        raise failure.failure from None
 
     def _why_dead(self) -> tuple[str, str]:
         """Return why the group is gone, as the driver has it, and the end of its log; end what is left of the group."""
@@ -481,13 +485,15 @@ class AlchemistSession(SessionMatrices):
         TaskError, GroupDiedError
             As any task.
         """
-        components = np.ascontiguousarray(action, float)
+        octets = np.asarray(action, float).tobytes()
         with self._lock:
             group = self._group()
-            with self._watching(f"{library}.step"):
+            try:
                 return group.step_simulation(
-                    library, simulation, components, self.make_progress, timeout, self.is_cancelled
+                    library, simulation, octets, self.make_progress, timeout, self.is_cancelled
                 )
+            except (GroupDiedError, RanksStuckError) as failure:
+                self._explain(failure, f"{library}.step")
 
     def advance_batch(
         self,
@@ -525,10 +531,12 @@ class AlchemistSession(SessionMatrices):
         components = b"" if actions is None else np.ascontiguousarray(actions, float).tobytes()
         with self._lock:
             group = self._group()
-            with self._watching(f"{library}.advance_batch"):
+            try:
                 return group.advance_batch(
                     library, batch, orders, components, list(seeds), self.make_progress, timeout, self.is_cancelled
                 )
+            except (GroupDiedError, RanksStuckError) as failure:
+                self._explain(failure, f"{library}.advance_batch")
 
     def cancel(self) -> None:
         """Ask the task that runs to stop: its caller, in another thread, gets TaskCancelledError.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import gymnasium
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.errors import ArgumentValueError
+from alchemist_ray.interval import Interval
 
 Array = npt.NDArray[Any]
 
@@ -65,6 +67,10 @@ class Bounds:
         """Return the bounds of a space about which the library says nothing but its shape."""
         return cls(np.full(shape, -np.inf), np.full(shape, np.inf))
 
+    @cached_property
+    def _interval(self) -> Interval:
+        return Interval(self.low, self.high)
+
     @property
     def components(self) -> list[Component]:
         """What each number is, in C order."""
@@ -107,7 +113,7 @@ class Bounds:
         shape = self.low.shape if batch is None else (batch, *self.low.shape)
         if taken.shape != shape:
             raise ArgumentValueError(where, f"the action has shape {taken.shape}, not {shape}")
-        if ((self.low <= taken) & (taken <= self.high)).all():
+        if self._interval.holds(taken) if batch is None else ((self.low <= taken) & (taken <= self.high)).all():
             return taken
         clipped = np.clip(taken, self.low, self.high)
         self._check_distance(where, taken, clipped)

@@ -156,7 +156,7 @@ class Annealing:
         self.low, self.high = (float(bound[0]) for bound in self.simulation.action_space.bounds())
 
     def excesses(self, scale: Callable[[Array], float], start: float, end: float, seeds: Iterable[int]) -> Array:
-        """Return the energy above the ground state in which a linear schedule ends with each seed."""
+        """Return the energy above the ground state, in depths, in which a linear schedule ends with each seed."""
         return np.array([self._excess(scale, start, end, seed) for seed in seeds])
 
     def _excess(self, scale: Callable[[Array], float], start: float, end: float, seed: int) -> float:
@@ -166,7 +166,7 @@ class Annealing:
             temperature = unit * linear_temperature(step, self.actions, start, end)
             self.simulation.step(np.array([min(max(temperature, self.low), self.high)]))
         info = self.simulation.get_info() or {}
-        return info["depth"] * excess_in_depths(info["final_energy"], info["depth"])
+        return excess_in_depths(info["final_energy"], info["depth"])
 
 
 def excess_in_depths(final_energy: float, depth: float) -> float:
@@ -227,7 +227,7 @@ TABLES = (
     ),
     ("Lennard-Jones fluid at T = 0.85, against NIST", ["density", "", "published", "found"], fluid),
 )
-TRIED = ["start and end", "start", "end", "seeds", "energy above the ground state"]
+TRIED = ["start and end", "start", "end", "seeds", "(energy - ground state) / depth"]
 COMPARED = [
     "policy",
     "(energy - ground state) / depth",

@@ -180,7 +180,7 @@ class TaskRunner:
         if library is None or library.simulations is None:
             raise LibraryNotFoundError(command.library, sorted(self._libraries))
         context = self._context(channel, command, what)
-        found = library.simulations.step_flat(context, command.simulation, np.frombuffer(command.action).copy())
+        found = library.simulations.step_flat(context, command.simulation, np.frombuffer(bytearray(command.action)))
         if found is None or self._rank != 0:
             return m.Done(command.request)
         state, score, finished, info = found
@@ -321,6 +321,8 @@ def _remote_traceback(error: AlchemistError) -> str:
 
 
 def _flush() -> None:
-    with contextlib.suppress(OSError):
+    try:
         sys.stdout.flush()
         sys.stderr.flush()
+    except OSError:
+        pass

@@ -263,7 +263,7 @@ def test_out_that_does_not_fit(works_on):
 
 def test_library_that_does_not_exist(works_on):
     for call in (lambda: works_on.load_library("Nope"), lambda: works_on.run_task("Nope", "task")):
-        with pytest.raises(errors.LibraryNotFoundError, match=r"no library 'Nope'; it has TestLib, faults, fft,"):
+        with pytest.raises(errors.LibraryNotFoundError, match=r"no library 'Nope'; it has TestLib, .*faults, fft,"):
             call()
 
 

@@ -27,7 +27,6 @@ from alchemist_ray.protocol.frames import (
     MAX_HEADER,
     MAX_HEADER_UNPROVEN,
     PREFIX,
-    Prefix,
     check_version,
     pack_frame,
     parse_prefix,
@@ -174,6 +173,7 @@ class Connection:
 
     def __init__(self, side: Side, find_key: FindKey | None = None) -> None:
         self.side = side
+        self._other = side.other
         self.state = State.NEW
         self.payload_left = 0
         self.hello: m.Hello | None = None
@@ -184,7 +184,6 @@ class Connection:
         self._verified = False
         self._vocabulary: dict[bool, frozenset[type[m.Message]]] = {}  # of this side, and of the other
         self._inbox = bytearray()
-        self._prefix: Prefix | None = None
 
     @property
     def purpose(self) -> Purpose:
@@ -242,32 +241,27 @@ class Connection:
         RemoteProtocolError
             If what it sent is not a message, or not one that it may send now.
         """
-        if self.payload_left or not self._inbox:
+        inbox = self._inbox
+        if self.payload_left or not inbox:
             return None
-        prefix = self._next_prefix()
-        if prefix is None or len(self._inbox) < PREFIX.size + prefix.header_length:
+        if len(inbox) < PREFIX.size:
+            check_version(inbox[0])
             return None
-        end = PREFIX.size + prefix.header_length
-        with memoryview(self._inbox) as view:
-            values = decode(view[PREFIX.size : end])
-        del self._inbox[:end]
-        self._prefix = None
-        message = m.to_message(prefix.kind, values)
-        if prefix.payload_length and not isinstance(message, CARRIES_PAYLOAD):
-            raise RemoteProtocolError(f"a {type(message).__name__} with a payload")
-        if not self._step(message, self.side.other):
-            raise RemoteProtocolError(self._describe(message, self.side.other))
-        self.payload_left = prefix.payload_length
+        limit = MAX_HEADER if self.state is State.OPEN else MAX_HEADER_UNPROVEN
+        kind, header_length, payload_length = parse_prefix(inbox, limit)
+        end = PREFIX.size + header_length
+        if len(inbox) < end:
+            return None
+        values = decode(inbox[PREFIX.size : end])
+        del inbox[:end]
+        message = m.to_message(kind, values)
+        if payload_length:
+            if not isinstance(message, CARRIES_PAYLOAD):
+                raise RemoteProtocolError(f"a {type(message).__name__} with a payload")
+            self.payload_left = payload_length
+        if not self._step(message, self._other):
+            raise RemoteProtocolError(self._describe(message, self._other))
         return message
-
-    def _next_prefix(self) -> Prefix | None:
-        if self._prefix is None:
-            check_version(self._inbox[0])
-            if len(self._inbox) < PREFIX.size:
-                return None
-            limit = MAX_HEADER if self.state is State.OPEN else MAX_HEADER_UNPROVEN
-            self._prefix = parse_prefix(self._inbox, limit)
-        return self._prefix
 
     @property
     def holds_bytes(self) -> bool:
@@ -349,7 +343,7 @@ class Connection:
     def _step(self, message: m.Message, speaker: Side) -> bool:
         """Move on by `message`; return False if it is not allowed here."""
         if self.state is State.OPEN:
-            return type(message) in self._vocabulary[speaker is self.side]
+            return type(message) in self._vocabulary[speaker is self.side]  # the path of every task
         following = TRANSITIONS.get((self.state, speaker, type(message)))
         unproven = isinstance(message, m.Welcome) and self.side is Side.ACCEPTOR and not self._verified
         if following is None or unproven:

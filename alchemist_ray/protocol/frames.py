@@ -17,7 +17,7 @@ cannot talk can still say so.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from alchemist_ray.errors import ProtocolVersionError, RemoteProtocolError
 
@@ -30,8 +30,7 @@ MAX_HEADER_UNPROVEN = 4096
 """Largest header that is accepted before that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
+class Prefix(NamedTuple):
     """The first 16 bytes of a frame."""
 
     kind: int
@@ -55,7 +54,8 @@ def parse_prefix(octets: bytes | bytearray | memoryview, max_header: int) -> Pre
         If the header would be longer than `max_header`.
     """
     version, kind, _, header_length, payload_length = PREFIX.unpack_from(octets)
-    check_version(version)
+    if version != VERSION:
+        check_version(version)
     if header_length > max_header:
         raise RemoteProtocolError(f"a header of {header_length:,} bytes; at most {max_header:,} are accepted")
     return Prefix(kind, header_length, payload_length)

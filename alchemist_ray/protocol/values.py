@@ -96,7 +96,8 @@ def array_of(octets: bytes, dtype: str, shape: list[int]) -> np.ndarray[Any, Any
         If they are none of that type and shape.
     """
     try:
-        return np.frombuffer(octets, _named(dtype)).reshape(shape)
+        array = np.frombuffer(octets, _named(dtype))
+        return array if [array.size] == shape else array.reshape(shape)
     except (ValueError, TypeError) as misfit:
         raise RemoteProtocolError(f"{len(octets)} bytes for an array of {dtype} of shape {shape}") from misfit
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from alchemist_ray.interval import Interval
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 
 Array = npt.NDArray[Any]
@@ -48,6 +49,10 @@ class Box:
         return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
     @cached_property
+    def _interval(self) -> Interval:
+        return Interval(*self._bounds)
+
+    @cached_property
     def is_bounded(self) -> bool:
         """Whether all that lies in the box is finite."""
         return bool(np.isfinite(self._bounds).all())
@@ -59,9 +64,9 @@ class Box:
             return f"has shape {value.shape}, not {low.shape}"
         if value.dtype.kind not in "biuf":
             return f"has dtype {value.dtype}, not a real one"
-        inside = (low <= value) & (value <= high)
-        if inside.all():
+        if self._interval.holds(value):
             return ""
+        inside = (low <= value) & (value <= high)
         if np.isnan(value).any():
             return f"contains NaN{self._where(np.isnan(value))}"
         first = tuple(int(i) for i in np.argwhere(~inside)[0])

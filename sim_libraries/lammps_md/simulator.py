@@ -134,10 +134,11 @@ class LammpsMD(Simulator):
 
         Phi = mean(E) - d/2 k_B mean(T),   at the end   Phi = E after the quench,
 
-    the score of an action is ``score_scale * (Phi before - Phi after)``. The scores add up to the drop from the first
-    Phi, on which no action has an influence, to the energy that is reached: whoever maximises their sum minimises the
-    energy after the quench (Phi is a potential of the shaping: Ng, Harada & Russell, ICML 1999). Without `shaping` only
-    the last score is other than 0, and is ``-score_scale * Phi``.
+    the score of an action is ``score_scale * (Phi before - Phi after) / depth``. The scores add up to the drop from the
+    first Phi, on which no action has an influence, to the energy that is reached: whoever maximises their sum minimises
+    the energy after the quench (Phi is a potential of the shaping: Ng, Harada & Russell, ICML 1999). Without `shaping`
+    only the last score is other than 0, and is ``-score_scale * Phi / depth``. The depth is 1 unless `depth_ratio` has
+    the episodes differ in it; they count alike then.
 
     Equations, validation and speed are in ``docs/simulations/lammps_md.md``.
 
@@ -385,7 +386,8 @@ class LammpsMD(Simulator):
         self._episode.quenched = energy
 
     def _set_score(self) -> None:
-        episode, scale = self._episode, self._settings.score_scale
+        episode = self._episode
+        scale = self._settings.score_scale / episode.making.depth
         before, episode.potential = episode.potential, episode.structural
         if self.is_finished():
             episode.potential = episode.quenched

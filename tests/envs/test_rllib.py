@@ -25,7 +25,7 @@ def _ray():
 
 def test_a_training_goes_on_to_its_end_though_a_rank_is_killed(env_config, tmp_path):
     killed = tmp_path / "killed"
-    params = {"fault": "die", "at": 500, "lifetime": True, "once": str(killed)}  # SIGKILL, in the third iteration
+    params = {"fault": "die", "at": 510, "lifetime": True, "once": str(killed)}  # SIGKILL, in the third iteration
     analysis = tune.run(
         "PPO",
         config={
@@ -44,7 +44,8 @@ def test_a_training_goes_on_to_its_end_though_a_rank_is_killed(env_config, tmp_p
     assert killed.exists()
     assert trial.status == "TERMINATED"
     assert trial.last_result["num_env_steps_sampled_lifetime"] >= STEPS
-    assert trial.last_result["env_runners"]["num_episodes_lifetime"] > STEPS / 20  # one ended before its time
+    shortest = analysis.trial_dataframes[trial.path]["env_runners/episode_len_min"]
+    assert shortest.min() < 20  # one ended before its time
 
 
 def test_all_simulations_of_a_runner_are_one_group(env_server, env_config):
