@@ -3,6 +3,7 @@
 Three kinds of threads, each blocked in a socket when it has nothing to do, so that an idle worker costs nothing:
 
 * the **task thread** (main) reads the session's commands from the control connection and runs them. It alone calls MPI;
+  between commands that follow one another closely, that of one rank polls (:mod:`.impatience`);
 * the **link thread** talks to the driver: status, shutdown. When the link breaks, the worker ends, whatever it does;
 * one **matrix thread** a sender or reader (:mod:`alchemist_ray.mpi_backend.matrix_service`).
 
@@ -37,6 +38,7 @@ from mpi4py import MPI  # noqa: E402 - after its thread level is set
 from alchemist_ray.channel import Channel  # noqa: E402
 from alchemist_ray.errors import AlchemistError, AuthenticationError, ProtocolError  # noqa: E402
 from alchemist_ray.mpi_backend.arena import Arena  # noqa: E402
+from alchemist_ray.mpi_backend.impatience import ImpatientReceiver  # noqa: E402
 from alchemist_ray.mpi_backend.logs import configure_logging  # noqa: E402
 from alchemist_ray.mpi_backend.matrix_service import MatrixService  # noqa: E402
 from alchemist_ray.mpi_backend.output import Output  # noqa: E402
@@ -73,6 +75,7 @@ class Worker:
     def __init__(self, config: WorkerConfig, comm: MPI.Comm) -> None:
         self._config = config
         self._rank = comm.rank
+        self._is_first_of_host = _is_first_of_host(comm)
         self._key = Key.of(config.ticket)
         self._host = socket.gethostname()
         self._store = Store(Arena(config.memory), comm.size, comm.rank)
@@ -190,9 +193,10 @@ class Worker:
             if channel is None:
                 return
             self._current_control = channel
+            receiver = ImpatientReceiver(channel, self._is_first_of_host)
             try:
                 while True:
-                    self._runner.serve(channel, channel.receive())
+                    self._runner.serve(channel, receiver.receive())
             except (OSError, ProtocolError) as ended:
                 log.info("The session's control connection ended: %s", ended)
             finally:
@@ -221,6 +225,14 @@ def _listen_local() -> tuple[socket.socket, str]:
     listener.bind("\0" + name)
     listener.listen()
     return listener, name
+
+
+def _is_first_of_host(comm: MPI.Comm) -> bool:
+    """Return whether this is the lowest rank of its host. Collective over comm."""
+    host = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    rank = host.rank
+    host.Free()
+    return bool(rank == 0)
 
 
 def _unname_shared_memory(comm: MPI.Comm) -> None:

@@ -1,0 +1,71 @@
+"""Workers poll for commands that come at once, and only for those."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from alchemist_ray.mpi_backend import impatience
+from alchemist_ray.mpi_backend.impatience import ImpatientReceiver
+
+
+class Bytes:
+    """A channel whose messages are single bytes."""
+
+    def __init__(self, sock):
+        self.sock = sock
+
+    def receive(self):
+        return self.sock.recv(1)
+
+
+@pytest.fixture
+def pair():
+    near, far = socket.socketpair()
+    yield near, far
+    near.close()
+    far.close()
+
+
+def cpu_of_waiting(receiver, near, seconds):
+    """Return the seconds of this thread's CPU that it takes to wait so long for a command."""
+    timer = threading.Timer(seconds, near.send, [b"x"])
+    timer.start()
+    began = time.thread_time()
+    receiver.receive()
+    timer.join()
+    return time.thread_time() - began
+
+
+def soon(receiver, near):
+    near.send(b"x")
+    receiver.receive()
+
+
+def test_polls_after_a_command_that_came_at_once_for_a_while_only(pair, monkeypatch):
+    monkeypatch.setattr(impatience, "POLLING_SECONDS", 0.1)
+    monkeypatch.setattr(impatience, "_preemptions", lambda: 0)
+    receiver = ImpatientReceiver(Bytes(pair[1]), polls=True)
+    assert cpu_of_waiting(receiver, pair[0], 0.3) < 0.02  # nothing is known yet
+    assert cpu_of_waiting(receiver, pair[0], 0.3) < 0.02  # the last was long in coming
+    soon(receiver, pair[0])
+    assert 0.02 < cpu_of_waiting(receiver, pair[0], 0.4) < 0.15
+    assert cpu_of_waiting(receiver, pair[0], 0.3) < 0.02
+
+
+def test_others_do_not_poll(pair):
+    receiver = ImpatientReceiver(Bytes(pair[1]), polls=False)
+    soon(receiver, pair[0])
+    assert cpu_of_waiting(receiver, pair[0], 0.1) < 0.02
+
+
+def test_polls_ever_more_seldom_where_the_core_is_wanted(pair, monkeypatch):
+    counts = iter(range(1000))  # one more at every look: preempted each time
+    monkeypatch.setattr(impatience, "_preemptions", lambda: next(counts))
+    receiver = ImpatientReceiver(Bytes(pair[1]), polls=True)
+    for _ in range(300):
+        soon(receiver, pair[0])
+    assert next(counts) // 2 < 20  # of 300
