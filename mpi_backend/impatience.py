@@ -1,9 +1,10 @@
 """Waiting for the next command without falling asleep where it is likely to come at once.
 
-An agent that steps a simulation thinks for a millisecond between two steps. A core that has nothing to do meanwhile goes
-to sleep, and to wake it can take a millisecond again, on virtual machines above all. So the first rank of a host polls
-for a while, which also keeps a core awake for the other ranks. It does not where there is no point: after a command
-that was longer in coming; and, ever more seldom, where others want the core, as the kernel shows by taking it away.
+An agent that steps a simulation thinks for a millisecond between two steps. A core that has nothing to do meanwhile
+goes to sleep, and to wake it can take a millisecond again, on virtual machines above all. So the first rank of a host
+polls for a while, which also keeps a core awake for the other ranks. It does not where there is no point: after a
+command that was longer in coming; and, ever more seldom, where others want the core, as the kernel shows by taking it
+away.
 """
 
 from __future__ import annotations
