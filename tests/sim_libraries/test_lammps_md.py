@@ -45,9 +45,11 @@ def test_the_scores_add_up_to_the_energy_that_is_reached(found):
     for each in (shaped, plain):
         rows, last = np.array(each["rows"]), each["final"] - each["reference"]
         start = 38 * rows[0, 2] if each is shaped else 0.0
-        assert rows[1:, -1].sum() == pytest.approx(start - last, abs=1e-9)
+        assert rows[1:, -1].sum() == pytest.approx((start - last) / each["depth"], abs=1e-9)
     assert np.count_nonzero(np.array(plain["rows"])[:, -1]) == 1
     assert shaped["final"] == plain["final"]
+    assert 0.5 <= shaped["depth"] <= 2.0
+    assert shaped["depth"] != 1.0
     assert found["scores"]["finished"]
     assert "at its end" in found["scores"]["after"]
 

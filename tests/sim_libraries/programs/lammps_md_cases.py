@@ -117,10 +117,13 @@ def scores():
     """With and without shaping they add up to the same but for the start."""
     found = []
     for shaping in (True, False):
-        simulation = make(LammpsMD, **{**CLUSTER, "actions": 6}, steps_per_action=50, score_scale=38.0, shaping=shaping)
+        simulation = make(
+            LammpsMD, **{**CLUSTER, "actions": 6}, steps_per_action=50, score_scale=38.0, shaping=shaping, depth_ratio=4.0
+        )
         rows = episode(simulation, np.linspace(0.3, 0.1, 6)[:, None], seed=2)
         info = simulation.get_info()
-        found.append({"rows": rows, "final": info["final_energy"], "reference": 38 * simulation._reference})
+        reference = 38 * simulation._reference
+        found.append({"rows": rows, "final": info["final_energy"], "reference": reference, "depth": info["depth"]})
         finished = simulation.is_finished()
         after = refusal(lambda simulation=simulation: simulation.step([0.1]))
     return {"episodes": found, "finished": finished, "after": after}
