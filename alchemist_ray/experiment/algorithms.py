@@ -20,6 +20,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from alchemist_ray.errors import ExperimentError
 from alchemist_ray.experiment.environments import env_config, make_for_rllib, raising, server_token, workers_wanted
+from alchemist_ray.experiment.rewards import ScaleRewards
 from alchemist_ray.experiment.schema import Experiment
 
 ENVIRONMENT = "alchemist-experiment"
@@ -68,6 +69,8 @@ def algorithm_config(experiment: Experiment) -> AlgorithmConfig:
             sample_timeout_s=None,  # a simulation's steps have deadlines of their own
             env_to_module_connector=_observation_filter if experiment.algorithm.observation_filter != "none" else None,
         )
+        if experiment.algorithm.reward_scale != 1.0:
+            config.learners(learner_connector=functools.partial(_reward_scale, experiment.algorithm.reward_scale))
         config.fault_tolerance(restart_failed_env_runners=experiment.environment.on_failure == "restart")
         config.training(**training).rl_module(model_config=model)
         config.debugging(seed=ray.tune.grid_search(list(experiment.seeds)), log_level="ERROR")
@@ -114,6 +117,10 @@ def validate(experiment: Experiment, config: AlgorithmConfig) -> None:
 
 def _observation_filter(env: Any, spaces: Any, device: Any) -> MeanStdFilter:
     return MeanStdFilter()
+
+
+def _reward_scale(factor: float, observations: Any, actions: Any) -> ScaleRewards:
+    return ScaleRewards(observations, actions, factor=factor)
 
 
 def _default_config(experiment: Experiment) -> AlgorithmConfig:

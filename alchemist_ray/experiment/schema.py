@@ -45,6 +45,12 @@ class AlgorithmKeys(Section):
     observation_filter: Literal["none", "mean_std"] = _key(
         "none", "`mean_std` has observations shifted and scaled by their running mean and standard deviation"
     )
+    reward_scale: float = _key(
+        1.0,
+        "factor of the rewards that are learned from, so that values are of the order of 1; those that are reported are"
+        " the environment's own",
+        gt=0,
+    )
     normalize_actions: bool = _key(True, "the policy's actions in [-1, 1] are scaled to the bounds of the action space")
     clip_actions: bool = _key(False, "the policy's actions are clipped to the action space; implies no scaling")
     torch_threads: Whole | None = _key(

@@ -39,6 +39,7 @@ algorithm:
   training: {lr: 3e-3, gamma: 0.9, train_batch_size_per_learner: 2e2, minibatch_size: 50, num_epochs: 8}
   model: {fcnet_hiddens: [16], vf_share_layers: false}
   observation_filter: mean_std
+  reward_scale: 0.5
 runners: {num_envs_per_env_runner: 4, vectorize: hpc}
 environment: {lib_name: fragile, num_workers: 2, max_episode_steps: 10}
 server: {port: PORT, token_file: token}
