@@ -197,12 +197,23 @@ def _evaluation_text(experiment: Experiment, reference: str | None) -> str:
     keys = experiment.evaluation
     against = f", in brackets the change against {reference}" if reference is not None else ""
     skipped = f" (of info after the first {keys.skip_steps} steps)" if keys.skip_steps else ""
-    seeds = ", ".join(map(str, keys.seeds))
+    seeds = ranges_of(keys.seeds)
     return (
         f"Evaluated without exploration on {len(keys.seeds)} seeds not trained on ({seeds}), one episode each. "
         f"Means{skipped} ± standard errors over the seeds{against}. The seeds are the environment's: what it gave the "
         "simulation is `simulation_seed` in evaluation.json."
     )
+
+
+def ranges_of(numbers: Sequence[int]) -> str:
+    """Return numbers as text, three and more that follow one another as a range."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def _trainings_text(experiment: Experiment, trainings: Sequence[Training]) -> str:

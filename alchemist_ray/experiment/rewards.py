@@ -10,7 +10,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.columns import Columns
 
 
-class ScaleRewards(ConnectorV2):
+class ScaleRewards(ConnectorV2):  # type: ignore[misc]  # RLlib has no types
     """Put the rewards of episodes into the learner's batch, times a factor. The episodes keep their own.
 
     Values of some hundreds are learned slowly: the network's last layer has to grow that large.

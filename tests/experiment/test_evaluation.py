@@ -22,7 +22,7 @@ from alchemist_ray.experiment.evaluation import Differences, Evaluation, Statist
 from alchemist_ray.experiment.figures import write_animation
 from alchemist_ray.experiment.policies import baseline
 from alchemist_ray.experiment.recording import Recording
-from alchemist_ray.experiment.report import differences_table, relative_change, table
+from alchemist_ray.experiment.report import differences_table, ranges_of, relative_change, table
 from alchemist_ray.experiment.results import CURVE, write_csv
 from alchemist_ray.experiment.schema import BaselineKeys
 
@@ -223,6 +223,10 @@ def test_the_table_has_means_errors_and_changes(walk):
     assert change > 0.3
     assert f"({100 * change:+.1f} %)" in first
     assert "%" not in second
+
+
+def test_seeds_are_said_in_ranges():
+    assert ranges_of([1, 2, 3, 4, 7, 8, 12, 11, 10]) == "1 to 4, 7, 8, 12, 11, 10"
 
 
 @pytest.mark.parametrize("length", [1, 3, 7, 8, 9, 100, 1000])

@@ -117,9 +117,8 @@ def scores():
     """With and without shaping they add up to the same but for the start."""
     found = []
     for shaping in (True, False):
-        simulation = make(
-            LammpsMD, **{**CLUSTER, "actions": 6}, steps_per_action=50, score_scale=38.0, shaping=shaping, depth_ratio=4.0
-        )
+        options = {"steps_per_action": 50, "score_scale": 38.0, "depth_ratio": 4.0, "shaping": shaping}
+        simulation = make(LammpsMD, **{**CLUSTER, "actions": 6}, **options)
         rows = episode(simulation, np.linspace(0.3, 0.1, 6)[:, None], seed=2)
         info = simulation.get_info()
         reference = 38 * simulation._reference
