@@ -3,13 +3,12 @@
 An agent that steps a simulation thinks for a millisecond between two steps. A core that has nothing to do meanwhile
 goes to sleep, and to wake it can take a millisecond again, on virtual machines above all. So the first rank of a host
 polls for a while, which also keeps a core awake for the other ranks. It does not where there is no point: after a
-command that was longer in coming; and, ever more seldom, where others want the core, as the kernel shows by taking it
-away.
+command that was longer in coming; and, ever more seldom, where others want the core, as is seen from the time that they
+have had it.
 """
 
 from __future__ import annotations
 
-import resource
 import select
 import time
 
@@ -18,6 +17,9 @@ from alchemist_ray.protocol import messages as m
 
 POLLING_SECONDS = 5e-3
 """How long is polled for a command, if the one before came within that time."""
+
+LOST = 0.1
+"""Others want the core if they have had it for more than this share of the time."""
 
 MOST_SKIPPED = 64
 """After how many commands at the latest it is tried again where others have wanted the core."""
@@ -58,13 +60,9 @@ class ImpatientReceiver:
         if self._skipped < self._skip:
             self._skipped += 1
             return
-        before, poll = _preemptions(), self._poller.poll
+        began, ran, poll = time.monotonic(), time.thread_time(), self._poller.poll
         while not poll(0) and time.monotonic() < end:
             pass
-        preempted = _preemptions() > before
-        self._skip, self._skipped = (min(2 * self._skip + 1, MOST_SKIPPED) if preempted else self._skip // 2), 0
-
-
-def _preemptions() -> int:
-    """Return how often this thread has lost its core while it could have gone on."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+        took, ran = time.monotonic() - began, time.thread_time() - ran
+        is_wanted = took - ran > LOST * took
+        self._skip, self._skipped = (min(2 * self._skip + 1, MOST_SKIPPED) if is_wanted else self._skip // 2), 0

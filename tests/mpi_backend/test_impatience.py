@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,7 +48,7 @@ def soon(receiver, near):
 
 def test_polls_after_a_command_that_came_at_once_for_a_while_only(pair, monkeypatch):
     monkeypatch.setattr(impatience, "POLLING_SECONDS", 0.1)
-    monkeypatch.setattr(impatience, "_preemptions", lambda: 0)
+    monkeypatch.setattr(impatience, "LOST", 1.0)  # nobody wants the core
     receiver = ImpatientReceiver(Bytes(pair[1]), polls=True)
     assert cpu_of_waiting(receiver, pair[0], 0.3) < 0.02  # nothing is known yet
     assert cpu_of_waiting(receiver, pair[0], 0.3) < 0.02  # the last was long in coming
@@ -63,9 +64,14 @@ def test_others_do_not_poll(pair):
 
 
 def test_polls_ever_more_seldom_where_the_core_is_wanted(pair, monkeypatch):
-    counts = iter(range(1000))  # one more at every look: preempted each time
-    monkeypatch.setattr(impatience, "_preemptions", lambda: next(counts))
+    monkeypatch.setattr(impatience, "LOST", -1.0)  # others want it, always
+    looks = []
     receiver = ImpatientReceiver(Bytes(pair[1]), polls=True)
+    monkeypatch.setattr(receiver, "_poller", SimpleNamespace(poll=lambda wait: looks.append(wait) or [1]))
     for _ in range(300):
         soon(receiver, pair[0])
-    assert next(counts) // 2 < 20  # of 300
+    assert len(looks) < 20
+    monkeypatch.setattr(impatience, "LOST", 1.0)
+    for _ in range(300):
+        soon(receiver, pair[0])
+    assert len(looks) > 150
