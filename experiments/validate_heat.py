@@ -19,7 +19,7 @@ from alchemist_ray.sim_libraries.heat_model import INITIAL_MODES, Integrator, Pl
 
 Row = list[str]
 
-DEFAULT = Plate()
+DEFAULT = Plate(n=256)
 STEPS = 40
 """Length of an episode."""
 SEEDS = range(10001, 10011)
@@ -27,7 +27,7 @@ SEEDS = range(10001, 10011)
 
 def plate(**parameters: float) -> Heat:
     """Return a simulation on one rank."""
-    return Heat(MPI.COMM_SELF, **parameters)
+    return Heat(MPI.COMM_SELF, **{"n": DEFAULT.n, **parameters})
 
 
 def driven(seed: int, steps: int) -> np.ndarray:

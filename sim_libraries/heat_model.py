@@ -76,7 +76,7 @@ class Plate:
         How many there are on each edge. Those of an edge follow each other along x or y, the edges as in :data:`SIDES`.
     """
 
-    n: int = 256
+    n: int = 512
     side: float = 1.0
     diffusivity: float = 1.17e-4
     conductivity: float = 401.0

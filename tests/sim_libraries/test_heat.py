@@ -78,7 +78,7 @@ def test_the_controller_costs_what_the_riccati_recursion_says(found):
         ("max_flux", "max_flux must be positive and finite, not nan"),
         ("halo", "halo must be at least 1, not 0"),
         ("flux_weight", "flux_weight must be not negative and finite, not -1.0"),
-        ("observed_modes", "n must be at least 300, not 256"),
+        ("observed_modes", "n must be at least 600, not 512"),
     ],
 )
 def test_parameters_that_make_no_sense_are_named(found, name, text):

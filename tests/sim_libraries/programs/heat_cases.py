@@ -173,7 +173,7 @@ def refusals():
         {"max_flux": float("nan")},
         {"halo": 0},
         {"flux_weight": -1.0},
-        {"observed_modes": 300},
+        {"observed_modes": 600},
     ]
     return {f"{next(iter(each))}": refusal(lambda each=each: make(Heat, **each)) for each in wrong}
 
