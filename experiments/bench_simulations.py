@@ -2,7 +2,8 @@
 
 Each simulation runs at its default parameters, its actions in the middle of their range, on one rank and on two in
 turn, every time in an MPI job of its own. What a step costs includes the state and the score. A run counts as its
-median step; work is in the unit of the field. ``--results DIR`` also writes the tables to ``DIR/simulations.md``.
+median step; work is in the unit of the field. ``NAME:parameter=number,...`` measures it at other parameters.
+``--results DIR`` also writes the tables to ``DIR/simulations.md``.
 """
 
 from __future__ import annotations
@@ -32,22 +33,33 @@ CLASSES = {
     "shallow_water": "ShallowWater",
     "acoustics": "Acoustics",
 }
+LARGER = ["kuramoto_sivashinsky:length=2816"]
+"""Measured as well: what by default is too little work for two ranks."""
 WARM_UP = 3
+
+
+def name_and_parameters(case: str) -> tuple[str, dict[str, float]]:
+    """Return what ``NAME:parameter=number,...`` says."""
+    name, _, rest = case.partition(":")
+    pairs = (pair.partition("=") for pair in rest.split(",") if pair)
+    return name, {key: int(value) if value.isdigit() else float(value) for key, _, value in pairs}
+
 
 # --- on the ranks of a job --------------------------------------------------------------------------------------------
 
 
-def run_on_ranks(name: str, seconds: float) -> None:
+def run_on_ranks(case: str, seconds: float) -> None:
     """Step through one simulation for about `seconds`; rank 0 prints how long its steps took. Collective."""
     from mpi4py import MPI
 
     from alchemist_ray.mpi_backend.ali import TaskContext
 
     comm = MPI.COMM_WORLD
+    name, parameters = name_and_parameters(case)
     kind = getattr(importlib.import_module(f"alchemist_ray.sim_libraries.{name}"), CLASSES[name])
     simulation = kind.__new__(kind)
     simulation.context = TaskContext(comm, f"{name}.create")
-    simulation.__init__(comm)
+    simulation.__init__(comm, **parameters)
     low, high = simulation.action_space.bounds()
     action = 0.5 * (low + high)
 
@@ -125,6 +137,16 @@ class Speeds:
         """The median efficiency."""
         return statistics.median(self.efficiencies)
 
+    @property
+    def is_default(self) -> bool:
+        """Whether it ran at its default parameters, of which something is asked."""
+        return ":" not in self.name
+
+    @property
+    def falls_short(self) -> bool:
+        """Whether two ranks were less efficient than is asked."""
+        return self.is_default and self.efficiency < EFFICIENCY
+
     def row(self) -> list[str]:
         """Return the cells of a table row."""
         one, two = (f"{statistics.median(self.rate[size]):.4g}" for size in (1, 2))
@@ -139,8 +161,7 @@ class Speeds:
             f"{self.efficiency:.2f}",
             f"{worst:.2f} - {best:.2f} of {len(self.efficiencies)}",
             f"{min(self.fastest[1]) / (2 * min(self.fastest[2])):.2f}",
-            f">= {EFFICIENCY}",
-            "yes" if self.efficiency >= EFFICIENCY else "NO",
+            *([f">= {EFFICIENCY}", "NO" if self.falls_short else "yes"] if self.is_default else ["", ""]),
         ]
 
 
@@ -171,7 +192,8 @@ def table(rows: list[list[str]]) -> list[str]:
 
 def report(measured: list[Speeds]) -> list[str]:
     """Return the lines under the table: the sizes, and the lattice Boltzmann kernel against what is asked of it."""
-    lines = ["Defaults: " + "; ".join(f"`{speeds.name}` {parameters_of(speeds.name)}" for speeds in measured) + "."]
+    sizes = [f"`{speeds.name}` {parameters_of(speeds.name)}" for speeds in measured if speeds.is_default]
+    lines = [f"Defaults: {'; '.join(sizes)}."]
     for speeds in measured:
         if speeds.name == LATTICE:
             rate = statistics.median(speeds.rate[1])
@@ -184,7 +206,7 @@ def report(measured: list[Speeds]) -> list[str]:
 def main() -> int:
     """Measure the simulations that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CLASSES)} (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CLASSES)}, or NAME:parameter=number")
     parser.add_argument("--repeats", type=int, default=5, help="pairs of runs (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of stepping in each run (default: %(default)s)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="directory to write the tables to as well")
@@ -193,9 +215,9 @@ def main() -> int:
     if arguments.on_ranks:
         run_on_ranks(arguments.on_ranks, arguments.seconds)
         return 0
-    if unknown := set(arguments.names) - set(CLASSES):
+    if unknown := {name_and_parameters(case)[0] for case in arguments.names} - set(CLASSES):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(CLASSES)}")
-    measured = [Speeds(name) for name in arguments.names or CLASSES]
+    measured = [Speeds(name) for name in arguments.names or [*CLASSES, *LARGER]]
     for number in range(1, arguments.repeats + 1):
         for speeds in measured:
             print(f"{speeds.name}, {number} of {arguments.repeats} ...", file=sys.stderr, flush=True)
@@ -207,7 +229,7 @@ def main() -> int:
         arguments.results.mkdir(parents=True, exist_ok=True)
         (arguments.results / "simulations.md").write_text(f"{INTRODUCTION}\n{text}\n")
     slow_lattice = any(s.name == LATTICE and statistics.median(s.rate[1]) < ASKED_OF_LATTICE for s in measured)
-    return 1 if slow_lattice or any(speeds.efficiency < EFFICIENCY for speeds in measured) else 0
+    return 1 if slow_lattice or any(speeds.falls_short for speeds in measured) else 0
 
 
 if __name__ == "__main__":
