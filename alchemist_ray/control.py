@@ -87,9 +87,14 @@ class _Wait:
         self._ask_next = 0.0
         self.overdue: TaskTimeoutError | None = None
 
+    @property
+    def _is_endless(self) -> bool:
+        """Whether nothing but an answer ends the wait: most waits are such, and this is on the path of every task."""
+        return self._deadline is None and self._give_up is None and self._is_cancelled is None
+
     def milliseconds(self) -> float | None:
         """Return how long to wait for the next answer; None: for ever."""
-        if self._deadline is None and self._give_up is None and self._is_cancelled is None:
+        if self._is_endless:
             return None
         times = [when for when in (self._deadline, self._give_up) if when is not None]
         left = [max(0.0, min(times) - time.monotonic())] if times else []
@@ -99,7 +104,7 @@ class _Wait:
 
     def goes_on(self) -> bool:
         """Whether to wait any longer; what is overdue or cancelled is asked to stop."""
-        if self._deadline is None and self._give_up is None and self._is_cancelled is None:
+        if self._is_endless:
             return True
         now = time.monotonic()
         if self._give_up is not None and now >= self._give_up:

@@ -95,24 +95,27 @@ class GroupClient:
         """
         label = f"{library}.{task.name}"
         first_id, self._next_id = self._next_id, self._next_id + MAX_RESULTS  # less, once the results are here
-        bar = make_bar(label)
+        limits = Limits(label, timeout, self._plane.cancel, is_cancelled)
+        self._plane.free_dropped()
         try:
-            self._plane.free_dropped()
-            replies = self._commands.run(
-                lambda n: m.RunTask(n, library, task.name, arguments, first_id),
-                bar,
-                self._drop_all,
-                Limits(label, timeout, self._plane.cancel, is_cancelled),
-            )
+            replies = self._replies(lambda n: m.RunTask(n, library, task.name, arguments, first_id), make_bar, limits)
         except LocalProtocolError as misfit:
             raise ArgumentError(label, misfit.reason) from misfit
-        finally:
-            bar.close()
         self._require_alike(label, replies)
         self._next_id = first_id + len(replies[0].matrices)
         handles = {matrix_id: self._handle(matrix_id, spec_from_wire(spec)) for matrix_id, spec in replies[0].matrices}
         result = _with_handles(replies[0].result, handles)
         return tuple(result) if isinstance(result, list) and task.returns.startswith("tuple") else result
+
+    def _replies(
+        self, make: Callable[[int], m.Message], make_bar: Callable[[str], ProgressDisplay], limits: Limits
+    ) -> list[Any]:
+        """Have every worker carry out a command, its progress shown; return the answers by rank."""
+        bar = make_bar(limits.task)
+        try:
+            return self._commands.run(make, bar, self._drop_all, limits)
+        finally:
+            bar.close()
 
     def step_simulation(
         self,
@@ -125,16 +128,8 @@ class GroupClient:
     ) -> tuple[Array, float, bool, dict[str, Any]]:
         """Run the task ``step`` of a simulation library, in as few instructions as it takes."""
         label = f"{library}.step"
-        bar = make_bar(label)
-        try:
-            replies = self._commands.run(
-                lambda n: m.StepSimulation(n, library, simulation, action),
-                bar,
-                self._drop_all,
-                Limits(label, timeout, self._plane.cancel, is_cancelled),
-            )
-        finally:
-            bar.close()
+        limits = Limits(label, timeout, self._plane.cancel, is_cancelled)
+        replies = self._replies(lambda n: m.StepSimulation(n, library, simulation, action), make_bar, limits)
         first: m.SimulationStepped = replies[0]
         return array_of(first.state, first.dtype, first.shape), first.score, first.finished, first.info
 
@@ -150,17 +145,8 @@ class GroupClient:
         is_cancelled: Callable[[], bool] | None = None,
     ) -> tuple[Array | None, Array, list[str], list[list[Any]]]:
         """Run the task ``advance_batch`` of a simulation library, in as few instructions as it takes."""
-        label = f"{library}.advance_batch"
-        bar = make_bar(label)
-        try:
-            replies = self._commands.run(
-                lambda n: m.AdvanceBatch(n, library, batch, orders, actions, seeds),
-                bar,
-                self._drop_all,
-                Limits(label, timeout, self._plane.cancel, is_cancelled),
-            )
-        finally:
-            bar.close()
+        limits = Limits(f"{library}.advance_batch", timeout, self._plane.cancel, is_cancelled)
+        replies = self._replies(lambda n: m.AdvanceBatch(n, library, batch, orders, actions, seeds), make_bar, limits)
         parts: list[m.BatchAdvanced] = [reply for reply in replies if isinstance(reply, m.BatchAdvanced)]
         states = [array_of(part.states, part.dtype, part.shape) for part in parts if part.dtype]
         numbers = [array_of(part.numbers, "<f8", [part.count, -1]) for part in parts]

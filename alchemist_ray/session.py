@@ -10,12 +10,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NoReturn, Self
-
-import numpy as np
-import numpy.typing as npt
 
 from alchemist_ray.address import Endpoint, GroupAddress
 from alchemist_ray.control import RanksStuckError
@@ -34,6 +31,7 @@ from alchemist_ray.progress import ProgressBar, ProgressDisplay
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.server import default_server
 from alchemist_ray.session_matrices import SessionMatrices
+from alchemist_ray.session_simulations import SessionSimulations
 
 START_SECONDS = 90.0
 """How long it may take to start a worker group."""
@@ -47,7 +45,7 @@ DEFAULT_PORT = 24960
 log = logging.getLogger("alchemist.session")
 
 
-class AlchemistSession(SessionMatrices):
+class AlchemistSession(SessionMatrices, SessionSimulations):
     """One client application's connection to an Alchemist server.
 
     ::
@@ -454,89 +452,6 @@ class AlchemistSession(SessionMatrices):
                 result = group.run(library, task, arguments, self.make_progress, limit, self.is_cancelled)
             self._say(f"Alchemist started task '{task.name}' ... done ({time.perf_counter() - started:.4e}s)")
             return result
-
-    def step_simulation(
-        self, library: str, simulation: int, action: npt.NDArray[Any], timeout: float | None = None
-    ) -> tuple[npt.NDArray[Any], float, bool, dict[str, Any]]:
-        """Run the task ``step`` of a simulation library in a shorter way, for who takes a million steps.
-
-        Parameters
-        ----------
-        library : str
-            Name of the library, loaded before.
-        simulation : int
-            Number of the simulation, from ``create``.
-        action : ndarray
-            Real; the components that its action space has, in any shape.
-        timeout : float, optional
-            Seconds that the step may take; None: as long as it wants.
-
-        Returns
-        -------
-        state : ndarray
-        score : float
-        finished : bool
-        info : dict
-
-        Raises
-        ------
-        ArgumentValueError
-            If there is no such simulation, it has not been reset, or the action is not in its space.
-        TaskError, GroupDiedError
-            As any task.
-        """
-        octets = np.asarray(action, float).tobytes()
-        with self._lock:
-            group = self._group()
-            try:
-                return group.step_simulation(
-                    library, simulation, octets, self.make_progress, timeout, self.is_cancelled
-                )
-            except (GroupDiedError, RanksStuckError) as failure:
-                self._explain(failure, f"{library}.step")
-
-    def advance_batch(
-        self,
-        library: str,
-        batch: int,
-        orders: bytes,
-        actions: npt.NDArray[Any] | None = None,
-        seeds: Sequence[int | None] = (),
-        timeout: float | None = None,
-    ) -> tuple[npt.NDArray[Any] | None, npt.NDArray[np.float64], list[str], list[list[Any]]]:
-        """Run the task ``advance_batch`` of a simulation library in a shorter way; its documentation says the rest.
-
-        Parameters
-        ----------
-        library : str
-            Name of the library, loaded before.
-        batch : int
-            Number of the batch, from ``create_batch``.
-        orders : bytes
-            What each simulation is to do.
-        actions : ndarray, optional
-            Real; for each simulation the components that its action space has, in any shape.
-        seeds : sequence of int or None
-            For each simulation, in case it is reset.
-        timeout : float, optional
-            Seconds that it may take; None: as long as it wants.
-
-        Returns
-        -------
-        states : ndarray or None
-        numbers : ndarray
-        names : list of str
-        notes : list of list
-        """
-        components = b"" if actions is None else np.ascontiguousarray(actions, float).tobytes()
-        with self._lock:
-            group = self._group()
-            try:
-                return group.advance_batch(
-                    library, batch, orders, components, list(seeds), self.make_progress, timeout, self.is_cancelled
-                )
-            except (GroupDiedError, RanksStuckError) as failure:
-                self._explain(failure, f"{library}.advance_batch")
 
     def cancel(self) -> None:
         """Ask the task that runs to stop: its caller, in another thread, gets TaskCancelledError.

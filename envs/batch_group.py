@@ -122,6 +122,17 @@ class Advance:
     infos: dict[int, dict[str, Any]] = field(default_factory=dict)
     failures: dict[int, AlchemistError] = field(default_factory=dict)
 
+    def info_of(self, place: int) -> dict[str, Any]:
+        """Return the info of a simulation, or why its step has failed."""
+        failure = self.failures.get(place)
+        if failure is not None:
+            return {"simulator_restarted": True, "simulator_error": str(failure)}
+        if place in self.infos:
+            return self.infos[place]
+        if not int(self.numbers[place, OUTCOME]) & INFORMED:
+            return {}
+        return dict(zip(self.names, self.numbers[place, INFO:].tolist(), strict=True))
+
 
 class SimulationBatch:
     """The simulations of a vector environment that share a worker group, with new workers when those are gone.

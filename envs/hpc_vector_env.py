@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -17,7 +16,6 @@ from typing import Any, TypeVar
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
@@ -35,8 +33,8 @@ from alchemist_ray.envs.batch_group import (
     BatchGroup,
     SimulationBatch,
 )
-from alchemist_ray.envs.hpc_simulator import MAX_SEED
-from alchemist_ray.envs.rendering import to_rgb
+from alchemist_ray.envs.episode_seeds import EpisodeSeeds
+from alchemist_ray.envs.rendering import tiled, to_rgb
 from alchemist_ray.envs.snapshot import EpisodeState, Snapshot
 from alchemist_ray.envs.spaces import Bounds, Component
 from alchemist_ray.envs.vector_settings import VectorSettings
@@ -88,7 +86,8 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         self._batches: list[SimulationBatch] = []  # for close(), which is called of what was never finished, too
         self._pool: ThreadPoolExecutor | None = None
         given = {**(env_config or {}), **settings}
-        self.render_mode = given.pop("render_mode", None) if render_mode is None else render_mode
+        configured = given.pop("render_mode", None)
+        self.render_mode = configured if render_mode is None else render_mode
         if self.render_mode not in (None, *RENDER_MODES):
             raise ArgumentValueError(
                 "env_config",
@@ -113,8 +112,7 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         self._steps = np.zeros(self.num_envs, np.int64)
         self._limit = self.settings.max_episode_steps or np.iinfo(np.int64).max
         self._observations: Array = np.empty(0)
-        self._generators = [np.random.default_rng() for _ in range(self.num_envs)]
-        self._next_seeds: list[int | None] = [None] * self.num_envs
+        self._seeds = EpisodeSeeds(self.num_envs)
 
     # --- what there is ------------------------------------------------------------------------------------------------
 
@@ -188,17 +186,14 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         infos : dict
             ``seed``: what the simulations were given.
         """
-        seeds, chosen = self._seeds_of(seed), self._mask_of(options)
+        chosen = self._mask_of(options)
         if not (self._running or chosen.all()):
             raise gymnasium.error.ResetNeeded("reset all simulations first: some have never been, or have failed")
         self._known_bounds()
         where = np.flatnonzero(chosen).tolist()
-        for i in where:
-            if seeds[i] is not None:
-                self._generators[i], _ = seeding.np_random(seeds[i])
-                self._next_seeds[i] = None
+        self._seeds.begin(seed, where)
         self._running = False
-        drawn = [self._draw(i) if chosen[i] else None for i in range(self.num_envs)]
+        drawn = [self._seeds.draw(i) if chosen[i] else None for i in range(self.num_envs)]
         advances = self._advance(bytes(RESET if take else LEAVE for take in chosen.tolist()), None, drawn)
         observations = self._observe(advances, chosen)
         self._running = True
@@ -207,6 +202,24 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         for i in where:
             self._add_info(infos, {"seed": drawn[i]}, i)
         return observations, infos
+
+    def _mask_of(self, options: Mapping[str, Any] | None) -> Flags:
+        """Return which simulations a reset is about."""
+        for name in options or {}:
+            if name != "reset_mask":
+                near = difflib.get_close_matches(str(name), ["reset_mask"], 1)
+                hint = f"did you mean {near[0]!r}?" if near else "there is 'reset_mask'"
+                raise ArgumentError("HPCVectorEnv.reset", f"unknown option {name!r}; {hint}")
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            return np.ones(self.num_envs, bool)
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
+            raise ArgumentValueError(
+                "HPCVectorEnv.reset", f"reset_mask must be an array of bool of shape ({self.num_envs},), not {mask!r}"
+            )
+        if not mask.any():
+            raise ArgumentValueError("HPCVectorEnv.reset", "reset_mask names no simulation")
+        return mask
 
     def step(self, actions: Array) -> Step:
         """Advance every simulation by one step; reset those whose turn it is, as the autoreset mode says.
@@ -265,12 +278,12 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         if self._mode is AutoresetMode.SAME_STEP:
             last = (self._steps + 1 >= self._limit).tolist()
             orders = bytes(STEP | (RESET if is_last else RESET_ENDED) for is_last in last)
-            return orders, [self._peek(i) for i in range(self.num_envs)]
+            return orders, [self._seeds.peek(i) for i in range(self.num_envs)]
         if begin is None:
             return bytes([STEP]) * self.num_envs, []
         resets = begin.tolist()
         orders = bytes(RESET if reset else STEP for reset in resets)
-        return orders, [self._draw(i) if reset else None for i, reset in enumerate(resets)]
+        return orders, [self._seeds.draw(i) if reset else None for i, reset in enumerate(resets)]
 
     def _take_in_plain(self, advance: Advance) -> Step | None:
         """Do as :meth:`_take_in` does if nothing has happened but a step of every simulation; None: more has."""
@@ -338,9 +351,9 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             self._add_columns(infos, advance, span, informed)
             for place in {*advance.infos, *advance.failures}:
                 if not (same_step and self._ended[span.start + place]):
-                    self._add_info(infos, self._info_of(advance, place), span.start + place)
+                    self._add_info(infos, advance.info_of(place), span.start + place)
         for i in np.flatnonzero(self._ended if same_step else ~stepped).tolist():
-            self._add_info(infos, {"seed": self._draw(i) if same_step else seeds[i]}, i)
+            self._add_info(infos, {"seed": self._seeds.draw(i) if same_step else seeds[i]}, i)
         return infos
 
     def _add_columns(self, infos: dict[str, Any], advance: Advance, span: slice, informed: Flags) -> None:
@@ -358,65 +371,8 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         """Add the last observation and info of an episode after which the simulation has begun anew."""
         last = advance.last_states.get(place)
         observation = self._observations[start + place] if last is None else np.asarray(last, self.settings.dtype)
-        final = {"final_obs": observation.copy(), "final_info": self._info_of(advance, place)}
+        final = {"final_obs": observation.copy(), "final_info": advance.info_of(place)}
         self._add_info(infos, final, start + place)
-
-    def _info_of(self, advance: Advance, place: int) -> dict[str, Any]:
-        failure = advance.failures.get(place)
-        if failure is not None:
-            return {"simulator_restarted": True, "simulator_error": str(failure)}
-        if place in advance.infos:
-            return advance.infos[place]
-        if not int(advance.numbers[place, OUTCOME]) & INFORMED:
-            return {}
-        return dict(zip(advance.names, advance.numbers[place, INFO:].tolist(), strict=True))
-
-    # --- seeds --------------------------------------------------------------------------------------------------------
-
-    def _draw(self, i: int) -> int:
-        """Return the seed of the next episode of simulation i, and go on to the one after it."""
-        self._next_seeds[i] = None
-        return int(self._generators[i].integers(MAX_SEED))
-
-    def _peek(self, i: int) -> int:
-        """Return the seed that the next episode of simulation i would have."""
-        known = self._next_seeds[i]
-        if known is None:
-            generator = self._generators[i]
-            before = generator.bit_generator.state
-            known = self._next_seeds[i] = int(generator.integers(MAX_SEED))
-            generator.bit_generator.state = before
-        return known
-
-    def _seeds_of(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            return [int(seed) + i for i in range(self.num_envs)]
-        seeds = [None if each is None else int(each) for each in seed]
-        if len(seeds) != self.num_envs:
-            raise ArgumentValueError(
-                "HPCVectorEnv.reset", f"there are {len(seeds)} seeds for {self.num_envs} simulations"
-            )
-        return seeds
-
-    def _mask_of(self, options: Mapping[str, Any] | None) -> Flags:
-        """Return which simulations a reset is about."""
-        for name in options or {}:
-            if name != "reset_mask":
-                near = difflib.get_close_matches(str(name), ["reset_mask"], 1)
-                hint = f"did you mean {near[0]!r}?" if near else "there is 'reset_mask'"
-                raise ArgumentError("HPCVectorEnv.reset", f"unknown option {name!r}; {hint}")
-        mask = (options or {}).get("reset_mask")
-        if mask is None:
-            return np.ones(self.num_envs, bool)
-        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
-            raise ArgumentValueError(
-                "HPCVectorEnv.reset", f"reset_mask must be an array of bool of shape ({self.num_envs},), not {mask!r}"
-            )
-        if not mask.any():
-            raise ArgumentValueError("HPCVectorEnv.reset", "reset_mask names no simulation")
-        return mask
 
     # --- all groups at once -------------------------------------------------------------------------------------------
 
@@ -469,7 +425,7 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         return EpisodeState(
             int(self._steps[i]),
             not self._ended[i],
-            dict(self._generators[i].bit_generator.state),
+            self._seeds.state(i),
         )
 
     def restore(
@@ -515,8 +471,7 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             episode = snapshot.episode
             self._steps[i], self._ended[i] = episode.steps, not episode.running
             if not isinstance(snapshots, Snapshot):
-                self._generators[i].bit_generator.state = episode.random
-                self._next_seeds[i] = None
+                self._seeds.go_on_from(i, episode.random)
         return self._observations.copy(), {}
 
     def _restore_in(self, batch: SimulationBatch, pairs: Mapping[int, Snapshot]) -> None:
@@ -547,7 +502,7 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             gymnasium.logger.warn("render() was called without a render mode: make the environment with 'rgb_array'")
             return None
         pictures = tuple(to_rgb(field) for field in self.fields())
-        return pictures if self.render_mode == "rgb_array" else (_tiled(pictures),)
+        return pictures if self.render_mode == "rgb_array" else (tiled(pictures),)
 
     def fields(self) -> list[dict[str, Any]]:
         """Return what pictures are made of: for each simulation ``values`` (ny, nx), ``name, unit, low, high``."""
@@ -582,13 +537,3 @@ class HPCVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         return (
             f"<HPCVectorEnv of {self.num_envs} {self.settings.lib_name} on {self.settings.num_workers} workers{groups}>"
         )
-
-
-def _tiled(pictures: Sequence[Array]) -> Array:
-    """Return pictures of one size side by side, in about as many rows as columns."""
-    columns = math.ceil(math.sqrt(len(pictures)))
-    rows = math.ceil(len(pictures) / columns)
-    height, width, _ = pictures[0].shape
-    tiles = np.zeros((rows * columns, height, width, 3), np.uint8)
-    tiles[: len(pictures)] = pictures
-    return tiles.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)

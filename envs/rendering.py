@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,13 @@ def limits(field: Mapping[str, Any]) -> tuple[float, float]:
         high = max(-low, high)
         low = -high
     return low, high
+
+
+def tiled(pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """Return pictures of one size side by side, in about as many rows as columns."""
+    columns = math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    height, width, _ = pictures[0].shape
+    tiles = np.zeros((rows * columns, height, width, 3), np.uint8)
+    tiles[: len(pictures)] = pictures
+    return tiles.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from alchemist_ray.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
 from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.decoding import to_message
 from alchemist_ray.protocol.frames import (
     MAX_HEADER,
     MAX_HEADER_UNPROVEN,
@@ -254,7 +255,7 @@ class Connection:
             return None
         values = decode(inbox[PREFIX.size : end])
         del inbox[:end]
-        message = m.to_message(kind, values)
+        message = to_message(kind, values)
         if payload_length:
             if not isinstance(message, CARRIES_PAYLOAD):
                 raise RemoteProtocolError(f"a {type(message).__name__} with a payload")

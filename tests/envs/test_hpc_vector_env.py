@@ -191,6 +191,12 @@ def test_a_snapshot_serves_its_own_group_only(make_envs):
         envs.restore(one)
 
 
+def test_the_render_mode_that_is_asked_for_comes_before_that_of_the_settings():
+    envs = HPCVectorEnv({"lib_name": "heat", "num_envs": 2, "render_mode": "rgb_array"}, render_mode="rgb_array_tiled")
+    assert envs.render_mode == "rgb_array_tiled"
+    envs.close()
+
+
 def test_pictures_of_all_or_one_of_them_all(make_envs):
     envs = make_envs(3, render_mode="rgb_array", num_workers=2)
     observations, _ = envs.reset(seed=3)

@@ -19,13 +19,14 @@ from alchemist_ray.errors import (
 from alchemist_ray.protocol import VERSION, Connection, Key, Side, State
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import TRANSITIONS, VOCABULARY, Purpose
+from alchemist_ray.protocol.decoding import MESSAGES
 from alchemist_ray.protocol.frames import MAX_HEADER, MAX_HEADER_UNPROVEN, PREFIX, pack_frame
 from alchemist_ray.protocol.handshake import ACCEPTOR, INITIATOR, Transcript, new_nonce, new_token
 from alchemist_ray.protocol.values import encode
 
 I, A = Side.INITIATOR, Side.ACCEPTOR  # noqa: E741 - as in the table
 KEY = Key.of("the token of this server")
-CLASSES = sorted(m.MESSAGES.values(), key=lambda cls: cls.kind)
+CLASSES = sorted(MESSAGES.values(), key=lambda cls: cls.kind)
 EXAMPLES = {
     int: 1,
     str: "session",

@@ -15,9 +15,10 @@ from alchemist_ray.errors import (
     RemoteTaskError,
 )
 from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.decoding import MESSAGES, to_message
 from alchemist_ray.protocol.values import decode, encode
 
-CLASSES = sorted(m.MESSAGES.values(), key=lambda cls: cls.kind)
+CLASSES = sorted(MESSAGES.values(), key=lambda cls: cls.kind)
 EXAMPLES = {
     int: 3,
     str: "text",
@@ -62,7 +63,7 @@ def misfits():
 
 def test_every_message_class_has_a_kind_of_its_own_that_fits_a_byte():
     kinds = [cls.kind for cls in m.Message.__subclasses__()]
-    assert len(kinds) == len(set(kinds)) == len(m.MESSAGES)
+    assert len(kinds) == len(set(kinds)) == len(MESSAGES)
     assert all(0 < kind < 256 for kind in kinds)
 
 
@@ -73,7 +74,7 @@ def test_the_kind_of_failure_never_changes():
 @pytest.mark.parametrize("cls", CLASSES)
 def test_a_message_comes_back_as_it_was(cls):
     message = example(cls)
-    got = m.to_message(cls.kind, decode(encode(message.fields())))
+    got = to_message(cls.kind, decode(encode(message.fields())))
     assert type(got) is cls
     assert got == message
 
@@ -96,44 +97,44 @@ def test_a_field_of_the_wrong_type_is_the_peers_fault(cls, index, value):
     fields = example(cls).fields()
     fields[index] = value
     with pytest.raises(RemoteProtocolError, match=f"a {cls.__name__} with a {type(value).__name__}"):
-        m.to_message(cls.kind, fields)
+        to_message(cls.kind, fields)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_another_number_of_fields_is_the_peers_fault(cls):
     fields = example(cls).fields()
     with pytest.raises(RemoteProtocolError, match=cls.__name__):
-        m.to_message(cls.kind, [*fields, 1])
+        to_message(cls.kind, [*fields, 1])
     if fields:
         with pytest.raises(RemoteProtocolError, match=cls.__name__):
-            m.to_message(cls.kind, fields[:-1])
+            to_message(cls.kind, fields[:-1])
 
 
 @pytest.mark.parametrize("values", [None, 1, "text", b"bytes", {"request": 1}, 2.5])
 def test_a_header_that_is_no_list_is_the_peers_fault(values):
     with pytest.raises(RemoteProtocolError):
-        m.to_message(m.AskStatus.kind, values)
+        to_message(m.AskStatus.kind, values)
 
 
-@pytest.mark.parametrize("kind", sorted(set(range(256)) - set(m.MESSAGES)))
+@pytest.mark.parametrize("kind", sorted(set(range(256)) - set(MESSAGES)))
 def test_an_unknown_kind_is_the_peers_fault(kind):
     with pytest.raises(RemoteProtocolError, match=f"unknown kind {kind}"):
-        m.to_message(kind, [])
+        to_message(kind, [])
 
 
 def test_optional_fields_may_be_none():
     message = m.LoadLibrary(1, "linalg", None)
-    assert m.to_message(message.kind, message.fields()) == message
+    assert to_message(message.kind, message.fields()) == message
 
 
 def test_a_whole_number_will_do_where_a_float_is_due():
-    assert m.to_message(m.Progress.kind, [1, 2, 3, ""]) == m.Progress(1, 2, 3, "")
+    assert to_message(m.Progress.kind, [1, 2, 3, ""]) == m.Progress(1, 2, 3, "")
 
 
 def test_a_failure_tells_the_error_with_its_fields_place_and_traceback():
     error = MatrixMemoryError(needed=10, available=5, limit=20)
     failure = m.Failure.of(9, error, 2, "node7", "Traceback ...\n  line 3")
-    got = m.to_message(failure.kind, decode(encode(failure.fields()))).to_error()
+    got = to_message(failure.kind, decode(encode(failure.fields()))).to_error()
     assert type(got) is MatrixMemoryError
     assert got.fields() == error.fields()
     assert (got.rank, got.host) == (2, "node7")
