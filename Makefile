@@ -27,22 +27,22 @@ suite: $(READY)
 	$(BIN)/python -m pytest
 
 bench: $(READY)
-	$(BIN)/python experiments/bench_core.py
+	$(BIN)/python experiments/bench/core.py
 
 bench-linalg: $(READY)
-	$(BIN)/python experiments/bench_linalg.py
+	$(BIN)/python experiments/bench/linalg.py
 
 bench-transfer: $(READY)
-	$(BIN)/python experiments/bench_transfer.py --results docs/results
+	$(BIN)/python experiments/bench/transfer.py --results docs/results
 
 bench-environments: $(READY)
-	$(BIN)/python experiments/bench_environments.py --results docs/results
+	$(BIN)/python experiments/bench/environments.py --results docs/results
 
 bench-simulations: $(READY)
-	$(BIN)/python experiments/bench_simulations.py --results docs/results
+	$(BIN)/python experiments/bench/simulations.py --results docs/results
 
 validate: $(READY)
-	for simulation in $(VALIDATED); do $(BIN)/python experiments/validate_$$simulation.py --results docs/results || exit 1; done
+	for simulation in $(VALIDATED); do $(BIN)/python experiments/validate/$$simulation.py --results docs/results || exit 1; done
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -19,46 +19,45 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
+from alchemist_ray._version import __version__ as __version__
+from alchemist_ray.client.libraries import Library
+from alchemist_ray.client.local_server import Server, start_server
+from alchemist_ray.client.matrices.handle import MatrixHandle
+from alchemist_ray.client.session import AlchemistSession
 from alchemist_ray.errors import AlchemistError
-from alchemist_ray.layout import Grid, Layout
-from alchemist_ray.libraries import Library
-from alchemist_ray.matrix import MatrixHandle
-from alchemist_ray.server import Server, start_server
-from alchemist_ray.session import AlchemistSession
+from alchemist_ray.layouts.layout import Grid, Layout
 
 if TYPE_CHECKING:
-    from alchemist_ray.actor import SessionActor as SessionActor
     from alchemist_ray.envs.hpc_simulator import HPCSimulator as HPCSimulator
     from alchemist_ray.envs.hpc_vector_env import HPCVectorEnv as HPCVectorEnv
-    from alchemist_ray.remote import cholesky as cholesky
-    from alchemist_ray.remote import condest as condest
-    from alchemist_ray.remote import det as det
-    from alchemist_ray.remote import eigh as eigh
-    from alchemist_ray.remote import eigvals as eigvals
-    from alchemist_ray.remote import expm as expm
-    from alchemist_ray.remote import init as init
-    from alchemist_ray.remote import inv as inv
-    from alchemist_ray.remote import kmeans as kmeans
-    from alchemist_ray.remote import library as library
-    from alchemist_ray.remote import lstsq as lstsq
-    from alchemist_ray.remote import lu as lu
-    from alchemist_ray.remote import matmul as matmul
-    from alchemist_ray.remote import norm as norm
-    from alchemist_ray.remote import pca as pca
-    from alchemist_ray.remote import pinv as pinv
-    from alchemist_ray.remote import polar as polar
-    from alchemist_ray.remote import put as put
-    from alchemist_ray.remote import qr as qr
-    from alchemist_ray.remote import shutdown as shutdown
-    from alchemist_ray.remote import solve as solve
-    from alchemist_ray.remote import svd as svd
+    from alchemist_ray.on_ray.actor import SessionActor as SessionActor
+    from alchemist_ray.on_ray.remote import cholesky as cholesky
+    from alchemist_ray.on_ray.remote import condest as condest
+    from alchemist_ray.on_ray.remote import det as det
+    from alchemist_ray.on_ray.remote import eigh as eigh
+    from alchemist_ray.on_ray.remote import eigvals as eigvals
+    from alchemist_ray.on_ray.remote import expm as expm
+    from alchemist_ray.on_ray.remote import init as init
+    from alchemist_ray.on_ray.remote import inv as inv
+    from alchemist_ray.on_ray.remote import kmeans as kmeans
+    from alchemist_ray.on_ray.remote import library as library
+    from alchemist_ray.on_ray.remote import lstsq as lstsq
+    from alchemist_ray.on_ray.remote import lu as lu
+    from alchemist_ray.on_ray.remote import matmul as matmul
+    from alchemist_ray.on_ray.remote import norm as norm
+    from alchemist_ray.on_ray.remote import pca as pca
+    from alchemist_ray.on_ray.remote import pinv as pinv
+    from alchemist_ray.on_ray.remote import polar as polar
+    from alchemist_ray.on_ray.remote import put as put
+    from alchemist_ray.on_ray.remote import qr as qr
+    from alchemist_ray.on_ray.remote import shutdown as shutdown
+    from alchemist_ray.on_ray.remote import solve as solve
+    from alchemist_ray.on_ray.remote import svd as svd
 
 _LAZY = {
     "HPCSimulator": "alchemist_ray.envs.hpc_simulator",
     "HPCVectorEnv": "alchemist_ray.envs.hpc_vector_env",
-    "SessionActor": "alchemist_ray.actor",
+    "SessionActor": "alchemist_ray.on_ray.actor",
     **dict.fromkeys(
         (
             "init",
@@ -84,7 +83,7 @@ _LAZY = {
             "pca",
             "kmeans",
         ),
-        "alchemist_ray.remote",
+        "alchemist_ray.on_ray.remote",
     ),
 }
 

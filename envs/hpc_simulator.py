@@ -12,13 +12,13 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from alchemist_ray.client.libraries import Library
 from alchemist_ray.envs.rendering import to_rgb
 from alchemist_ray.envs.settings import EnvSettings
 from alchemist_ray.envs.simulation_group import SimulationGroup, is_failure, is_lost, with_patience
 from alchemist_ray.envs.snapshot import EpisodeState, Snapshot
 from alchemist_ray.envs.spaces import Bounds, Component
 from alchemist_ray.errors import AlchemistError, ArgumentError, ArgumentValueError, StateMisfitError
-from alchemist_ray.libraries import Library
 
 Array = npt.NDArray[Any]
 

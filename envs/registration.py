@@ -1,35 +1,42 @@
-"""The simulations that come along, as gymnasium knows them: ``gymnasium.make("alchemist_ray/Heat-v0")``.
+"""Register the environments of installed packages with gymnasium: ``gymnasium.make("alchemist_ray/Heat-v0")``.
 
-They are registered when :mod:`alchemist_ray.envs` is imported. Where nobody has, as in the processes of Ray,
-``gymnasium.make("alchemist_ray.envs:alchemist_ray/Heat-v0")`` does.
+They are registered when :mod:`alchemist_ray.envs` is imported. Processes that have not imported it, such as Ray's,
+call ``gymnasium.make("alchemist_ray.envs:alchemist_ray/Heat-v0")``.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import warnings
+from typing import Any
+
 from gymnasium.envs.registration import register, registry
 
-NAMESPACE = "alchemist_ray"
-
-ENVIRONMENTS = {
-    "Acoustics": ("acoustics", 200),
-    "CylinderFlow": ("cylinder_flow", 200),
-    "Heat": ("heat", 40),
-    "KuramotoSivashinsky": ("kuramoto_sivashinsky", 400),
-    "LammpsMD": ("lammps_md", 40),
-    "ShallowWater": ("shallow_water", 200),
-}
-"""For each environment its library, and after how many steps an episode is truncated."""
+ENTRY_POINTS = "alchemist_ray.environments"
+"""Entry-point group under which a package registers environments over its simulations."""
 
 
 def register_environments() -> None:
-    """Register all environments with gymnasium; those that are registered stay as they are."""
-    for name, (library, steps) in ENVIRONMENTS.items():
-        environment = f"{NAMESPACE}/{name}-v0"
-        if environment not in registry:
-            register(
-                environment,
-                entry_point="alchemist_ray.envs.hpc_simulator:HPCSimulator",
-                vector_entry_point="alchemist_ray.envs.hpc_vector_env:HPCVectorEnv",
-                max_episode_steps=steps,
-                kwargs={"lib_name": library},
-            )
+    """Register the environments of all installed packages with gymnasium.
+
+    The name of an entry point is the environment's name and version, its value a mapping: the keys of
+    :class:`~.EnvSettings`, where ``max_episode_steps`` is gymnasium's limit. The namespace is the name
+    of the package. An environment that is registered already stays as it is; one that does not load gives a warning.
+    """
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        namespace = point.dist.name.replace("-", "_") if point.dist else "alchemist_ray"
+        environment = f"{namespace}/{point.name}"
+        if environment in registry:
+            continue
+        try:
+            settings: dict[str, Any] = dict(point.load())
+        except Exception as failure:  # noqa: BLE001 - the package of somebody else may raise anything
+            warnings.warn(f"the environment {environment} does not load: {failure!r}", stacklevel=2)
+            continue
+        register(
+            environment,
+            entry_point="alchemist_ray.envs.hpc_simulator:HPCSimulator",
+            vector_entry_point="alchemist_ray.envs.hpc_vector_env:HPCVectorEnv",
+            max_episode_steps=settings.pop("max_episode_steps", None),
+            kwargs=settings,
+        )

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from alchemist_ray.client.libraries import Library
+from alchemist_ray.client.session import AlchemistSession
 from alchemist_ray.envs.settings import EnvSettings
 from alchemist_ray.envs.spaces import Bounds
 from alchemist_ray.errors import (
@@ -25,8 +27,6 @@ from alchemist_ray.errors import (
     NoWorkersError,
     TaskError,
 )
-from alchemist_ray.libraries import Library
-from alchemist_ray.session import AlchemistSession
 
 CALLS = ("reset", "step", "get_state", "get_score")
 """The calls of the Alchemist-Library Interface that make a library a simulation."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.errors import ArgumentValueError
-from alchemist_ray.interval import Interval
+from alchemist_ray.layouts.bounds import Interval
 
 Array = npt.NDArray[Any]
 

@@ -4,7 +4,7 @@ import itertools
 
 from hypothesis import strategies as st
 
-from alchemist_ray.layout import PAIRS, Grid, Layout
+from alchemist_ray.layouts.layout import PAIRS, Grid, Layout
 
 
 def deal(dist, r, c):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alchemist_ray import AlchemistSession
-from alchemist_ray.transfer import plane_of
+from alchemist_ray.client.transfer.plane import plane_of
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent / "c"
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.errors import TaskCancelledError
-from alchemist_ray.layout import Layout
-from alchemist_ray.mpi_backend.distmatrix import Allocate, DistMatrix, _allocate_plain
+from alchemist_ray.layouts.layout import Layout
+from alchemist_ray.mpi_backend.matrices.distmatrix import Allocate, DistMatrix, _allocate_plain
 
 
 def _silent(done: float, total: float, message: str) -> None:

@@ -19,15 +19,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from alchemist_ray.description import LibraryDescription, ParameterDescription, TaskDescription
 from alchemist_ray.errors import ArgumentError, ArgumentValueError, LibraryLoadError
-from alchemist_ray.layout_choice import LayoutChoice
-from alchemist_ray.mpi_backend.ali.batches import Batches
+from alchemist_ray.layouts.choice import LayoutChoice
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.signatures import KINDS, Signature, describe_function
-from alchemist_ray.mpi_backend.ali.simulations import Simulations, simulator_of
-from alchemist_ray.mpi_backend.distmatrix import DistMatrix
-from alchemist_ray.mpi_backend.sparse import SparseDistMatrix
+from alchemist_ray.mpi_backend.ali.simulations.batches import Batches
+from alchemist_ray.mpi_backend.ali.simulations.calls import Simulations, simulator_of
+from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
+from alchemist_ray.mpi_backend.matrices.sparse import SparseDistMatrix
+from alchemist_ray.protocol.descriptions import LibraryDescription, ParameterDescription, TaskDescription
 
 F = TypeVar("F", bound=Callable[..., Any])
 Run = Callable[[TaskContext, dict[str, Any]], Any]
@@ -144,11 +144,11 @@ def import_library(name: str, source: str) -> ModuleType:
         If there is no such file, or it is no library in C. Errors of Python are raised as they are.
     """
     if _SHARED_OBJECT.search(source):
-        from alchemist_ray.mpi_backend.ali.shared_objects import import_shared_object  # libraries in Python need none
+        from alchemist_ray.mpi_backend.ali.c.shared_objects import import_shared_object  # libraries in Python need none
 
         return import_shared_object(name, source)
     if source.endswith(".c"):
-        from alchemist_ray.mpi_backend.ali.c_sources import import_source
+        from alchemist_ray.mpi_backend.ali.c.sources import import_source
 
         return import_source(name, Path(source))
     if not source.endswith(".py"):

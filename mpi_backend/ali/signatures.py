@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from alchemist_ray.description import ParameterDescription, TaskDescription
 from alchemist_ray.errors import InvalidArrayError, LayoutError, LibraryLoadError
-from alchemist_ray.layout_choice import LayoutChoice
+from alchemist_ray.layouts.choice import LayoutChoice
 from alchemist_ray.mpi_backend.ali.context import TaskContext
-from alchemist_ray.mpi_backend.distmatrix import DistMatrix
-from alchemist_ray.mpi_backend.sparse import SparseDistMatrix
+from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
+from alchemist_ray.mpi_backend.matrices.sparse import SparseDistMatrix
+from alchemist_ray.protocol.descriptions import ParameterDescription, TaskDescription
 from alchemist_ray.protocol.values import encode
 
 KINDS: dict[Any, str] = {

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
-from alchemist_ray.interval import Interval
+from alchemist_ray.layouts.bounds import Interval
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 
 Array = npt.NDArray[Any]

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alchemist_ray.mpi_backend.ali.c_simulators import SimulatorInC
+    from alchemist_ray.mpi_backend.ali.c.simulators import SimulatorInC
 
     Acoustics: type[SimulatorInC]
 
 SOURCE = Path(__file__).with_name("acoustics.c")
+
+ENVIRONMENT = {"lib_name": "acoustics", "max_episode_steps": 200}
+"""The gymnasium environment that the package registers over this simulation."""
 
 
 def __getattr__(name: str) -> Any:
@@ -27,7 +30,7 @@ def __getattr__(name: str) -> Any:
     """
     if name != "Acoustics":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from alchemist_ray.mpi_backend.ali.c_sources import import_source
+    from alchemist_ray.mpi_backend.ali.c.sources import import_source
 
     kind = globals()[name] = import_source("acoustics", SOURCE).Acoustics
     return kind

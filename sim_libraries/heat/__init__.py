@@ -1,7 +1,4 @@
-"""The heat equation on a plate with actuators along its edges: an MPI simulation. See :class:`Heat`."""
+"""The heat equation on a plate with actuators along its edges; see docs/simulations/heat.md."""
 
-from alchemist_ray.sim_libraries.heat.simulator import Heat
-
-__version__ = "1.0"
-
-__all__ = ["Heat"]
+ENVIRONMENT = {"lib_name": "heat", "max_episode_steps": 40}
+"""The gymnasium environment that the package registers over this simulation."""

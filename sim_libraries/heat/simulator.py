@@ -13,7 +13,9 @@ from alchemist_ray.errors import ArgumentValueError, SimulationDivergedError
 from alchemist_ray.mpi_backend.ali import Box, Field, Simulator
 from alchemist_ray.sim_libraries.heat import kernels
 from alchemist_ray.sim_libraries.heat.blocks import Block, process_grid
-from alchemist_ray.sim_libraries.heat_model import FLUX_WEIGHT, INITIAL_MODES, Integrator, Plate, random_amplitudes
+from alchemist_ray.sim_libraries.heat.model import FLUX_WEIGHT, INITIAL_MODES, Integrator, Plate, random_amplitudes
+
+__version__ = "1.0"
 
 Array = npt.NDArray[Any]
 
@@ -54,7 +56,7 @@ class Heat(Simulator):
 
     The simulation has no end of its own; 40 steps of a minute are an episode that makes sense. The equations, the
     discretisation and its validation are in ``docs/simulations/heat.md`` and in
-    :mod:`~alchemist_ray.sim_libraries.heat_model`.
+    :mod:`~alchemist_ray.sim_libraries.heat.model`.
 
     Parameters
     ----------

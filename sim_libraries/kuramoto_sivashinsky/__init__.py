@@ -1,6 +1,4 @@
-"""The Kuramoto-Sivashinsky equation with local actuators: spatiotemporal chaos to be controlled."""
+"""The Kuramoto-Sivashinsky equation with local actuators; see docs/simulations/kuramoto_sivashinsky.md."""
 
-from alchemist_ray.sim_libraries.kuramoto_sivashinsky.simulation import KuramotoSivashinsky
-
-__all__ = ["KuramotoSivashinsky"]
-__version__ = "1.0"
+ENVIRONMENT = {"lib_name": "kuramoto_sivashinsky", "max_episode_steps": 400}
+"""The gymnasium environment that the package registers over this simulation."""

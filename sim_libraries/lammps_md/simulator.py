@@ -26,10 +26,12 @@ from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentValueError, SimulationDivergedError
 from alchemist_ray.mpi_backend.ali import Box, Field, Simulator, TaskContext
-from alchemist_ray.mpi_backend.lammps.simulation import AtomState, Simulation
+from alchemist_ray.mpi_backend.libraries.lammps.simulation import AtomState, Simulation
 from alchemist_ray.sim_libraries.lammps_md import systems
 from alchemist_ray.sim_libraries.lammps_md.picture import Picture
 from alchemist_ray.sim_libraries.lammps_md.settings import Settings
+
+__version__ = "1.0"
 
 Array = npt.NDArray[Any]
 

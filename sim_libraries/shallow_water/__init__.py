@@ -1,9 +1,4 @@
-"""Shallow water: a harbour under long waves, domain-decomposed in two dimensions."""
+"""A harbour under long waves, domain-decomposed in two dimensions; see docs/simulations/shallow_water.md."""
 
-from __future__ import annotations
-
-from alchemist_ray.sim_libraries.shallow_water.simulation import ShallowWater
-
-__version__ = "0.1"
-
-__all__ = ["ShallowWater"]
+ENVIRONMENT = {"lib_name": "shallow_water", "max_episode_steps": 200}
+"""The gymnasium environment that the package registers over this simulation."""

@@ -8,7 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env, check_reset_seed_determinism, check_step_determinism
 from stable_baselines3.common.env_checker import check_env as check_for_stable_baselines
 
-from alchemist_ray.envs.registration import ENVIRONMENTS, NAMESPACE
+from alchemist_ray import envs  # noqa: F401 - registers the environments
 
 SMALL = {
     "Acoustics": {"nx": 60},
@@ -22,13 +22,15 @@ STEPS = 100
 
 
 def test_all_are_here():
-    assert set(SMALL) == set(ENVIRONMENTS)
+    registered = {name for name in gymnasium.registry if name.startswith("alchemist_ray/")}
+    assert registered == {f"alchemist_ray/{name}-v0" for name in SMALL}
 
 
 @pytest.fixture(params=SMALL)
 def env(request, env_config):
-    config = env_config(ENVIRONMENTS[request.param][0], params=SMALL[request.param])
-    made = gymnasium.make(f"{NAMESPACE}/{request.param}-v0", render_mode="rgb_array", **config)
+    name = f"alchemist_ray/{request.param}-v0"
+    config = env_config(gymnasium.spec(name).kwargs["lib_name"], params=SMALL[request.param])
+    made = gymnasium.make(name, render_mode="rgb_array", **config)
     yield made
     made.close()
 

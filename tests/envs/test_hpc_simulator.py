@@ -14,7 +14,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env, check_reset_seed_determinism, check_step_determinism
 
 import alchemist_ray as alchemist
-from alchemist_ray import control, errors
+from alchemist_ray import errors
+from alchemist_ray.client import commands as control
 from alchemist_ray.envs import Bounds, EnvSettings
 
 RESTART = {"on_failure": "restart"}

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from alchemist_ray import control, errors
+from alchemist_ray import errors
+from alchemist_ray.client import commands as control
 from alchemist_ray.envs import HPCSimulator, HPCVectorEnv
 
 DIVERGE, RAISE, NAN, LEAVE, RESHAPE, NO_SCORE, DIE, HANG, FAIL_TO_RESET = range(1, 10)

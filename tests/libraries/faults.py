@@ -97,7 +97,7 @@ def one_sided(ctx: TaskContext, bytes_on_last: int) -> DistMatrix:
     """Return a matrix of which only the last rank holds anything."""
     import dataclasses
 
-    from alchemist_ray.layout import Layout
+    from alchemist_ray.layouts.layout import Layout
 
     shape = (1, max(1, bytes_on_last // 8))
     layout = dataclasses.replace(Layout.of("CIRC_CIRC", shape, ctx.comm.size), align=(ctx.comm.size - 1, 0))

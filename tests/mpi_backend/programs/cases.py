@@ -12,7 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 from alchemist_ray.errors import AlchemistError
-from alchemist_ray.layout import Layout
+from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 
 comm = MPI.COMM_WORLD

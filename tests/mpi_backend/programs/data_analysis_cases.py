@@ -23,9 +23,9 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from alchemist_ray.errors import MatrixMemoryError
-from alchemist_ray.layout import Layout
-from alchemist_ray.mpi_backend import linalg
+from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries import linalg
 
 LAYOUTS = [("VC_STAR", None), ("MC_MR", 3), ("STAR_VR", 1), ("CIRC_CIRC", None), ("STAR_STAR", None), ("VC_STAR", 2)]
 WRONG = 1e9

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
-from alchemist_ray.layout import Grid, Layout
-from alchemist_ray.mpi_backend import exchange
-from alchemist_ray.mpi_backend.distmatrix import DistMatrix
+from alchemist_ray.layouts.layout import Grid, Layout
+from alchemist_ray.mpi_backend.matrices import exchange
+from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 
 SHAPE = (5000, 5000)
 

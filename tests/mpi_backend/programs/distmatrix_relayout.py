@@ -14,9 +14,9 @@ from cases import dealt
 from mpi4py import MPI
 
 from alchemist_ray.errors import LayoutError, MatrixMemoryError, PeerFailedError
-from alchemist_ray.layout import PAIRS, Dist, Grid, Layout
-from alchemist_ray.mpi_backend import exchange
-from alchemist_ray.mpi_backend.distmatrix import DistMatrix
+from alchemist_ray.layouts.layout import PAIRS, Dist, Grid, Layout
+from alchemist_ray.mpi_backend.matrices import exchange
+from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 
 DTYPES = ("float64", "float32", "complex128", "complex64", "int64", "int32", "bool")
 BLOCKS = (1, 1, 2, 3, 4, 7, 16, 1000)

@@ -12,9 +12,9 @@ import numpy as np
 import scipy.linalg
 from cases import Array, case, ctx, dealt, main, raised, spread
 
-from alchemist_ray.mpi_backend import linalg
 from alchemist_ray.mpi_backend.ali import DistMatrix
-from alchemist_ray.mpi_backend.linalg import local_blas, one_rank
+from alchemist_ray.mpi_backend.libraries import linalg
+from alchemist_ray.mpi_backend.libraries.linalg import local_blas, one_rank
 
 TYPES = ("float64", "float32", "complex128", "complex64")
 LAYOUTS = (("MC_MR", None), ("MC_MR", 3), ("VC_STAR", 1), ("STAR_VR", None), ("MR_MC", 5), ("STAR_STAR", None))

@@ -12,10 +12,10 @@ import numpy as np
 from cases import comm, dealt
 
 from alchemist_ray.errors import AlchemistError
-from alchemist_ray.layout import Layout
-from alchemist_ray.mpi_backend import fft
+from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
-from alchemist_ray.mpi_backend.fft import cluster
+from alchemist_ray.mpi_backend.libraries import fft
+from alchemist_ray.mpi_backend.libraries.fft import cluster
 
 ctx = TaskContext(comm, "fft.case")
 TYPES = ("float32", "float64", "complex64", "complex128")

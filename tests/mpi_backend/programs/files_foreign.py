@@ -18,10 +18,11 @@ import zarr
 from mpi4py import MPI
 from zarr.storage import LocalStore
 
-from alchemist_ray.mpi_backend import files, slab_schedules
 from alchemist_ray.mpi_backend.ali import TaskContext
 from alchemist_ray.mpi_backend.ali.library import load
-from alchemist_ray.mpi_backend.files import parquet
+from alchemist_ray.mpi_backend.libraries import files
+from alchemist_ray.mpi_backend.libraries.files import parquet
+from alchemist_ray.mpi_backend.matrices import slab_schedules
 
 SLAB_BYTES = 320
 LAYOUTS = (

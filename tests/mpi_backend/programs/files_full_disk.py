@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
-from alchemist_ray.layout import Layout
-from alchemist_ray.mpi_backend import files
+from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries import files
 
 WRITERS = {
     "npy": (files.write_npy, ("a.npy",)),

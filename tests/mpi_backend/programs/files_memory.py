@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from mpi4py import MPI
 
-from alchemist_ray.layout import Layout
-from alchemist_ray.mpi_backend import files
+from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries import files
 
 SHAPE = (24000, 250)
 LAYOUT = {"pair": "MC_MR"}

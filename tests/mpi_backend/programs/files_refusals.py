@@ -25,10 +25,10 @@ from mpi4py import MPI
 from zarr.storage import LocalStore
 
 from alchemist_ray.errors import MatrixMemoryError
-from alchemist_ray.layout import Layout
-from alchemist_ray.mpi_backend import files
+from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
-from alchemist_ray.mpi_backend.files import hdf5, linux
+from alchemist_ray.mpi_backend.libraries import files
+from alchemist_ray.mpi_backend.libraries.files import hdf5, linux
 
 A = np.arange(300.0).reshape(60, 5)
 ROWS = {"pair": "VC_STAR"}

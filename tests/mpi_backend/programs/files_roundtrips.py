@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 import zarr
 from mpi4py import MPI
 
-from alchemist_ray.layout import PAIRS, Grid, Layout
-from alchemist_ray.mpi_backend import files, slab_schedules
+from alchemist_ray.layouts.layout import PAIRS, Grid, Layout
+from alchemist_ray.layouts.spec import DTYPES
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
-from alchemist_ray.mpi_backend.files import linux, parquet, zarr_stores
-from alchemist_ray.spec import DTYPES
+from alchemist_ray.mpi_backend.libraries import files
+from alchemist_ray.mpi_backend.libraries.files import linux, parquet, zarr_stores
+from alchemist_ray.mpi_backend.matrices import slab_schedules
 
 SLAB_BYTES = 320
 SHAPES = ((23, 7), (5, 90), (1, 1), (64, 3), (1, 130), (40, 1))

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from alchemist_ray.layout import Layout
-from alchemist_ray.mpi_backend import linalg
-from alchemist_ray.mpi_backend.agreement import Agreement
+from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
-from alchemist_ray.mpi_backend.linalg.spectral import eigenvalues, full_svd, hermitian
-from alchemist_ray.mpi_backend.linalg.spectral import polar_decomposition as polar
-from alchemist_ray.mpi_backend.scalapack.spectral import Wanted
+from alchemist_ray.mpi_backend.libraries import linalg
+from alchemist_ray.mpi_backend.libraries.linalg.spectral import eigenvalues, full_svd, hermitian
+from alchemist_ray.mpi_backend.libraries.linalg.spectral import polar_decomposition as polar
+from alchemist_ray.mpi_backend.libraries.scalapack.spectral import Wanted
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 
 comm = MPI.COMM_WORLD
 rng = np.random.default_rng(0)

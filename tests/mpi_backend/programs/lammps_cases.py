@@ -11,9 +11,9 @@ import numpy as np
 from mpi4py import MPI
 
 from alchemist_ray.errors import AlchemistError
-from alchemist_ray.layout import Layout
-from alchemist_ray.mpi_backend import lammps as tasks
+from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries import lammps as tasks
 
 comm = MPI.COMM_WORLD
 folder = Path(sys.argv[1])

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from cases import Array, case, comm, ctx, dealt, main, raised, spread
 
-from alchemist_ray.layout import PAIRS, Grid, Layout
-from alchemist_ray.mpi_backend import linalg, scalapack, testlib
+from alchemist_ray.layouts.layout import PAIRS, Grid, Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
-from alchemist_ray.mpi_backend.linalg import slabs
-from alchemist_ray.mpi_backend.linalg.spectral import gram, lanczos, singular
+from alchemist_ray.mpi_backend.libraries import linalg, scalapack, testlib
+from alchemist_ray.mpi_backend.libraries.linalg import slabs
+from alchemist_ray.mpi_backend.libraries.linalg.spectral import gram, lanczos, singular
 
 Residuals = dict[str, float]
 

@@ -10,12 +10,12 @@ import scipy.sparse as sp
 from mpi4py import MPI
 
 from alchemist_ray.errors import AlchemistError
-from alchemist_ray.layout import Layout
-from alchemist_ray.mpi_backend import petsc
+from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries import petsc
 
 try:
-    from alchemist_ray.mpi_backend.petsc import slepc
+    from alchemist_ray.mpi_backend.libraries.petsc import slepc
 except AlchemistError:
     slepc = None
 

@@ -14,15 +14,15 @@ import scipy.sparse as sp
 from cases import comm, ctx, dealt
 from mpi4py import MPI
 
-from alchemist_ray import csr
-from alchemist_ray.csr import CsrArrays
 from alchemist_ray.errors import AlchemistError, ArgumentError, ArgumentValueError, ConvergenceError, NonFiniteError
-from alchemist_ray.layout import Grid, Layout
-from alchemist_ray.mpi_backend import linalg
+from alchemist_ray.layouts import csr
+from alchemist_ray.layouts.csr import CsrArrays
+from alchemist_ray.layouts.layout import Grid, Layout
+from alchemist_ray.layouts.spec import DTYPES
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext, describe
-from alchemist_ray.mpi_backend.linalg.matrices import sparse_products
-from alchemist_ray.mpi_backend.linalg.spectral import lanczos, singular
-from alchemist_ray.spec import DTYPES
+from alchemist_ray.mpi_backend.libraries import linalg
+from alchemist_ray.mpi_backend.libraries.linalg.matrices import sparse_products
+from alchemist_ray.mpi_backend.libraries.linalg.spectral import lanczos, singular
 
 SHAPES = ((9, 7), (1, 9), (9, 1), (2, 3), (1, 1), (40, 30), (5, 60))
 PATTERNS = ("scattered", "empty", "one rank", "empty rows", "duplicates")

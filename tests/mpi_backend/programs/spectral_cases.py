@@ -16,14 +16,14 @@ import scipy.sparse
 from cases import Array, case, comm, ctx, main, raised
 from mpi4py import MPI
 
-from alchemist_ray.csr import CsrArrays
-from alchemist_ray.layout import Layout
-from alchemist_ray.mpi_backend import linalg
+from alchemist_ray.layouts.csr import CsrArrays
+from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix
-from alchemist_ray.mpi_backend.linalg import one_rank
-from alchemist_ray.mpi_backend.linalg.spectral import eigenvalues, full_svd, hermitian
-from alchemist_ray.mpi_backend.linalg.spectral import polar_decomposition as polar
-from alchemist_ray.mpi_backend.scalapack.spectral import Wanted
+from alchemist_ray.mpi_backend.libraries import linalg
+from alchemist_ray.mpi_backend.libraries.linalg import one_rank
+from alchemist_ray.mpi_backend.libraries.linalg.spectral import eigenvalues, full_svd, hermitian
+from alchemist_ray.mpi_backend.libraries.linalg.spectral import polar_decomposition as polar
+from alchemist_ray.mpi_backend.libraries.scalapack.spectral import Wanted
 
 TYPES = ("float32", "float64", "complex64", "complex128")
 LAYOUTS = itertools.cycle(

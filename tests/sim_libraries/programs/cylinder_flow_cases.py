@@ -10,9 +10,10 @@ import numpy as np
 from cases import case, comm, continues, episode, make, refusal, repeats_itself, run
 from mpi4py import MPI
 
-from alchemist_ray.sim_libraries.cylinder_flow import CylinderFlow, lattice
+from alchemist_ray.sim_libraries.cylinder_flow import lattice
 from alchemist_ray.sim_libraries.cylinder_flow.flow import ChannelFlow
 from alchemist_ray.sim_libraries.cylinder_flow.geometry import Channel
+from alchemist_ray.sim_libraries.cylinder_flow.simulator import CylinderFlow
 
 SHORT = {"length": 8.0, "u_max": 0.15, "start_time": 1.0, "action_time": 0.1}
 ACTIONS = np.random.default_rng(5).uniform(-0.5, 0.5, (40, 1))

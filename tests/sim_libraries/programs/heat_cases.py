@@ -7,9 +7,9 @@ import numpy as np
 from cases import case, comm, continues, make, play, refusal, repeats_itself, run
 from mpi4py import MPI
 
-from alchemist_ray.envs.controllers.heat import Controller, Regulator
-from alchemist_ray.sim_libraries.heat import Heat
-from alchemist_ray.sim_libraries.heat_model import Integrator, Plate
+from alchemist_ray.sim_libraries.heat.controller import Controller, Regulator
+from alchemist_ray.sim_libraries.heat.model import Integrator, Plate
+from alchemist_ray.sim_libraries.heat.simulator import Heat
 
 rng = np.random.default_rng(5)
 ACTIONS = rng.uniform(-3, 3, (40, 8))

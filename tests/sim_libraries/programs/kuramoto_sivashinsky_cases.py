@@ -7,7 +7,7 @@ import numpy as np
 from cases import case, comm, continues, episode, make, play, refusal, repeats_itself, run
 from mpi4py import MPI
 
-from alchemist_ray.sim_libraries.kuramoto_sivashinsky import KuramotoSivashinsky
+from alchemist_ray.sim_libraries.kuramoto_sivashinsky.simulator import KuramotoSivashinsky
 from alchemist_ray.sim_libraries.kuramoto_sivashinsky.waves import find_wave
 
 PAIR = comm.Split(comm.rank // 2)

@@ -5,7 +5,7 @@ from cases import case, comm, continues, episode, make, refusal, repeats_itself,
 from mpi4py import MPI
 
 from alchemist_ray.errors import SimulationDivergedError
-from alchemist_ray.sim_libraries.lammps_md import LammpsMD
+from alchemist_ray.sim_libraries.lammps_md.simulator import LammpsMD
 from alchemist_ray.sim_libraries.lammps_md.structures import icosahedron, script_of, truncated_octahedron
 
 CLUSTER = {

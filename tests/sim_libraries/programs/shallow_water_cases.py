@@ -7,8 +7,8 @@ from cases import case, comm, continues, episode, make, refusal, repeats_itself,
 from mpi4py import MPI
 
 from alchemist_ray.errors import SimulationDivergedError
-from alchemist_ray.sim_libraries.shallow_water import ShallowWater
 from alchemist_ray.sim_libraries.shallow_water.exact import Bowl, dam_break
+from alchemist_ray.sim_libraries.shallow_water.simulator import ShallowWater
 from alchemist_ray.sim_libraries.shallow_water.solver import INSIDE, Grid, Solver
 
 SMALL = {"nx": 64, "ny": 32}

@@ -1,0 +1,1 @@
+"""The client: sessions, worker groups, matrices, libraries. No MPI and no Ray here."""

@@ -1,0 +1,193 @@
+"""The types of parameters and results of tasks, as this side of the wire has them.
+
+A library's description names kinds of value (``matrix``, ``float``, ...) and says of a result what its author has
+written (``tuple[DistMatrix, ndarray]``). Here both become types of the client, where a matrix is a handle: as text for
+stubs and help, and as objects for ``inspect`` and ``typing``. What the server says is parsed, never evaluated; a name
+that is not known here becomes ``Any``.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, reduce
+from typing import Any, ForwardRef, Literal
+
+import numpy.typing as npt
+
+from alchemist_ray.client.matrices.handle import MatrixHandle
+from alchemist_ray.client.matrices.sparse import SparseMatrixHandle
+from alchemist_ray.protocol.descriptions import ParameterDescription, TaskDescription
+
+TYPES: dict[str, Any] = {
+    "MatrixHandle": MatrixHandle,
+    "SparseMatrixHandle": SparseMatrixHandle,
+    "NDArray": npt.NDArray,
+    "ArrayLike": npt.ArrayLike,
+    "Sequence": Sequence,
+    "Literal": Literal,
+    "Any": Any,
+    "ObjectRef": ForwardRef("ray.ObjectRef"),
+    **{kind.__name__: kind for kind in (int, float, complex, bool, str, bytes, list, tuple, dict)},
+}
+"""The names that the texts of this module are made of."""
+
+PARAMETERS = {
+    "matrix": "MatrixHandle",
+    "sparse": "SparseMatrixHandle",
+    "array": "ArrayLike",
+    "list": "Sequence[Any]",
+    "dict": "dict[str, Any]",
+    "none": "None",
+    "any": "Any",
+}
+"""What a parameter of each kind takes; kinds that are not here are called as Python calls them."""
+
+REMOTE_PARAMETERS = {**PARAMETERS, **dict.fromkeys(("matrix", "sparse"), "ArrayLike | MatrixHandle | ObjectRef")}
+"""What a parameter of each kind takes where the task is a Ray remote function."""
+
+_RESULTS = {
+    "DistMatrix": "MatrixHandle",
+    "SparseDistMatrix": "SparseMatrixHandle",
+    "ndarray": "NDArray[Any]",
+    "NDArray": "NDArray[Any]",
+    "list": "list[Any]",
+    "dict": "dict[str, Any]",
+    "tuple": "tuple[Any, ...]",
+    "NoneType": "None",
+    "Literal": "Any",
+}
+"""What a name in the annotation of a result is here, when nothing stands in brackets behind it."""
+
+
+def parameter_text(parameter: ParameterDescription, names: Mapping[str, str] = PARAMETERS) -> str:
+    """Return the annotation of a parameter, e.g. ``"MatrixHandle | None"``."""
+    chosen = {_kind_of(choice) for choice in parameter.choices}
+    literal = [f"Literal[{', '.join(map(repr, parameter.choices))}]"] if parameter.choices else []
+    parts = literal + [names.get(kind, kind) for kind in parameter.kinds if kind not in chosen]
+    return " | ".join(dict.fromkeys(parts))
+
+
+def _kind_of(choice: Any) -> str:
+    return "none" if choice is None else type(choice).__name__
+
+
+@cache
+def result_text(returns: str) -> str:
+    """Return the annotation of what a task gives, from what its author has written."""
+    try:
+        return ast.unparse(_translate(ast.parse(returns, mode="eval").body))
+    except (SyntaxError, ValueError):
+        return "Any"
+
+
+def _translate(node: ast.expr) -> ast.expr:
+    """Return an annotation in the names of this side."""
+    match node:
+        case ast.BinOp(left, ast.BitOr(), right):
+            return ast.BinOp(_translate(left), ast.BitOr(), _translate(right))
+        case ast.Subscript(ast.Name("Optional"), member):
+            return ast.BinOp(_translate(member), ast.BitOr(), ast.Constant(None))
+        case ast.Subscript(ast.Name("Union"), ast.Tuple(members)):
+            return reduce(lambda left, right: ast.BinOp(left, ast.BitOr(), right), map(_translate, members))
+        case ast.Subscript(ast.Name("Literal"), values) if _is_literal(values):
+            return node
+        case ast.Constant(None):
+            return node
+        case ast.Subscript(ast.Name("tuple" | "list" | "dict") as name, members):
+            listed = members.elts if isinstance(members, ast.Tuple) else [members]
+            inside = [member if _is_ellipsis(member) else _translate(member) for member in listed]
+            return ast.Subscript(name, ast.Tuple(inside) if len(inside) > 1 else inside[0])
+        case ast.Subscript(ast.Name("Annotated"), ast.Tuple([first, *_])):
+            return _translate(first)
+        case ast.Subscript(ast.Name() as name):
+            return _translate(name)
+        case ast.Name(name):
+            text = _RESULTS.get(name, name if name in TYPES else "Any")
+            return ast.parse(text, mode="eval").body
+    return ast.Name("Any")
+
+
+def _is_literal(node: ast.expr) -> bool:
+    members = node.elts if isinstance(node, ast.Tuple) else [node]
+    return all(isinstance(member, ast.Constant) for member in members)
+
+
+def _is_ellipsis(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is ...
+
+
+@cache
+def as_type(text: str) -> Any:
+    """Return the type that a text of this module names."""
+    return _type_of(ast.parse(text, mode="eval").body)
+
+
+def _type_of(node: ast.expr) -> Any:
+    match node:
+        case ast.BinOp(left, _, right):
+            return _type_of(left) | _type_of(right)
+        case ast.Subscript(ast.Name("Literal"), values):
+            return Literal[ast.literal_eval(values)]
+        case ast.Subscript(generic, ast.Tuple(members)):
+            return _type_of(generic)[tuple(map(_type_of, members))]
+        case ast.Subscript(generic, member):
+            return _type_of(generic)[_type_of(member)]
+        case ast.Constant(value):
+            return value
+        case ast.Name(name):
+            return TYPES[name]
+    raise TypeError(ast.unparse(node))
+
+
+def signature_of(task: TaskDescription, names: Mapping[str, str] = PARAMETERS, result: str = "") -> inspect.Signature:
+    """Return the signature of a task, with types as annotations, that shows itself by their short names.
+
+    Parameters
+    ----------
+    task : TaskDescription
+        The task.
+    names : mapping
+        What a parameter of each kind takes.
+    result : str, optional
+        What it gives; by default what its author has written.
+    """
+    texts = {p.name: parameter_text(p, names) for p in task.parameters}
+    result = result or result_text(task.returns)
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in task.signature.parameters.values()]
+    shown = inspect.Signature(
+        [p.replace(annotation=_Written(texts[p.name])) for p in bare], return_annotation=_Written(result)
+    )
+    typed = [p.replace(annotation=as_type(texts[p.name])) for p in bare]
+    return _Readable(typed, return_annotation=as_type(result), shown=str(shown))
+
+
+class _Readable(inspect.Signature):
+    """A signature whose annotations are types, shown without the modules that these are in."""
+
+    __slots__ = ("_shown",)
+
+    def __init__(
+        self,
+        parameters: Sequence[inspect.Parameter] = (),
+        *,
+        return_annotation: Any = inspect.Signature.empty,
+        shown: str = "",
+    ) -> None:
+        super().__init__(parameters, return_annotation=return_annotation)
+        self._shown = shown
+
+    def __str__(self) -> str:
+        return self._shown or super().__str__()
+
+
+@dataclass(frozen=True)
+class _Written:
+    """An annotation that shows as the text that it is."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text

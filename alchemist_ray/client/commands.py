@@ -1,0 +1,302 @@
+"""The session's commands to its workers: every rank gets every command, over its own socket, in the same order."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from alchemist_ray.client.address import GroupAddress
+from alchemist_ray.client.transfer.requests import open_channel
+from alchemist_ray.errors import (
+    AlchemistError,
+    GroupDiedError,
+    PeerFailedError,
+    RemoteProtocolError,
+    TaskCancelledError,
+    TaskTimeoutError,
+)
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.connection import Purpose
+
+GRACE_SECONDS = 10.0
+"""How long the other ranks may go on once one has failed: they may be waiting for it, in MPI, for ever. As long has a
+task whose time is up to stop where it can."""
+
+INTERRUPT_SECONDS = 2.0
+"""How long an interrupt (Ctrl-C) waits for the task to stop. A task that does not stop goes on; the next one waits."""
+
+LONGEST_POLL_SECONDS = 3600.0
+"""How long is waited at a time: the operating system counts milliseconds in 32 bits."""
+
+POLL_SECONDS = 0.2
+"""How often the caller is asked whether it still wants the answer, if there is a way to ask."""
+
+OnProgress = Callable[[m.Progress], None]
+OnOrphans = Callable[[list[int]], None]
+
+
+@dataclass(slots=True)
+class Limits:
+    """How long the answer to a command is waited for.
+
+    Attributes
+    ----------
+    task : str
+        What the command runs, for messages.
+    seconds : float, optional
+        After which the workers are asked to stop, and :data:`GRACE_SECONDS` later given up.
+    cancel : callable
+        ``cancel(command)`` asks the workers, without waiting, to stop the command of that number.
+    is_cancelled : callable, optional
+        Whether the caller no longer wants the answer.
+    """
+
+    task: str
+    seconds: float | None = None
+    cancel: Callable[[int], None] = lambda command: None
+    is_cancelled: Callable[[], bool] | None = None
+
+
+NO_LIMITS = Limits("a command")
+
+
+class RanksStuckError(Exception):
+    """A rank has failed, or its time is up, and some do not answer: the group must be ended."""
+
+    def __init__(self, failure: AlchemistError, ranks: list[int]) -> None:
+        super().__init__(failure, ranks)
+        self.failure = failure
+        self.ranks = ranks
+
+
+class _Wait:
+    """The wait for the answers to one command."""
+
+    def __init__(self, limits: Limits, command: int) -> None:
+        self._limits = limits
+        self._command = command
+        self._deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
+        self._give_up: float | None = None
+        self._is_cancelled = limits.is_cancelled
+        self._ask_next = 0.0
+        self.overdue: TaskTimeoutError | None = None
+
+    @property
+    def _is_endless(self) -> bool:
+        """Whether nothing but an answer ends the wait: most waits are such, and this is on the path of every task."""
+        return self._deadline is None and self._give_up is None and self._is_cancelled is None
+
+    def milliseconds(self) -> float | None:
+        """Return how long to wait for the next answer; None: for ever."""
+        if self._is_endless:
+            return None
+        times = [when for when in (self._deadline, self._give_up) if when is not None]
+        left = [max(0.0, min(times) - time.monotonic())] if times else []
+        if self._is_cancelled is not None:
+            left.append(POLL_SECONDS)
+        return 1000 * min(*left, LONGEST_POLL_SECONDS) if left else None
+
+    def goes_on(self) -> bool:
+        """Whether to wait any longer; what is overdue or cancelled is asked to stop."""
+        if self._is_endless:
+            return True
+        now = time.monotonic()
+        if self._give_up is not None and now >= self._give_up:
+            return False
+        if self._deadline is not None and now >= self._deadline:
+            self.overdue = TaskTimeoutError(self._limits.task, self._limits.seconds or 0.0)
+            self.stop(GRACE_SECONDS)
+        if self._is_cancelled is not None and now >= self._ask_next:
+            self._ask_next = now + POLL_SECONDS
+            if self._is_cancelled():
+                self._is_cancelled = None
+                self._limits.cancel(self._command)
+        return True
+
+    def stop(self, seconds: float) -> None:
+        """Ask the ranks to stop, and give up on them after so many seconds."""
+        self._deadline = None
+        self._limits.cancel(self._command)
+        self.end_in(seconds)
+
+    def end_in(self, seconds: float) -> None:
+        """Give up after so many seconds, if not before."""
+        end = time.monotonic() + seconds
+        self._give_up = end if self._give_up is None else min(end, self._give_up)
+
+
+def _kept(reply: m.Message) -> list[int]:
+    """Return the ids of the matrices that a rank has kept of a task."""
+    return [matrix_id for matrix_id, _ in reply.matrices] if isinstance(reply, m.TaskDone) else []
+
+
+class CommandStream:
+    """The control connections of a worker group; there is one stream a group.
+
+    Parameters
+    ----------
+    address : GroupAddress
+        The group.
+
+    Raises
+    ------
+    GroupDiedError
+        If a worker does not answer.
+    """
+
+    def __init__(self, address: GroupAddress) -> None:
+        self._address = address
+        with ThreadPoolExecutor(min(16, address.size)) as pool:
+            self._channels = list(
+                pool.map(lambda endpoint: open_channel(address, endpoint, Purpose.CONTROL), address.endpoints)
+            )
+        self._poller = select.poll()
+        self._ranks = {}
+        for rank, channel in enumerate(self._channels):
+            self._poller.register(channel.sock, select.POLLIN)
+            self._ranks[channel.sock.fileno()] = rank
+        self._request = 0
+        self._orphans: list[int] = []
+        self._torn = False
+        self._lock = threading.Lock()
+
+    def run(
+        self,
+        make: Callable[[int], m.Message],
+        on_progress: OnProgress | None = None,
+        on_orphans: OnOrphans | None = None,
+        limits: Limits = NO_LIMITS,
+    ) -> list[Any]:
+        """Send a command to every rank; return the answers by rank.
+
+        Parameters
+        ----------
+        make : callable
+            Makes the command from its number.
+        on_progress : callable, optional
+            Gets each report of progress.
+        on_orphans : callable, optional
+            Gets the ids of matrices that a rank has kept, but nobody will ever ask for: another rank has failed, or
+            the caller of an earlier command did not wait for its answer.
+        limits : Limits
+            How long the answers are waited for.
+
+        Raises
+        ------
+        AlchemistError
+            What a rank reports; of several, what the lowest reports.
+        GroupDiedError
+            If a rank is gone.
+        TaskTimeoutError
+            If the time was up and the ranks have stopped.
+        RanksStuckError
+            If a rank has failed, or the time was up, and some have not answered :data:`GRACE_SECONDS` later.
+        """
+        with self._lock:
+            if self._torn:
+                raise GroupDiedError(self._address.group_id, "a command was interrupted in the middle of a message")
+            self._request += 1
+            command = make(self._request)
+            frame = self._channels[0].connection.send(command)  # the same for every rank: encoded once
+            try:
+                self._torn = True  # an interrupt in here leaves some ranks with a command that others do not have
+                for channel in self._channels:
+                    channel.sock.sendall(frame)
+                self._torn = False
+                replies, overdue = self._collect_until_interrupted(on_progress, limits)
+            except (OSError, EOFError) as lost:
+                raise GroupDiedError(self._address.group_id, f"a worker closed its connection: {lost}") from lost
+        if self._orphans and on_orphans is not None:
+            on_orphans(self._orphans)
+            self._orphans = []
+        failures = {rank: reply for rank, reply in replies.items() if isinstance(reply, m.Failure)}
+        missing = [rank for rank in range(self._address.size) if rank not in replies]
+        if failures or missing:
+            if on_orphans is not None:
+                on_orphans([matrix_id for reply in replies.values() for matrix_id in _kept(reply)])
+            self._raise(failures, missing, overdue)
+        if overdue is not None:
+            if on_orphans is not None:
+                on_orphans([matrix_id for reply in replies.values() for matrix_id in _kept(reply)])
+            raise overdue
+        return [replies[rank] for rank in range(self._address.size)]
+
+    @property
+    def current(self) -> int:
+        """Number of the last command."""
+        return self._request
+
+    def _collect_until_interrupted(
+        self, on_progress: OnProgress | None, limits: Limits
+    ) -> tuple[dict[int, m.Message], TaskTimeoutError | None]:
+        """Gather the answers; on an interrupt, ask the ranks to stop, and give them a moment to."""
+        replies: dict[int, m.Message] = {}
+        wait = _Wait(limits, self._request)
+        try:
+            self._collect(replies, on_progress, wait)
+        except KeyboardInterrupt as interrupt:
+            wait.stop(INTERRUPT_SECONDS)
+            if not self._torn:
+                self._collect(replies, None, wait)
+            self._orphans.extend(matrix_id for reply in replies.values() for matrix_id in _kept(reply))
+            if len(replies) < len(self._channels):
+                interrupt.add_note(
+                    f"{limits.task} has not stopped yet, and the next command will wait for it; "
+                    "yield_workers() ends it, and the matrices with it."
+                )
+            raise
+        return replies, wait.overdue
+
+    def _collect(self, replies: dict[int, m.Message], on_progress: OnProgress | None, wait: _Wait) -> None:
+        """Gather one answer a rank; give up on the others a while after one has failed, or the time is up."""
+        while len(replies) < len(self._channels):
+            events = self._poller.poll(wait.milliseconds())
+            if not wait.goes_on() and not events:
+                return
+            for fd, _ in events:
+                rank = self._ranks[fd]
+                reply = self._take(rank, on_progress)
+                if reply is not None:
+                    replies[rank] = reply
+                    if isinstance(reply, m.Failure):
+                        wait.end_in(GRACE_SECONDS)
+
+    def _take(self, rank: int, on_progress: OnProgress | None) -> m.Message | None:
+        """Return the answer to the command in hand, if rank has sent it; there is at most one."""
+        channel, taken = self._channels[rank], None
+        self._torn = True  # an interrupt in here may lose what has been received
+        message: Any = channel.receive()
+        self._torn = False
+        while message is not None:
+            if isinstance(message, m.Progress):
+                if message.request == self._request and on_progress is not None:
+                    with contextlib.suppress(Exception):  # a display that fails must not cost the answer
+                        on_progress(message)
+            elif message.request == self._request:
+                taken = message
+            else:  # the answer to a command whose caller has given up
+                self._orphans.extend(_kept(message))
+            message = channel.connection.next_message() if channel.connection.holds_bytes else None
+        return taken
+
+    def _raise(self, failures: dict[int, m.Failure], missing: list[int], overdue: TaskTimeoutError | None) -> None:
+        errors = [failures[rank].to_error() for rank in sorted(failures)]
+        error = next((e for e in errors if not isinstance(e, PeerFailedError)), errors[0] if errors else None)
+        if overdue is not None and (error is None or isinstance(error, TaskCancelledError)):
+            error = overdue
+        if error is None:
+            raise RemoteProtocolError(f"rank {missing} did not answer")
+        if missing:
+            raise RanksStuckError(error, missing) from error
+        raise error
+
+    def close(self) -> None:
+        """Close the connections."""
+        for channel in self._channels:
+            channel.close()

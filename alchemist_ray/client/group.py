@@ -1,0 +1,246 @@
+"""A worker group as the session that owns it sees it: libraries to load, tasks to run, matrices to send and fetch.
+
+What a library's functions, the session's methods and the handles come down to. It knows nothing of the server: that the
+group is gone shows here as :class:`~alchemist_ray.errors.GroupDiedError`, and why, the session asks the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.client.address import GroupAddress
+from alchemist_ray.client.commands import CommandStream, Limits
+from alchemist_ray.client.libraries import Library
+from alchemist_ray.client.matrices.arithmetic import Computes
+from alchemist_ray.client.matrices.handle import MatrixHandle
+from alchemist_ray.client.matrices.sparse import SparseMatrixHandle, send_sparse, sparse_arrays
+from alchemist_ray.client.progress import ProgressDisplay
+from alchemist_ray.client.transfer.meter import Meter
+from alchemist_ray.client.transfer.plane import forget_plane, plane_of
+from alchemist_ray.client.transfer.times import TransferTimes
+from alchemist_ray.errors import ArgumentError, ForeignMatrixError, LocalProtocolError, ResultMismatchError
+from alchemist_ray.layouts.spec import MatrixSpec, SparseSpec, spec_from_wire
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.descriptions import LibraryDescription, TaskDescription
+from alchemist_ray.protocol.values import MatrixReference, array_of
+
+Array = npt.NDArray[Any]
+
+MAX_RESULTS = 1000
+"""Numbers that are set aside for the matrices of a task whose answer has not come."""
+
+
+class GroupClient:
+    """The session's end of a worker group. Not thread-safe.
+
+    Parameters
+    ----------
+    address : GroupAddress
+        The group; the session owns it.
+    session : AlchemistSession, optional
+        What runs the tasks that arithmetic with handles comes down to.
+
+    Raises
+    ------
+    GroupDiedError
+        If a worker does not answer.
+    """
+
+    def __init__(self, address: GroupAddress, session: Computes | None = None) -> None:
+        self._session = session
+        self.address = address
+        self.libraries: dict[str, Library] = {}
+        self._commands = CommandStream(address)
+        self._plane = plane_of(address)
+        self._next_id = 1
+
+    def load(
+        self,
+        name: str,
+        path: str | None,
+        timeout: float | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> LibraryDescription:
+        """Load a library on every worker; return what it says about itself."""
+        limits = Limits(f"loading library {name}", timeout, self._plane.cancel, is_cancelled)
+        replies = self._commands.run(lambda n: m.LoadLibrary(n, name, path), limits=limits)
+        return LibraryDescription.from_wire(replies[0].result)
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def bind(self, label: str, task: TaskDescription, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call as they go over the wire, having held them against the task's description."""
+        return task.bind(
+            label,
+            [self.to_reference(value) for value in args],
+            {name: self.to_reference(value) for name, value in kwargs.items()},
+        )
+
+    def run(
+        self,
+        library: str,
+        task: TaskDescription,
+        arguments: dict[str, Any],
+        make_bar: Callable[[str], ProgressDisplay],
+        timeout: float | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> Any:
+        """Run a task on every worker; return its result, with handles for matrices.
+
+        After `timeout` seconds, or when `is_cancelled` says so, or on an interrupt, the workers are asked to stop.
+        """
+        label = f"{library}.{task.name}"
+        first_id, self._next_id = self._next_id, self._next_id + MAX_RESULTS  # less, once the results are here
+        limits = Limits(label, timeout, self._plane.cancel, is_cancelled)
+        self._plane.free_dropped()
+        try:
+            replies = self._replies(lambda n: m.RunTask(n, library, task.name, arguments, first_id), make_bar, limits)
+        except LocalProtocolError as misfit:
+            raise ArgumentError(label, misfit.reason) from misfit
+        self._require_alike(label, replies)
+        self._next_id = first_id + len(replies[0].matrices)
+        handles = {matrix_id: self._handle(matrix_id, spec_from_wire(spec)) for matrix_id, spec in replies[0].matrices}
+        result = _with_handles(replies[0].result, handles)
+        return tuple(result) if isinstance(result, list) and task.returns.startswith("tuple") else result
+
+    def _replies(
+        self, make: Callable[[int], m.Message], make_bar: Callable[[str], ProgressDisplay], limits: Limits
+    ) -> list[Any]:
+        """Have every worker carry out a command, its progress shown; return the answers by rank."""
+        bar = make_bar(limits.task)
+        try:
+            return self._commands.run(make, bar, self._drop_all, limits)
+        finally:
+            bar.close()
+
+    def step_simulation(
+        self,
+        library: str,
+        simulation: int,
+        action: bytes,
+        make_bar: Callable[[str], ProgressDisplay],
+        timeout: float | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> tuple[Array, float, bool, dict[str, Any]]:
+        """Run the task ``step`` of a simulation library, in as few instructions as it takes."""
+        label = f"{library}.step"
+        limits = Limits(label, timeout, self._plane.cancel, is_cancelled)
+        replies = self._replies(lambda n: m.StepSimulation(n, library, simulation, action), make_bar, limits)
+        first: m.SimulationStepped = replies[0]
+        return array_of(first.state, first.dtype, first.shape), first.score, first.finished, first.info
+
+    def advance_batch(
+        self,
+        library: str,
+        batch: int,
+        orders: bytes,
+        actions: bytes,
+        seeds: list[int | None],
+        make_bar: Callable[[str], ProgressDisplay],
+        timeout: float | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> tuple[Array | None, Array, list[str], list[list[Any]]]:
+        """Run the task ``advance_batch`` of a simulation library, in as few instructions as it takes."""
+        limits = Limits(f"{library}.advance_batch", timeout, self._plane.cancel, is_cancelled)
+        replies = self._replies(lambda n: m.AdvanceBatch(n, library, batch, orders, actions, seeds), make_bar, limits)
+        parts: list[m.BatchAdvanced] = [reply for reply in replies if isinstance(reply, m.BatchAdvanced)]
+        states = [array_of(part.states, part.dtype, part.shape) for part in parts if part.dtype]
+        numbers = [array_of(part.numbers, "<f8", [part.count, -1]) for part in parts]
+        return (
+            np.concatenate(states) if states else None,
+            np.concatenate(numbers),
+            parts[0].names,
+            [note for part in parts for note in part.notes],
+        )
+
+    def cancel(self) -> None:
+        """Ask the workers to stop the task that runs; do not wait for them. Called by any thread."""
+        self._plane.cancel(self._commands.current)
+
+    def _require_alike(self, label: str, replies: Sequence[m.TaskDone]) -> None:
+        """Raise unless every rank has returned what rank 0 has, or None beside the same matrices."""
+        first = replies[0]
+        different = [
+            rank
+            for rank, reply in enumerate(replies)
+            if reply.digest not in (first.digest, b"") or reply.matrices != first.matrices
+        ]
+        if different:
+            self._drop_all(sorted({row[0] for reply in replies for row in reply.matrices}))
+            raise ResultMismatchError(label, different)
+
+    def _drop_all(self, matrix_ids: list[int]) -> None:
+        for matrix_id in matrix_ids:
+            self._plane.drop(matrix_id)
+
+    def to_reference(self, value: Any) -> Any:
+        """Return what stands for a handle on the wire, and anything else as it is.
+
+        Raises
+        ------
+        ForeignMatrixError, FreedMatrixError
+            If it is a handle of another session, or of a matrix that was freed.
+        """
+        if not isinstance(value, MatrixHandle):
+            return value
+        if value.address.ticket != self.address.ticket:
+            raise ForeignMatrixError(value.matrix_id, value.address.session, self.address.session)
+        return value.reference()
+
+    # --- matrices -----------------------------------------------------------------------------------------------------
+
+    def _handle(self, matrix_id: int, spec: MatrixSpec | SparseSpec) -> MatrixHandle:
+        if isinstance(spec, SparseSpec):
+            return SparseMatrixHandle(matrix_id, spec, self.address, owned=True, session=self._session)
+        return MatrixHandle(matrix_id, spec, self.address, owned=True, session=self._session)
+
+    def _next(self) -> int:
+        matrix_id, self._next_id = self._next_id, self._next_id + 1
+        return matrix_id
+
+    def create(self, spec: MatrixSpec) -> MatrixHandle:
+        """Make room for a matrix that is yet to be written; return a handle for it."""
+        handle = self._handle(self._next(), spec)  # first, so that an interrupt does not leave a matrix to nobody
+        self._plane.create(handle.matrix_id, spec)
+        return handle
+
+    def send(self, spec: MatrixSpec, array: Array, meter: Meter) -> tuple[MatrixHandle, list[TransferTimes]]:
+        """Send a matrix; return a handle for it, and the seconds that each worker's part took."""
+        handle = self._handle(self._next(), spec)
+        return handle, self._plane.send(handle.matrix_id, spec, array, meter)
+
+    def send_sparse(self, matrix: Any, meter: Meter) -> tuple[MatrixHandle, list[TransferTimes]]:
+        """Send a sparse matrix of SciPy; return a handle for it, and the seconds that each worker's part took."""
+        spec, arrays = sparse_arrays(matrix, self.address.size)
+        handle = self._handle(self._next(), spec)
+        return handle, send_sparse(self._plane, handle.matrix_id, spec, arrays, meter)
+
+    def fetch(self, handle: MatrixHandle, out: Array | None, meter: Meter) -> tuple[Array, list[TransferTimes]]:
+        """Fetch a matrix of this group; return it, and the seconds that each worker's part took."""
+        self.to_reference(handle)
+        return handle.fetch(out, meter)
+
+    def check(self) -> None:
+        """Ask every worker for a sign of life."""
+        self._plane.free([])
+
+    def close(self) -> None:
+        """Close all connections to the workers."""
+        self._commands.close()
+        forget_plane(self.address)
+
+
+def _with_handles(value: Any, handles: dict[int, MatrixHandle]) -> Any:
+    """Return a task's result with handles in the place of references."""
+    match value:
+        case MatrixReference():
+            return handles[value.matrix_id]
+        case list():
+            return [_with_handles(member, handles) for member in value]
+        case dict():
+            return {name: _with_handles(member, handles) for name, member in value.items()}
+    return value

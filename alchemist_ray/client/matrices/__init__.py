@@ -1,0 +1,1 @@
+"""Matrices that live with the workers: handles, writers, files."""

@@ -1,0 +1,1 @@
+"""Move matrices between this process and the workers."""

@@ -1,0 +1,137 @@
+"""What one worker holds of a rectangle of a matrix, and its bytes as they go over the wire.
+
+A rectangle of the whole matrix meets the block of a rank in a rectangle of that block, whatever the layout: the local
+indices of consecutive global ones are consecutive. So a part is named by local rows and columns, and its elements are
+copied between the block and the caller's array by strided tiles (:mod:`.tiling`), or, where those are not on one host,
+pass through a buffer of bounded size in the order of the block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.layouts import tiling
+from alchemist_ray.layouts.layout import AxisPart
+from alchemist_ray.layouts.region import Rectangle
+from alchemist_ray.layouts.spec import MatrixSpec
+
+Array = npt.NDArray[Any]
+
+BUFFER_BYTES = 2 * 2**20
+"""Size of the buffer through which elements pass that are not adjacent in memory; it stays in the cache."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one rank holds of a rectangle of a matrix.
+
+    Attributes
+    ----------
+    dtype : dtype
+        Element type of the matrix.
+    rows, cols : AxisPart
+        What the rank holds of it.
+    local : Rectangle
+        Local rows and columns of the rank's block that lie in the rectangle.
+    corner : (int, int)
+        The rectangle's first row and column, which is where the caller's array begins.
+    """
+
+    dtype: np.dtype[Any]
+    rows: AxisPart
+    cols: AxisPart
+    local: Rectangle
+    corner: tuple[int, int]
+
+    @classmethod
+    def of(cls, spec: MatrixSpec, rank: int, region: Rectangle) -> Part:
+        """Return what `rank` holds of `region`; it may be empty."""
+        rows, cols = spec.layout.part(spec.shape, rank)
+        local = Rectangle(*rows.local_range(region.i0, region.i1), *cols.local_range(region.j0, region.j1))
+        return cls(spec.dtype, rows, cols, local, (region.i0, region.j0))
+
+    @classmethod
+    def of_bytes(cls, nbytes: int, start: int = 0, stop: int | None = None) -> Part:
+        """Return the bytes ``start .. stop-1`` of a block that is but `nbytes` bytes, as one row."""
+        stop = nbytes if stop is None else stop
+        octet = np.dtype(np.uint8)
+        return cls(
+            octet, AxisPart(1, 1, 1, 0), AxisPart(nbytes, nbytes, 1, 0), Rectangle(0, 1, start, stop), (0, start)
+        )
+
+    @property
+    def block(self) -> Part:
+        """All that the rank holds of the matrix."""
+        return Part(self.dtype, self.rows, self.cols, Rectangle(0, self.rows.size, 0, self.cols.size), (0, 0))
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """Local rows and columns as requests name them."""
+        return self.local.i0, self.local.i1, self.local.j0, self.local.j1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements."""
+        return self.local.area * self.dtype.itemsize
+
+    def view(self, memory: Array, offset: int) -> Array:
+        """Return the part in a rank's memory (bytes), where it begins at `offset`."""
+        itemsize = self.dtype.itemsize
+        strides = (self.cols.size * itemsize, itemsize)
+        return np.ndarray(self.local.shape, self.dtype, memory, offset, strides)
+
+    def bands(self, nbytes: int) -> Iterator[Part]:
+        """Yield the part in the order of the block, some rows or a piece of a row at a time, each of about `nbytes`."""
+        local, itemsize = self.local, self.dtype.itemsize
+        height = max(1, nbytes // max(1, local.shape[1] * itemsize))
+        width = local.shape[1] if height > 1 else max(1, nbytes // itemsize)
+        for i in range(local.i0, local.i1, height):
+            for j in range(local.j0, local.j1, width):
+                band = Rectangle(i, min(i + height, local.i1), j, min(j + width, local.j1))
+                yield Part(self.dtype, self.rows, self.cols, band, self.corner)
+
+    def scatter(self, array: Array, block: Array) -> None:
+        """Fill `block`, of the part's shape, from the rectangle `array`."""
+        tiling.scatter(array, block, self.rows, self.cols, (self.local.i0, self.local.j0), self.corner)
+
+    def gather(self, block: Array, array: Array) -> None:
+        """Write `block`, of the part's shape, to its places in the rectangle `array`."""
+        tiling.gather(block, array, self.rows, self.cols, (self.local.i0, self.local.j0), self.corner)
+
+    def direct(self, array: Array) -> Array | None:
+        """Return the part as a view of `array` if it lies there just as it goes over the wire; otherwise None."""
+        p, *more_rows = self.rows.pieces(self.local.i0, self.local.i1)
+        q, *more_cols = self.cols.pieces(self.local.j0, self.local.j1)
+        if more_rows or more_cols or array.dtype != self.dtype:
+            return None
+        if (p.count > 1 and p.step != p.length) or (q.count > 1 and q.step != q.length):
+            return None
+        i, j = p.start - self.corner[0], q.start - self.corner[1]
+        view = array[i : i + p.count * p.length, j : j + q.count * q.length]
+        return view if view.flags.c_contiguous else None
+
+    def pack(self, array: Array) -> Iterator[memoryview]:
+        """Yield the bytes of the part, in the order of the block, from the rectangle `array`."""
+        direct = self.direct(array)
+        if direct is not None:
+            octets = octets_of(direct)
+            for start in range(0, len(octets), BUFFER_BYTES):
+                yield octets[start : start + BUFFER_BYTES]
+            return
+        buffer = np.empty(0, self.dtype)
+        for band in self.bands(BUFFER_BYTES):
+            if buffer.size < band.local.area:
+                buffer = np.empty(band.local.area, self.dtype)
+            block = buffer[: band.local.area].reshape(band.local.shape)
+            band.scatter(array, block)
+            yield octets_of(block)
+
+
+def octets_of(array: Array) -> memoryview:
+    """Return the bytes of a C-contiguous array."""
+    return array.reshape(-1).view(np.uint8).data

@@ -1,0 +1,357 @@
+"""Move matrices between this process and the workers of a group: the client's side of the data plane.
+
+Each process has one :class:`DataPlane` a group, with one connection a worker. A matrix, or a rectangle of it, goes
+straight to those workers that hold it, at once where that is worth a thread. Writing has three steps, each on all
+workers before the next: claim, write, commit. So a rectangle that was refused by one worker was written on none, and
+one whose sender died half way counts as missing on all.
+
+Of the ranks that hold the same elements (layouts with STAR) only one is written to and read from; the others get theirs
+from it, inside the group, before a task first uses the matrix.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from alchemist_ray.client.address import GroupAddress
+from alchemist_ray.client.transfer.connection import Grant, WorkerConnection
+from alchemist_ray.client.transfer.meter import Meter, TransferStoppedError
+from alchemist_ray.client.transfer.missing_regions import missing_regions
+from alchemist_ray.client.transfer.parts import Part
+from alchemist_ray.client.transfer.requests import Ticket, settle
+from alchemist_ray.client.transfer.times import TransferTimes
+from alchemist_ray.errors import RegionError
+from alchemist_ray.layouts.region import Rectangle
+from alchemist_ray.layouts.spec import MatrixSpec, SparseSpec
+from alchemist_ray.protocol import messages as m
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+PARALLEL_BYTES = 2**20
+"""What is at least this large is moved to or from several workers at once."""
+MAX_THREADS = 8
+
+
+Held = tuple[WorkerConnection, Part]
+"""A part, and the connection to the worker that holds it."""
+
+
+class DataPlane:
+    """Our process's connections to the matrices of a group; made by :func:`plane_of`. Thread-safe."""
+
+    def __init__(self, address: GroupAddress) -> None:
+        self.address = address
+        self.connections = [WorkerConnection(address, endpoint) for endpoint in address.endpoints]
+        self._dropped: collections.deque[int] = collections.deque()
+        threads = min(len(self.connections), os.cpu_count() or 1, MAX_THREADS)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alchemist-transfer")
+        self._aside = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="alchemist-aside")
+
+    def run(self, operation: Callable[[], T], meter: Meter | None = None) -> T:
+        """Return what `operation` returns, out of the reach of interrupts.
+
+        An interrupt (Ctrl-C) comes to the main thread, at any instruction. In the middle of an exchange with a worker
+        it would leave locks held and answers unread, for all other threads as well. So what the main thread asks for is
+        done aside; when the main thread is interrupted, `meter` stops the transfer, which then cleans up after itself,
+        and the interrupt goes on after that. A second one does not wait.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return operation()
+        try:
+            future = self._aside.submit(operation)
+        except RuntimeError:  # the interpreter is shutting down
+            return operation()
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done() and meter is not None:
+                meter.stop()
+            concurrent.futures.wait([future])
+            raise
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def create(self, matrix_id: int, spec: MatrixSpec | SparseSpec, private: bool = False) -> list[int]:
+        """Make room for a matrix on every worker; return where in each worker's memory its part is (0: nowhere).
+
+        Parameters
+        ----------
+        matrix_id : int
+            Its number.
+        spec : MatrixSpec or SparseSpec
+            What it is.
+        private : bool
+            Whether this process is the only one to write it; the matrix then goes with it until it is complete.
+
+        Raises
+        ------
+        MatrixMemoryError
+            If a worker has no room; then none keeps any.
+        """
+        return [grant.offset for grant in self.run(partial(self.grants, matrix_id, spec, private))]
+
+    def grants(self, matrix_id: int, spec: MatrixSpec | SparseSpec, private: bool) -> list[Grant]:
+        """Make room for a matrix on every worker; return leave to write each worker's part, by rank.
+
+        Not out of the reach of interrupts; otherwise as :meth:`create`.
+        """
+        self._free_dropped()
+        wire = spec.to_wire()
+        try:
+            tickets = self._ask_all(lambda n: m.CreateMatrix(n, matrix_id, wire, private))
+            return [Grant.of(matrix_id, ticket) for ticket in tickets]
+        except BaseException:
+            self.drop(matrix_id)
+            raise
+
+    def send(self, matrix_id: int, spec: MatrixSpec, matrix: Array, meter: Meter | None = None) -> list[TransferTimes]:
+        """Create a matrix and write all of it; return the times by rank.
+
+        Raises
+        ------
+        MatrixMemoryError
+            If a worker has no room for its part; nothing has been sent, then.
+        GroupDiedError
+            If a worker is gone.
+        """
+        meter = _own(meter)
+        return self.run(partial(self._send, matrix_id, spec, matrix, meter), meter)
+
+    def _send(self, matrix_id: int, spec: MatrixSpec, matrix: Array, meter: Meter) -> list[TransferTimes]:
+        grants = self.grants(matrix_id, spec, private=True)
+        try:
+            parts = self._parts(spec, spec.whole)
+            return self._write(matrix_id, parts, [grants[c.endpoint.rank] for c, _ in parts], matrix, meter)
+        except BaseException:
+            self.drop(matrix_id)
+            raise
+
+    def write(
+        self, matrix_id: int, spec: MatrixSpec, array: Array, row: int, column: int, meter: Meter | None = None
+    ) -> None:
+        """Write the rectangle `array`, whose first element is that at (`row`, `column`), of a matrix that exists.
+
+        Raises
+        ------
+        RegionError
+            If a part of it was written before, or is being written; then nothing of it has been written.
+        FreedMatrixError
+            If the matrix is not there.
+        GroupDiedError
+            If a worker is gone.
+        """
+        meter = _own(meter)
+        self.run(partial(self._claim_and_write, matrix_id, spec, array, row, column, meter), meter)
+
+    def _claim_and_write(
+        self, matrix_id: int, spec: MatrixSpec, array: Array, row: int, column: int, meter: Meter
+    ) -> None:
+        region = Rectangle(row, row + array.shape[0], column, column + array.shape[1])
+        parts = self._parts(spec, region)
+        tickets = _ask_parts(partial(_claim, region), matrix_id, parts)
+        claimed = [n for n, ticket in enumerate(tickets) if ticket.granted and ticket.result() is not None]
+        to_write = [parts[n] for n in claimed]
+        try:
+            for ticket in tickets:
+                ticket.result()
+            if not claimed:
+                raise RegionError(matrix_id, str(region), "has been written before")
+        except BaseException:
+            self.release(matrix_id, to_write)
+            raise
+        # Where this very region has been committed already, its sender died before it had committed it everywhere.
+        self._write(matrix_id, to_write, [Grant.of(matrix_id, tickets[n]) for n in claimed], array, meter)
+
+    def _write(
+        self, matrix_id: int, parts: Sequence[Held], grants: Sequence[Grant], array: Array, meter: Meter
+    ) -> list[TransferTimes]:
+        """Write and commit parts that are claimed."""
+        actions = [partial(c.write, part, grant, array, meter) for (c, part), grant in zip(parts, grants, strict=True)]
+        try:
+            times = self.at_once(actions, sum(part.nbytes for _, part in parts), meter)
+            self.commit(matrix_id, parts)
+        except BaseException:
+            self.release(matrix_id, parts)
+            raise
+        return times
+
+    def commit(self, matrix_id: int, parts: Sequence[Held]) -> None:
+        """Say that parts that were claimed are written."""
+        for ticket in _ask_parts(m.CommitBlock, matrix_id, parts):
+            ticket.result()
+
+    def release(self, matrix_id: int, parts: Sequence[Held]) -> None:
+        """Give back claims; those whose worker or matrix is gone are gone with it."""
+        _ask_parts(m.ReleaseBlock, matrix_id, parts)
+
+    def missing(self, matrix_id: int, spec: MatrixSpec) -> list[Rectangle]:
+        """Return the rectangles of a matrix that are yet to be written; those that together are one, as one."""
+        tickets = self.run(lambda: self._ask_all(lambda n: m.CheckMatrix(n, matrix_id)))
+        return missing_regions(
+            spec, {rank: [Rectangle(*row) for row in ticket.result()] for rank, ticket in enumerate(tickets)}
+        )
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def fetch(
+        self,
+        matrix_id: int,
+        spec: MatrixSpec,
+        out: Array,
+        region: Rectangle | None = None,
+        meter: Meter | None = None,
+    ) -> list[TransferTimes]:
+        """Read `region` of a matrix, by default all, into `out`, which has its shape; return the times by rank.
+
+        Raises
+        ------
+        FreedMatrixError, IncompleteMatrixError
+            If the workers do not have it, or not all of it.
+        GroupDiedError
+            If a worker is gone.
+        """
+        meter = _own(meter)
+        return self.run(partial(self._fetch, matrix_id, spec, out, region or spec.whole, meter), meter)
+
+    def _fetch(
+        self, matrix_id: int, spec: MatrixSpec, out: Array, region: Rectangle, meter: Meter
+    ) -> list[TransferTimes]:
+        self._free_dropped()
+        actions = [partial(c.read, matrix_id, part, out, meter) for c, part in self._parts(spec, region)]
+        return self.at_once(actions, out.nbytes, meter)
+
+    # --- all workers --------------------------------------------------------------------------------------------------
+
+    def _ask_all(self, make: Callable[[int], m.Message]) -> list[Ticket]:
+        """Ask all workers the same; return the answered tickets by rank."""
+        requests = [(connection, Ticket(make)) for connection in self.connections]
+        settle(requests)
+        return [ticket for _, ticket in requests]
+
+    def _parts(self, spec: MatrixSpec, region: Rectangle) -> list[Held]:
+        """Return who is written to, or read from, for which part of a rectangle."""
+        found = []
+        for rank in spec.layout.ranks_of(spec.shape, (region.i0, region.i1), (region.j0, region.j1)):
+            found.append((self.connections[rank], Part.of(spec, int(rank), region)))
+        return found
+
+    def at_once(self, actions: Sequence[Callable[[], TransferTimes]], nbytes: int, meter: Meter) -> list[TransferTimes]:
+        """Run `actions`, at once where that is worth a thread; none of them runs on when this returns or raises."""
+        if len(actions) < 2 or nbytes < PARALLEL_BYTES:
+            return [action() for action in actions]
+        futures = [self._pool.submit(action) for action in actions]
+        concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+        if any(future.done() and future.exception() for future in futures):
+            meter.stop()
+        concurrent.futures.wait(futures)
+        return _results(futures)
+
+    def free(self, matrix_ids: list[int]) -> None:
+        """Free matrices on all workers; those freed before are passed over."""
+        self.run(lambda: self._free(matrix_ids))
+
+    def _free(self, matrix_ids: list[int]) -> None:
+        for ticket in self._ask_all(lambda n: m.FreeMatrices(n, matrix_ids)):
+            ticket.result()
+
+    def cancel(self, command: int) -> None:
+        """Ask all workers to stop the task that was started as command number `command`; do not wait for them."""
+        with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
+            self._aside.submit(self._ask_all, lambda n: m.CancelTask(n, command))
+
+    def drop(self, matrix_id: int) -> None:
+        """Note that nobody refers to a matrix any more; it is freed with the next request.
+
+        Safe in a finalizer, which may run in the middle of anything: it takes no lock and touches no socket.
+        """
+        self._dropped.append(matrix_id)
+
+    def free_dropped(self) -> None:
+        """Free the matrices that have been dropped."""
+        if self._dropped:
+            self.run(self._free_dropped)
+
+    def _free_dropped(self) -> None:
+        dropped: list[int] = []
+        with contextlib.suppress(IndexError):  # several threads may take from it
+            while True:
+                dropped.append(self._dropped.popleft())
+        if dropped:
+            self._free(dropped)
+
+    def forget_pages(self) -> None:
+        """Have the workers' pages that this process has touched no longer count as its own."""
+        for connection in self.connections:
+            connection.forget_pages()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in self.connections:
+            connection.close()
+        self._pool.shutdown(wait=False)
+        self._aside.shutdown(wait=False)
+
+
+def _own(meter: Meter | None) -> Meter:
+    """Return a meter for one transfer, which can be stopped alone."""
+    return Meter() if meter is None else Meter(meter.add)
+
+
+def _ask_parts(make: Callable[..., m.Message], matrix_id: int, parts: Sequence[Held]) -> list[Ticket]:
+    """Make the same request of every part of a rectangle; return the answered tickets."""
+    requests = [(connection, Ticket(partial(_block_request, make, matrix_id, part))) for connection, part in parts]
+    settle(requests)
+    return [ticket for _, ticket in requests]
+
+
+def _block_request(make: Callable[..., m.Message], matrix_id: int, part: Part, number: int) -> m.Message:
+    return make(number, matrix_id, *part.bounds)
+
+
+def _claim(region: Rectangle, number: int, matrix_id: int, i0: int, i1: int, j0: int, j1: int) -> m.ClaimBlock:
+    return m.ClaimBlock(number, matrix_id, i0, i1, j0, j1, [region.i0, region.i1, region.j0, region.j1])
+
+
+def _results(futures: list[concurrent.futures.Future[TransferTimes]]) -> list[TransferTimes]:
+    """Return what the actions returned, or raise what the first that failed by itself raised."""
+    failures = [failure for future in futures if (failure := future.exception()) is not None]
+    if failures:
+        raise next((f for f in failures if not isinstance(f, TransferStoppedError)), failures[0])
+    return [future.result() for future in futures]
+
+
+_planes: dict[tuple[int, int, str], DataPlane] = {}
+_planes_lock = threading.Lock()
+
+
+def _plane_key(address: GroupAddress) -> tuple[int, int, str]:
+    # With the process id, since a forked child must not share its parent's sockets.
+    return os.getpid(), address.group_id, address.ticket
+
+
+def plane_of(address: GroupAddress) -> DataPlane:
+    """Return this process's data plane of a group, the same one each time."""
+    key = _plane_key(address)
+    with _planes_lock:
+        if key not in _planes:
+            _planes[key] = DataPlane(address)
+        return _planes[key]
+
+
+def forget_plane(address: GroupAddress) -> None:
+    """Close this process's data plane of a group, if it has one."""
+    with _planes_lock:
+        plane = _planes.pop(_plane_key(address), None)
+    if plane is not None:
+        plane.close()

@@ -1,0 +1,236 @@
+"""Numbered requests to one worker, from any number of threads over one connection.
+
+A request waits in a queue until a thread has the connection, and that thread sends all that wait, in one go, before it
+reads their answers. So however many threads write parts of a matrix, the worker is woken once for all of those that ask
+at the same time, and a thread that asks several workers (:func:`settle`) has its requests with all of them before it
+waits for the first.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from alchemist_ray.client.address import Endpoint, GroupAddress
+from alchemist_ray.errors import (
+    AlchemistError,
+    DeadlineError,
+    GroupDiedError,
+    RemoteProtocolError,
+    ServerUnreachableError,
+)
+from alchemist_ray.protocol import Key
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.connection import Purpose
+from alchemist_ray.transport.channel import Channel
+
+T = TypeVar("T")
+R = TypeVar("R", m.Done, m.Block)
+
+REQUEST_SECONDS = 60.0
+"""How long a worker may take to answer, and how long a transfer may stand still."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request and, once it is there, its answer."""
+
+    make: Callable[[int], m.Message]
+    number: int = 0
+    channel: Channel | None = None
+    answer: m.Done | m.Failure | None = None
+    error: AlchemistError | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is an answer, or never will be."""
+        return self.answer is not None or self.error is not None
+
+    @property
+    def granted(self) -> bool:
+        """Whether the worker has done what was asked."""
+        return isinstance(self.answer, m.Done)
+
+    def result(self) -> Any:
+        """Return the result of the request, or raise the error that was answered, or that took the connection."""
+        if self.error is not None:
+            raise self.error
+        if self.answer is None:
+            raise RemoteProtocolError("no answer to a request")
+        return answer_of(self.answer).result
+
+
+class Requester:
+    """A connection to the matrices of one worker, as far as its requests and answers go. Thread-safe.
+
+    Parameters
+    ----------
+    address : GroupAddress
+        The group.
+    endpoint : Endpoint
+        The worker.
+    """
+
+    def __init__(self, address: GroupAddress, endpoint: Endpoint) -> None:
+        self._address = address
+        self.endpoint = endpoint
+        self._channel: Channel | None = None
+        self._request = 0
+        self._lock = threading.RLock()
+        self._waiting: collections.deque[Ticket] = collections.deque()
+
+    def request(self, make: Callable[[int], m.Message]) -> Any:
+        """Send the request that `make` makes of its number; return the result, or raise the error that is answered."""
+        ticket = Ticket(make)
+        settle([(self, ticket)])
+        return ticket.result()
+
+    def _exchange(self, make: Callable[[int], m.Message], expected: type[R]) -> R:
+        """Send one request and return its answer, of another type than `Done`; the caller holds the lock."""
+        channel = self._open()
+        self._request += 1
+        number = self._request
+
+        def exchange() -> R | m.Failure:
+            channel.send(make(number))
+            return self._receive(channel, expected, number)
+
+        return answer_of(self._guard(exchange))
+
+    def _receive(self, channel: Channel, expected: type[R], number: int) -> R | m.Failure:
+        reply = channel.receive(REQUEST_SECONDS)
+        if not isinstance(reply, (expected, m.Failure)):
+            raise RemoteProtocolError(f"a {type(reply).__name__} instead of a {expected.__name__}")
+        if reply.request != number:
+            raise RemoteProtocolError(f"an answer to request {reply.request} instead of {number}")
+        return reply
+
+    # --- requests of several threads at once --------------------------------------------------------------------------
+
+    def _send_waiting(self) -> list[Ticket]:
+        """Send all requests that wait; return them. The caller holds the lock."""
+        sent = []
+        while self._waiting:
+            sent.append(self._waiting.popleft())
+        if sent:
+            try:
+                channel = self._open()
+                self._guard(lambda: self._send(channel, sent))
+            except AlchemistError as failure:
+                _give_up(sent, failure)
+        return sent
+
+    def _send(self, channel: Channel, tickets: list[Ticket]) -> None:
+        frames = []
+        for ticket in tickets:
+            self._request += 1
+            ticket.number, ticket.channel = self._request, channel
+            frames.append(channel.connection.send(ticket.make(ticket.number)))
+        channel.sock.sendall(b"".join(frames))
+
+    def _receive_answers(self, sent: list[Ticket]) -> None:
+        """Receive the answers to requests that were sent. The caller holds the lock."""
+        for ticket in sent:
+            if ticket.channel is not None and not ticket.settled:
+                try:
+                    ticket.answer = self._guard(partial(self._receive, ticket.channel, m.Done, ticket.number))
+                except AlchemistError as failure:
+                    _give_up(sent, failure)
+
+    # --- the connection -----------------------------------------------------------------------------------------------
+
+    def _guard(self, action: Callable[[], T]) -> T:
+        """Run `action`, which leaves the connection with nothing outstanding, or does not return.
+
+        When it does not, the connection is closed: what is still to come over it would be taken for the answer to the
+        next request. A broken connection becomes an error that says who is gone.
+        """
+        try:
+            return action()
+        except TimeoutError as stalled:
+            self._drop()
+            raise DeadlineError(f"an answer of {self.endpoint}", REQUEST_SECONDS) from stalled
+        except (OSError, EOFError) as lost:
+            self._drop()
+            raise GroupDiedError(self._address.group_id, f"{self.endpoint} closed the connection") from lost
+        except BaseException:
+            self._drop()
+            raise
+
+    def _open(self) -> Channel:
+        if self._channel is None:
+            self._channel = open_channel(self._address, self.endpoint, Purpose.MATRICES)
+            self._channel.sock.settimeout(REQUEST_SECONDS)
+        return self._channel
+
+    def _drop(self) -> None:
+        if self._channel is not None:
+            with contextlib.suppress(OSError):
+                self._channel.sock.shutdown(socket.SHUT_RDWR)
+            self._channel.close()
+        self._channel = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._drop()
+
+
+def settle(requests: Sequence[tuple[Requester, Ticket]]) -> None:
+    """Have requests to several workers answered: all are sent before the first answer is awaited.
+
+    Not to be called where an interrupt (Ctrl-C) can come: see :meth:`DataPlane.run`.
+
+    Parameters
+    ----------
+    requests : sequence of (Requester, Ticket)
+        One request a worker, in the order of ranks.
+    """
+    for requester, ticket in requests:
+        requester._waiting.append(ticket)
+    with contextlib.ExitStack() as held:
+        for requester, _ in requests:  # everybody locks in the order of ranks
+            held.enter_context(requester._lock)
+        sent = [requester._send_waiting() for requester, _ in requests]
+        for (requester, _), tickets in zip(requests, sent, strict=True):
+            requester._receive_answers(tickets)
+
+
+def _give_up(tickets: list[Ticket], failure: AlchemistError) -> None:
+    """Tell those whose answers will not come."""
+    for ticket in tickets:
+        if not ticket.settled:
+            ticket.error = failure
+
+
+def answer_of(reply: R | m.Failure) -> R:
+    """Return a reply, or raise the error that it tells."""
+    if isinstance(reply, m.Failure):
+        raise reply.to_error()
+    return reply
+
+
+def open_channel(address: GroupAddress, endpoint: Endpoint, purpose: Purpose) -> Channel:
+    """Connect to a worker: over its Unix socket if it is on this host, otherwise over TCP.
+
+    Raises
+    ------
+    GroupDiedError
+        If it does not answer.
+    """
+    key = Key.of(address.ticket)
+    if address.transport == "auto":
+        try:
+            return Channel.open(endpoint.socket_name, purpose, key, address.group_id)
+        except ServerUnreachableError:
+            pass  # another host, or another container on this one
+    try:
+        return Channel.open((endpoint.address, endpoint.port), purpose, key, address.group_id)
+    except ServerUnreachableError as gone:
+        raise GroupDiedError(address.group_id, f"{endpoint} does not answer: {gone.reason}") from gone

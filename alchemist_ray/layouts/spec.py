@@ -1,0 +1,221 @@
+"""What a distributed matrix is, apart from its elements: shape, type, layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.errors import InvalidArrayError, MatrixError
+from alchemist_ray.layouts.csr import CsrShape, slab_rows
+from alchemist_ray.layouts.layout import Grid, Layout
+from alchemist_ray.layouts.region import Rectangle
+
+DTYPES = ("float64", "float32", "complex128", "complex64", "int64", "int32", "bool")
+"""The element types of distributed matrices."""
+
+_MAX_EXTENT = 2**62
+
+
+def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Return `dtype` in native byte order.
+
+    Raises
+    ------
+    InvalidArrayError
+        If it is not one of :data:`DTYPES`.
+    """
+    given = np.dtype(dtype)
+    native = given.newbyteorder("=")
+    if native.name not in DTYPES:
+        raise InvalidArrayError(
+            f"a matrix of dtype {given} cannot be sent; the types are {', '.join(DTYPES)}: convert it, for example "
+            "with A.astype(np.float64)"
+        )
+    return native
+
+
+def check_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return `shape`.
+
+    Raises
+    ------
+    InvalidArrayError
+        If it is not that of a matrix with at least one element.
+    """
+    if len(shape) != 2:
+        advice = ": make it a matrix of one column with a[:, numpy.newaxis]" if len(shape) == 1 else ""
+        raise InvalidArrayError(f"a matrix has 2 dimensions, this array has {len(shape)} (shape {shape}){advice}")
+    m, n = shape
+    if m < 1 or n < 1:
+        raise InvalidArrayError(f"a matrix of shape {shape} is empty: it needs at least one row and one column")
+    if m > _MAX_EXTENT or n > _MAX_EXTENT:
+        raise InvalidArrayError(f"a matrix of shape {shape} is too large to index")
+    return m, n
+
+
+@dataclass(frozen=True)
+class MatrixSpec:
+    """Shape, element type and layout of a distributed matrix."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    layout: Layout
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", check_shape(self.shape))
+        object.__setattr__(self, "dtype", check_dtype(self.dtype))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole matrix, each element counted once."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+    @property
+    def whole(self) -> Rectangle:
+        """All of the matrix."""
+        return Rectangle(0, self.shape[0], 0, self.shape[1])
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the spec as plain values."""
+        layout = self.layout
+        return {
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+            "pair": layout.pair,
+            "grid": [layout.grid.nprow, layout.grid.npcol],
+            "block": list(layout.block),
+            "align": list(layout.align),
+        }
+
+    @classmethod
+    def from_wire(cls, fields: dict[str, Any]) -> MatrixSpec:
+        """Return the spec that :meth:`to_wire` wrote.
+
+        Raises
+        ------
+        LayoutError, InvalidArrayError
+            If there is no such layout or matrix.
+        """
+        try:
+            layout = Layout(
+                str(fields["pair"]),
+                Grid(*map(int, fields["grid"])),
+                _pair_of(fields["block"]),
+                _pair_of(fields["align"]),
+            )
+            shape, name = _pair_of(fields["shape"]), fields["dtype"]
+        except MatrixError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as failure:
+            raise InvalidArrayError(f"a matrix description that is not one ({failure!r})") from failure
+        if name not in DTYPES:
+            raise InvalidArrayError(f"there are no matrices of dtype {name!r}; the types are {', '.join(DTYPES)}")
+        return cls(shape, np.dtype(name), layout)
+
+
+@dataclass(frozen=True)
+class SparseSpec:
+    """What a distributed sparse matrix is, apart from its entries: compressed rows, dealt in equal slabs (:mod:`.csr`).
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns.
+    dtype : dtype
+        Element type.
+    counts : tuple of int
+        Entries of each rank's rows.
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", check_shape(self.shape))
+        object.__setattr__(self, "dtype", check_dtype(self.dtype))
+
+    @property
+    def layout(self) -> Layout:
+        """Where a dense matrix of this shape would lie by rows, and its results do."""
+        return Layout.of("VC_STAR", self.shape, len(self.counts))
+
+    @property
+    def nnz(self) -> int:
+        """Entries of the whole matrix."""
+        return sum(self.counts)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole matrix."""
+        return sum(self.slab(rank).nbytes for rank in range(len(self.counts)))
+
+    def slab(self, rank: int) -> CsrShape:
+        """Return what `rank` holds."""
+        start, stop = slab_rows(self.shape[0], len(self.counts), rank)
+        return CsrShape(stop - start, self.shape[1], self.counts[rank], self.dtype)
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the spec as plain values."""
+        return {"shape": list(self.shape), "dtype": self.dtype.name, "counts": list(self.counts)}
+
+    @classmethod
+    def from_wire(cls, fields: dict[str, Any]) -> SparseSpec:
+        """Return the spec that :meth:`to_wire` wrote.
+
+        Raises
+        ------
+        InvalidArrayError
+            If there is no such matrix.
+        """
+        try:
+            shape, name, counts = _pair_of(fields["shape"]), fields["dtype"], tuple(map(int, fields["counts"]))
+        except (KeyError, TypeError, ValueError, OverflowError) as failure:
+            raise InvalidArrayError(f"a matrix description that is not one ({failure!r})") from failure
+        if name not in DTYPES or not counts or max(counts) > _MAX_EXTENT:
+            raise InvalidArrayError(f"there are no sparse matrices of dtype {name!r} with {counts} entries")
+        return cls(shape, np.dtype(name), counts)
+
+
+def spec_from_wire(fields: dict[str, Any]) -> MatrixSpec | SparseSpec:
+    """Return the spec of a matrix, dense or sparse, from its plain values.
+
+    Raises
+    ------
+    LayoutError, InvalidArrayError
+        If there is no such layout or matrix.
+    """
+    return SparseSpec.from_wire(fields) if "counts" in fields else MatrixSpec.from_wire(fields)
+
+
+def _pair_of(values: Any) -> tuple[int, int]:
+    first, second = values
+    return int(first), int(second)
+
+
+def as_matrix(matrix: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return `matrix` as a two-dimensional array of a type that can be sent, without copying it if it is one.
+
+    Raises
+    ------
+    InvalidArrayError
+        If it is not two-dimensional, is empty, or is of another type.
+    """
+    try:
+        array = np.asarray(matrix)
+    except ValueError as ragged:
+        raise InvalidArrayError(f"this is no matrix: {ragged}") from ragged
+    check_dtype(array.dtype)
+    check_shape(array.shape)
+    return array
+
+
+def spec_of(array: npt.NDArray[Any], layout: str | Layout, size: int) -> MatrixSpec:
+    """Return the spec of `array` in `layout`, or in the layout of that name on `size` workers."""
+    shape = (array.shape[0], array.shape[1])
+    if not isinstance(layout, Layout):
+        layout = Layout.of(layout, shape, size)
+    return MatrixSpec(shape, array.dtype, layout)

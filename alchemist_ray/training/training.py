@@ -1,0 +1,407 @@
+"""Training under Ray Tune: starting, stopping, checkpoints, resuming.
+
+A training is a trial of Tune's: one for each seed and each sample of a search. RLlib's process adds to each of its
+results the few keys that stopping, checkpoints and searches go by (:func:`after_iteration`).
+
+Ctrl-C asks the running trials for a checkpoint with their next result, and ends Tune when all have saved; a second one
+ends at once. Either way the experiment can be resumed from the last checkpoints, as after a kill.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+import ray.tune
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.tune.schedulers import ASHAScheduler
+
+from alchemist_ray.errors import AlchemistError, ExperimentError
+from alchemist_ray.training.algorithms import algorithm_config, environment_of, register_environment, trainable
+from alchemist_ray.training.evaluation import evaluate
+from alchemist_ray.training.policies import TrainedPolicy
+from alchemist_ray.training.progress import Progress, stop_conditions
+from alchemist_ray.training.schema import Experiment
+
+TUNE_DIRECTORY = "tune"
+
+START_ATTEMPTS = 3
+
+LAST_EVALUATION = "last_evaluation_return"
+
+SEARCH_KEYS = {"mean_return": "mean_return", "evaluation_return": LAST_EVALUATION}
+"""Under which keys of a result, of every one, the metrics of a search are found."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that has ended, or was stopped.
+
+    Attributes
+    ----------
+    number, seed : int
+    directory : Path
+        Where Tune keeps what belongs to it.
+    checkpoint : Path or None
+        The checkpoint to evaluate.
+    env_config : dict
+        Of the environment, with what the search has chosen.
+    sampled : dict
+        What the search has chosen, by path.
+    metrics : dict
+        RLlib's last result.
+    error : str
+        Why it has failed; empty if it has not.
+    """
+
+    number: int
+    seed: int
+    directory: Path
+    checkpoint: Path | None
+    env_config: dict[str, Any]
+    sampled: dict[str, Any]
+    metrics: dict[str, Any]
+    error: str
+
+    @property
+    def score(self) -> float:
+        """Mean return of the last training episodes."""
+        return float(self.metrics.get("mean_return", math.nan))
+
+
+# --- in RLlib's process -----------------------------------------------------------------------------------------------
+
+
+def with_callbacks(config: AlgorithmConfig, experiment: Experiment) -> AlgorithmConfig:
+    """Return RLlib's configuration with what this runner does in RLlib's processes."""
+    keys = experiment.model_copy(update={"server": experiment.server.model_copy(update={"token": None})})
+    threads = experiment.algorithm.torch_threads
+    if threads is None and experiment.server.embedded and experiment.environment.is_ours:
+        threads = 1
+    config.callbacks(
+        on_algorithm_init=functools.partial(_set_threads, threads=threads),
+        on_train_result=functools.partial(after_iteration, experiment=keys),
+    )
+    return config
+
+
+def _set_threads(*, algorithm: Any, threads: int | None, **_: Any) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def after_iteration(*, algorithm: Any, result: dict[str, Any], experiment: Experiment, **_: Any) -> None:
+    """Add to a result what this runner goes by: ``timesteps, mean_return``, evaluations, ``checkpoint_score``."""
+    sampled = result.get("env_runners", {})
+    result["timesteps"] = int(result.get("num_env_steps_sampled_lifetime", 0))
+    result["mean_return"] = float(sampled.get("episode_return_mean", math.nan))
+    result["mean_steps"] = float(sampled.get("episode_len_mean", math.nan))
+    keys = experiment.evaluation
+    result["checkpoint_score"] = result["mean_return"] if keys.interval is None else math.nan
+    result[LAST_EVALUATION] = getattr(algorithm, LAST_EVALUATION, math.nan)
+    if keys.interval is not None and result["training_iteration"] % keys.interval == 0:
+        _evaluate_now(algorithm, result, experiment)
+
+
+def _evaluate_now(algorithm: Any, result: dict[str, Any], experiment: Experiment) -> None:
+    keys = experiment.evaluation
+    with closing(environment_of(algorithm)) as environment:
+        found = evaluate(
+            environment,
+            TrainedPolicy.of(algorithm).episode,
+            keys.interval_seeds,
+            info=keys.info,
+            skip_steps=keys.skip_steps,
+            max_steps=keys.max_steps,
+        )
+    result["evaluation_return"], result["evaluation_failed"] = found.total.mean, len(found.failed)
+    score = math.nan if found.failed else found.total.mean  # the mean of the rest is no reason to choose a policy
+    result["checkpoint_score"] = result[LAST_EVALUATION] = score
+    setattr(algorithm, LAST_EVALUATION, score)
+    result["evaluation_info"] = {name: statistics.mean for name, statistics in found.info.items()}
+    if keys.checkpoint == "best":
+        result["should_checkpoint"] = True
+
+
+# --- in the process of the command ------------------------------------------------------------------------------------
+
+
+def train(
+    experiment: Experiment, directory: Path, *, resume: bool, say: Callable[[str], None]
+) -> tuple[list[Training], bool]:
+    """Train; return the trainings, and whether they were interrupted.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    directory : Path
+        Of the results.
+    resume : bool
+        Whether to go on where the last checkpoints are.
+    say : callable
+        Is given a line of the progress at a time.
+
+    Raises
+    ------
+    ExperimentError
+        If there is nothing to resume, or a training has failed.
+    """
+    config = with_callbacks(algorithm_config(experiment), experiment)
+    progress = Progress(experiment, say)
+    with _running_ray(experiment, config), stoppable(progress):
+        register_environment(experiment)
+        tuner = _restored(experiment, directory, config) if resume else _new(experiment, directory, config, progress)
+        if resume:
+            set_callbacks(tuner, progress)
+        grid = tuner.fit()
+    trainings = _trainings(experiment, grid)
+    failed = [
+        f"training {training.number} failed: {training.error} (see {training.directory}/error.txt)"
+        for training in trainings
+        if training.error
+    ]
+    if failed and not progress.ended:
+        raise ExperimentError(experiment.name, failed)
+    return trainings, progress.ended
+
+
+def find_trainings(experiment: Experiment, directory: Path) -> list[Training]:
+    """Return the trainings of an earlier run, without going on with them.
+
+    Raises
+    ------
+    ExperimentError
+        If there are none.
+    """
+    config = with_callbacks(algorithm_config(experiment), experiment)
+    return _trainings(experiment, _restored(experiment, directory, config).get_results())
+
+
+def _new(experiment: Experiment, directory: Path, config: AlgorithmConfig, progress: Progress) -> ray.tune.Tuner:
+    keys, search = experiment.checkpoints, experiment.search
+    best = experiment.evaluation.checkpoint == "best"
+    return ray.tune.Tuner(
+        trainable(experiment),
+        param_space=config,
+        tune_config=ray.tune.TuneConfig(
+            num_samples=search.num_samples if search is not None else 1,
+            scheduler=_scheduler(experiment),
+            max_concurrent_trials=search.concurrent if search is not None else 1,
+            trial_dirname_creator=_directory_name,
+            trial_name_creator=_directory_name,
+        ),
+        run_config=ray.tune.RunConfig(
+            name=TUNE_DIRECTORY,
+            storage_path=str(directory.resolve()),
+            stop=stop_conditions(experiment.stop),
+            verbose=0,
+            callbacks=[progress],
+            checkpoint_config=ray.tune.CheckpointConfig(
+                checkpoint_frequency=keys.interval,
+                checkpoint_at_end=True,
+                num_to_keep=keys.keep,
+                checkpoint_score_attribute="checkpoint_score" if best else None,
+                checkpoint_score_order="max",
+            ),
+        ),
+    )
+
+
+def _restored(experiment: Experiment, directory: Path, config: AlgorithmConfig) -> ray.tune.Tuner:
+    path = directory.resolve() / TUNE_DIRECTORY
+    if not ray.tune.Tuner.can_restore(str(path)):
+        raise ExperimentError(experiment.name, [f"nothing can be resumed in {directory}: run it without --resume"])
+    restore = functools.partial(ray.tune.Tuner.restore, str(path), trainable(experiment), param_space=config)
+    before = restore()
+    finished = _Resume.RESUME if _have_grown(experiment, before.get_results()) else _Resume.SKIP
+    return restore(_resume_config=ray.tune.ResumeConfig(finished, _Resume.RESUME, _Resume.RESUME))
+
+
+_Resume = ray.tune.ResumeConfig.ResumeType
+
+
+def _have_grown(experiment: Experiment, grid: Any) -> bool:
+    """Whether a training has ended by conditions that were less than those of now."""
+    if experiment.search is not None and experiment.search.scheduler == "asha":
+        return False  # which ends trainings as well
+    wanted = stop_conditions(experiment.stop)
+    ended = [result.metrics for result in grid if result.metrics and result.metrics.get("done")]
+    return any(not any(last.get(key, -math.inf) >= value for key, value in wanted.items()) for last in ended)
+
+
+def set_callbacks(tuner: ray.tune.Tuner, progress: Progress) -> None:
+    """Have a restored tuner report here: what it reported to has gone with its process."""
+    run_config = tuner._local_tuner.get_run_config()
+    run_config.callbacks = [progress]
+
+
+def _scheduler(experiment: Experiment) -> ASHAScheduler | None:
+    search = experiment.search
+    if search is None or search.scheduler == "fifo":
+        return None
+    longest = experiment.stop.iterations or 10**9
+    return ASHAScheduler(
+        time_attr="training_iteration",
+        metric=SEARCH_KEYS[search.metric],
+        mode="max",
+        grace_period=min(search.grace_iterations, longest),
+        max_t=longest,
+    )
+
+
+def _directory_name(trial: Any) -> str:
+    return f"training_{int(trial.trial_id.rpartition('_')[2]):03d}"
+
+
+def _trainings(experiment: Experiment, grid: Any) -> list[Training]:
+    trainings = []
+    for number, result in enumerate(grid):
+        config = result.config or {}
+        trainings.append(
+            Training(
+                number=number,
+                seed=config.get("seed", experiment.seeds[0]),
+                directory=Path(result.path),
+                checkpoint=_checkpoint(experiment, result),
+                env_config=dict(config.get("env_config", {})),
+                sampled=_sampled(experiment, config),
+                metrics=dict(result.metrics or {}),
+                error=_reason(result.error, _text(Path(result.path) / "error.txt")) if result.error is not None else "",
+            )
+        )
+    return trainings
+
+
+def _text(file: Path) -> str:
+    return file.read_text(errors="replace") if file.exists() else ""
+
+
+def _reason(error: BaseException, text: str) -> str:
+    """Return what went wrong in a training, without the way through Ray that it took."""
+    while isinstance(cause := getattr(error, "cause", None), BaseException):
+        error = cause
+    if isinstance(error, AlchemistError):
+        return str(error)
+    ours = re.findall(r"^alchemist_ray\.errors\.\w+: (.+)$", text, re.MULTILINE)  # RLlib raises others from it
+    return ours[-1] if ours else f"{type(error).__name__}: {error}"
+
+
+def _checkpoint(experiment: Experiment, result: Any) -> Path | None:
+    if experiment.evaluation.checkpoint == "best" and result.best_checkpoints:
+        scored = [
+            (metrics.get("checkpoint_score", math.nan), checkpoint) for checkpoint, metrics in result.best_checkpoints
+        ]
+        known = [(score, checkpoint) for score, checkpoint in scored if not math.isnan(score)]
+        if known:
+            return Path(max(known, key=lambda pair: pair[0])[1].path)
+    return Path(result.checkpoint.path) if result.checkpoint is not None else None
+
+
+def _sampled(experiment: Experiment, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a search has chosen, by path."""
+    if experiment.search is None:
+        return {}
+    places = {
+        "algorithm.training": config,
+        "algorithm.model": config.get("_model_config", {}),
+        "environment.params": config.get("env_config", {}).get("params", {}),
+    }
+    chosen = {}
+    for path in experiment.search.space:
+        section, _, name = path.rpartition(".")
+        chosen[path] = places[section].get(name)
+    return chosen
+
+
+# --- Ray --------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _running_ray(experiment: Experiment, config: AlgorithmConfig) -> Iterator[None]:
+    """Have Ray run, with as many logical CPUs as the trainings want: they wait for each other in MPI, not for Ray."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in error.txt, and said by us
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # we have one
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # and lines of our own
+    each = _cpus(experiment, config)
+    if ray.is_initialized():
+        _check_cpus(experiment, each)
+        yield
+        return
+    started: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if experiment.ray.address is not None:
+        started["address"] = experiment.ray.address
+    else:
+        concurrent = experiment.search.concurrent if experiment.search is not None else 1
+        started |= {"num_cpus": max(os.cpu_count() or 1, concurrent * each), "include_dashboard": False}
+    _start_ray(experiment, started)
+    try:
+        _check_cpus(experiment, each)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_ray(experiment: Experiment, started: dict[str, Any]) -> None:
+    """Start Ray, or connect to it. It waits 30 s for itself, which may not do on a busy machine: try again."""
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(**started)
+        except Exception as failure:  # Ray raises plain ones
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise ExperimentError(
+                    experiment.name, [f"Ray does not start, or cannot be reached: {failure}"]
+                ) from failure
+        else:
+            return
+
+
+def _cpus(experiment: Experiment, config: AlgorithmConfig) -> int:
+    """Return how many of Ray's logical CPUs one training takes: of the learner, the runners, what else it has."""
+    algorithm: Any = trainable(experiment)
+    taken: float = algorithm.default_resource_request(config).required_resources.get("CPU", 0)
+    return math.ceil(taken)
+
+
+def _check_cpus(experiment: Experiment, wanted: int) -> None:
+    """Raise if a training would wait for ever."""
+    there = int(ray.cluster_resources().get("CPU", 0))
+    if there < wanted:
+        raise ExperimentError(
+            experiment.name,
+            [f"a training takes {wanted} of Ray's CPUs, but the Ray that is running has {there}: start it with "
+             f"num_cpus={wanted} or more (MPI ranks are not counted), or lower runners.num_env_runners"],
+        )  # fmt: skip
+
+
+@contextmanager
+def stoppable(progress: Progress) -> Iterator[None]:
+    """Have Ctrl-C, and SIGTERM, stop the trainings with a checkpoint; a second one stops them at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if progress.stopping:
+            progress.end_now()
+        else:
+            progress.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

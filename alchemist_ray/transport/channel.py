@@ -1,0 +1,248 @@
+"""The protocol over a blocking socket: the shell that clients and workers use.
+
+A channel speaks over TCP, or over a Unix socket when both ends share a host. Unix sockets are abstract ones (they have
+a name but no file), so nothing is left behind when a process is killed; that a name resolves at all, and that the peer
+proves the session's ticket over it, is what shows that both ends share a host.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from alchemist_ray._version import __version__
+from alchemist_ray.errors import (
+    AuthenticationError,
+    DeadlineError,
+    ProtocolError,
+    ProtocolVersionError,
+    RemoteProtocolError,
+    ServerUnreachableError,
+)
+from alchemist_ray.protocol import Connection, Key, Side, State
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.connection import FindKey, Purpose
+
+if TYPE_CHECKING:
+    import asyncio.trsock
+
+HANDSHAKE_SECONDS = 5.0
+_CHUNK = 16384
+_FD_BYTES = array.array("i").itemsize
+
+Address = tuple[str, int] | str
+"""Where to connect: (host name, port), or the name of an abstract Unix socket."""
+
+
+class Channel:
+    """A connected socket and the protocol state that goes with it. Not thread-safe.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        Connected; the channel owns it from here on.
+    connection : Connection
+        The protocol state.
+    """
+
+    def __init__(self, sock: socket.socket, connection: Connection) -> None:
+        self.sock = sock
+        self.connection = connection
+        self.facts: dict[str, Any] = {}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether both ends share a host, and so can share memory."""
+        return self.sock.family == socket.AF_UNIX
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls, address: Address, purpose: Purpose, key: Key, group_id: int = 0, timeout: float = HANDSHAKE_SECONDS
+    ) -> Channel:
+        """Connect and shake hands.
+
+        Raises
+        ------
+        ServerUnreachableError
+            If nobody answers there, or not with the Alchemist protocol.
+        AuthenticationError
+            If the two sides do not share the key.
+        ProtocolVersionError
+            If the peer speaks another version.
+        """
+        host, port = (address, 0) if isinstance(address, str) else address
+        try:
+            sock = _connect(address, timeout)
+        except OSError as failure:
+            raise ServerUnreachableError(host, port, failure.strerror or str(failure)) from failure
+        channel = cls(sock, Connection(Side.INITIATOR))
+        try:
+            channel._greet(purpose, key, group_id, timeout)
+        except (RemoteProtocolError, ConnectionError, DeadlineError) as failure:
+            channel.close()
+            if isinstance(failure, ProtocolVersionError):
+                raise
+            raise ServerUnreachableError(host, port, f"no handshake: {failure}") from failure
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    def _greet(self, purpose: Purpose, key: Key, group_id: int, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        self.sock.sendall(self.connection.greet(purpose, group_id, key, f"alchemist-ray {__version__}"))
+        while self.connection.state is not State.OPEN:
+            message = self.receive(max(0.001, deadline - time.monotonic()))
+            if isinstance(message, m.Failure):
+                raise message.to_error()
+            if isinstance(message, m.Welcome):
+                self.facts = message.facts
+            self._answer(message)
+
+    def _answer(self, message: m.Message) -> None:
+        reply = self.connection.answer(message)
+        if reply is not None:
+            self.sock.sendall(reply)
+
+    @classmethod
+    def accept(cls, sock: socket.socket, find_key: FindKey, facts: dict[str, Any]) -> Channel:
+        """Shake hands with a client that has connected; the errors are those that its side of the handshake makes."""
+        prepare(sock)
+        channel = cls(sock, Connection(Side.ACCEPTOR, find_key))
+        deadline = time.monotonic() + HANDSHAKE_SECONDS
+        try:
+            while channel.connection.state is not State.PROVEN:
+                channel._answer(channel.receive(max(0.001, deadline - time.monotonic())))
+            channel.send(m.Welcome(facts))
+        except (AuthenticationError, ProtocolError) as refusal:
+            with contextlib.suppress(OSError):
+                sock.sendall(channel.connection.send(m.Failure.of(0, refusal)))
+            channel.close()
+            raise
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def send(self, message: m.Message, payload: Iterable[memoryview] = (), payload_length: int = 0) -> None:
+        """Send a message, and the payload that goes with it."""
+        self.sock.sendall(self.connection.send(message, payload_length))
+        for part in payload:
+            self.sock.sendall(part)
+
+    def send_with_fd(self, message: m.Message, fd: int) -> None:
+        """Send a message and an open file descriptor; Unix sockets only."""
+        socket.send_fds(self.sock, [self.connection.send(message)], [fd])
+
+    def pending(self) -> bool:
+        """Whether the peer has sent something, or closed the connection, so that :meth:`receive` will not wait long."""
+        poller = select.poll()
+        poller.register(self.sock, select.POLLIN)
+        return bool(poller.poll(0))
+
+    def receive(self, timeout: float | None = None) -> m.Message:
+        """Return the peer's next message.
+
+        Raises
+        ------
+        ConnectionError
+            If the peer has closed the connection.
+        DeadlineError
+            If no complete message came within `timeout` seconds (None: wait for as long as the peer lives).
+        RemoteProtocolError
+            If what came is not a message that the peer may send now.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        connection = self.connection
+        message = connection.next_message() if connection.holds_bytes else None
+        while message is None:
+            if deadline is not None:
+                self._await_readable(deadline, timeout or 0.0)
+            octets = self.sock.recv(_CHUNK)
+            if not octets:
+                raise ConnectionResetError("the peer has closed the connection")
+            connection.receive(octets)
+            message = connection.next_message()
+        return message
+
+    def receive_with_fd(self) -> tuple[m.Message, int]:
+        """Return the peer's next message and the file descriptor that came with it; Unix sockets only."""
+        octets, ancillary, _, _ = self.sock.recvmsg(_CHUNK, socket.CMSG_SPACE(_FD_BYTES))
+        fds = array.array("i")
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(content[: len(content) - len(content) % _FD_BYTES])
+        if not octets:
+            raise ConnectionResetError("the peer has closed the connection")
+        self.connection.receive(octets)
+        message = self.receive()
+        if isinstance(message, m.Failure):
+            raise message.to_error()
+        if not fds:
+            raise RemoteProtocolError("a message without its file descriptor")
+        return message, fds[0]
+
+    def _await_readable(self, deadline: float, timeout: float) -> None:
+        poller = select.poll()
+        poller.register(self.sock, select.POLLIN)
+        if not poller.poll(1000 * max(0.0, deadline - time.monotonic())):
+            raise DeadlineError("an answer", timeout)
+
+    def receive_payload_into(self, target: memoryview) -> None:
+        """Fill `target` (contiguous bytes) with the next bytes of payload."""
+        done = self.connection.take_payload(target)
+        while done < len(target):
+            count = self.sock.recv_into(target[done:])
+            if count == 0:
+                raise ConnectionResetError("the peer has closed the connection in the middle of a payload")
+            self.connection.payload_received(count)
+            done += count
+
+    def drop_payload(self) -> None:
+        """Read what is left of the payload and throw it away."""
+        waste = memoryview(bytearray(_CHUNK))
+        while self.connection.payload_left:
+            self.receive_payload_into(waste[: min(_CHUNK, self.connection.payload_left)])
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.sock.close()
+
+
+def _connect(address: Address, timeout: float) -> socket.socket:
+    if isinstance(address, str):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect("\0" + address)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+    sock = socket.create_connection(address, timeout=timeout)
+    prepare(sock)
+    return sock
+
+
+def prepare(sock: socket.socket) -> None:
+    """Make a connected socket fit for short messages and for noticing that the peer's host is gone."""
+    sock.settimeout(None)
+    if sock.family != socket.AF_UNIX:
+        set_options(sock)
+
+
+def set_options(sock: socket.socket | asyncio.trsock.TransportSocket) -> None:
+    """Set the options of a TCP socket that :func:`prepare` is about."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)

@@ -1,0 +1,182 @@
+"""How fast and how accurate the linear algebra is: ``python experiments/bench/linalg.py``.
+
+Two workers and SciPy with two threads take turns in one run, on matrices that are with the workers already; results
+stay there. A ratio is the median of the ratios of such pairs. A second table has the scaled residuals of every dense
+routine on matrices that are hard in different ways; 30 is the largest that LAPACK lets pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+from linalg_cases import CASES, FAMILIES, ORDER, RIGHT_HAND_SIDES, SINGULAR, Case, matrix
+from measure import Comparison, print_rows, print_table, seconds
+
+import alchemist_ray as alchemist
+
+RANK = 20
+RESIDUAL = 30.0
+LOADS = 20
+
+
+@contextlib.contextmanager
+def two_workers() -> Iterator[alchemist.AlchemistSession]:
+    """Yield a session of two workers."""
+    with alchemist.start_server(num_workers=2) as server, alchemist.AlchemistSession() as session:
+        session.connect(server.hostname, server.port, server.token)
+        session.request_workers(2)
+        yield session
+
+
+@contextlib.contextmanager
+def sent(session: alchemist.AlchemistSession, *matrices: Any) -> Iterator[list[alchemist.MatrixHandle]]:
+    """Yield handles for matrices that are with the workers for as long."""
+    handles = [session.send_matrix(A) for A in matrices]
+    yield handles
+    for handle in handles:
+        handle.free()
+
+
+def as_arrays(result: Any) -> Any:
+    """Return a result with an array for each handle."""
+    if isinstance(result, tuple):
+        return tuple(as_arrays(member) for member in result)
+    return np.asarray(result) if isinstance(result, alchemist.MatrixHandle) else result
+
+
+# --- dense routines ---------------------------------------------------------------------------------------------------
+
+
+def bench_dense(session: alchemist.AlchemistSession, names: list[str], repeats: int) -> list[Comparison]:
+    """Time the dense routines against SciPy's."""
+    lib = session.load_library("linalg")
+    found = []
+    for case in CASES:
+        if names and case.name not in names:
+            continue
+        print(f"{case.name} ...", file=sys.stderr, flush=True)
+        rng = np.random.default_rng(0)
+        A = matrix(case.kind, rng.standard_normal((case.order, case.order)))
+        b = rng.standard_normal((case.order, RIGHT_HAND_SIDES))
+        with sent(session, A, b) as (on_workers, right):
+            case.ours(lib, on_workers, right)  # the first touch of its memory
+            pairs = [
+                (seconds(lambda: case.ours(lib, on_workers, right)), seconds(lambda: case.theirs(A, b)))  # noqa: B023
+                for _ in range(repeats)
+            ]
+        what = f"{case.name}, {case.order} x {case.order}"
+        found.append(Comparison(what, "SciPy, 2 threads", *zip(*pairs, strict=True), case.asked))
+    return found
+
+
+def accuracy(session: alchemist.AlchemistSession, names: list[str], order: int) -> tuple[list[list[str]], bool]:
+    """Return a table of scaled residuals, and whether none is too large."""
+    lib = session.load_library("linalg")
+    rows, fine = [["residual", *FAMILIES]], True
+    for case in CASES:
+        if case.residual is None or (names and case.name not in names):
+            continue
+        row = [case.name]
+        for family, make in FAMILIES.items():
+            if family in SINGULAR and not case.singular:
+                row.append("-")
+                continue
+            residual = _residual(session, lib, case, make(np.random.default_rng(1), order))
+            fine = fine and residual <= RESIDUAL
+            row.append(f"{residual:.2g}" + ("" if residual <= RESIDUAL else " !"))
+        rows.append(row)
+    return rows, fine
+
+
+def _residual(session: alchemist.AlchemistSession, lib: Any, case: Case, A: np.ndarray) -> float:
+    A = matrix(case.kind, A)
+    b = np.random.default_rng(2).standard_normal((len(A), RIGHT_HAND_SIDES))
+    with sent(session, A, b) as (on_workers, right):
+        result = as_arrays(case.ours(lib, on_workers, right))
+    return case.residual(A, b, result)
+
+
+# --- truncated SVD ----------------------------------------------------------------------------------------------------
+
+
+def bench_truncated(session: alchemist.AlchemistSession, repeats: int) -> list[Comparison]:
+    """Time the truncated SVD against SciPy's in-process."""
+    lib = session.load_library("linalg")
+    rng = np.random.default_rng(0)
+    tall = rng.standard_normal((100_000, 1000))
+    sparse = scipy.sparse.random_array((20_000, 20_000), density=1e-3, format="csr", rng=rng)
+    square = rng.standard_normal((ORDER, ORDER))
+    found = []
+    for name, A, asked in (
+        ("100,000 x 1,000", tall, "<= 0.2"),
+        ("20,000 x 20,000 sparse, density 1e-3", sparse, "<= 1"),
+        ("4,000 x 4,000", square, "<= 1"),
+    ):
+        print(f"truncated_svd, {name} ...", file=sys.stderr, flush=True)
+        with sent(session, A) as (on_workers,):
+            lib.truncated_svd(on_workers, RANK)
+            pairs = [
+                (
+                    seconds(lambda: lib.truncated_svd(on_workers, RANK)),
+                    seconds(lambda: scipy.sparse.linalg.svds(A, RANK)),  # noqa: B023
+                )
+                for _ in range(repeats)
+            ]
+            U, S, Vt = as_arrays(lib.truncated_svd(on_workers, RANK))
+        residual = np.linalg.norm(A @ Vt.T - U * S, axis=0).max() / S[0]
+        print(f"truncated_svd, {name}: largest |A v - s u| / s1 = {residual:.1e}", flush=True)
+        found.append(Comparison(f"truncated_svd, {RANK} of {name}", "scipy svds", *zip(*pairs, strict=True), asked))
+    return found
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def bench_load(session: alchemist.AlchemistSession, repeats: int) -> list[Comparison]:
+    """Load a library that is imported already: what loading costs beyond the import; against 50 ms."""
+    for name in ("linalg", "TestLib"):
+        session.load_library(name)
+    ours = [seconds(lambda: session.load_library("linalg")) for _ in range(LOADS * repeats)]
+    return [Comparison("load a library, beyond its import", "50 ms", ours, [0.05] * len(ours), "<= 1", (1e3, "ms"))]
+
+
+def main() -> int:
+    """Run the benchmarks that were asked for and print their tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="*", help="names of dense routines, 'truncated_svd', 'load' (default: all)")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of each (default: %(default)s)")
+    parser.add_argument("--accuracy", type=int, default=600, metavar="N", help="order for the residuals; 0: none")
+    arguments = parser.parse_args()
+    known = {case.name for case in CASES} | {"truncated_svd", "load"}
+    if unknown := set(arguments.what) - known:
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+    names, everything = arguments.what, not arguments.what
+    dense = [name for name in names if name not in ("truncated_svd", "load")]
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+    table, residuals, fine = [], [], True
+    with two_workers() as session:
+        if everything or dense:
+            table += bench_dense(session, dense, arguments.repeats)
+            if arguments.accuracy:
+                residuals, fine = accuracy(session, dense, arguments.accuracy)
+        if everything or "truncated_svd" in names:
+            table += bench_truncated(session, arguments.repeats)
+        if everything or "load" in names:
+            table += bench_load(session, arguments.repeats)
+    print_table(table)
+    if residuals:
+        print(f"\nScaled residuals at order {arguments.accuracy}; at most {RESIDUAL:g} is asked:\n")
+        print_rows(residuals)
+    return 0 if fine and all(comparison.reached for comparison in table) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Libraries written in C: their descriptions, values and calls."""

@@ -1,0 +1,274 @@
+"""The types of ``alchemist_ali.h`` as ctypes sees them: the same names without their prefix, the same order of fields.
+
+What a field means is said in the header.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
+
+import numpy as np
+from mpi4py import MPI
+
+from alchemist_ray.layouts.spec import DTYPES
+
+ABI_VERSION = 2
+MAX_DIMENSIONS = 8
+
+HANDLE_TYPE = c_int32 if MPI._sizeof(MPI.Comm) == ctypes.sizeof(c_int32) else c_void_p
+"""What an ``MPI_Comm`` is in C: an integer in MPICH and its descendants, a pointer in Open MPI."""
+
+
+class Kind(enum.IntFlag):
+    """Kinds of arguments and results."""
+
+    NONE = 1
+    BOOL = 2
+    INT = 4
+    FLOAT = 8
+    COMPLEX = 16
+    STRING = 32
+    ARRAY = 64
+    MATRIX = 128
+
+
+class Status(enum.IntEnum):
+    """What a task returns."""
+
+    OK = 0
+    ERROR = 1
+    ARGUMENT_ERROR = 2
+    VALUE_ERROR = 3
+    NON_FINITE = 4
+    SINGULAR = 5
+    NOT_CONVERGED = 6
+    LAYOUT_ERROR = 7
+    NO_MEMORY = 8
+    PEER_FAILED = 9
+    DIVERGED = 10
+    OWN_ERROR = 100
+
+
+ELEMENT_TYPES = {1 << position: np.dtype(name) for position, name in enumerate(DTYPES)}
+"""Element types by the flags that the header has for them, in the order of the types that matrices have."""
+TYPE_FLAGS = {dtype: flag for flag, dtype in ELEMENT_TYPES.items()}
+
+
+class Array(ctypes.Structure):
+    """``alchemist_array``."""
+
+    _fields_ = (
+        ("type", c_int32),
+        ("ndim", c_int32),
+        ("size", c_int64),
+        ("shape", c_int64 * MAX_DIMENSIONS),
+        ("elements", c_void_p),
+    )
+
+
+class Axis(ctypes.Structure):
+    """``alchemist_axis``."""
+
+    _fields_ = (
+        ("extent", c_int64),
+        ("size", c_int64),
+        ("block", c_int64),
+        ("stride", c_int64),
+        ("position", c_int64),
+    )
+
+
+class Matrix(ctypes.Structure):
+    """``alchemist_matrix``."""
+
+    _fields_ = (
+        ("m", c_int64),
+        ("n", c_int64),
+        ("rows", Axis),
+        ("cols", Axis),
+        ("local", c_void_p),
+        ("ld", c_int64),
+        ("type", c_int32),
+        ("itemsize", c_int32),
+        ("pair", c_char_p),
+        ("mb", c_int64),
+        ("nb", c_int64),
+        ("nprow", c_int32),
+        ("npcol", c_int32),
+        ("myrow", c_int32),
+        ("mycol", c_int32),
+        ("row_align", c_int32),
+        ("col_align", c_int32),
+        ("redundant", c_int32),
+        ("is_source", c_int32),
+        ("key", c_int64),
+    )
+
+
+class Value(ctypes.Structure):
+    """``alchemist_value``."""
+
+    _fields_ = (
+        ("kind", c_int32),
+        ("truth", c_int32),
+        ("integer", c_int64),
+        ("real", c_double),
+        ("imag", c_double),
+        ("string", c_char_p),
+        ("array", POINTER(Array)),
+        ("matrix", POINTER(Matrix)),
+    )
+
+
+class Parameter(ctypes.Structure):
+    """``alchemist_parameter``."""
+
+    _fields_ = (
+        ("name", c_char_p),
+        ("kinds", c_int32),
+        ("default_value", c_char_p),
+        ("doc", c_char_p),
+        ("types", c_int32),
+        ("layout", c_char_p),
+    )
+
+
+class Result(ctypes.Structure):
+    """``alchemist_result``."""
+
+    _fields_ = (("name", c_char_p), ("kinds", c_int32), ("doc", c_char_p))
+
+
+class Call(ctypes.Structure):
+    """``alchemist_call``; its fields follow those of :class:`Api`, which refers to it."""
+
+
+CallPointer = POINTER(Call)
+
+Fail = ctypes.CFUNCTYPE(c_int32, CallPointer, c_int32, c_char_p, c_int64, c_char_p)
+Log = ctypes.CFUNCTYPE(None, CallPointer, c_int32, c_char_p)
+Progress = ctypes.CFUNCTYPE(None, CallPointer, c_double, c_double, c_char_p)
+CheckCancelled = ctypes.CFUNCTYPE(c_int32, CallPointer)
+SetResult = ctypes.CFUNCTYPE(c_int32, CallPointer, c_char_p, POINTER(Value))
+NewMatrix = ctypes.CFUNCTYPE(c_void_p, CallPointer, c_int64, c_int64, c_int32, c_char_p, POINTER(Matrix))
+CopyMatrix = ctypes.CFUNCTYPE(c_void_p, CallPointer, POINTER(Matrix), c_char_p, c_int32)
+Scalapack = ctypes.CFUNCTYPE(c_int32, CallPointer, POINTER(Matrix), POINTER(c_int32))
+Scratch = ctypes.CFUNCTYPE(c_void_p, CallPointer)
+
+
+class Api(ctypes.Structure):
+    """``alchemist_api``."""
+
+    _fields_ = (
+        ("size", c_int64),
+        ("fail", Fail),
+        ("log", Log),
+        ("progress", Progress),
+        ("check_cancelled", CheckCancelled),
+        ("set_result", SetResult),
+        ("new_matrix", NewMatrix),
+        ("copy_matrix", CopyMatrix),
+        ("scalapack", Scalapack),
+        ("scratch", Scratch),
+    )
+
+
+Call._fields_ = (
+    ("api", POINTER(Api)),
+    ("comm", HANDLE_TYPE),
+    ("rank", c_int32),
+    ("size", c_int32),
+    ("count", c_int32),
+    ("parameters", POINTER(Parameter)),
+    ("arguments", POINTER(Value)),
+    ("key", c_int64),
+)
+
+Run = ctypes.CFUNCTYPE(c_int32, CallPointer)
+
+
+class Task(ctypes.Structure):
+    """``alchemist_task``."""
+
+    _fields_ = (
+        ("name", c_char_p),
+        ("doc", c_char_p),
+        ("parameters", POINTER(Parameter)),
+        ("results", POINTER(Result)),
+        ("run", Run),
+    )
+
+
+class Box(ctypes.Structure):
+    """``alchemist_box``."""
+
+    _fields_ = (
+        ("ndim", c_int32),
+        ("shape", c_int64 * MAX_DIMENSIONS),
+        ("low", c_double),
+        ("high", c_double),
+        ("lows", POINTER(c_double)),
+        ("highs", POINTER(c_double)),
+        ("names", POINTER(c_char_p)),
+        ("units", POINTER(c_char_p)),
+    )
+
+
+class Field(ctypes.Structure):
+    """``alchemist_field``."""
+
+    _fields_ = (
+        ("ny", c_int64),
+        ("nx", c_int64),
+        ("name", c_char_p),
+        ("unit", c_char_p),
+        ("low", c_double),
+        ("high", c_double),
+    )
+
+
+class Simulator(ctypes.Structure):
+    """``alchemist_simulator``."""
+
+    _fields_ = (
+        ("name", c_char_p),
+        ("doc", c_char_p),
+        ("parameters", POINTER(Parameter)),
+        ("create", ctypes.CFUNCTYPE(c_int32, CallPointer, POINTER(c_void_p))),
+        ("spaces", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(Box), POINTER(Box))),
+        ("reset", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(c_int64))),
+        ("step", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, c_void_p)),
+        ("get_state", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, c_void_p)),
+        ("get_score", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(c_double))),
+        ("is_finished", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(c_int32))),
+        ("destroy", ctypes.CFUNCTYPE(None, c_void_p)),
+        ("info_names", POINTER(c_char_p)),
+        ("get_info", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(c_double))),
+        ("describe_field", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(Field))),
+        ("get_field", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, c_void_p)),
+        ("snapshot_bytes", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(c_int64))),
+        ("snapshot", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, c_void_p)),
+        ("restore", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, c_void_p)),
+        ("work_unit", c_char_p),
+        ("work_per_step", ctypes.CFUNCTYPE(c_double, c_void_p)),
+    )
+
+
+SIMULATOR_BYTES_1: int = Simulator.info_names.offset
+"""Bytes of a simulator of version 1, which ended with ``destroy``."""
+
+
+class LibraryDescription(ctypes.Structure):
+    """``alchemist_library_description``."""
+
+    _fields_ = (
+        ("abi_version", c_int32),
+        ("comm_bytes", c_int32),
+        ("version", c_char_p),
+        ("doc", c_char_p),
+        ("tasks", POINTER(Task)),
+        ("simulator", POINTER(Simulator)),
+        ("simulator_bytes", c_int64),  # not in version 1
+    )

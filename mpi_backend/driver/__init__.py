@@ -1,0 +1,1 @@
+"""The driver: admits clients, owns the worker slots, starts and ends worker groups."""

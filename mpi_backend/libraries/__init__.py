@@ -1,0 +1,1 @@
+"""The libraries that the package brings."""

@@ -1,0 +1,113 @@
+"""Transforms of one axis after the other: the axis is brought whole onto each rank, and SciPy transforms it there.
+
+For both axes that takes two exchanges of the whole matrix, and a transform of columns, whose elements lie far apart. On
+2 ranks a 4096 x 4096 matrix of complex128 took 1.1 s so, MKL's cluster FFT 0.3 s; hence :mod:`.cluster` where it can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alchemist_ray.errors import ArgumentError, ArgumentValueError
+from alchemist_ray.layouts.layout import Layout
+from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg.checks import allocated, require_finite
+
+NORMS = ("backward", "ortho", "forward")
+
+
+@dataclass(frozen=True)
+class Step:
+    """The transform of one axis.
+
+    Attributes
+    ----------
+    name : str
+        Of the function in :mod:`scipy.fft`.
+    axis : int
+        0, 1, -1 or -2.
+    n : int, optional
+        Length of the axis: before the transform, of ``irfft`` afterwards.
+    """
+
+    name: str
+    axis: int
+    n: int | None = None
+
+
+def both(rows: str, columns: str, s: list[int] | None, task: str) -> list[Step]:
+    """Return the steps that transform rows and then columns. Local.
+
+    Raises
+    ------
+    ArgumentValueError
+        If `s` is not two numbers.
+    """
+    if s is None:
+        return [Step(rows, 1), Step(columns, 0)]
+    if len(s) != 2 or not all(isinstance(n, int) for n in s):
+        raise ArgumentValueError(task, f"s must be two integers, the shape of the transform, not {s!r}")
+    return [Step(rows, 1, s[1]), Step(columns, 0, s[0])]
+
+
+def transformed(ctx: TaskContext, A: DistMatrix, steps: list[Step], norm: str | None) -> DistMatrix:
+    """Return `A` after the `steps`, in its layout. Collective over comm."""
+    require_transformable(ctx, A, norm)
+    for step in steps:
+        _require_axis(ctx, A, step)
+    B = A
+    for step in steps:
+        B = _step(ctx, B, step, norm)
+    return B.relayout(A.layout)
+
+
+def require_real(ctx: TaskContext, A: DistMatrix) -> None:
+    """Check that `A` is no complex matrix. Local."""
+    if A.dtype.kind == "c":
+        raise ArgumentError(
+            ctx.task, f"matrix A has dtype {A.dtype}, and only real ones have half a transform: use fft"
+        )
+
+
+def require_transformable(ctx: TaskContext, A: DistMatrix, norm: str | None) -> None:
+    """Check what all transforms ask for. Collective over comm."""
+    if norm not in (None, *NORMS):
+        raise ArgumentValueError(ctx.task, f"norm must be one of {', '.join(NORMS)}, not {norm!r}")
+    if 0 in A.shape:
+        raise ArgumentValueError(ctx.task, f"a matrix of {A.shape[0]}x{A.shape[1]} has no transform: it is empty")
+    require_finite(ctx, A=A)
+
+
+def _require_axis(ctx: TaskContext, A: DistMatrix, step: Step) -> None:
+    if step.axis not in (-2, -1, 0, 1):
+        raise ArgumentValueError(ctx.task, f"axis must be 0 (columns) or 1 (rows), not {step.axis}")
+    if step.n is not None and step.n < 1:
+        raise ArgumentValueError(ctx.task, f"the length of a transform must be 1 or more, not {step.n}")
+    if step.name == "irfft" and step.n is None and A.shape[step.axis % 2] < 2:
+        raise ArgumentValueError(ctx.task, "the inverse of a single element needs its length: 1")
+
+
+def _step(ctx: TaskContext, A: DistMatrix, step: Step, norm: str | None) -> DistMatrix:
+    import scipy.fft
+
+    axis = step.axis % 2
+    A = A.relayout(_layout_with_whole(axis, A))
+    # SciPy does not transform a block without elements
+    shape = tuple(1 if side == 0 else side for side in A.local.shape)
+    local = A.local if A.local.size else np.zeros(shape, A.dtype)
+    image: Any = getattr(scipy.fft, step.name)(local, n=step.n, axis=axis, norm=norm)
+    m, n = A.shape
+    length = image.shape[axis]
+    B = allocated(ctx, (m, length) if axis else (length, n), image.dtype, A.layout)
+    if B.local.size:
+        np.copyto(B.local, image)
+    return B
+
+
+def _layout_with_whole(axis: int, A: DistMatrix) -> Layout:
+    """Return a layout in which each rank holds the axis whole; that of `A` if it is one that deals the other evenly."""
+    pairs = ("VC_STAR", "VR_STAR") if axis else ("STAR_VC", "STAR_VR")
+    return A.layout if A.layout.pair in pairs else Layout.of(pairs[0], A.shape, A.comm.size)

@@ -1,0 +1,154 @@
+"""Read a matrix from what a file gives, or write it: what all formats have in common.
+
+A format brings a :class:`Source`, which knows the shape and the type of what is in a file and reads a slab of it, or
+just a function that writes a slab. The rest is here: every rank has opened the same file, the matrix is made, the slabs
+go their way (:mod:`alchemist_ray.mpi_backend.matrices.row_slabs`), and the caller hears how far they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+from alchemist_ray.errors import FileContentError
+from alchemist_ray.layouts.choice import LayoutChoice
+from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.files.element_types import NUMBERS, convert, matrix_type
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+from alchemist_ray.mpi_backend.matrices.row_slabs import Access, Report, SlabStream
+from alchemist_ray.mpi_backend.matrices.slab_schedules import Schedule, Slab, schedule_for
+
+Array = npt.NDArray[Any]
+
+
+class Source(ABC):
+    """A matrix in an open file, as one rank sees it.
+
+    Parameters
+    ----------
+    path : str
+        How the caller named the file, for messages.
+    shape : tuple of int
+        Of what is in the file; a vector is a matrix of one column.
+    dtype : dtype
+        Of its elements.
+    chunk : tuple of int
+        Of what the file gives in one go.
+
+    Raises
+    ------
+    FileContentError
+        If that is no matrix.
+    """
+
+    def __init__(self, path: str, shape: tuple[int, ...], dtype: np.dtype[Any], chunk: tuple[int, ...]) -> None:
+        if dtype.kind not in NUMBERS:
+            raise FileContentError(path, f"its elements are of type {dtype}, which are no numbers")
+        if len(shape) not in (1, 2):
+            raise FileContentError(path, f"an array of {len(shape)} dimensions (shape {shape}), where a matrix has 2")
+        if 0 in shape:
+            raise FileContentError(path, f"an array of shape {shape} is empty: a matrix has at least one element")
+        self.path = path
+        self.shape = (shape[0], shape[1] if len(shape) == 2 else 1)
+        self.chunk = (chunk[0], chunk[1] if len(chunk) == 2 else 1)
+        self.dtype = dtype
+
+    def schedule(self, dtype: np.dtype[Any], size: int) -> Schedule:
+        """Return which of `size` ranks reads what, for a matrix of `dtype`. Local."""
+        return schedule_for(self.shape, self.chunk, max(self.dtype.itemsize, dtype.itemsize), size)
+
+    def read(self, slab: Slab, out: Array) -> None:
+        """Fill `out`, C-ordered, of the slab's shape and the matrix's type. Local."""
+        if out.dtype == self.dtype:
+            self.fetch(slab, out)
+        else:
+            raw = np.empty(slab.shape, self.dtype)
+            self.fetch(slab, raw)
+            convert(self.path, raw, out)
+
+    @abstractmethod
+    def fetch(self, slab: Slab, out: Array) -> None:
+        """Fill `out`, C-ordered, of the slab's shape and the file's type. Local."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file. Local."""
+
+    def signature(self) -> tuple[Any, ...]:
+        """Return what must be the same on all ranks."""
+        return self.shape, self.dtype.str, self.chunk
+
+
+def read_matrix(
+    ctx: TaskContext, open_source: Callable[[], Source], layout: dict[str, Any], dtype: str | None
+) -> DistMatrix:
+    """Return the matrix that `open_source` opens on each rank. Collective over comm.
+
+    Parameters
+    ----------
+    ctx : TaskContext
+        Of the task.
+    open_source : callable
+        Local; may raise anything.
+    layout : dict
+        A :class:`~alchemist_ray.layouts.choice.LayoutChoice` as it crosses the wire.
+    dtype : str or None
+        Type of the matrix; None: that of the file.
+
+    Raises
+    ------
+    FileContentError
+        If a rank sees another matrix than rank 0, or the file is broken.
+    LayoutError, ArgumentValueError, MatrixMemoryError
+        If the layout or the type does not fit, or there is no room.
+    """
+    choice = LayoutChoice.from_wire(layout)
+    with contextlib.ExitStack() as stack:
+        with Agreement(ctx.comm):
+            source = open_source()
+            stack.callback(source.close)
+        _check_same(ctx.comm, source)
+        element = matrix_type(ctx.task, source.path, source.dtype, dtype)
+        chosen = choice.resolve(source.shape, ctx.comm.size)
+        with Agreement(ctx.comm):
+            A = ctx.empty(source.shape, element, chosen)
+            stream = SlabStream(A, source.schedule(element, ctx.comm.size))
+        stream.fill(source.read, _report(ctx, A, f"reading {Path(source.path).name}"))
+    return A
+
+
+def _check_same(comm: MPI.Comm, source: Source) -> None:
+    """Check that all ranks see the same in a file. Collective over comm."""
+    expected = comm.bcast(source.signature())
+    with Agreement(comm):
+        if source.signature() != expected:
+            raise FileContentError(
+                source.path, "this rank sees another file there than rank 0: is the directory shared by all hosts?"
+            )
+
+
+def write_slabs(ctx: TaskContext, A: DistMatrix, path: str, schedule: Schedule, write: Access) -> None:
+    """Hand the slabs of `A` to `write`. Collective over comm.
+
+    Raises
+    ------
+    PeerFailedError
+        If `write` failed on another rank; where it failed, its own error.
+    """
+    with Agreement(ctx.comm):
+        stream = SlabStream(A, schedule)
+    stream.drain(write, _report(ctx, A, f"writing {Path(path).name}"))
+
+
+def _report(ctx: TaskContext, A: DistMatrix, text: str) -> Report:
+    def report(done: int, total: int) -> None:
+        ctx.progress(A.nbytes * (done / total), A.nbytes, text)
+
+    return report

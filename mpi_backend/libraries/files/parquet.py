@@ -1,0 +1,304 @@
+"""Parquet: a table in one file or in a folder of files, as a matrix of its columns.
+
+A table is cut into row groups, and what is compressed in one go is a column of a row group. Row groups are dealt to the
+ranks in runs, none is divided, and each rank goes through its own from first to last, some rows at a time. A folder is
+read as one table, its files by name; it is written as one file a rank, which have the rows of the matrix in that order.
+
+Source: the Parquet format specification (https://parquet.apache.org/docs/file-format).
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alchemist_ray.errors import (
+    AlchemistError,
+    ArgumentValueError,
+    DatasetMissingError,
+    FileContentError,
+    FileWriteError,
+)
+from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.files.access import Source, read_matrix, write_slabs
+from alchemist_ray.mpi_backend.libraries.files.directories import existing, refuse_links_out
+from alchemist_ray.mpi_backend.libraries.files.element_types import convert
+from alchemist_ray.mpi_backend.libraries.files.replacement import already_there, replacing, sync_tree, writing
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+from alchemist_ray.mpi_backend.matrices.slab_schedules import SLAB_BYTES, RowSchedule, Schedule, Slab, even_bounds
+
+Array = npt.NDArray[Any]
+
+_SUFFIX = ".parquet"
+_NUMPY_NAMES = {"halffloat": "float16", "float": "float32", "double": "float64"}
+_COMPRESSIONS = ("snappy", "zstd", "gzip", "lz4", "brotli")
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What the end of a Parquet file says of it: rows of each row group; name of each column, and of its type."""
+
+    groups: tuple[int, ...]
+    columns: tuple[tuple[str, str], ...]
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turn what Arrow says about a broken file into a FileContentError. Local."""
+    try:
+        yield
+    except AlchemistError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as failure:
+        raise FileContentError(path, f"Parquet cannot read it: {failure}") from None
+
+
+def part_files(path: str, real: Path, directories: Sequence[Path]) -> list[Path]:
+    """Return the files of a table, in the order of its rows. Local.
+
+    Raises
+    ------
+    FileContentError
+        If a folder has no Parquet files.
+    FileRefusedError
+        If a link in a folder leads out of the directories.
+    """
+    if not real.is_dir():
+        return [real]
+    refuse_links_out(path, real, directories)
+    names = sorted(entry.name for entry in os.scandir(real) if entry.is_file() and _is_part(entry.name))
+    if not names:
+        raise FileContentError(path, f"this folder has no files *{_SUFFIX} in it (folders inside it are not looked at)")
+    return [real / name for name in names]
+
+
+def _is_part(name: str) -> bool:
+    return name.endswith(_SUFFIX) and not name.startswith((".", "_"))
+
+
+def footer(path: str, file: Path) -> Footer:
+    """Return what the end of a file says. Local.
+
+    Raises
+    ------
+    FileContentError
+        If it is no Parquet file, or ends early.
+    """
+    with _reading(path), pq.ParquetFile(file) as opened:
+        metadata, schema = opened.metadata, opened.schema_arrow
+        groups = tuple(metadata.row_group(k).num_rows for k in range(metadata.num_row_groups))
+        return Footer(
+            groups, tuple((column.name, _NUMPY_NAMES.get(str(column.type), str(column.type))) for column in schema)
+        )
+
+
+def read_parquet(
+    ctx: TaskContext, path: str, columns: list[str] | None, layout: dict[str, Any], dtype: str | None
+) -> DistMatrix:
+    """Return the matrix of a table. Collective over comm."""
+    with Agreement(ctx.comm):
+        files = part_files(path, existing(path, ctx.directories), ctx.directories)
+        mine = [footer(path, file) for file in files[ctx.comm.rank :: ctx.comm.size]]
+    dealt = ctx.comm.allgather(mine)
+    footers = [dealt[k % ctx.comm.size][k // ctx.comm.size] for k in range(len(files))]
+    return read_matrix(ctx, lambda: ParquetSource(path, files, footers, columns), layout, dtype)
+
+
+class ParquetSource(Source):
+    """The table in some files.
+
+    Parameters
+    ----------
+    path : str
+        How the caller named it.
+    files, footers : list
+        The files in the order of their rows, and what their ends say.
+    columns : list of str or None
+        The columns to read, in that order; None: all.
+
+    Raises
+    ------
+    DatasetMissingError
+        If a file lacks a column.
+    FileContentError
+        If a column has no numbers, or the table no rows.
+    """
+
+    def __init__(self, path: str, files: list[Path], footers: list[Footer], columns: list[str] | None) -> None:
+        names = [name for name, _ in footers[0].columns] if columns is None else columns
+        types = [_column_type(path, footer, name) for footer in footers for name in names]
+        self._groups = [
+            (file, k, n) for file, footer in zip(files, footers, strict=True) for k, n in enumerate(footer.groups)
+        ]
+        self._ends = list(itertools.accumulate((n for _, _, n in self._groups), initial=0))
+        dtype = np.result_type(*types) if types else np.dtype(np.float64)
+        super().__init__(path, (self._ends[-1], len(names)), dtype, (1, 1))
+        self._names = names
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._batch: pa.RecordBatch | None = None
+        self._row = -1
+
+    def schedule(self, dtype: np.dtype[Any], size: int) -> Schedule:
+        """Return which rank reads what: runs of whole row groups, as even as these let them be. Local."""
+        m, n = self.shape
+        even = even_bounds(m, size)
+        bounds = tuple(self._ends[bisect.bisect_left(self._ends, row)] for row in even)
+        height = max(1, SLAB_BYTES // (n * max(self.dtype.itemsize, dtype.itemsize)))
+        return RowSchedule(bounds, n, height)
+
+    def read(self, slab: Slab, out: Array) -> None:
+        """Fill `out`; slabs come in the order of their rows, the first at the start of a row group. Local."""
+        if self._row != slab.i0:
+            self._batches, self._batch = self._all_batches(slab.i0, -(-out.shape[0] // 4)), None
+        filled = 0
+        with _reading(self.path):
+            while filled < out.shape[0]:
+                batch = self._batch if self._batch is not None and self._batch.num_rows else next(self._batches, None)
+                if batch is None:
+                    raise FileContentError(self.path, "it ends early: its row groups have fewer rows than its end says")
+                count = min(batch.num_rows, out.shape[0] - filled)
+                self._fill(batch.slice(0, count), out[filled : filled + count])
+                self._batch, filled = batch.slice(count), filled + count
+        self._row = slab.i1
+
+    def _all_batches(self, row: int, height: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows from the row group on that begins at `row`, at most `height` at a time."""
+        buffer = max(SLAB_BYTES // len(self._names), 2**12)  # all columns are read side by side
+        for file, members in itertools.groupby(self._groups[self._ends.index(row) :], key=lambda group: group[0]):
+            with pq.ParquetFile(file, buffer_size=buffer) as opened:
+                for _, k, _ in members:
+                    yield from opened.iter_batches(height, [k], self._names, use_threads=False)
+
+    def _fill(self, batch: pa.RecordBatch, out: Array) -> None:
+        for j, name in enumerate(self._names):
+            column = batch.column(batch.schema.get_field_index(name))
+            if column.null_count == 0:
+                convert(self.path, column.to_numpy(zero_copy_only=False), out[:, j])
+            elif out.dtype.kind in "fc":
+                convert(
+                    self.path,
+                    column.fill_null(pa.scalar(0).cast(column.type)).to_numpy(zero_copy_only=False),
+                    out[:, j],
+                )
+                out[column.is_null().to_numpy(zero_copy_only=False), j] = np.nan
+            else:
+                raise FileContentError(
+                    self.path,
+                    f"column {name!r} has nulls, and {out.dtype} has nothing for them: say dtype='float64' to have NaN",
+                )
+
+    def fetch(self, slab: Slab, out: Array) -> None:
+        """Fill `out`. Local."""
+        self.read(slab, out)
+
+    def close(self) -> None:
+        """Close the file that is open. Local."""
+        self._batches, self._batch = iter(()), None
+
+    def signature(self) -> tuple[Any, ...]:
+        """Return what must be the same on all ranks."""
+        return *super().signature(), self._ends
+
+
+def _column_type(path: str, footer: Footer, name: str) -> np.dtype[Any]:
+    """Return the NumPy type of a column."""
+    types = [kind for column, kind in footer.columns if column == name]
+    if not types:
+        raise DatasetMissingError(path, name, [column for column, _ in footer.columns])
+    if len(types) > 1:
+        raise FileContentError(path, f"it has {len(types)} columns of the name {name!r}")
+    if types[0].rstrip("0123456789") not in ("int", "uint", "float", "bool"):
+        raise FileContentError(
+            path, f"column {name!r} is of type {types[0]}, which are no numbers: name those you want with columns=[...]"
+        )
+    return np.dtype(types[0])
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_parquet(
+    ctx: TaskContext,
+    A: DistMatrix,
+    path: str,
+    target: Path,
+    columns: list[str] | None,
+    compression: str | None,
+    overwrite: bool,
+) -> None:
+    """Write `A` as a folder of Parquet files. Collective over comm."""
+    schema = _schema(ctx, A, columns)
+    if compression is not None and (compression not in _COMPRESSIONS or not pa.Codec.is_available(compression)):
+        raise ArgumentValueError(ctx.task, f"there is no compression {compression!r}; try 'snappy', 'zstd' or None")
+    with Agreement(ctx.comm), writing(path):
+        if ctx.comm.rank == 0:
+            _require_replaceable(path, target, overwrite)
+    with replacing(ctx.comm, path, target, ctx.directories, overwrite=overwrite, directory=True) as staged:
+        with Agreement(ctx.comm), writing(path):
+            if ctx.comm.rank == 0:
+                staged.mkdir()
+        _write_parts(ctx, A, path, staged, schema, compression)
+        with Agreement(ctx.comm), writing(path):
+            sync_tree(ctx.comm, staged)
+
+
+def _write_parts(
+    ctx: TaskContext, A: DistMatrix, path: str, staged: Path, schema: pa.Schema, compression: str | None
+) -> None:
+    """Write this rank's rows to a file of its own, if it gets any. Collective over comm."""
+    bounds = even_bounds(A.shape[0], ctx.comm.size)
+    schedule = RowSchedule(bounds, A.shape[1], max(1, SLAB_BYTES // (A.shape[1] * A.dtype.itemsize)))
+    with contextlib.ExitStack() as stack:
+        with Agreement(ctx.comm), writing(path):
+            if bounds[ctx.comm.rank] < bounds[ctx.comm.rank + 1]:
+                file = staged / f"part-{ctx.comm.rank:05}{_SUFFIX}"
+                # A dictionary of distinct values rarely pays for numbers that were computed.
+                writer = pq.ParquetWriter(file, schema, compression=compression or "none", use_dictionary=False)
+                stack.callback(_close_quietly, writer)
+
+        def write(slab: Slab, block: Array) -> None:
+            columns = np.ascontiguousarray(block.T)
+            batch = pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=schema)
+            with writing(path):
+                writer.write_batch(batch)
+
+        write_slabs(ctx, A, path, schedule, write)
+        with Agreement(ctx.comm), writing(path):
+            if bounds[ctx.comm.rank] < bounds[ctx.comm.rank + 1]:
+                writer.close()
+
+
+def _close_quietly(writer: pq.ParquetWriter) -> None:
+    """Close a file, which may be one that is given up because it could not be written."""
+    with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+        writer.close()
+
+
+def _schema(ctx: TaskContext, A: DistMatrix, columns: list[str] | None) -> pa.Schema:
+    if A.dtype.kind == "c":
+        raise ArgumentValueError(ctx.task, f"Parquet has no complex numbers, and the matrix is {A.dtype}")
+    names = [f"c{j}" for j in range(A.shape[1])] if columns is None else columns
+    if len(names) != A.shape[1] or len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
+        raise ArgumentValueError(ctx.task, f"columns must be {A.shape[1]} names, all different")
+    return pa.schema([pa.field(name, pa.from_numpy_dtype(A.dtype), nullable=False) for name in names])
+
+
+def _require_replaceable(path: str, target: Path, overwrite: bool) -> None:
+    """Check that what is there, if anything, may be replaced: a file, or a folder of a table and nothing else."""
+    if target.exists() and not overwrite:
+        raise already_there(path)
+    if target.is_dir():
+        for entry in os.scandir(target):
+            if not entry.is_file(follow_symlinks=False) or not (_is_part(entry.name) or entry.name[0] in "._"):
+                raise FileWriteError(path, f"the directory there has {entry.name} in it, so it is not replaced")

@@ -1,0 +1,218 @@
+"""Principal components: the leading singular triplets of the samples less their mean.
+
+What is decomposed is the tall matrix of :mod:`.centred`, without a copy of it. In what follows p is the smaller of
+the numbers of samples and features.
+
+- p up to 2,000: the p x p Gram matrix, in double precision, and its eigenvectors. That squares the condition number, so
+  where the variance of the last component wanted is too small beside that of the first, the triangle R of a QR
+  factorisation, panel by panel, and its SVD are taken instead.
+- Larger and sparse ones: thick-restart block Lanczos (:mod:`..spectral.lanczos`), which sees the matrix through
+  products only.
+- Where that has no room or does not converge: the triangle again, whatever p is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.errors import ArgumentValueError
+from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext, task
+from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg.analysis.centred import Centred, centred
+from alchemist_ray.mpi_backend.libraries.linalg.analysis.samples import require_real
+from alchemist_ray.mpi_backend.libraries.linalg.slabs import SparseSlab
+from alchemist_ray.mpi_backend.libraries.linalg.spectral.lanczos import Plan, block_size, lanczos_svd, trustworthy
+from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import Triplets, rayleigh_ritz, svd_on_first
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+
+Array = npt.NDArray[Any]
+
+_SMALL = 2000
+"""The largest p whose Gram matrix is taken."""
+
+_SMALL_SPARSE = 200
+"""The same of a sparse matrix, whose zeros it takes as well."""
+
+_TOLERANCE = 1e-10
+"""Relative error of a variance from the Gram matrix, and of the residuals of the iteration, that is small enough."""
+
+_ITERATIONS = 300
+
+
+@task
+def pca(
+    ctx: TaskContext,
+    A: DistMatrix | SparseDistMatrix,
+    n_components: int | None = None,
+    scores: bool = True,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return the principal components of samples.
+
+    Parameters
+    ----------
+    A : DistMatrix or SparseDistMatrix, shape (n_samples, n_features)
+        The samples in rows, float32 or float64.
+    n_components : int, optional
+        How many components, at most ``min(n_samples, n_features)``, which is also the default.
+    scores : bool
+        Whether the samples are also to be expressed in the components.
+    seed : int
+        Of the random start of the iteration for large matrices.
+
+    Returns
+    -------
+    dict
+        Named as in scikit-learn, for k components:
+
+        - ``components``: DistMatrix, shape (k, n_features), orthonormal rows, by decreasing variance. The largest
+          entry of each is positive, as in scikit-learn.
+        - ``explained_variance``: ndarray, shape (k,): the variance of the samples along each, with n_samples - 1
+          degrees of freedom.
+        - ``explained_variance_ratio``: ndarray, shape (k,): the same as a share of the variance of all features.
+        - ``singular_values``: ndarray, shape (k,), of the samples less their mean.
+        - ``mean``: ndarray, shape (n_features,).
+        - ``scores``: DistMatrix, shape (n_samples, k), if asked for: ``(A - mean) components^T``.
+
+    Raises
+    ------
+    ArgumentError
+        If A is not float32 or float64.
+    ArgumentValueError
+        If n_components is out of range, or there is only one sample.
+    NonFiniteError
+        If A contains NaN or Inf.
+
+    Notes
+    -----
+    With p the smaller and q the larger side: p up to 2,000, p^2 q operations, or 2 p^2 q where the variances differ by
+    more than about 1e4 times p, and on each rank two p x p matrices in double precision. Larger ones, and sparse ones
+    with p over 200, as :func:`truncated_svd`, 4pq(k + 8) operations a block, and another 2 p^2 q only where that does
+    not converge or k is above p/9 (sparse: p/3). Memory: a copy of A where it is not dealt along its longer side, and 8
+    MiB.
+
+    The mean of a sparse matrix is taken off its products, not its elements, so components and variances lose as many
+    digits as the mean is larger than the deviations from it.
+
+    Source: I. Jolliffe, *Principal Component Analysis*, 2nd ed., section 3.5.
+    """
+    dtype = require_real(ctx, A=A)
+    if A.shape[0] < 2:
+        raise ArgumentValueError(ctx.task, f"a variance takes two samples at least, but A has {A.shape[0]}")
+    k = min(A.shape) if n_components is None else n_components
+    checks.require_rank(ctx, "n_components", k, A.shape)
+    checks.require_finite(ctx, A=A)
+    matrix, factor = centred(A)
+    ctx.progress(0.1, 1, "components")
+    triplets = _signed(matrix, _leading(ctx, matrix, k, seed))
+    s = triplets.s.astype(np.float64)
+    squares = matrix.sum_of_squares()
+    with np.errstate(over="ignore"):  # a variance may overflow where the samples do not
+        result = {
+            "explained_variance": ((s / math.sqrt(A.shape[0] - 1) / factor) ** 2).astype(dtype),
+            "explained_variance_ratio": (s**2 / squares if squares > 0 else np.zeros(k)).astype(dtype),
+            "singular_values": (s / factor).astype(dtype),
+            "mean": (matrix.mean_row(ctx) / factor).astype(dtype),
+        }
+    ctx.progress(1, 1, "done")
+    return result | _matrices(ctx, matrix, triplets, factor, scores)
+
+
+def _leading(ctx: TaskContext, matrix: Centred, k: int, seed: int) -> Triplets:
+    """Return the leading triplets of the tall matrix, by the method for its shape. Collective over comm.
+
+    Of one that is not flipped U is left empty: the scores are worth no more than a product.
+    """
+    p = matrix.shape[1]
+    sparse = isinstance(matrix.slab, SparseSlab)
+    if p > (_SMALL_SPARSE if sparse else _SMALL):
+        triplets = _iterated(ctx, matrix, k, seed, sparse)
+        if triplets is not None:
+            return triplets
+    s, V = _small_side(ctx, matrix, k)
+    if matrix.flipped:
+        return rayleigh_ritz(matrix, V)
+    return Triplets(np.empty((matrix.height, 0), V.dtype), s, V)
+
+
+def _iterated(ctx: TaskContext, matrix: Centred, k: int, seed: int, sparse: bool) -> Triplets | None:
+    """Return the leading triplets by iteration, or None if it has no room or does not converge. Collective."""
+    tolerance = max(_TOLERANCE, 100 * float(np.finfo(matrix.dtype).eps))
+    plans = [Plan.narrow(k, matrix.shape[1])] if sparse else []
+    for plan in [*plans, Plan.wide(k, matrix.shape[1])]:
+        if plan is None:
+            return None
+        triplets = lanczos_svd(matrix, plan, tolerance, seed, _ITERATIONS * block_size(k), _progress(ctx, tolerance))
+        if triplets is None or plan.block > k or trustworthy(triplets.s, plan.block, tolerance):
+            return triplets
+    return None
+
+
+def _progress(ctx: TaskContext, tolerance: float) -> Any:
+    def progress(count: int, residual: float) -> None:
+        done = math.log(max(residual, tolerance)) / math.log(tolerance)
+        ctx.check_cancelled()
+        ctx.progress(min(max(0.1, done), 0.99), 1, f"Lanczos, {count} vectors, residual {residual:.1e}")
+
+    return progress
+
+
+def _small_side(ctx: TaskContext, matrix: Centred, k: int) -> tuple[Array, Array]:
+    """Return the leading singular values, and vectors of the small side, shape (p, k), on every rank. Collective."""
+    found = None
+    if matrix.shape[1] <= _SMALL:
+        G = matrix.gram()
+        with Agreement(matrix.comm):
+            found = _from_gram(G, k) if matrix.comm.rank == 0 else None
+        found = matrix.comm.bcast(found)
+    if found is None:
+        ctx.progress(0.4, 1, "QR factorisation")
+        R = matrix.triangle()
+        ctx.progress(0.8, 1, "SVD of the triangle")
+        _, s, Vt = svd_on_first(matrix.comm, R)
+        found = s[:k], Vt[:k].T
+    s, V = found
+    return s.astype(matrix.dtype), V.astype(matrix.dtype, order="C")
+
+
+def _from_gram(G: Array, k: int) -> tuple[Array, Array] | None:
+    """Return the leading singular values and right singular vectors; None if they lose too many digits this way."""
+    squares, V = np.linalg.eigh(G)
+    squares, V = squares[: -k - 1 : -1], V[:, : -k - 1 : -1]
+    if len(G) * np.finfo(G.dtype).eps * squares[0] > _TOLERANCE * squares[-1]:
+        return None
+    return np.sqrt(squares), V.copy()
+
+
+def _signed(matrix: Centred, triplets: Triplets) -> Triplets:
+    """Return the triplets with the largest entry of each component positive. Collective over comm."""
+    components = triplets.U if matrix.flipped else triplets.V
+    k = triplets.s.size
+    largest = np.zeros((2, k))  # the entry of the largest magnitude, and that
+    if len(components):
+        largest[0] = components[np.abs(components).argmax(0), np.arange(k)]
+        largest[1] = np.abs(largest[0])
+    everywhere = np.array(matrix.comm.allgather(largest))
+    entries = everywhere[everywhere[:, 1].argmax(0), 0, np.arange(k)]
+    signs = np.where(entries < 0, -1, 1).astype(matrix.dtype)
+    return Triplets(triplets.U * signs if triplets.U.size else triplets.U, triplets.s, triplets.V * signs)
+
+
+def _matrices(
+    ctx: TaskContext, matrix: Centred, triplets: Triplets, factor: float, scores: bool
+) -> dict[str, DistMatrix]:
+    """Return the components, and the scores if asked for. Collective over comm."""
+    if matrix.flipped:  # the features are on the long side
+        result = {"components": matrix.tall_result(ctx, triplets.U)}
+        if scores:
+            unscaled = triplets.V * (triplets.s / triplets.s.dtype.type(factor))
+            result["scores"] = matrix.small_result(ctx, unscaled)
+        return result
+    result = {"components": matrix.small_result(ctx, triplets.V)}
+    if scores:
+        result["scores"] = matrix.tall_result(ctx, matrix.product(triplets.V) / matrix.dtype.type(factor))
+    return result

@@ -1,0 +1,115 @@
+"""QR factorisation of distributed matrices."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from alchemist_ray.errors import ArgumentValueError
+from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
+from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg.factorizations.householder import Householder, row_layout
+from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
+from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import leading_rows
+from alchemist_ray.mpi_backend.libraries.linalg.slabs import slab_of
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+
+_NARROW = 32
+"""Columns up to which the tree is taken even where ranks have fewer rows than that."""
+
+_WIDEST_TREE = 2000
+"""Columns up to which triangles are small enough to be factored whole by one rank at each node of the tree."""
+
+
+@task
+def qr(
+    ctx: TaskContext, A: DistMatrix, mode: Literal["economic", "r"] = "economic", pivoting: bool = False
+) -> tuple[Any, ...]:
+    """Return the QR factorisation A = Q R, or with pivoting A[:, p] = Q R.
+
+    Parameters
+    ----------
+    A : DistMatrix, shape (m, n)
+        The matrix.
+    mode : {"economic", "r"}
+        Whether Q and R are wanted, or R alone.
+    pivoting : bool
+        Whether to exchange columns so that R reveals the rank.
+
+    Returns
+    -------
+    Q : DistMatrix, shape (m, k)
+        Orthonormal columns, ``k = min(m, n)``; dealt by rows. Not with mode "r".
+    R : DistMatrix, shape (k, n)
+        Upper triangular, exactly zero below the diagonal; in MC_MR. Diagonal entries may be negative or complex.
+        With mode "r" and no `p` it is the only member of a tuple, as SciPy's.
+    p : ndarray of int64, shape (n,)
+        With `pivoting`: which column of A each column of Q R is.
+
+    Raises
+    ------
+    ArgumentError
+        If A is not float32, float64, complex64 or complex128.
+    ArgumentValueError
+        If there is no such `mode`.
+    NonFiniteError
+        If A contains NaN or Inf.
+
+    Notes
+    -----
+    Without pivoting, where each rank can have n rows and n is at most 2,000, or n is at most 32: TSQR, 4mn^2
+    operations, one n x n triangle on each rank and two copies of its rows (Demmel et al., SIAM J. Sci. Comput. 34
+    (2012), A206).
+
+    Else Householder reflectors, whose panels TSQR makes: 2 n^2 (m - n/3) operations, and as many for Q; one copy of A.
+    With pivoting some 1.2 times that, by random sketches: magnitudes on the diagonal of R are in the order of LAPACK's,
+    but may rise by a small factor (hardly ever 2) where one panel of 64 columns ends and the next begins. See
+    :mod:`.householder`.
+    """
+    checks.require_floating(ctx, A=A)
+    if mode not in ("economic", "r"):
+        raise ArgumentValueError(ctx.task, f"mode must be 'economic' or 'r', but is {mode!r}")
+    checks.require_finite(ctx, A=A)
+    m, n = A.shape
+    if not pivoting and m >= n and 0 < n <= max(_NARROW, min(m // ctx.comm.size, _WIDEST_TREE)):
+        return _by_tree(ctx, A, mode)
+    factors = reflectors(ctx, A, pivoting)
+    R = triangle(factors).relayout("MC_MR")
+    if mode == "r":
+        return (R, factors.jpvt) if pivoting else (R,)
+    Q = orthonormal(factors)
+    return (Q, R, factors.jpvt) if pivoting else (Q, R)
+
+
+def reflectors(ctx: TaskContext, A: DistMatrix, pivoting: bool) -> Householder:
+    """Return the Householder factorisation of `A`, which is kept. Collective over comm."""
+    work = A.relayout(row_layout(A.shape, ctx.comm.size))
+    if work is A:
+        with Agreement(ctx.comm):
+            work = A.new(A.shape, A.layout)
+        work.local[...] = A.local
+    return Householder.of(ctx, work, pivoting)
+
+
+def triangle(factors: Householder) -> DistMatrix:
+    """Return R, dealt by rows. Collective over comm."""
+    R = leading_rows(factors.work, min(factors.work.shape))
+    R.local[R.rows.indices()[:, np.newaxis] > R.cols.indices()] = 0
+    return R
+
+
+def orthonormal(factors: Householder) -> DistMatrix:
+    """Return Q, dealt by rows. Collective over comm."""
+    work, k = factors.work, min(factors.work.shape)
+    with Agreement(work.comm):
+        Q = work.new((work.shape[0], k), row_layout((work.shape[0], k), work.comm.size))
+    factors.overwrite_with_q(Q)
+    return Q
+
+
+def _by_tree(ctx: TaskContext, A: DistMatrix, mode: str) -> tuple[DistMatrix, ...]:
+    slab = slab_of(A)
+    factors = TSQR(ctx.comm, slab.local)
+    R = checks.replicated(ctx, factors.R, "MC_MR")
+    return (R,) if mode == "r" else (slab.tall_result(ctx, factors.q()), R)

@@ -1,0 +1,302 @@
+"""Linear systems with distributed matrices: solve, and the factors that it and its relatives keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.errors import ArgumentValueError, NotPositiveDefiniteError, SingularMatrixError
+from alchemist_ray.layouts.layout import DEFAULT_BLOCK, Layout
+from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
+from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg.factorizations import elimination, positive_definite
+from alchemist_ray.mpi_backend.libraries.linalg.factorizations.panels import blocked, permute_rows
+from alchemist_ray.mpi_backend.libraries.linalg.factorizations.triangular import Form, solve_triangular
+from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy, on_grid
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+
+_STRUCTURES = {
+    "gen": "gen",
+    "general": "gen",
+    "sym": "sym",
+    "symmetric": "sym",
+    "her": "her",
+    "hermitian": "her",
+    "pos": "pos",
+    "positive definite": "pos",
+    "lower triangular": "lower",
+    "upper triangular": "upper",
+}
+
+
+@task
+def solve(
+    ctx: TaskContext,
+    A: DistMatrix,
+    b: DistMatrix,
+    lower: bool = False,
+    *,
+    transposed: bool = False,
+    assume_a: Literal[
+        "gen",
+        "general",
+        "sym",
+        "symmetric",
+        "her",
+        "hermitian",
+        "pos",
+        "positive definite",
+        "lower triangular",
+        "upper triangular",
+    ] = "gen",
+) -> DistMatrix:
+    """Return x such that A x = b, or A^T x = b.
+
+    Parameters
+    ----------
+    A : DistMatrix, shape (n, n)
+        The matrix.
+    b : DistMatrix, shape (n, nrhs)
+        Right-hand sides. If the dtypes differ, the one that NumPy gives is computed with.
+    lower : bool
+        For "pos", "sym" and "her": whether the lower triangle of A is read, instead of the upper one.
+    transposed : bool
+        Whether to solve with A^T (not conjugated).
+    assume_a : str
+        What A is known to be: "gen" (or "general"); "pos" ("positive definite") for a Cholesky factorisation, at half
+        the cost; "sym" or "her" ("symmetric", "hermitian"), of which one triangle is read, but at the cost of "gen";
+        "lower triangular" or "upper triangular", where only that triangle is read.
+
+    Returns
+    -------
+    x : DistMatrix, shape (n, nrhs)
+        In the layout of b.
+
+    Raises
+    ------
+    ArgumentError
+        If a matrix is not float32, float64, complex64 or complex128.
+    ArgumentValueError
+        If A is not square, b has another number of rows, or there is no such `assume_a`.
+    NonFiniteError
+        If A or b contains NaN or Inf.
+    SingularMatrixError
+        If a pivot, or an element of a triangular diagonal, is exactly zero. A matrix that is singular but for rounding
+        passes; see :func:`condest`.
+    NotPositiveDefiniteError
+        If A is to be "pos" and is not.
+
+    Notes
+    -----
+    LU with partial pivoting: 2/3 n^3 + 2 n^2 nrhs operations (four times that in complex numbers), "pos" n^3/3 + 2 n^2
+    nrhs; one copy of A ("sym" and "her" two), two of b. See :mod:`.elimination`, :mod:`.positive_definite` and
+    :mod:`.triangular`.
+    """
+    dtype = checks.require_floating(ctx, A=A, b=b)
+    structure = _structure(ctx, assume_a)
+    require_square(ctx, A=A)
+    require_rows(ctx, A.shape[0], b)
+    checks.require_finite(ctx, A=A, b=b)
+    A = checks.converted(A, dtype)
+    form: Form = "T" if transposed else "N"
+    if structure in ("sym", "her"):
+        return LU.overwriting(ctx, _mirrored(A, lower, conjugate=structure == "her")).solve(ctx, b, form)
+    if structure == "gen":
+        return LU.of(ctx, A).solve(ctx, b, form)
+    if structure == "pos":
+        return Cholesky.of(ctx, A, lower).solve(b, transposed)
+    T = on_grid(A)
+    require_regular(ctx, T)
+    X = right_hand_sides(b, T)
+    with blocked(T, X) as (triangle, x):
+        solve_triangular(triangle, x, form, lower=structure == "lower")
+    return X.relayout(b.layout)
+
+
+@dataclass(frozen=True)
+class LU:
+    """The factors of a square matrix, A = P L U.
+
+    Attributes
+    ----------
+    factors : DistMatrix
+        L, its unit diagonal not stored, and U, in square blocks on a grid.
+    piv : ndarray of int64
+        Row i was exchanged with row ``piv[i]``, for each i in turn.
+    """
+
+    factors: DistMatrix
+    piv: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ctx: TaskContext, A: DistMatrix) -> LU:
+        """Factor `A`, which is kept. Collective over comm.
+
+        Raises
+        ------
+        SingularMatrixError
+            If a pivot is exactly zero.
+        """
+        return cls.overwriting(ctx, grid_copy(A))
+
+    @classmethod
+    def overwriting(cls, ctx: TaskContext, factors: DistMatrix) -> LU:
+        """Factor a matrix in square blocks on a grid, in place; raises what :meth:`of` does. Collective over comm."""
+        piv = elimination.eliminate(ctx, factors)
+        require_regular(ctx, factors)
+        return cls(factors, piv)
+
+    def solve(self, ctx: TaskContext, b: DistMatrix, form: Form) -> DistMatrix:
+        """Return x such that op(A) x = b, in the layout of b. Collective over comm."""
+        X = right_hand_sides(b, self.factors)
+        self.overwrite(X, form)
+        return X.relayout(b.layout)
+
+    def overwrite(self, X: DistMatrix, form: Form) -> None:
+        """Overwrite `X`, made by :func:`right_hand_sides`, with the solution. Collective over comm."""
+        order = elimination.permutation(self.piv, self.factors.shape[0])
+        with blocked(self.factors, X) as (T, x):
+            if form == "N":
+                permute_rows(x, order)
+                solve_triangular(T, x, form, lower=True, unit=True)
+                solve_triangular(T, x, form, lower=False)
+            else:
+                solve_triangular(T, x, form, lower=False)
+                solve_triangular(T, x, form, lower=True, unit=True)
+                permute_rows(x, np.argsort(order))
+
+
+@dataclass(frozen=True)
+class Cholesky:
+    """The factor of a positive definite matrix, A = L L^H or A = U^H U.
+
+    Attributes
+    ----------
+    factor : DistMatrix
+        In square blocks on a grid; what is in the other triangle is of no account.
+    lower : bool
+        Whether it is L.
+    """
+
+    factor: DistMatrix
+    lower: bool
+
+    @classmethod
+    def of(cls, ctx: TaskContext, A: DistMatrix, lower: bool) -> Cholesky:
+        """Factor `A`, which is kept. Collective over comm.
+
+        Raises
+        ------
+        NotPositiveDefiniteError
+            If it is not positive definite.
+        """
+        factor = grid_copy(A)
+        order = positive_definite.decompose(ctx, factor, lower)
+        if order:
+            raise NotPositiveDefiniteError(ctx.task, "A", order)
+        return cls(factor, lower)
+
+    def solve(self, b: DistMatrix, transposed: bool = False) -> DistMatrix:
+        """Return x such that A x = b or A^T x = b, in the layout of b. Collective over comm."""
+        X = right_hand_sides(b, self.factor)
+        conjugate = transposed and X.dtype.kind == "c"  # A^T is the conjugate of A
+        if conjugate:
+            np.conjugate(X.local, out=X.local)
+        first: Form = "N" if self.lower else "C"
+        second: Form = "C" if self.lower else "N"
+        with blocked(self.factor, X) as (T, x):
+            solve_triangular(T, x, first, lower=self.lower)
+            solve_triangular(T, x, second, lower=self.lower)
+        if conjugate:
+            np.conjugate(X.local, out=X.local)
+        return X.relayout(b.layout)
+
+
+def _mirrored(A: DistMatrix, lower: bool, *, conjugate: bool) -> DistMatrix:
+    """Return the symmetric or Hermitian matrix one triangle of which `A` has, on a grid. Collective over comm."""
+    S, conjugate = grid_copy(A), conjugate and A.dtype.kind == "c"
+    T = S.transpose(S.layout)
+    if conjugate:
+        np.conjugate(T.local, out=T.local)
+    for iloc, i in enumerate(S.rows.indices().tolist()):
+        first, last = S.cols.local_range(0, i)[1], S.cols.local_range(0, i + 1)[1]
+        other = slice(last, None) if lower else slice(first)
+        S.local[iloc, other] = T.local[iloc, other]
+        if conjugate:
+            S.local[iloc, first:last].imag = 0
+    return S
+
+
+def right_hand_sides(b: DistMatrix, T: DistMatrix) -> DistMatrix:
+    """Return a copy of `b` for systems with `T`: on its grid, in its blocks, of its type. Collective over comm.
+
+    Raises
+    ------
+    MatrixMemoryError
+        If a rank has no room for its part; on the others, PeerFailedError.
+    """
+    X = b.relayout(right_hand_layout(T, b.shape[1]))
+    if X is not b and X.dtype == T.dtype:
+        return X
+    with Agreement(b.comm):
+        copy = X.new(X.shape, X.layout, T.dtype)
+    copy.local[...] = X.local
+    return copy
+
+
+def right_hand_layout(T: DistMatrix, nrhs: int) -> Layout:
+    """Return the layout of `nrhs` right-hand sides for systems with `T`. Local."""
+    grid = T.layout.grid
+    return Layout("MC_MR", grid, (T.layout.block[0], max(1, min(DEFAULT_BLOCK, -(-nrhs // grid.npcol)))))
+
+
+def require_square(ctx: TaskContext, **matrices: DistMatrix) -> None:
+    """Check that the named matrices are square. Local.
+
+    Raises
+    ------
+    ArgumentValueError
+        If one is not.
+    """
+    for name, A in matrices.items():
+        m, n = A.shape
+        if m != n:
+            raise ArgumentValueError(ctx.task, f"{name} must be square, but is {m}x{n}")
+
+
+def require_rows(ctx: TaskContext, m: int, b: DistMatrix) -> None:
+    """Check that `b` has `m` rows. Local.
+
+    Raises
+    ------
+    ArgumentValueError
+        If it has not.
+    """
+    if b.shape[0] != m:
+        raise ArgumentValueError(
+            ctx.task, f"A has {m} rows, so b must have {m} rows, but it is {b.shape[0]}x{b.shape[1]}"
+        )
+
+
+def require_regular(ctx: TaskContext, T: DistMatrix) -> None:
+    """Check that the diagonal of a triangular matrix has no zero. Collective over comm.
+
+    Raises
+    ------
+    SingularMatrixError
+        On every rank, if it has one.
+    """
+    zeros = np.flatnonzero(elimination.diagonal(T) == 0)
+    if zeros.size:
+        raise SingularMatrixError(ctx.task, "A", int(zeros[0]) + 1)
+
+
+def _structure(ctx: TaskContext, assume_a: str) -> str:
+    try:
+        return _STRUCTURES[assume_a]
+    except KeyError:
+        known = ", ".join(map(repr, _STRUCTURES))
+        raise ArgumentValueError(ctx.task, f"assume_a must be one of {known}, but is {assume_a!r}") from None

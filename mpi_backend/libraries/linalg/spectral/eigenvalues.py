@@ -1,0 +1,138 @@
+"""Eigenvalues and eigenvectors of general matrices.
+
+On one rank (see :mod:`..one_rank`) LAPACK's ?geev, by NumPy. On all ranks the reduction to Hessenberg form is
+p?gehrd of ScaLAPACK, and the QR iterations are LAPACK's ?hseqr on one rank: MKL's p?hseqr returned wrong eigenvalues of
+random 900 x 900 matrices, with info = 0, and there is none for complex numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.errors import ArgumentValueError
+from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
+from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
+from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import scale_safely
+from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_square
+from alchemist_ray.mpi_backend.libraries.scalapack import spectral
+
+Array = npt.NDArray[Any]
+
+
+@task
+def eigvals(ctx: TaskContext, A: DistMatrix) -> npt.NDArray[Any]:
+    """Return the eigenvalues of a general matrix.
+
+    Parameters
+    ----------
+    A : DistMatrix, shape (n, n)
+        The matrix; float32, float64, complex64 or complex128.
+
+    Returns
+    -------
+    w : ndarray, shape (n,)
+        Eigenvalues in no particular order, complex; of a real matrix they come in conjugate pairs.
+
+    Raises
+    ------
+    ArgumentError
+        If A has another dtype.
+    ArgumentValueError
+        If A is not square or is empty.
+    NonFiniteError
+        If A contains NaN or Inf.
+    ConvergenceError
+        If an eigenvalue does not converge.
+
+    Notes
+    -----
+    Collective over comm. Where the ranks share a host and eight copies of A fit in half its memory, and for n up to
+    1,000: LAPACK's ?geev on rank 0, with the threads of all ranks. Else p?gehrd (10/3 n^3 operations) and ?hseqr on
+    rank 0 (some 10 n^3), which holds a copy of A. The eigenvalues are those of A + E with ‖E‖ of the order n eps ‖A‖.
+    """
+    _check(ctx, A)
+    return values_on_one_rank(ctx, A) if one_rank.preferred(ctx, A.shape, A.dtype) else values_on_all_ranks(ctx, A)
+
+
+@task
+def eig(ctx: TaskContext, A: DistMatrix) -> tuple[npt.NDArray[Any], DistMatrix]:
+    """Return eigenvalues and right eigenvectors of a general matrix, A V = V diag(w).
+
+    Parameters
+    ----------
+    A : DistMatrix, shape (n, n)
+        The matrix, n at most 20,000; float32, float64, complex64 or complex128.
+
+    Returns
+    -------
+    w : ndarray, shape (n,)
+        Eigenvalues in no particular order, complex.
+    V : DistMatrix, shape (n, n)
+        Eigenvectors, each of norm 1, complex, in MC_MR. Those of a matrix that is nearly not diagonalisable are nearly
+        dependent.
+
+    Raises
+    ------
+    ArgumentError, NonFiniteError, ConvergenceError
+        As :func:`eigvals`.
+    ArgumentValueError
+        If A is not square, is empty, or too large.
+
+    Notes
+    -----
+    Collective over comm. LAPACK's ?geev on rank 0, with the threads of all ranks on its host: some 25 n^3 operations,
+    and memory for five copies of A there. There is nothing in ScaLAPACK to do it on all ranks.
+    """
+    _check(ctx, A)
+    n = A.shape[0]
+    if n > one_rank.LARGEST:
+        raise ArgumentValueError(ctx.task, f"A is {n}x{n}, but eigenvectors are computed up to n = {one_rank.LARGEST}")
+    dtype = np.result_type(A.dtype, np.complex64)
+    ctx.progress(0, 1, "eigenvectors (LAPACK)")
+    w, V = one_rank.run_on(ctx, A, lambda whole: _complex_pairs(whole, dtype)) or (None, None)
+    return ctx.comm.bcast(w, one_rank.ROOT), one_rank.dealt(ctx, V, A.shape, dtype)
+
+
+def _check(ctx: TaskContext, A: DistMatrix) -> None:
+    checks.require_floating(ctx, A=A)
+    require_square(ctx, A=A)
+    checks.require_finite(ctx, A=A)
+
+
+def _complex_pairs(A: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    w, V = np.linalg.eig(A)
+    return w.astype(dtype, copy=False), V.astype(dtype, copy=False)
+
+
+def values_on_one_rank(ctx: TaskContext, A: DistMatrix) -> Array:
+    """Return the eigenvalues by LAPACK on one rank. Collective over comm."""
+    ctx.progress(0, 1, "eigenvalues (LAPACK)")
+    return _complex(ctx, one_rank.run_on(ctx, A, lambda whole: np.linalg.eigvals(whole.T)), A.dtype)
+
+
+def values_on_all_ranks(ctx: TaskContext, A: DistMatrix) -> Array:
+    """Return the eigenvalues by ScaLAPACK's reduction to Hessenberg form. Collective over comm."""
+    ctx.progress(0, 1, "Hessenberg form (ScaLAPACK)")
+    work = grid_copy(A)
+    factor = scale_safely(work)
+    spectral.gehrd(work)
+    work.local[work.cols.indices() > work.rows.indices()[:, np.newaxis] + 1] = 0  # reflectors
+    ctx.progress(0.5, 1, "QR iterations (LAPACK)")
+    return _complex(ctx, one_rank.run_on(ctx, work, lambda whole: _divided(spectral.hseqr(whole), factor)), A.dtype)
+
+
+def _divided(w: Array, factor: float) -> Array:
+    """Return complex `w`, divided in place by a power of two whose reciprocal may be no number. Local."""
+    parts = w.view(w.real.dtype)
+    parts /= parts.dtype.type(factor)
+    return w
+
+
+def _complex(ctx: TaskContext, w: Array | None, dtype: np.dtype[Any]) -> Array:
+    """Return on every rank, complex, the eigenvalues that the root has. Collective over comm."""
+    values: Array = ctx.comm.bcast(w, one_rank.ROOT)
+    return values.astype(np.result_type(dtype, np.complex64), copy=False)

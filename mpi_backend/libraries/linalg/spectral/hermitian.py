@@ -1,0 +1,236 @@
+"""Eigenvalues and eigenvectors of symmetric and Hermitian matrices.
+
+On one rank (see :mod:`..one_rank`) LAPACK's ?syevr and ?heevr, by SciPy: reduction to tridiagonal form, then multiple
+relatively robust representations. On all ranks ScaLAPACK: p?syevd (divide and conquer) for eigenvectors, always all of
+them, p?syevr for eigenvalues alone, since its vectors of tight clusters are not orthogonal. It gives up now and then;
+then p?syevd has the values too.
+
+Only one triangle is read. Row-major storage of a Hermitian A is the column-major storage of its conjugate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+from alchemist_ray.errors import ArgumentError, ArgumentValueError, ConvergenceError
+from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
+from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
+from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy
+from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_square
+from alchemist_ray.mpi_backend.libraries.scalapack import spectral
+from alchemist_ray.mpi_backend.libraries.scalapack.spectral import Wanted
+
+Array = npt.NDArray[Any]
+
+
+@task
+def eigh(
+    ctx: TaskContext,
+    A: DistMatrix,
+    lower: bool = True,
+    eigvals_only: bool = False,
+    subset_by_index: list[int] | None = None,
+    subset_by_value: list[float] | None = None,
+) -> tuple[npt.NDArray[Any], DistMatrix] | npt.NDArray[Any]:
+    """Return eigenvalues and eigenvectors of a symmetric or Hermitian matrix, A V = V diag(w).
+
+    Parameters
+    ----------
+    A : DistMatrix, shape (n, n)
+        The matrix, of which one triangle is read; float32, float64, complex64 or complex128.
+    lower : bool
+        Whether that is the lower one.
+    eigvals_only : bool
+        Whether to compute eigenvalues and no eigenvectors.
+    subset_by_index : [int, int], optional
+        First and last index of the eigenvalues wanted, counted from 0 in ascending order.
+    subset_by_value : [float, float], optional
+        Wanted are the eigenvalues in the half-open interval ``(low, high]``; infinite ends are allowed.
+
+    Returns
+    -------
+    w : ndarray, shape (k,)
+        Eigenvalues, ascending; real.
+    V : DistMatrix, shape (n, k)
+        Orthonormal eigenvectors, in MC_MR. Not with `eigvals_only`, which returns `w` alone.
+
+    Raises
+    ------
+    ArgumentError
+        If A has another dtype, or both subsets are given.
+    ArgumentValueError
+        If A is not square or is empty, or a subset is out of range.
+    NonFiniteError
+        If A contains NaN or Inf, in whichever triangle.
+    ConvergenceError
+        If an eigenvalue does not converge.
+
+    Notes
+    -----
+    Collective over comm. Where the ranks share a host and eight copies of A fit in half its memory, and for n up to
+    1,000: LAPACK's ?syevr / ?heevr on rank 0, with the threads of all ranks. Else p?syevd / p?heevd, or p?syevr /
+    p?heevr for eigenvalues alone: three copies of A, dealt over the ranks, and a subset costs as much as all. 4/3 n^3
+    operations for the eigenvalues, 2n^2 k to 4n^3 more for k eigenvectors. Residuals and orthogonality are of the order
+    n eps.
+
+    Sources: I. Dhillon, B. Parlett, C. Vömel, ACM TOMS 32 (2006), 533 (?syevr); F. Tisseur, J. Dongarra, SIAM J. Sci.
+    Comput. 20 (1999), 2223 (p?syevd).
+    """
+    wanted = _checked(ctx, A, subset_by_index, subset_by_value)
+    w, V = _decomposition(ctx, A, lower, wanted, vectors=not eigvals_only)
+    return w if V is None else (w, V)
+
+
+@task
+def eigvalsh(
+    ctx: TaskContext,
+    A: DistMatrix,
+    lower: bool = True,
+    subset_by_index: list[int] | None = None,
+    subset_by_value: list[float] | None = None,
+) -> npt.NDArray[Any]:
+    """Return eigenvalues of a symmetric or Hermitian matrix.
+
+    Parameters
+    ----------
+    A : DistMatrix, shape (n, n)
+        The matrix, of which one triangle is read; float32, float64, complex64 or complex128.
+    lower : bool
+        Whether that is the lower one.
+    subset_by_index : [int, int], optional
+        First and last index of the eigenvalues wanted, counted from 0 in ascending order.
+    subset_by_value : [float, float], optional
+        Wanted are the eigenvalues in the half-open interval ``(low, high]``; infinite ends are allowed.
+
+    Returns
+    -------
+    w : ndarray, shape (k,)
+        Eigenvalues, ascending; real.
+
+    Raises
+    ------
+    ArgumentError, ArgumentValueError, NonFiniteError, ConvergenceError
+        As :func:`eigh`.
+
+    Notes
+    -----
+    Collective over comm. As :func:`eigh`, without the vectors: 4/3 n^3 operations.
+    """
+    return _decomposition(ctx, A, lower, _checked(ctx, A, subset_by_index, subset_by_value), vectors=False)[0]
+
+
+def _checked(ctx: TaskContext, A: DistMatrix, by_index: list[int] | None, by_value: list[float] | None) -> Wanted:
+    """Check the arguments; return which eigenvalues are wanted. Collective over comm."""
+    checks.require_floating(ctx, A=A)
+    require_square(ctx, A=A)
+    wanted = _wanted(ctx, A.shape[0], by_index, by_value)
+    checks.require_finite(ctx, A=A)
+    return wanted
+
+
+def _wanted(ctx: TaskContext, n: int, by_index: list[int] | None, by_value: list[float] | None) -> Wanted:
+    """Return which eigenvalues are wanted, as both routines take it: an infinite interval ends where numbers do."""
+    if by_index is not None and by_value is not None:
+        raise ArgumentError(ctx.task, "subset_by_index and subset_by_value exclude each other: give one of them")
+    if by_index is not None:
+        if len(by_index) != 2 or not 0 <= by_index[0] <= by_index[1] < n:
+            raise ArgumentValueError(
+                ctx.task, f"subset_by_index must be two numbers with 0 <= first <= last < {n}, but is {by_index}"
+            )
+        return Wanted(indices=(int(by_index[0]), int(by_index[1])))
+    if by_value is not None:
+        if len(by_value) != 2 or not by_value[0] < by_value[1]:
+            raise ArgumentValueError(ctx.task, f"subset_by_value must be two numbers, low < high, but is {by_value}")
+        return Wanted(interval=(float(by_value[0]), float(by_value[1])))
+    return Wanted()
+
+
+def _decomposition(
+    ctx: TaskContext, A: DistMatrix, lower: bool, wanted: Wanted, vectors: bool
+) -> tuple[Array, DistMatrix | None]:
+    where = on_one_rank if one_rank.preferred(ctx, A.shape, A.dtype) else on_all_ranks
+    return where(ctx, A, lower, wanted, vectors)
+
+
+def on_one_rank(
+    ctx: TaskContext, A: DistMatrix, lower: bool, wanted: Wanted, vectors: bool
+) -> tuple[Array, DistMatrix | None]:
+    """Return eigenvalues and eigenvectors, if asked for, by LAPACK on one rank. Collective over comm."""
+    ctx.progress(0, 1, "eigenvalues (LAPACK)")
+    w, V = one_rank.run_on(ctx, A, lambda whole: _by_lapack(whole, lower, wanted, vectors)) or (None, None)
+    w = ctx.comm.bcast(w, one_rank.ROOT)
+    return w, one_rank.dealt(ctx, V, (A.shape[0], len(w)), A.dtype) if vectors else None
+
+
+def _by_lapack(A: Array, lower: bool, wanted: Wanted, vectors: bool) -> tuple[Array, Array | None]:
+    """Return eigenvalues and eigenvectors of C-ordered `A`, which is destroyed. Local."""
+    import scipy.linalg  # takes longer than a worker takes to start
+
+    found = scipy.linalg.eigh(
+        A.T,
+        lower=not lower,
+        eigvals_only=not vectors,
+        overwrite_a=True,
+        check_finite=False,
+        subset_by_index=wanted.indices,
+        subset_by_value=wanted.interval,
+        driver="evr",
+    )
+    if not vectors:
+        return found, None
+    w, V = found
+    return w, np.conjugate(V, out=V) if V.dtype.kind == "c" else V
+
+
+def on_all_ranks(
+    ctx: TaskContext, A: DistMatrix, lower: bool, wanted: Wanted, vectors: bool
+) -> tuple[Array, DistMatrix | None]:
+    """Return eigenvalues and eigenvectors, if asked for, by ScaLAPACK. Collective over comm."""
+    ctx.progress(0, 1, "eigenvalues (ScaLAPACK)")
+    if not vectors:
+        values, info = spectral.heevr(grid_copy(A), lower, wanted.indices)
+        if _agreed(ctx, info) == 0:
+            values = ctx.comm.bcast(values)
+            return (values[slice(*_within(values, wanted.interval))] if wanted.interval else values), None
+    w, Vh, info = spectral.heevd(grid_copy(A), lower)
+    if _agreed(ctx, info):
+        raise ConvergenceError(ctx.task, f"p?syevd found no eigenvalues of the {A.shape[0]}x{A.shape[1]} matrix")
+    w = ctx.comm.bcast(w)
+    first, last = _selected(w, wanted)
+    return w[first:last], _eigenvectors(ctx, Vh, first, last) if vectors else None
+
+
+def _agreed(ctx: TaskContext, info: int) -> int:
+    """Return the worst info of all ranks."""
+    worst: int = ctx.comm.allreduce(abs(info), MPI.MAX)
+    return worst
+
+
+def _selected(w: Array, wanted: Wanted) -> tuple[int, int]:
+    """Return the range of indices of ascending eigenvalues that are wanted."""
+    if wanted.indices is not None:
+        return wanted.indices[0], wanted.indices[1] + 1
+    return (0, len(w)) if wanted.interval is None else _within(w, wanted.interval)
+
+
+def _within(w: Array, interval: tuple[float, float]) -> tuple[int, int]:
+    """Return the range of indices of ascending eigenvalues in ``(low, high]``."""
+    low, high = np.searchsorted(w, interval, side="right")
+    return int(low), int(high)
+
+
+def _eigenvectors(ctx: TaskContext, Vh: DistMatrix, first: int, last: int) -> DistMatrix:
+    """Return rows ``first .. last-1`` of V^H as columns of V in MC_MR. Collective over comm."""
+    if first == last:
+        return checks.allocated(ctx, (Vh.shape[1], 0), Vh.dtype, "MC_MR")
+    columns = Vh.relayout("STAR_VC")
+    chosen = checks.new_like(columns, (last - first, Vh.shape[1]))
+    chosen.local[...] = columns.local[first:last]
+    V = chosen.transpose("MC_MR")
+    if V.dtype.kind == "c":
+        np.conjugate(V.local, out=V.local)
+    return V

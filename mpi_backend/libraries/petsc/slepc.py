@@ -1,0 +1,183 @@
+"""SLEPc's Krylov-Schur method for some eigenvalues of sparse matrices, with SciPy's names and arguments.
+
+SLEPc is built over PETSc, and this library is there where slepc4py is. What :mod:`.petsc` says
+of PETSc holds here too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alchemist_ray.errors import ArgumentValueError, ConvergenceError, LibraryLoadError
+from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext, task
+from alchemist_ray.mpi_backend.libraries.linalg.checks import allocated, require_finite, require_rank
+from alchemist_ray.mpi_backend.libraries.petsc import objects
+
+try:
+    import slepc4py
+
+    slepc4py.init([])
+    from slepc4py import SLEPc
+except ImportError as missing:
+    raise LibraryLoadError(
+        "slepc",
+        f"{missing}. Install it where the workers run, over their PETSc (it is compiled): pip install slepc slepc4py",
+    ) from None
+
+__version__ = "1.0"
+
+_WHICH = {
+    "LM": "LARGEST_MAGNITUDE",
+    "SM": "SMALLEST_MAGNITUDE",
+    "LA": "LARGEST_REAL",
+    "SA": "SMALLEST_REAL",
+    "LR": "LARGEST_REAL",
+    "SR": "SMALLEST_REAL",
+    "LI": "LARGEST_IMAGINARY",
+    "SI": "SMALLEST_IMAGINARY",
+}
+_ASYMMETRY = 1e-4  # of single precision there is that much in sums of large matrices
+
+
+@task
+def eigsh(
+    ctx: TaskContext,
+    A: SparseDistMatrix,
+    k: int = 6,
+    sigma: float | None = None,
+    which: str = "LM",
+    maxiter: int | None = None,
+    tol: float = 0.0,
+) -> tuple[npt.NDArray[Any], DistMatrix]:
+    """Return some eigenvalues and eigenvectors of a symmetric (Hermitian) matrix.
+
+    Parameters
+    ----------
+    A : SparseDistMatrix, shape (n, n)
+        The matrix.
+    k : int
+        How many, ``1 <= k <= n``.
+    sigma : float, optional
+        Find those nearest to it, by shift and invert: PETSc must be able to factorise `A`, on more ranks than one by
+        a package such as MUMPS.
+    which : str
+        ``"LM"`` (largest in magnitude), ``"SM"``, ``"LA"`` (largest) or ``"SA"``; with `sigma` it is not looked at.
+    maxiter : int, optional
+        Largest number of restarts.
+    tol : float
+        Relative accuracy; 0 is 1e-12.
+
+    Returns
+    -------
+    w : ndarray, shape (k,)
+        Eigenvalues, ascending.
+    V : DistMatrix, shape (n, k)
+        Eigenvectors, of norm 1, in VC_STAR.
+
+    Raises
+    ------
+    ArgumentError, ArgumentValueError
+        If types, shapes or arguments do not fit, or `A` is not symmetric.
+    NonFiniteError
+        If `A` contains NaN or Inf.
+    ConvergenceError
+        If fewer than k eigenvalues converged.
+    """
+    _require(ctx, A, k, which, ("LM", "SM", "LA", "SA"))
+    dtype = objects.require_scalars(ctx, A=A)
+    with objects.matrix(ctx, A) as matrix:
+        if not _is_symmetric(matrix):
+            raise ArgumentValueError(ctx.task, "A is not symmetric (Hermitian): use eigs")
+        values, vectors = _solve(ctx, matrix, SLEPc.EPS.ProblemType.HEP, k, sigma, which, maxiter, tol)
+    order = np.argsort(values.real)
+    V = allocated(ctx, (A.shape[0], k), dtype, "VC_STAR")
+    if V.local.size:
+        V.local[...] = vectors[:, order] if dtype.kind == "c" else vectors[:, order].real
+    return values.real[order], V
+
+
+@task
+def eigs(
+    ctx: TaskContext,
+    A: SparseDistMatrix,
+    k: int = 6,
+    sigma: float | None = None,
+    which: str = "LM",
+    maxiter: int | None = None,
+    tol: float = 0.0,
+) -> tuple[npt.NDArray[Any], DistMatrix]:
+    """Return some eigenvalues and eigenvectors, both complex128, of a square matrix.
+
+    Parameters and errors are those of :func:`eigsh`, except that `which` is ``"LM"``, ``"SM"``, ``"LR"`` (largest real
+    part), ``"SR"``, ``"LI"`` or ``"SI"``. The eigenvalues are in the order that `which` says.
+    """
+    _require(ctx, A, k, which, ("LM", "SM", "LR", "SR", "LI", "SI"))
+    objects.require_scalars(ctx, A=A)
+    with objects.matrix(ctx, A) as matrix:
+        values, vectors = _solve(ctx, matrix, SLEPc.EPS.ProblemType.NHEP, k, sigma, which, maxiter, tol)
+    V = allocated(ctx, (A.shape[0], k), np.complex128, "VC_STAR")
+    if V.local.size:
+        V.local[...] = vectors
+    return values, V
+
+
+def _require(ctx: TaskContext, A: SparseDistMatrix, k: int, which: str, known: tuple[str, ...]) -> None:
+    if A.shape[0] != A.shape[1]:
+        raise ArgumentValueError(ctx.task, f"A must be square, not {A.shape[0]}x{A.shape[1]}")
+    require_rank(ctx, "k", k, A.shape)
+    if which not in known:
+        raise ArgumentValueError(ctx.task, f"which must be one of {', '.join(known)}, not {which!r}")
+    require_finite(ctx, A=A)
+
+
+def _is_symmetric(matrix: Any) -> bool:
+    """Whether A x and A^H x are the same for a random x. Collective over comm."""
+    x, y = matrix.createVecs()
+    z = y.duplicate()
+    x.setRandom()
+    matrix.mult(x, y)
+    matrix.multHermitian(x, z)
+    size = y.norm() + z.norm()
+    z.axpy(-1, y)
+    error = z.norm()
+    for vector in (x, y, z):
+        vector.destroy()
+    return bool(error <= _ASYMMETRY * size)
+
+
+def _solve(
+    ctx: TaskContext, A: Any, kind: Any, k: int, sigma: float | None, which: str, maxiter: int | None, tol: float
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return k eigenvalues, and this rank's rows of their vectors. Collective over comm."""
+    solver = SLEPc.EPS().create(comm=ctx.comm)
+    real, imaginary = A.createVecs()
+    try:
+        solver.setOperators(A)
+        solver.setProblemType(kind)
+        solver.setDimensions(nev=k)
+        solver.setTolerances(tol=tol or 1e-12, **({"max_it": maxiter} if maxiter else {}))
+        solver.setWhichEigenpairs(getattr(SLEPc.EPS.Which, _WHICH[which]))
+        if sigma is not None:
+            solver.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
+            solver.setTarget(sigma)
+            solver.getST().setType(SLEPc.ST.Type.SINVERT)
+        with objects.refused(ctx, f"such eigenproblem (sigma={sigma})"):
+            solver.solve()
+        if solver.getConverged() < k:
+            raise ConvergenceError(
+                ctx.task,
+                f"{solver.getConverged()} of {k} eigenvalues converged in {solver.getIterationNumber()} restarts: "
+                "raise maxiter or tol, or give sigma",
+            )
+        values = np.empty(k, np.complex128)
+        vectors = np.empty((real.getLocalSize(), k), np.complex128)
+        for i in range(k):
+            values[i] = solver.getEigenpair(i, real, imaginary)
+            vectors[:, i] = real.getArray() + 1j * imaginary.getArray()
+        return values, vectors
+    finally:
+        for each in (solver, real, imaginary):
+            each.destroy()

@@ -1,0 +1,1 @@
+"""Distributed matrices as the ranks of a group see them."""

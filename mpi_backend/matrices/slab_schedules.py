@@ -1,0 +1,185 @@
+"""Cut a matrix into slabs that fit the chunks of a file, and deal them to the ranks: index arithmetic, no more.
+
+A *chunk* is what a file gives or takes in one go: a compressed chunk of HDF5 or Zarr, a row group of Parquet, a single
+element of a plain array. To touch no chunk twice, a chunk is one rank's. Rows are dealt in one run a rank (rank 0 has
+the first rows of the matrix), which is where the commonest layout has them: then nothing travels at all.
+
+Three cases, by what fits into :data:`SLAB_BYTES`:
+
+- one row of chunks: a slab is some rows of chunks, with all columns (:class:`RowSchedule`);
+- one chunk: a slab is some chunks beside each other (:class:`TileSchedule`);
+- less than a chunk: a rank goes through a chunk in several slabs, one after the other (:class:`TileSchedule`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from alchemist_ray.layouts.region import Rectangle
+
+Array = npt.NDArray[Any]
+
+SLAB_BYTES = 4 * 2**20
+"""Bytes of a slab, in the file's type or the matrix's, whichever is wider."""
+
+
+@dataclass(frozen=True)
+class Slab(Rectangle):
+    """A rectangle that a rank reads or writes in one go, of a matrix or of its block."""
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Indices of the first element."""
+        return self.i0, self.j0
+
+    def of(self, A: Array) -> Array:
+        """Return these rows and columns of `A`, as a view."""
+        return A[self.i0 : self.i1, self.j0 : self.j1]
+
+
+class Schedule(Protocol):
+    """Which slab is read or written by which rank, and when; together they cover the matrix once."""
+
+    @property
+    def windows(self) -> int:
+        """Number of slabs of the rank that has most."""
+
+    @property
+    def largest(self) -> int:
+        """Elements of the largest slab."""
+
+    def slab(self, rank: int, window: int) -> Slab:
+        """Return the slab of `rank` in `window`; an empty one if it has no more."""
+
+
+@dataclass(frozen=True)
+class RowSchedule:
+    """Each rank has one run of rows, and takes `height` of them at a time, with all columns.
+
+    Attributes
+    ----------
+    bounds : tuple of int
+        Rank r has rows ``bounds[r] .. bounds[r+1]-1``.
+    n : int
+        Columns of the matrix.
+    height : int
+        Rows of a slab.
+    """
+
+    bounds: tuple[int, ...]
+    n: int
+    height: int
+
+    @property
+    def windows(self) -> int:
+        """Number of slabs of the rank that has most."""
+        return max(-(-(stop - start) // self.height) for start, stop in pairwise(self.bounds))
+
+    @property
+    def largest(self) -> int:
+        """Elements of the largest slab."""
+        return min(self.height, self.bounds[-1]) * self.n
+
+    def slab(self, rank: int, window: int) -> Slab:
+        """Return the slab of `rank` in `window`."""
+        stop = self.bounds[rank + 1]
+        i0 = min(self.bounds[rank] + window * self.height, stop)
+        return Slab(i0, min(i0 + self.height, stop), 0, self.n)
+
+
+@dataclass(frozen=True)
+class TileSchedule:
+    """Each rank has one run of units, in row-major order, and goes through each of them in tiles.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns of the matrix.
+    size : int
+        Number of ranks.
+    unit : (int, int)
+        Rows and columns that no two ranks share: a chunk, or some beside each other.
+    tile : (int, int)
+        Rows and columns of a slab, no more than the unit's.
+    """
+
+    shape: tuple[int, int]
+    size: int
+    unit: tuple[int, int]
+    tile: tuple[int, int]
+
+    @property
+    def _units(self) -> tuple[int, int]:
+        return -(-self.shape[0] // self.unit[0]), -(-self.shape[1] // self.unit[1])
+
+    @property
+    def _tiles(self) -> tuple[int, int]:
+        """Tiles of a whole unit, down and across."""
+        return -(-self.unit[0] // self.tile[0]), -(-self.unit[1] // self.tile[1])
+
+    def _first(self, rank: int) -> int:
+        down, across = self._units
+        return rank * down * across // self.size
+
+    @property
+    def windows(self) -> int:
+        """Number of slabs of the rank that has most."""
+        down, across = self._tiles
+        return max(self._first(rank + 1) - self._first(rank) for rank in range(self.size)) * down * across
+
+    @property
+    def largest(self) -> int:
+        """Elements of the largest slab."""
+        return self.tile[0] * self.tile[1]
+
+    def slab(self, rank: int, window: int) -> Slab:
+        """Return the slab of `rank` in `window`; also empty where a tile lies beyond the edge of the matrix."""
+        across = self._tiles[1]
+        unit, tile = divmod(window, self._tiles[0] * across)
+        unit += self._first(rank)
+        if unit >= self._first(rank + 1):
+            return Slab(0, 0, 0, 0)
+        rows = _cut(self.shape[0], self.unit[0], unit // self._units[1], self.tile[0], tile // across)
+        return Slab(*rows, *_cut(self.shape[1], self.unit[1], unit % self._units[1], self.tile[1], tile % across))
+
+
+def _cut(extent: int, unit: int, which: int, tile: int, part: int) -> tuple[int, int]:
+    """Return the indices of a tile of a unit along one axis."""
+    stop = min((which + 1) * unit, extent)
+    start = min(which * unit + part * tile, stop)
+    return start, min(start + tile, stop)
+
+
+def even_bounds(m: int, size: int, chunk: int = 1) -> tuple[int, ...]:
+    """Return the bounds of runs of rows, as even as chunks of `chunk` rows let them be; as VC_STAR has them with 1."""
+    share = -(-m // size)
+    return tuple(min(m, -(-rank * share // chunk) * chunk) for rank in range(size + 1))
+
+
+def schedule_for(shape: tuple[int, int], chunk: tuple[int, int], itemsize: int, size: int) -> Schedule:
+    """Return who reads or writes what of a matrix.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of the matrix.
+    chunk : (int, int)
+        Rows and columns of a chunk of the file.
+    itemsize : int
+        Bytes of an element.
+    size : int
+        Number of ranks.
+    """
+    (m, n), room = shape, max(SLAB_BYTES // itemsize, 1)
+    h, w = min(chunk[0], m), min(chunk[1], n)
+    if h * n <= room:
+        return RowSchedule(even_bounds(m, size, h), n, room // (h * n) * h)
+    if h * w <= room:
+        beside = (h, room // (h * w) * w)
+        return TileSchedule(shape, size, beside, beside)
+    across = min(w, room)
+    return TileSchedule(shape, size, (h, w), (min(h, max(room // across, 1)), across))

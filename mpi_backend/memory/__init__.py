@@ -1,0 +1,1 @@
+"""The memory in which a worker keeps its matrices."""

@@ -1,0 +1,130 @@
+"""How the ranks of a worker group are started.
+
+A launcher is handed to the driver; it alone knows an MPI implementation, a scheduler or Ray. A worker group is one MPI
+job, so all there is to it is starting it, waiting for its end, and killing it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from alchemist_ray.errors import GroupStartError
+from alchemist_ray.mpi_backend.driver.inventory import Slot
+from alchemist_ray.transport.credentials import TOKEN, TOKEN_FILE
+
+MPIEXEC = "ALCHEMIST_MPIEXEC"
+"""Environment variable that names the site's own ``mpiexec``."""
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """An MPI job to start: one rank a slot.
+
+    Attributes
+    ----------
+    slots : sequence of Slot
+        Where each rank goes.
+    command : sequence of str
+        What each rank runs.
+    environment : mapping
+        Variables that each rank gets beside the driver's own.
+    log : Path
+        Where the output of the launcher itself goes.
+    """
+
+    slots: Sequence[Slot]
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+
+
+class Group(Protocol):
+    """A running MPI job."""
+
+    async def wait(self) -> str:
+        """Wait until the job has ended; return how, in words."""
+
+    def kill(self) -> None:
+        """End every rank now."""
+
+
+class Launcher(Protocol):
+    """Starts MPI jobs."""
+
+    async def launch(self, job: Job) -> Group:
+        """Start `job`; raise :class:`~alchemist_ray.errors.GroupStartError` if that is not possible."""
+
+
+class HydraLauncher:
+    """Starts jobs on this machine through Hydra, the process manager of MPICH, with its ``fork`` launcher."""
+
+    async def launch(self, job: Job) -> Group:
+        """Start `job`."""
+        command = [find_mpiexec(), "-launcher", "fork", "-n", str(len(job.slots)), *job.command]
+        with job.log.open("ab") as output:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=asyncio.subprocess.STDOUT,
+                    env={**_environment(), **job.environment},
+                    start_new_session=True,  # a Ctrl-C in the driver's terminal is the driver's to handle
+                    preexec_fn=_die_with_parent,
+                )
+            except OSError as failure:
+                raise GroupStartError(f"{command[0]} did not start: {failure}") from failure
+        return _HydraGroup(process)
+
+
+def _environment() -> dict[str, str]:
+    """Return the driver's environment, but for the server's token: that is not for libraries to see."""
+    return {name: value for name, value in os.environ.items() if name not in (TOKEN, TOKEN_FILE)}
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, however that does. Runs between fork and exec."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class _HydraGroup:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def wait(self) -> str:
+        code = await self._process.wait()
+        return f"mpiexec was killed by signal {-code}" if code < 0 else f"mpiexec ended with status {code}"
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def find_mpiexec() -> str:
+    """Return the ``mpiexec`` to use: the site's own, that of this Python environment, or the first on PATH.
+
+    Raises
+    ------
+    GroupStartError
+        If there is none.
+    """
+    beside = Path(sys.executable).with_name("mpiexec")
+    found = os.environ.get(MPIEXEC) or (str(beside) if beside.exists() else shutil.which("mpiexec"))
+    if not found:
+        raise GroupStartError(f"there is no mpiexec: pip install 'alchemist-ray[server]', or set {MPIEXEC} to your own")
+    return found

@@ -1,0 +1,1 @@
+"""One rank of a worker group: its commands, its matrices, its output."""

@@ -1,0 +1,270 @@
+"""A worker: one MPI rank of a session's worker group.
+
+Three kinds of threads, each blocked in a socket when it has nothing to do, so that an idle worker costs nothing:
+
+* the **task thread** (main) reads the session's commands from the control connection and runs them. It alone calls MPI;
+  between commands that follow one another closely, that of one rank polls (:mod:`.polling`);
+* the **link thread** talks to the driver: status, shutdown. When the link breaks, the worker ends, whatever it does;
+* one **matrix thread** a sender or reader (:mod:`alchemist_ray.mpi_backend.worker.matrix_service`).
+
+Every rank gets every command straight from the session's owner, over its own socket and in the same order, so no rank
+ever waits for a command inside MPI. Before a task touches its matrices the ranks agree that each of them has them all:
+a rank that found one missing would otherwise leave the others waiting in the task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import queue
+import resource
+import secrets
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import mpi4py
+
+mpi4py.rc.thread_level = "funneled"
+
+from mpi4py import MPI  # noqa: E402 - after its thread level is set
+
+from alchemist_ray.errors import AlchemistError, AuthenticationError, ProtocolError  # noqa: E402
+from alchemist_ray.mpi_backend.driver.registry import Registry  # noqa: E402
+from alchemist_ray.mpi_backend.logs import configure_logging  # noqa: E402
+from alchemist_ray.mpi_backend.memory.arena import Arena  # noqa: E402
+from alchemist_ray.mpi_backend.worker.commands import TaskRunner  # noqa: E402
+from alchemist_ray.mpi_backend.worker.config import ENVIRONMENT, WorkerConfig  # noqa: E402
+from alchemist_ray.mpi_backend.worker.matrix_service import MatrixService  # noqa: E402
+from alchemist_ray.mpi_backend.worker.output import Output  # noqa: E402
+from alchemist_ray.mpi_backend.worker.polling import PollingReceiver  # noqa: E402
+from alchemist_ray.mpi_backend.worker.store import Store  # noqa: E402
+from alchemist_ray.protocol import Key  # noqa: E402
+from alchemist_ray.protocol import messages as m  # noqa: E402
+from alchemist_ray.protocol.connection import Purpose  # noqa: E402
+from alchemist_ray.transport.channel import Channel  # noqa: E402
+
+SHUTDOWN_SECONDS = 1.0
+"""How long a running task is given to end when the worker is told to."""
+
+MAX_UNPROVEN = 64
+"""Connections that may be shaking hands at a time."""
+ACCEPT_PAUSE_SECONDS = 0.1
+"""How long to wait before accepting again after that has failed."""
+
+log = logging.getLogger("alchemist")
+
+
+class Worker:
+    """One rank: its listeners, its threads, its matrices.
+
+    Parameters
+    ----------
+    config : WorkerConfig
+        From the driver.
+    comm : MPI.Comm
+        The ranks of the group.
+    """
+
+    def __init__(self, config: WorkerConfig, comm: MPI.Comm) -> None:
+        self._config = config
+        self._rank = comm.rank
+        self._is_first_of_host = _is_first_of_host(comm)
+        self._key = Key.of(config.ticket)
+        self._host = socket.gethostname()
+        self._store = Store(Arena(config.memory), comm.size, comm.rank)
+        self._runner = TaskRunner(
+            comm,
+            self._store,
+            self._host,
+            lambda: Registry(config.libraries, config.allow_library_paths),
+            tuple(map(Path, config.data_directories)),
+            Path(config.scratch, f"rank-{comm.rank}"),
+        )
+        self._unproven = threading.BoundedSemaphore(MAX_UNPROVEN)
+        self._control: queue.Queue[Channel | None] = queue.Queue()
+        self._current_control: Channel | None = None
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Serve until the driver says so, or is gone."""
+        worker_id = self._config.worker_ids[self._rank]
+        tcp = _listen(self._config.bind, self._config.ports, worker_id)
+        unix, socket_name = _listen_local()
+        link = Channel.open(self._config.driver, Purpose.LINK, self._key, self._config.group_id, timeout=30)
+        link.send(
+            m.WorkerReady(
+                rank=self._rank,
+                pid=os.getpid(),
+                host=self._host,
+                address=self._config.advertise,
+                port=tcp.getsockname()[1],
+                socket_name=socket_name,
+                memory=self._store.arena.capacity,
+            )
+        )
+        log.info("Running on %s %s:%d", self._host, self._config.advertise, tcp.getsockname()[1])
+        log.info("Worker ready")
+        self._start(self._serve_link, link)
+        self._start(self._accept_all, tcp)
+        self._start(self._accept_all, unix)
+        self._serve_control()
+        self._runner.remove_scratch()
+
+    def _start(self, target: Any, *args: Any) -> None:
+        threading.Thread(target=target, args=args, daemon=True).start()
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    def _accept_all(self, listener: socket.socket) -> None:
+        while True:
+            self._unproven.acquire()  # who has proven nothing must not take all threads and descriptors
+            try:
+                sock, _ = listener.accept()
+                self._start(self._serve_client, sock)
+            except (OSError, RuntimeError) as failure:  # out of descriptors or threads: others may give some back
+                self._unproven.release()
+                log.error("Could not accept a connection: %s", failure)
+                time.sleep(ACCEPT_PAUSE_SECONDS)
+
+    def _find_key(self, hello: m.Hello) -> Key | None:
+        right = hello.group_id == self._config.group_id
+        return self._key if right and hello.purpose in (Purpose.CONTROL, Purpose.MATRICES) else None
+
+    def _serve_client(self, sock: socket.socket) -> None:
+        facts = {"rank": self._rank, "host": self._host, "pid": os.getpid()}
+        try:
+            channel = Channel.accept(sock, self._find_key, facts)
+        except (AuthenticationError, ProtocolError, OSError) as refused:
+            log.warning("Refused a connection: %s", refused)
+            return
+        finally:
+            self._unproven.release()
+        if channel.connection.purpose is Purpose.CONTROL:
+            if self._current_control is not None:
+                log.warning("Refused a second control connection")
+                channel.close()
+                return
+            self._control.put(channel)
+        else:
+            MatrixService(channel, self._store, self._rank, self._host, self._runner.cancel).run()
+
+    def _serve_link(self, link: Channel) -> None:
+        """Answer the driver; end the process when it says so or is gone."""
+        try:
+            while not isinstance(message := link.receive(), m.Shutdown):
+                if isinstance(message, m.AskStatus):
+                    link.send(m.Done(message.request, self._status()))
+        except (OSError, ProtocolError) as lost:
+            log.error("Lost the driver: %s", lost)
+        else:
+            log.info("Shutting down")
+        self._stopping.set()
+        self._control.put(None)
+        if self._current_control is not None:
+            with contextlib.suppress(OSError):
+                self._current_control.sock.shutdown(socket.SHUT_RDWR)
+        time.sleep(SHUTDOWN_SECONDS)
+        self._runner.remove_scratch()
+        os._exit(0)  # a task is running that does not end: the group ends around it
+
+    def _status(self) -> dict[str, Any]:
+        arena = self._store.arena
+        return {
+            "rank": self._rank,
+            "memory_in_use": arena.in_use,
+            "memory": arena.capacity,
+            "matrices": self._store.describe(),
+            "task": self._runner.running,
+            "task_seconds": self._runner.running_seconds,
+        }
+
+    # --- the task thread ----------------------------------------------------------------------------------------------
+
+    def _serve_control(self) -> None:
+        while not self._stopping.is_set():
+            channel = self._control.get()
+            if channel is None:
+                return
+            self._current_control = channel
+            receiver = PollingReceiver(channel, self._is_first_of_host)
+            try:
+                while True:
+                    self._runner.serve(channel, receiver.receive())
+            except (OSError, ProtocolError) as ended:
+                log.info("The session's control connection ended: %s", ended)
+            finally:
+                self._current_control = None
+                channel.close()
+
+
+def _listen(bind: str, ports: tuple[int, int] | None, worker_id: int) -> socket.socket:
+    """Listen on TCP: on this worker's own port of the range if it is free, else on the first that is."""
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    if ports is None:
+        return socket.create_server((bind, 0), family=family)
+    low, high = ports
+    preferred = low + worker_id - 1
+    candidates = [port for port in (preferred, *range(low, high + 1)) if low <= port <= high]
+    for port in candidates:
+        with contextlib.suppress(OSError):
+            return socket.create_server((bind, port), family=family)
+    raise OSError(f"no port of {low}-{high} is free on {bind}: widen --worker-ports")
+
+
+def _listen_local() -> tuple[socket.socket, str]:
+    """Listen on an abstract Unix socket of a random name, which is there on this host only."""
+    name = f"alchemist-{secrets.token_hex(16)}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind("\0" + name)
+    listener.listen()
+    return listener, name
+
+
+def _is_first_of_host(comm: MPI.Comm) -> bool:
+    """Return whether this is the lowest rank of its host. Collective over comm."""
+    host = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    rank = host.rank
+    host.Free()
+    return bool(rank == 0)
+
+
+def _unname_shared_memory(comm: MPI.Comm) -> None:
+    """Take away the names of the shared-memory segments that MPI has mapped at its start. Collective over comm.
+
+    MPI libraries remove them when they finalise, which a rank that is killed never does. By now every rank of this host
+    has mapped them, and the mappings go on without a name; what has no name goes with its last process.
+    """
+    comm.Barrier()
+    if "MPICH" not in MPI.Get_library_version():
+        return  # another library may map its segments only when it first needs them, and by name
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        _, separator, name = line.partition("/dev/shm/")  # noqa: S108 - no temporary file, but where POSIX has them
+        if separator and not name.endswith("(deleted)"):
+            Path("/dev/shm", name).unlink(missing_ok=True)  # noqa: S108
+
+
+def main(output: Output) -> None:
+    """Run this rank of a worker group; the driver starts it through ``mpiexec`` (:mod:`.rank`)."""
+    config = WorkerConfig.from_json(os.environ.pop(ENVIRONMENT))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    comm = MPI.COMM_WORLD
+    name = f"worker-{config.worker_ids[comm.rank]:03d}"
+    output.name(Path(config.log_dir) / f"{name}.log")
+    faulthandler.enable(all_threads=False)
+    configure_logging(name)
+    _unname_shared_memory(comm)
+    gc.freeze()  # what was imported stays: no collection need look at it again
+    try:
+        Worker(config, comm).run()
+    except (AlchemistError, OSError) as failure:
+        log.error("The worker could not start: %s", failure)
+        sys.stderr.flush()
+        comm.Abort(1)
