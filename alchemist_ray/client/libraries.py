@@ -14,7 +14,7 @@ from alchemist_ray.errors import ArgumentError, ArgumentValueError, TaskNotFound
 from alchemist_ray.protocol.descriptions import LibraryDescription, TaskDescription
 
 
-class RunTask(Protocol):
+class RunsTasks(Protocol):
     """What runs the tasks: a session."""
 
     def __call__(
@@ -39,7 +39,7 @@ class Library:
     A library does not pickle, and nor do its functions: tasks run in the process of their session.
     """
 
-    def __init__(self, description: LibraryDescription, run: RunTask, timeout: float | None = None) -> None:
+    def __init__(self, description: LibraryDescription, run: RunsTasks, timeout: float | None = None) -> None:
         self.description = description
         self._caller = _Caller(description.name, run, timeout)
         self._functions = {task.name: _as_function(self._caller, task) for task in description.tasks}
@@ -155,7 +155,7 @@ def check_timeout(what: str, timeout: Any) -> float | None:
 class _Caller:
     """Calls the tasks of a library. All its functions refer to it, so that none of them pickles."""
 
-    def __init__(self, library: str, run: RunTask, timeout: float | None) -> None:
+    def __init__(self, library: str, run: RunsTasks, timeout: float | None) -> None:
         self.library = library
         self.run = run
         self.timeout = timeout

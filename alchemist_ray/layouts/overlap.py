@@ -92,7 +92,7 @@ class _Comb(NamedTuple):
         return i // self.cycle * self.block + i % self.cycle - self.offset
 
 
-class _Group(NamedTuple):
+class _StretchGroup(NamedTuple):
     """Equal runs in equal steps within the first period; `ordinal` and `local` are those of the first index."""
 
     ordinal: int
@@ -111,7 +111,7 @@ class Overlap:
         How many indices they are.
     once : int
         How many of them lie in one period.
-    groups : tuple of _Group
+    groups : tuple of _StretchGroup
         What lies in the first period, ascending.
     ends : ndarray
         Ordinal at which each group ends.
@@ -121,7 +121,7 @@ class Overlap:
 
     size: int
     once: int
-    groups: tuple[_Group, ...]
+    groups: tuple[_StretchGroup, ...]
     ends: Indices
     periods: tuple[int, int]
     runs: tuple[int, int]
@@ -156,7 +156,7 @@ class Overlap:
                 for q, runs, x, y in _split(begin, end, group.length):
                     yield self._stretch(group, (p, q, x), (periods, runs, y - x))
 
-    def _stretch(self, group: _Group, at: tuple[int, int, int], counts: tuple[int, int, int]) -> Stretch:
+    def _stretch(self, group: _StretchGroup, at: tuple[int, int, int], counts: tuple[int, int, int]) -> Stretch:
         """Return `counts` periods, runs and indices of `group`, from the ones at `at` on."""
 
         def steps(start: int, period: int, run: int) -> Steps:
@@ -185,7 +185,7 @@ def _overlap(combs: tuple[_Comb, _Comb], extent: int) -> Overlap:
     return Overlap(
         size=whole * once + int(broken),
         once=once,
-        groups=tuple(map(_Group, (ends - runs * lengths).tolist(), runs.tolist(), lengths.tolist(), locals_)),
+        groups=tuple(map(_StretchGroup, (ends - runs * lengths).tolist(), runs.tolist(), lengths.tolist(), locals_)),
         ends=ends,
         periods=(period // combs[0].cycle * combs[0].block, period // combs[1].cycle * combs[1].block),
         # Within a block of the coarse part local indices go with the global ones; the fine part's leave out the gaps.

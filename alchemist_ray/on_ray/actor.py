@@ -37,7 +37,7 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class Call:
+class RemoteCall:
     """A call of a task whose matrices may be arrays, without the values of its arguments.
 
     Attributes
@@ -141,12 +141,12 @@ class SessionHolder:
             self._libraries[name] = self._session.load_library(name)
         return self._libraries[name]
 
-    def run_routine(self, call: Call, *values: Any) -> Any:
+    def run_routine(self, call: RemoteCall, *values: Any) -> Any:
         """Run a task whose matrices may be arrays.
 
         Parameters
         ----------
-        call : Call
+        call : RemoteCall
             What to run.
         *values
             The values of its parameters. Matrices are arrays, sparse ones of SciPy, handles, or already placed with the
@@ -174,7 +174,7 @@ class SessionHolder:
             return self._keep(result)
         return _map_matrices(result, lambda handle: _to_array(session, handle, vector))
 
-    def _operands(self, call: Call, given: dict[str, Any]) -> dict[str, MatrixHandle]:
+    def _operands(self, call: RemoteCall, given: dict[str, Any]) -> dict[str, MatrixHandle]:
         """Return handles for the matrices of a call; should the workers be found dead by it, of new workers."""
         # The placed ones first: they are ours to free from here on, also when another operand is refused.
         matrices = {p: given[p] for p in call.operands.layouts if p in given and _is_matrix(given[p])}
@@ -194,7 +194,7 @@ class SessionHolder:
             raise GroupDiedError(self._session.session_id, "they were replaced after the matrix was sent")
         return MatrixHandle(placed.matrix_id, placed.spec, address, owned=True)
 
-    def _operand(self, call: Call, parameter: str, value: Any) -> MatrixHandle:
+    def _operand(self, call: RemoteCall, parameter: str, value: Any) -> MatrixHandle:
         """Return a handle for a matrix, sending it to the workers if it is not there."""
         if isinstance(value, MatrixHandle):
             return value

@@ -33,7 +33,7 @@ from alchemist_ray.client.transfer.plane import plane_of
 from alchemist_ray.errors import ArgumentValueError, GroupDiedError
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.layouts.spec import spec_of
-from alchemist_ray.on_ray.actor import Attachment, Call, Placed, SessionActor
+from alchemist_ray.on_ray.actor import Attachment, Placed, RemoteCall, SessionActor
 from alchemist_ray.protocol.descriptions import LibraryDescription, TaskDescription
 
 Array = npt.NDArray[Any]
@@ -377,7 +377,7 @@ class RemoteRoutine:
             routine.operands, layouts={p: pair for p, pair in routine.operands.layouts.items() if p in matrices}
         )
         timeout = self._options.timeout
-        call = Call(*self._names, tuple(arguments), operands, routine.smaller_side, timeout)
+        call = RemoteCall(*self._names, tuple(arguments), operands, routine.smaller_side, timeout)
         session = self._options.find(handles)
         placed: list[MatrixHandle] = []  # ours until the actor has them
         try:

@@ -15,7 +15,7 @@ from alchemist_ray.training.schema import Experiment, Section
 
 
 @dataclass(frozen=True)
-class Key:
+class KeyDescription:
     """One key.
 
     Attributes
@@ -39,13 +39,15 @@ class Key:
     text: str
 
 
-def keys(section: type[Section] = Experiment, above: str = "") -> Iterator[Key]:
+def keys(section: type[Section] = Experiment, above: str = "") -> Iterator[KeyDescription]:
     """Yield the keys of a section and of those in it, in their order."""
     for name, field in section.model_fields.items():
         path = f"{above}{name}"
         within = section_in(field.annotation)
         if within is None or field.description:
-            yield Key(path, kind_of(field.annotation), _unit(field), _default(field), field.description or "")
+            yield KeyDescription(
+                path, kind_of(field.annotation), _unit(field), _default(field), field.description or ""
+            )
         if within is not None:
             chosen = ".NAME" if typing.get_origin(field.annotation) is dict else ""
             yield from keys(within, f"{path}{chosen}.")

@@ -19,7 +19,7 @@ from alchemist_ray.envs.simulation_group import GROUP_IS_LOST
 from alchemist_ray.errors import ExperimentError, TaskError
 from alchemist_ray.training.policies import Environment, PolicyMaker
 
-Number = int | float
+Real = int | float
 MAX_ATTEMPTS = 3
 """How often an episode is begun in which the workers are lost."""
 
@@ -42,7 +42,7 @@ class Statistics:
     standard_error: float
 
     @classmethod
-    def of(cls, values: Sequence[Number]) -> Statistics:
+    def of(cls, values: Sequence[Real]) -> Statistics:
         """Return those of some values; NaN if there are none."""
         n = len(values)
         spread = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan

@@ -24,7 +24,7 @@ STOP_KEYS = {
 _HEAD = "training iteration       steps  mean return  evaluation   steps/s  time left"
 
 
-class Progress(Callback):  # type: ignore[misc]  # Ray has no types here
+class TrainingProgress(Callback):  # type: ignore[misc]  # Ray has no types here
     """Shows how trainings go on.
 
     Parameters

@@ -31,7 +31,7 @@ from alchemist_ray.errors import AlchemistError, ExperimentError
 from alchemist_ray.training.algorithms import algorithm_config, environment_of, register_environment, trainable
 from alchemist_ray.training.evaluation import evaluate
 from alchemist_ray.training.policies import TrainedPolicy
-from alchemist_ray.training.progress import Progress, stop_conditions
+from alchemist_ray.training.progress import TrainingProgress, stop_conditions
 from alchemist_ray.training.schema import Experiment
 
 TUNE_DIRECTORY = "tune"
@@ -160,7 +160,7 @@ def train(
         If there is nothing to resume, or a training has failed.
     """
     config = with_callbacks(algorithm_config(experiment), experiment)
-    progress = Progress(experiment, say)
+    progress = TrainingProgress(experiment, say)
     with _running_ray(experiment, config), stoppable(progress):
         register_environment(experiment)
         tuner = _restored(experiment, directory, config) if resume else _new(experiment, directory, config, progress)
@@ -190,7 +190,9 @@ def find_trainings(experiment: Experiment, directory: Path) -> list[Training]:
     return _trainings(experiment, _restored(experiment, directory, config).get_results())
 
 
-def _new(experiment: Experiment, directory: Path, config: AlgorithmConfig, progress: Progress) -> ray.tune.Tuner:
+def _new(
+    experiment: Experiment, directory: Path, config: AlgorithmConfig, progress: TrainingProgress
+) -> ray.tune.Tuner:
     keys, search = experiment.checkpoints, experiment.search
     best = experiment.evaluation.checkpoint == "best"
     return ray.tune.Tuner(
@@ -242,7 +244,7 @@ def _have_grown(experiment: Experiment, grid: Any) -> bool:
     return any(not any(last.get(key, -math.inf) >= value for key, value in wanted.items()) for last in ended)
 
 
-def set_callbacks(tuner: ray.tune.Tuner, progress: Progress) -> None:
+def set_callbacks(tuner: ray.tune.Tuner, progress: TrainingProgress) -> None:
     """Have a restored tuner report here: what it reported to has gone with its process."""
     run_config = tuner._local_tuner.get_run_config()
     run_config.callbacks = [progress]
@@ -390,7 +392,7 @@ def _check_cpus(experiment: Experiment, wanted: int) -> None:
 
 
 @contextmanager
-def stoppable(progress: Progress) -> Iterator[None]:
+def stoppable(progress: TrainingProgress) -> Iterator[None]:
     """Have Ctrl-C, and SIGTERM, stop the trainings with a checkpoint; a second one stops them at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:

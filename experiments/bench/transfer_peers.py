@@ -135,7 +135,7 @@ def serve_flight() -> None:
     """Serve Arrow Flight on a port that is printed, keeping what was put last, until standard input is closed."""
     from pyarrow import flight
 
-    class Server(flight.FlightServerBase):
+    class FlightServer(flight.FlightServerBase):
         table = None
 
         def do_put(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
@@ -145,7 +145,7 @@ def serve_flight() -> None:
         def do_action(self, context: Any, action: Any) -> list[bytes]:
             return [str(self.table.nbytes).encode()]
 
-    server = Server("grpc://127.0.0.1:0")
+    server = FlightServer("grpc://127.0.0.1:0")
     print(server.port, flush=True)
     sys.stdin.read()
     server.shutdown()

@@ -16,7 +16,7 @@ from mpi4py import MPI
 from validation import arguments_of, publish
 
 from alchemist_ray.sim_libraries.cylinder_flow.flow import ChannelFlow
-from alchemist_ray.sim_libraries.cylinder_flow.geometry import Channel
+from alchemist_ray.sim_libraries.cylinder_flow.geometry import ChannelGeometry
 
 comm = MPI.COMM_WORLD
 
@@ -42,7 +42,7 @@ UNSTEADY = [Quantity("C_D max", 3.22, 3.24), Quantity("C_L max", 0.99, 1.01), Qu
 
 def steady(resolution: int, u_max: float) -> list[float]:
     """Return drag and lift of the benchmark 2D-1 (Re = 20)."""
-    flow = ChannelFlow(comm, Channel(resolution), 20.0, u_max)
+    flow = ChannelFlow(comm, ChannelGeometry(resolution), 20.0, u_max)
     unit = flow.time_unit
     flow.advance(np.zeros(round(50 * unit)))
     return list(flow.coefficients(flow.advance(np.zeros(round(unit)))).mean(axis=0)[:2])
@@ -53,7 +53,7 @@ def unsteady(resolution: int, u_max: float) -> tuple[list[float], list[float]]:
 
     That is: mean drag, least lift, and the relative difference of what flows out from what flows in, over a period.
     """
-    flow = ChannelFlow(comm, Channel(resolution), 100.0, u_max)
+    flow = ChannelFlow(comm, ChannelGeometry(resolution), 100.0, u_max)
     unit = flow.time_unit
     kick = np.arange(round(3 * unit)) / unit
     flow.advance(flow.u_mean * np.sin(0.6 * np.pi * kick) * np.sin(np.pi * kick / 3))
@@ -73,7 +73,7 @@ def unsteady(resolution: int, u_max: float) -> tuple[list[float], list[float]]:
 
 def poiseuille(resolution: int) -> float:
     """Return the largest error of the velocity of Poiseuille flow at Re = 10, relative to the largest velocity."""
-    flow = ChannelFlow(comm, Channel(resolution, 8.0, cylinder=False), 10.0, 0.1)
+    flow = ChannelFlow(comm, ChannelGeometry(resolution, 8.0, cylinder=False), 10.0, 0.1)
     flow.advance(np.zeros(200 * resolution))
     moments = flow.gather()
     if moments is None:

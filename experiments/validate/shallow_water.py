@@ -15,7 +15,7 @@ from validation import arguments_of, publish, table_lines
 
 from alchemist_ray.sim_libraries.shallow_water.exact import Bowl, dam_break
 from alchemist_ray.sim_libraries.shallow_water.kernels import GRAVITY
-from alchemist_ray.sim_libraries.shallow_water.solver import INSIDE, Grid, Solver
+from alchemist_ray.sim_libraries.shallow_water.solver import INSIDE, CellGrid, Solver
 
 comm = MPI.COMM_SELF
 Row = list[str]
@@ -28,7 +28,7 @@ def bumps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def lake_at_rest() -> Iterator[Row]:
     """Let a lake with islands rest."""
-    solver = Solver(comm, Grid(96, 64, 1.0, 1.0), bumps)
+    solver = Solver(comm, CellGrid(96, 64, 1.0, 1.0), bumps)
     solver.begin(np.maximum(-0.4 - solver.bed[INSIDE], 0.0))
     h = solver.state[0][INSIDE].copy()
     volume = h.sum()
@@ -42,7 +42,9 @@ def lake_at_rest() -> Iterator[Row]:
 
 def dam_break_error(n: int, right: float, t: float) -> tuple[float, float]:
     """Return the relative L1 error of the depth after a dam break, and the relative change of the volume."""
-    solver = Solver(comm, Grid(n, 2, 50.0 / n, 50.0 / n), lambda x, y: np.zeros(np.broadcast_shapes(x.shape, y.shape)))
+    solver = Solver(
+        comm, CellGrid(n, 2, 50.0 / n, 50.0 / n), lambda x, y: np.zeros(np.broadcast_shapes(x.shape, y.shape))
+    )
     x = solver.places()[0] - 25.0
     h = np.broadcast_to(np.where(x < 0, 1.0, right), (2, n))
     solver.begin(h)
@@ -64,7 +66,9 @@ def standing_wave_error(n: int) -> float:
     """Return the relative error of the frequency of the first standing wave of a closed basin, over ten periods."""
     length, depth, amplitude = 1000.0, 10.0, 1e-4
     solver = Solver(
-        comm, Grid(n, 4, length / n, length / n), lambda x, y: np.full(np.broadcast_shapes(x.shape, y.shape), -depth)
+        comm,
+        CellGrid(n, 4, length / n, length / n),
+        lambda x, y: np.full(np.broadcast_shapes(x.shape, y.shape), -depth),
     )
     mode = np.cos(np.pi * solver.places()[0] / length)
     solver.begin(np.broadcast_to(depth + amplitude * mode, (4, n)))
@@ -90,7 +94,7 @@ def standing_wave() -> Iterator[Row]:
 def bowl_error(n: int) -> tuple[float, float]:
     """Return the relative L1 error of the depth in Thacker's bowl after a period, and the change of the volume."""
     bowl = Bowl()
-    solver = Solver(comm, Grid(n, n, 4.0 / n, 4.0 / n), bowl.bed)
+    solver = Solver(comm, CellGrid(n, n, 4.0 / n, 4.0 / n), bowl.bed)
     x, y = solver.places()
     h, u, v = bowl.flow(x, y, 0.0)
     solver.begin(h, u, v)

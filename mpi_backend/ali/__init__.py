@@ -22,9 +22,19 @@ A simulation is a subclass of :class:`Simulator`; a library in C, C++ or Fortran
 """
 
 from alchemist_ray.mpi_backend.ali.context import TaskContext
-from alchemist_ray.mpi_backend.ali.library import Library, describe, task
+from alchemist_ray.mpi_backend.ali.library import TaskLibrary, describe, task
 from alchemist_ray.mpi_backend.ali.simulator import Box, Field, Simulator
 from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.matrices.sparse import SparseDistMatrix
 
-__all__ = ["Box", "DistMatrix", "Field", "Library", "Simulator", "SparseDistMatrix", "TaskContext", "describe", "task"]
+__all__ = [
+    "Box",
+    "DistMatrix",
+    "Field",
+    "Simulator",
+    "SparseDistMatrix",
+    "TaskContext",
+    "TaskLibrary",
+    "describe",
+    "task",
+]

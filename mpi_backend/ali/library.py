@@ -30,7 +30,7 @@ from alchemist_ray.mpi_backend.matrices.sparse import SparseDistMatrix
 from alchemist_ray.protocol.descriptions import LibraryDescription, ParameterDescription, TaskDescription
 
 F = TypeVar("F", bound=Callable[..., Any])
-Run = Callable[[TaskContext, dict[str, Any]], Any]
+RunFunction = Callable[[TaskContext, dict[str, Any]], Any]
 
 _MARK = "__alchemist_task__"
 _SHARED_OBJECT = re.compile(r"\.so(\.\d+)*$")
@@ -63,7 +63,7 @@ class Task:
     """
 
     description: TaskDescription
-    run: Run
+    run: RunFunction
     layouts: dict[str, LayoutChoice] = field(default_factory=dict)
 
     def __call__(self, ctx: TaskContext, arguments: dict[str, Any]) -> Any:
@@ -107,7 +107,7 @@ def _laid_out(value: Any, wanted: LayoutChoice) -> Any:
 
 
 @dataclass(frozen=True)
-class Library:
+class TaskLibrary:
     """A loaded library."""
 
     name: str
@@ -117,7 +117,7 @@ class Library:
     batches: Batches | None = None
 
 
-def load(name: str, source: str) -> Library:
+def load(name: str, source: str) -> TaskLibrary:
     """Load the library `source`: a module's name, or the path of a ``.py`` or ``.c`` file or of a shared object. Local.
 
     Raises
@@ -166,7 +166,7 @@ def import_library(name: str, source: str) -> ModuleType:
     return module
 
 
-def describe(name: str, module: ModuleType) -> Library:
+def describe(name: str, module: ModuleType) -> TaskLibrary:
     """Return `module` as a library: its marked functions, and the calls of its :class:`Simulator` if it has one.
 
     Raises
@@ -193,7 +193,7 @@ def describe(name: str, module: ModuleType) -> Library:
         doc=inspect.getdoc(module) or "",
         tasks=tuple(t.description for t in tasks.values()),
     )
-    return Library(name, tasks, description, simulations, batches)
+    return TaskLibrary(name, tasks, description, simulations, batches)
 
 
 def _converted(ctx: TaskContext, said: Signature, parameter: str, value: Any) -> Any:

@@ -15,7 +15,7 @@ from alchemist_ray.errors import GroupStartError, ProtocolError
 from alchemist_ray.host.temporary_directories import name_scratch
 from alchemist_ray.mpi_backend.driver.inventory import Slot
 from alchemist_ray.mpi_backend.logs import tail
-from alchemist_ray.mpi_backend.node.launchers import Group, Job, Launcher
+from alchemist_ray.mpi_backend.node.launchers import Job, Launcher, RunningJob
 from alchemist_ray.mpi_backend.worker.config import ENVIRONMENT, WorkerConfig
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.handshake import new_token
@@ -73,7 +73,7 @@ class WorkerGroup:
         self.end_was_asked_for = False
         self._settings = settings
         self._scratch = name_scratch()
-        self._job: Group | None = None
+        self._job: RunningJob | None = None
         self._job_end: asyncio.Future[str] | None = None
         self._links: dict[int, AsyncChannel] = {}
         self._ready: dict[int, m.WorkerReady] = {}

@@ -19,7 +19,7 @@ from alchemist_ray.errors import LayoutError
 from alchemist_ray.layouts import tiling
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
-from alchemist_ray.mpi_backend.matrices.exchange import Side, exchange
+from alchemist_ray.mpi_backend.matrices.exchange import ExchangeSide, exchange
 
 Array = npt.NDArray[Any]
 Allocate = Callable[[tuple[int, int], np.dtype[Any]], Array]
@@ -154,8 +154,8 @@ class DistMatrix:
             target = self.new(shape, layout)
         exchange(
             self.comm,
-            Side(0, self.shape, self.layout, self.local, transposed),
-            Side(1, target.shape, target.layout, target.local),
+            ExchangeSide(0, self.shape, self.layout, self.local, transposed),
+            ExchangeSide(1, target.shape, target.layout, target.local),
         )
         return target
 

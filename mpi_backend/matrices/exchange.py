@@ -37,7 +37,7 @@ from alchemist_ray.layouts.layout import AxisPart, Layout
 from alchemist_ray.layouts.overlap import Overlap, Steps, Stretch
 
 Array = npt.NDArray[Any]
-Part = tuple[AxisPart, AxisPart]
+AxisParts = tuple[AxisPart, AxisPart]
 Counts = tuple[int, int, int]
 
 CHUNK_BYTES = 2 * 2**20
@@ -48,7 +48,7 @@ CROSSED_ROWS = 32
 
 
 @dataclass(frozen=True)
-class Side:
+class ExchangeSide:
     """One side of an exchange, in terms of the target's rows and columns.
 
     Attributes
@@ -71,7 +71,7 @@ class Side:
     local: Array
     transposed: bool = False
 
-    def part(self, rank: int) -> Part:
+    def part(self, rank: int) -> AxisParts:
         """Return the rows and columns of the target that `rank` holds on this side."""
         rows, cols = self.layout.part(self.shape, rank)
         return (cols, rows) if self.transposed else (rows, cols)
@@ -101,7 +101,7 @@ class Meeting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExchangePlan:
     """What one rank does in an exchange.
 
     Attributes
@@ -117,12 +117,12 @@ class Plan:
     own: tuple[Meeting, ...]
 
     @classmethod
-    def of(cls, source: Side, target: Side, rank: int, size: int) -> Plan:
+    def of(cls, source: ExchangeSide, target: ExchangeSide, rank: int, size: int) -> ExchangePlan:
         """Return the plan of `rank`. Local."""
         holders = _holders(source, size)
         overlap = functools.cache(Overlap.of)
 
-        def meeting(peer: int, held: Part, wanted: Part) -> Meeting:
+        def meeting(peer: int, held: AxisParts, wanted: AxisParts) -> Meeting:
             return Meeting(peer, overlap(held[0], wanted[0]), overlap(held[1], wanted[1]))
 
         held, wanted = source.part(rank), target.part(rank)
@@ -143,9 +143,9 @@ def _in_steps(meetings: list[Meeting], step: Callable[[int], int]) -> tuple[Meet
     return tuple(sorted(found, key=lambda m: step(m.peer)))
 
 
-def _holders(source: Side, size: int) -> dict[Part, list[int]]:
+def _holders(source: ExchangeSide, size: int) -> dict[AxisParts, list[int]]:
     """Return the parts that the source is cut into, each with the ranks that hold it, ascending."""
-    holders: dict[Part, list[int]] = {}
+    holders: dict[AxisParts, list[int]] = {}
     for rank in range(size):
         rows, cols = source.part(rank)
         if rows.size and cols.size:
@@ -177,19 +177,19 @@ class Chunk(NamedTuple):
         """Yield the stretches of rows and of columns that make the chunk."""
         return itertools.product(self.rows, self.cols)
 
-    def in_place(self, side: Side) -> Array | None:
+    def in_place(self, side: ExchangeSide) -> Array | None:
         """Return the elements as they lie in the block, if they lie there just as they go over the wire."""
         if len(self.rows) > 1 or len(self.cols) > 1:
             return None
         view = side.view(self.rows[0], self.cols[0])
         return view.reshape(-1) if view.flags.c_contiguous else None
 
-    def pack(self, side: Side, packed: Array) -> None:
+    def pack(self, side: ExchangeSide, packed: Array) -> None:
         """Copy the elements from the block to where they are packed."""
         for rows, cols in self.pairs():
             tiling.copy(self._in(packed, rows, cols), side.view(rows, cols))
 
-    def unpack(self, packed: Array, side: Side) -> None:
+    def unpack(self, packed: Array, side: ExchangeSide) -> None:
         """Copy the elements from where they are packed to the block."""
         for rows, cols in self.pairs():
             tiling.copy(side.view(rows, cols), self._in(packed, rows, cols))
@@ -223,10 +223,10 @@ def _chunk_shape(shape: tuple[int, int], itemsize: int, least_rows: int) -> tupl
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-class _Slot(ABC):
+class _ChunkSlot(ABC):
     """Has at most one message in flight, and a buffer for it if it needs one."""
 
-    def __init__(self, comm: MPI.Comm, chunks: Iterator[Chunk], side: Side) -> None:
+    def __init__(self, comm: MPI.Comm, chunks: Iterator[Chunk], side: ExchangeSide) -> None:
         self._comm = comm
         self._chunks = chunks
         self._side = side
@@ -252,7 +252,7 @@ class _Slot(ABC):
         return self._buffer[:size]
 
 
-class _SendSlot(_Slot):
+class _SendSlot(_ChunkSlot):
     def _start(self, chunk: Chunk) -> MPI.Request:
         packed = chunk.in_place(self._side)
         if packed is None:
@@ -264,7 +264,7 @@ class _SendSlot(_Slot):
         """Nothing: what was packed has gone, and the buffer is free."""
 
 
-class _ReceiveSlot(_Slot):
+class _ReceiveSlot(_ChunkSlot):
     _packed: tuple[Chunk, Array] | None = None
 
     def _start(self, chunk: Chunk) -> MPI.Request:
@@ -281,20 +281,20 @@ class _ReceiveSlot(_Slot):
             self._packed = None
 
 
-def exchange(comm: MPI.Comm, source: Side, target: Side) -> None:
+def exchange(comm: MPI.Comm, source: ExchangeSide, target: ExchangeSide) -> None:
     """Copy the elements of `source` to `target`. Collective over comm.
 
     Parameters
     ----------
     comm : MPI.Comm
         The ranks of both layouts.
-    source, target : Side
+    source, target : ExchangeSide
         This rank's blocks, of one dtype; they must not overlap in memory.
     """
-    plan = Plan.of(source, target, comm.rank, comm.size)
+    plan = ExchangePlan.of(source, target, comm.rank, comm.size)
     cut = functools.partial(_chunks, itemsize=target.local.itemsize, crossed=source.transposed)
     incoming, outgoing, private = cut(plan.incoming), cut(plan.outgoing), _private(comm)
-    slots: list[_Slot] = [_ReceiveSlot(private, incoming, target) for _ in range(IN_FLIGHT)]
+    slots: list[_ChunkSlot] = [_ReceiveSlot(private, incoming, target) for _ in range(IN_FLIGHT)]
     slots += [_SendSlot(private, outgoing, source) for _ in range(IN_FLIGHT)]
     requests = [slot.start() for slot in slots]
     for chunk in cut(plan.own):
@@ -307,7 +307,7 @@ def exchange(comm: MPI.Comm, source: Side, target: Side) -> None:
         _go_on(slots, requests, index)
 
 
-def _go_on(slots: list[_Slot], requests: list[MPI.Request], index: int) -> None:
+def _go_on(slots: list[_ChunkSlot], requests: list[MPI.Request], index: int) -> None:
     """Finish a message that has been sent or received, and start the next in its place."""
     if index != MPI.UNDEFINED:
         slots[index].finish()

@@ -33,14 +33,14 @@ from alchemist_ray.layouts import tiling
 from alchemist_ray.layouts.layout import AxisPart
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
-from alchemist_ray.mpi_backend.matrices.slab_schedules import Schedule, Slab
+from alchemist_ray.mpi_backend.matrices.slab_schedules import FileSlab, Schedule
 
 Array = npt.NDArray[Any]
 
 _TAG = 11
 
 
-Access = Callable[[Slab, Array], None]
+Access = Callable[[FileSlab, Array], None]
 """Fills a C-ordered array with a slab of a file, or writes it there. Local; may raise anything."""
 
 Report = Callable[[int, int], None]
@@ -124,14 +124,14 @@ class SlabStream:
 
     # --- where the elements of a slab lie -----------------------------------------------------------------------------
 
-    def _held(self, rank: int, slab: Slab) -> Slab:
+    def _held(self, rank: int, slab: FileSlab) -> FileSlab:
         """Return what `rank` holds of a slab, in local indices."""
         rows, cols = self._parts[rank]
         i0, i1 = rows.local_range(min(slab.i0, rows.extent), min(slab.i1, rows.extent))
         j0, j1 = cols.local_range(min(slab.j0, cols.extent), min(slab.j1, cols.extent))
-        return Slab(i0, i1, j0, j1)
+        return FileSlab(i0, i1, j0, j1)
 
-    def _block_of(self, slab: Slab) -> tuple[Array, bool]:
+    def _block_of(self, slab: FileSlab) -> tuple[Array, bool]:
         """Return an array for a slab of this rank, and whether it is the place in the matrix where the slab lies."""
         self._scratch.clear()
         held = self._held(self._rank, slab)
@@ -140,7 +140,7 @@ class SlabStream:
             return place, True
         return self._scratch.take(slab.shape), False
 
-    def _piece(self, slab: Slab, block: Array, rank: int, held: Slab) -> Array | None:
+    def _piece(self, slab: FileSlab, block: Array, rank: int, held: FileSlab) -> Array | None:
         """Return what `rank` holds of a slab as a contiguous part of its `block`, or None if it is none."""
         rows, cols = self._parts[rank]
         i0, i1 = rows.to_global(held.i0) - slab.i0, rows.to_global(held.i1 - 1) + 1 - slab.i0
@@ -148,7 +148,7 @@ class SlabStream:
         piece = block[i0:i1, j0:j1]
         return piece if piece.shape == held.shape and piece.flags.c_contiguous else None
 
-    def _packed(self, slab: Slab, block: Array) -> Iterator[tuple[int, Array]]:
+    def _packed(self, slab: FileSlab, block: Array) -> Iterator[tuple[int, Array]]:
         """Yield each other rank that holds some of a slab, and its elements."""
         packed: dict[tuple[AxisPart, AxisPart], Array] = {}  # ranks that hold the same are sent the same
         for rank in self._others:
@@ -164,7 +164,7 @@ class SlabStream:
             packed[self._parts[rank]] = piece
             yield rank, piece
 
-    def _places(self, slab: Slab, block: Array) -> Iterator[tuple[int, Slab, Array]]:
+    def _places(self, slab: FileSlab, block: Array) -> Iterator[tuple[int, FileSlab, Array]]:
         """Yield each rank that sends some of a slab, what, and a place to receive it."""
         for rank in self._givers:
             held = self._held(rank, slab)
@@ -172,15 +172,15 @@ class SlabStream:
                 piece = self._piece(slab, block, rank, held)
                 yield rank, held, self._scratch.take(held.shape) if piece is None else piece
 
-    def _scatter_own(self, slab: Slab, block: Array) -> None:
+    def _scatter_own(self, slab: FileSlab, block: Array) -> None:
         held = self._held(self._rank, slab)
         tiling.scatter(block, held.of(self._local), *self._parts[self._rank], held.corner, slab.corner)
 
-    def _gather_own(self, slab: Slab, block: Array) -> None:
+    def _gather_own(self, slab: FileSlab, block: Array) -> None:
         held = self._held(self._rank, slab)
         tiling.gather(held.of(self._local), block, *self._parts[self._rank], held.corner, slab.corner)
 
-    def _post(self, transfer: Callable[..., MPI.Request], held: Slab, rank: int) -> MPI.Request:
+    def _post(self, transfer: Callable[..., MPI.Request], held: FileSlab, rank: int) -> MPI.Request:
         """Start to send or receive elements where they lie in the matrix."""
         place = held.of(self._local)
         if place.flags.c_contiguous:

@@ -28,7 +28,7 @@ SLAB_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
-class Slab(Rectangle):
+class FileSlab(Rectangle):
     """A rectangle that a rank reads or writes in one go, of a matrix or of its block."""
 
     @property
@@ -52,7 +52,7 @@ class Schedule(Protocol):
     def largest(self) -> int:
         """Elements of the largest slab."""
 
-    def slab(self, rank: int, window: int) -> Slab:
+    def slab(self, rank: int, window: int) -> FileSlab:
         """Return the slab of `rank` in `window`; an empty one if it has no more."""
 
 
@@ -84,11 +84,11 @@ class RowSchedule:
         """Elements of the largest slab."""
         return min(self.height, self.bounds[-1]) * self.n
 
-    def slab(self, rank: int, window: int) -> Slab:
+    def slab(self, rank: int, window: int) -> FileSlab:
         """Return the slab of `rank` in `window`."""
         stop = self.bounds[rank + 1]
         i0 = min(self.bounds[rank] + window * self.height, stop)
-        return Slab(i0, min(i0 + self.height, stop), 0, self.n)
+        return FileSlab(i0, min(i0 + self.height, stop), 0, self.n)
 
 
 @dataclass(frozen=True)
@@ -136,15 +136,15 @@ class TileSchedule:
         """Elements of the largest slab."""
         return self.tile[0] * self.tile[1]
 
-    def slab(self, rank: int, window: int) -> Slab:
+    def slab(self, rank: int, window: int) -> FileSlab:
         """Return the slab of `rank` in `window`; also empty where a tile lies beyond the edge of the matrix."""
         across = self._tiles[1]
         unit, tile = divmod(window, self._tiles[0] * across)
         unit += self._first(rank)
         if unit >= self._first(rank + 1):
-            return Slab(0, 0, 0, 0)
+            return FileSlab(0, 0, 0, 0)
         rows = _cut(self.shape[0], self.unit[0], unit // self._units[1], self.tile[0], tile // across)
-        return Slab(*rows, *_cut(self.shape[1], self.unit[1], unit % self._units[1], self.tile[1], tile % across))
+        return FileSlab(*rows, *_cut(self.shape[1], self.unit[1], unit % self._units[1], self.tile[1], tile % across))
 
 
 def _cut(extent: int, unit: int, which: int, tile: int, part: int) -> tuple[int, int]:

@@ -52,7 +52,7 @@ class Job:
     log: Path
 
 
-class Group(Protocol):
+class RunningJob(Protocol):
     """A running MPI job."""
 
     async def wait(self) -> str:
@@ -65,14 +65,14 @@ class Group(Protocol):
 class Launcher(Protocol):
     """Starts MPI jobs."""
 
-    async def launch(self, job: Job) -> Group:
+    async def launch(self, job: Job) -> RunningJob:
         """Start `job`; raise :class:`~alchemist_ray.errors.GroupStartError` if that is not possible."""
 
 
 class HydraLauncher:
     """Starts jobs on this machine through Hydra, the process manager of MPICH, with its ``fork`` launcher."""
 
-    async def launch(self, job: Job) -> Group:
+    async def launch(self, job: Job) -> RunningJob:
         """Start `job`."""
         command = [find_mpiexec(), "-launcher", "fork", "-n", str(len(job.slots)), *job.command]
         with job.log.open("ab") as output:
@@ -88,7 +88,7 @@ class HydraLauncher:
                 )
             except OSError as failure:
                 raise GroupStartError(f"{command[0]} did not start: {failure}") from failure
-        return _HydraGroup(process)
+        return _HydraJob(process)
 
 
 def _environment() -> dict[str, str]:
@@ -101,7 +101,7 @@ def _die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class _HydraGroup:
+class _HydraJob:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 

@@ -28,7 +28,7 @@ from alchemist_ray.errors import (
 )
 from alchemist_ray.layouts.spec import MatrixSpec, SparseSpec
 from alchemist_ray.mpi_backend.ali.context import TaskContext
-from alchemist_ray.mpi_backend.ali.library import Library, Task, load
+from alchemist_ray.mpi_backend.ali.library import Task, TaskLibrary, load
 from alchemist_ray.mpi_backend.driver.registry import Registry
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
@@ -81,7 +81,7 @@ class TaskRunner:
         self._agreement = comm.Dup()  # a communicator of its own: no message of a library can get between
         self._store = store
         self._host = host
-        self._libraries: dict[str, Library] = {}
+        self._libraries: dict[str, TaskLibrary] = {}
         self._loaded: dict[str, tuple[str, float]] = {}  # what each was loaded from, and of when that file was
         self._make_registry = registry
         self._directories = directories

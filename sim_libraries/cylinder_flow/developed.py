@@ -22,7 +22,7 @@ MEASURED_TIME = 12.0
 USUAL_PERIOD = 3.4
 KEPT = 2
 
-Report = Callable[[float, float], None]
+ReportTime = Callable[[float, float], None]
 _developed: OrderedDict[Hashable, DevelopedFlow] = OrderedDict()
 
 
@@ -46,7 +46,9 @@ class DevelopedFlow:
     lift_amplitude: float
 
 
-def developed_flow(flow: ChannelFlow, key: tuple[Hashable, ...], start_time: float, report: Report) -> DevelopedFlow:
+def developed_flow(
+    flow: ChannelFlow, key: tuple[Hashable, ...], start_time: float, report: ReportTime
+) -> DevelopedFlow:
     """Return the developed flow for `flow`, whose own state is lost. *Collective over its ranks*.
 
     Parameters
@@ -68,7 +70,7 @@ def developed_flow(flow: ChannelFlow, key: tuple[Hashable, ...], start_time: flo
     return _developed[key]
 
 
-def _develop(flow: ChannelFlow, start_time: float, report: Report) -> DevelopedFlow:
+def _develop(flow: ChannelFlow, start_time: float, report: ReportTime) -> DevelopedFlow:
     unit = flow.time_unit
     total = KICK_TIME + start_time + MEASURED_TIME
     flow.begin()

@@ -13,7 +13,7 @@ import numpy as np
 from mpi4py import MPI
 
 from alchemist_ray.sim_libraries.cylinder_flow import lattice
-from alchemist_ray.sim_libraries.cylinder_flow.geometry import Channel
+from alchemist_ray.sim_libraries.cylinder_flow.geometry import ChannelGeometry
 from alchemist_ray.sim_libraries.cylinder_flow.lattice import CX, CY, SOUND, WEIGHT, Array
 
 HALO = 15
@@ -35,7 +35,7 @@ class ChannelFlow:
     ----------
     comm : MPI.Comm
         The ranks that share the channel; each gets at least `HALO` columns.
-    channel : Channel
+    channel : ChannelGeometry
     reynolds : float
         By the mean velocity of the inflow and the diameter.
     u_max : float
@@ -45,7 +45,7 @@ class ChannelFlow:
     """
 
     def __init__(
-        self, comm: MPI.Comm, channel: Channel, reynolds: float, u_max: float, actuation: str = "rotation"
+        self, comm: MPI.Comm, channel: ChannelGeometry, reynolds: float, u_max: float, actuation: str = "rotation"
     ) -> None:
         self.comm, self.channel = comm, channel
         self.u_mean = 2 / 3 * u_max

@@ -44,7 +44,7 @@ class Links:
 
 
 @dataclass(frozen=True)
-class Channel:
+class ChannelGeometry:
     """The channel at a resolution.
 
     Attributes

@@ -13,7 +13,7 @@ from alchemist_ray.errors import ArgumentValueError, SimulationDivergedError
 from alchemist_ray.mpi_backend.ali import Box, Field, Simulator, TaskContext
 from alchemist_ray.sim_libraries.cylinder_flow.developed import PHASES, DevelopedFlow, developed_flow
 from alchemist_ray.sim_libraries.cylinder_flow.flow import HALO, ChannelFlow, FlowState
-from alchemist_ray.sim_libraries.cylinder_flow.geometry import CENTRE, Channel
+from alchemist_ray.sim_libraries.cylinder_flow.geometry import CENTRE, ChannelGeometry
 from alchemist_ray.sim_libraries.cylinder_flow.lattice import Array
 
 __version__ = "1.0"
@@ -37,7 +37,7 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FlowMeans:
     """Means over the last action: coefficients of drag, lift and of the actuator's power."""
 
     drag: float
@@ -46,11 +46,11 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class FlowSnapshot:
     """What it takes to continue: this rank's part of the flow, and what the episode knows."""
 
     flow: FlowState
-    outcome: Outcome
+    outcome: FlowMeans
     uncontrolled_drag: float
     steps: int
 
@@ -114,13 +114,13 @@ class CylinderFlow(Simulator):
             lift_penalty=lift_penalty,
             start_time=start_time,
         )
-        self._flow = ChannelFlow(comm, Channel(resolution, length), reynolds, u_max, actuation)
+        self._flow = ChannelFlow(comm, ChannelGeometry(resolution, length), reynolds, u_max, actuation)
         self._key = (resolution, reynolds, length, u_max, actuation)
         self._lift_penalty, self._start_time = lift_penalty, start_time
         self._steps_per_action = round(action_time * self._flow.time_unit)
         self._ramp = np.arange(1, self._steps_per_action + 1) / self._steps_per_action
         self._set_spaces(actuation, amplitude)
-        self._outcome = Outcome(0.0, 0.0, 0.0)
+        self._outcome = FlowMeans(0.0, 0.0, 0.0)
         self._uncontrolled_drag, self._steps = 0.0, 0
 
     def _check(self, **parameters: Any) -> None:
@@ -165,7 +165,7 @@ class CylinderFlow(Simulator):
         phase, later = divmod(part * PHASES, 1)
         self._flow.set_state(developed.states[int(phase)])
         self._flow.advance(np.zeros(int(later * developed.period / PHASES)))
-        self._outcome = Outcome(developed.drag, 0.0, 0.0)
+        self._outcome = FlowMeans(developed.drag, 0.0, 0.0)
         self._uncontrolled_drag, self._steps = developed.drag, 0
 
     def _develop(self) -> DevelopedFlow:
@@ -193,7 +193,7 @@ class CylinderFlow(Simulator):
         forces = flow.advance(flow.speed + (target - flow.speed) * self._ramp)
         drag, lift, power = map(float, flow.coefficients(forces).mean(axis=0))
         self._check_finite(drag)
-        self._outcome = Outcome(drag, lift, -power)
+        self._outcome = FlowMeans(drag, lift, -power)
         self._steps += 1
 
     def get_state(self) -> Array | None:
@@ -230,11 +230,11 @@ class CylinderFlow(Simulator):
         vorticity[channel.solid] = np.nan
         return Field(vorticity[::-1], "vorticity", "U/D", -VORTICITY_SHOWN, VORTICITY_SHOWN)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> FlowSnapshot:
         """Return this rank's part of all that it takes to continue. Local."""
-        return Snapshot(self._flow.state(), self._outcome, self._uncontrolled_drag, self._steps)
+        return FlowSnapshot(self._flow.state(), self._outcome, self._uncontrolled_drag, self._steps)
 
-    def restore(self, state: Snapshot) -> None:
+    def restore(self, state: FlowSnapshot) -> None:
         """Continue from a snapshot. Local."""
         self._flow.set_state(state.flow)
         self._outcome, self._uncontrolled_drag, self._steps = state.outcome, state.uncontrolled_drag, state.steps

@@ -18,7 +18,7 @@ from mpi4py import MPI
 Array = npt.NDArray[Any]
 
 
-class Block:
+class CellBlock:
     """The cells of one rank, of an n x n grid.
 
     Parameters

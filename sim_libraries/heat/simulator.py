@@ -12,7 +12,7 @@ from mpi4py import MPI
 from alchemist_ray.errors import ArgumentValueError, SimulationDivergedError
 from alchemist_ray.mpi_backend.ali import Box, Field, Simulator
 from alchemist_ray.sim_libraries.heat import kernels
-from alchemist_ray.sim_libraries.heat.blocks import Block, process_grid
+from alchemist_ray.sim_libraries.heat.blocks import CellBlock, process_grid
 from alchemist_ray.sim_libraries.heat.model import FLUX_WEIGHT, INITIAL_MODES, Integrator, Plate, random_amplitudes
 
 __version__ = "1.0"
@@ -23,7 +23,7 @@ MAX_SEED = 2**31
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PlateState:
     """What is known of the plate after a step.
 
     Attributes
@@ -130,9 +130,9 @@ class Heat(Simulator):
         self.observation_space = Box(
             -np.inf, np.inf, (len(pairs),), names=[f"mode_y{k}_x{m}" for k, m in pairs], units=["K"] * len(pairs)
         )
-        self._allocate(Block(comm, n, halo), observed_modes)
+        self._allocate(CellBlock(comm, n, halo), observed_modes)
 
-    def _allocate(self, block: Block, modes: int) -> None:
+    def _allocate(self, block: CellBlock, modes: int) -> None:
         """Take the memory of this rank: the temperature T, the Euler increment D, and two stages Z, all padded."""
         self._block = block
         self._T, self._D, self._Z = block.padded(1), block.padded(), block.padded(2)
@@ -142,7 +142,7 @@ class Heat(Simulator):
         self._sums = np.empty(modes**2 + 1)
         stages, euler = self.integrator.stages, self.integrator.euler_number
         self._weights = np.column_stack([stages.mu - 4 * euler * stages.mut, euler * stages.mut, stages.nu, stages.c])
-        self._outcome = Outcome(np.zeros(modes**2), 0.0)
+        self._outcome = PlateState(np.zeros(modes**2), 0.0)
 
     @property
     def work_per_step(self) -> tuple[float, str]:
@@ -209,14 +209,14 @@ class Heat(Simulator):
             valid, first = valid - (end - first + 1), end + 1
         self.temperature[...] += self._Z[last % 2][block.interior]
 
-    def _measure(self, action: Array) -> Outcome:
+    def _measure(self, action: Array) -> PlateState:
         """Project T on the observed modes: one reduction. Collective."""
         kernels.moments(self.temperature, self._cos_y[: self._modes], self._cos_x[: self._modes], self._sums)
         means = np.empty_like(self._sums)
         self._comm.Allreduce(self._sums, means)
         means /= self.plate.n**2
         length = self.plate.side / self.plate.actuators_per_side
-        return Outcome(
+        return PlateState(
             means[:-1],
             float(means[-1]),
             float(np.mean(action**2)),
@@ -254,11 +254,11 @@ class Heat(Simulator):
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> tuple[Array, Outcome]:
+    def snapshot(self) -> tuple[Array, PlateState]:
         """Return a copy of this rank's temperature, and what was last measured. Local."""
         return self.temperature.copy(), self._outcome
 
-    def restore(self, state: tuple[Array, Outcome]) -> None:
+    def restore(self, state: tuple[Array, PlateState]) -> None:
         """Continue from a snapshot. Local."""
         temperature, self._outcome = state
         self.temperature[...] = temperature

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.sim_libraries.kuramoto_sivashinsky.transform import (
-    Plan,
+    TransformPlan,
     analyse,
     compiled,
     plan_for,
@@ -38,7 +38,7 @@ class Tables(NamedTuple):
 
     Attributes
     ----------
-    plan : Plan
+    plan : TransformPlan
         Of the transforms.
     k : ndarray, shape (modes * batch,)
         Wave numbers of the modes that are kept.
@@ -48,7 +48,7 @@ class Tables(NamedTuple):
         Factors of N: in the inner stages, and of the first, of both middle and of the last stage in the result.
     """
 
-    plan: Plan
+    plan: TransformPlan
     k: Array
     whole: Array
     half: Array

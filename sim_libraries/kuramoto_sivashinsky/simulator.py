@@ -136,11 +136,11 @@ class KuramotoSivashinsky(Simulator):
         distance -= self.grid.length * np.round(distance / self.grid.length)
         return np.exp(-(distance**2) / (2 * width**2))
 
-    def _make_batches(self) -> list[_Batch]:
+    def _make_batches(self) -> list[_PatchGroup]:
         mine = np.array(self.grid.mine)
         if not mine.size:
             return []
-        return [_Batch(self.grid, part, self.dt) for part in np.array_split(mine, -(-mine.size // BATCH))]
+        return [_PatchGroup(self.grid, part, self.dt) for part in np.array_split(mine, -(-mine.size // BATCH))]
 
     def _begin_history(self) -> None:
         self._intervals = 0
@@ -304,7 +304,7 @@ class KuramotoSivashinsky(Simulator):
         self._actions[:] = state["actions"]
 
 
-class _Batch:
+class _PatchGroup:
     """Patches of a rank that are advanced together."""
 
     def __init__(self, grid: Patches, patches: Array, dt: float) -> None:

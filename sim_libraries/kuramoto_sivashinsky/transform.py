@@ -56,7 +56,7 @@ def good_size(least: int) -> int:
     return size
 
 
-class Plan(NamedTuple):
+class TransformPlan(NamedTuple):
     """What transforms of `batch` fields of M = 2n samples need.
 
     Attributes
@@ -77,7 +77,7 @@ class Plan(NamedTuple):
     radices: Array
 
 
-def plan_for(points: int, batch: int) -> Plan:
+def plan_for(points: int, batch: int) -> TransformPlan:
     """Return the plan for `batch` fields of `points` samples.
 
     Raises
@@ -90,7 +90,7 @@ def plan_for(points: int, batch: int) -> Plan:
     if points % 2 or radices is None:
         raise ValueError(f"{points} is not even and of the form 2^a 3^b")
     angles = 2 * np.pi * np.arange(n) / points
-    return Plan(batch, np.cos(2 * angles), -np.sin(2 * angles), np.cos(angles), -np.sin(angles), radices)
+    return TransformPlan(batch, np.cos(2 * angles), -np.sin(2 * angles), np.cos(angles), -np.sin(angles), radices)
 
 
 @compiled
@@ -182,7 +182,7 @@ def _first4(xr: Array, xi: Array, yr: Array, yi: Array, cos: Array, sin: Array, 
 
 
 @compiled
-def _fft(xr: Array, xi: Array, yr: Array, yi: Array, plan: Plan) -> tuple[Array, Array, Array, Array]:
+def _fft(xr: Array, xi: Array, yr: Array, yi: Array, plan: TransformPlan) -> tuple[Array, Array, Array, Array]:
     """Transform n complex points; return the pair, x or y, that holds the result, then the other."""
     stride, m, batch = index(1), index(plan.cos.size), index(plan.batch)
     for radix in plan.radices:
@@ -201,7 +201,7 @@ def _fft(xr: Array, xi: Array, yr: Array, yi: Array, plan: Plan) -> tuple[Array,
 
 
 @compiled
-def synthesise(X: Array, room: Array, plan: Plan) -> tuple[Array, Array, Array, Array]:
+def synthesise(X: Array, room: Array, plan: TransformPlan) -> tuple[Array, Array, Array, Array]:
     """Return fields as their even and odd samples, from their coefficients.
 
     Parameters
@@ -210,7 +210,7 @@ def synthesise(X: Array, room: Array, plan: Plan) -> tuple[Array, Array, Array, 
         Real and imaginary parts of X[0..n].
     room : ndarray, shape (4, n * batch)
         To work in.
-    plan : Plan
+    plan : TransformPlan
 
     Returns
     -------
@@ -232,7 +232,7 @@ def synthesise(X: Array, room: Array, plan: Plan) -> tuple[Array, Array, Array, 
 
 
 @compiled
-def analyse(even: Array, odd: Array, one: Array, other: Array, X: Array, modes: int, plan: Plan) -> None:
+def analyse(even: Array, odd: Array, one: Array, other: Array, X: Array, modes: int, plan: TransformPlan) -> None:
     """Set X[0..modes-1] to 2 M times the coefficients of fields; the first four arrays, as above, are overwritten."""
     n, batch = index(plan.cos.size), index(plan.batch)
     even, odd, one, other = _fft(even, odd, one, other, plan)

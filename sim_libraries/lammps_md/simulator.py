@@ -77,7 +77,7 @@ class Making:
 
 
 @dataclass
-class Episode:
+class AnnealingEpisode:
     """What is known of the present episode, alike on all ranks.
 
     Attributes
@@ -122,7 +122,7 @@ class Kept:
     """A snapshot: this rank's atoms, the episode, and what a picture is made of."""
 
     atoms: AtomState
-    episode: Episode
+    episode: AnnealingEpisode
     picture: Picture
 
 
@@ -318,7 +318,7 @@ class LammpsMD(Simulator):
         depth = math.exp(generator.uniform(-0.5, 0.5) * math.log(settings.depth_ratio))
         making = Making(int(generator.integers(1, MAX_SEED)), depth)
         begin = settings.begin_at * depth
-        self._episode = Episode(generator, making, target=begin)
+        self._episode = AnnealingEpisode(generator, making, target=begin)
         self._set_up(making)
         spin = "no" if self._periodic else "yes"
         how = f"mom yes rot {spin} dist gaussian loop geom"

@@ -11,12 +11,12 @@ from mpi4py import MPI
 
 from alchemist_ray.sim_libraries.shallow_water.kernels import GHOSTS, compiled
 
-Array = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 Window = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Rectangle:
+class CellRectangle:
     """The cells of one rank.
 
     Attributes
@@ -40,7 +40,7 @@ class Rectangle:
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
     @classmethod
-    def of(cls, comm: MPI.Comm, ny: int, nx: int) -> Rectangle:
+    def of(cls, comm: MPI.Comm, ny: int, nx: int) -> CellRectangle:
         """Return the rectangle of this rank. Local."""
         nprow, npcol = process_grid(comm.size, ny, nx)
         myrow, mycol = divmod(comm.rank, npcol)
@@ -89,11 +89,11 @@ class Exchange:
     ----------
     comm : MPI.Comm
         All ranks of the grid.
-    rectangle : Rectangle
+    rectangle : CellRectangle
         This rank's.
     """
 
-    def __init__(self, comm: MPI.Comm, rectangle: Rectangle) -> None:
+    def __init__(self, comm: MPI.Comm, rectangle: CellRectangle) -> None:
         ny, nx = rectangle.shape
         g, rows, columns = GHOSTS, (GHOSTS, ny + GHOSTS), (GHOSTS, nx + GHOSTS)
         # What goes to the neighbour and what comes from it, as (j0, j1, i0, i1), and the tags of both.
@@ -104,15 +104,15 @@ class Exchange:
             (rectangle.north, (ny, ny + g, *columns), (ny + g, ny + 2 * g, *columns), 3, 2),
         ]
         self._comm = comm
-        self._outgoing: list[tuple[Window, Array, int, int]] = []
-        self._incoming: list[tuple[Window, Array, int, int]] = []
+        self._outgoing: list[tuple[Window, Doubles, int, int]] = []
+        self._incoming: list[tuple[Window, Doubles, int, int]] = []
         for rank, inner, outer, sent, awaited in sides:
             if rank != MPI.PROC_NULL:
                 length = 3 * (inner[1] - inner[0]) * (inner[3] - inner[2])
                 self._outgoing.append((inner, np.empty(length), rank, sent))
                 self._incoming.append((outer, np.empty(length), rank, awaited))
 
-    def run(self, state: Array) -> None:
+    def run(self, state: Doubles) -> None:
         """Fill the ghost cells that neighbours know. Collective over comm."""
         requests = [self._comm.Irecv(buffer, rank, tag) for _, buffer, rank, tag in self._incoming]
         for window, buffer, rank, tag in self._outgoing:

@@ -15,10 +15,10 @@ import scipy.optimize
 
 from alchemist_ray.sim_libraries.shallow_water.kernels import GRAVITY
 
-Array = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 
-def dam_break(x: Array, t: float, left: float, right: float = 0.0) -> tuple[Array, Array]:
+def dam_break(x: Doubles, t: float, left: float, right: float = 0.0) -> tuple[Doubles, Doubles]:
     """Return depth (m) and velocity (m/s) at `t` > 0 after a dam at x = 0 has gone, on a flat bed without drag.
 
     Parameters
@@ -77,12 +77,12 @@ class Bowl:
         """Angular frequency in rad/s."""
         return math.sqrt(2 * GRAVITY * self.depth) / self.radius
 
-    def bed(self, x: Array, y: Array) -> Array:
+    def bed(self, x: Doubles, y: Doubles) -> Doubles:
         """Return the height of the bed in m."""
         r2 = (x - self.centre) ** 2 + (y - self.centre) ** 2
         return -self.depth * (1 - r2 / self.radius**2)
 
-    def flow(self, x: Array, y: Array, t: float) -> tuple[Array, Array, Array]:
+    def flow(self, x: Doubles, y: Doubles, t: float) -> tuple[Doubles, Doubles, Doubles]:
         """Return depth (m) and velocity (m/s) at the time `t` (s)."""
         cos, sin = math.cos(self.omega * t), math.sin(self.omega * t)
         tilt = 2 * (x - self.centre) * cos + 2 * (y - self.centre) * sin - self.swing

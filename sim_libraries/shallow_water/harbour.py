@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 WEST, EAST = 0.60, 0.86
 """Ends of the basin along x, in shares of L: the middle of the western breakwater, and where the beach begins."""
@@ -50,7 +50,7 @@ class Harbour:
     width: float
     depth: float
 
-    def bed(self, x: Array, y: Array) -> Array:
+    def bed(self, x: Doubles, y: Doubles) -> Doubles:
         """Return the height of the bed in m at places (m) that broadcast against each other."""
         inner = self.depth * 2 / 3
         slope = np.interp(
@@ -58,7 +58,7 @@ class Harbour:
         )
         return np.maximum(slope, self._breakwaters(x, y, inner))
 
-    def _breakwaters(self, x: Array, y: Array, inner: float) -> Array:
+    def _breakwaters(self, x: Doubles, y: Doubles, inner: float) -> Doubles:
         """Return the height of the breakwaters, far below the bed where there are none."""
         behind = np.maximum(WEST * self.length - x, 0.0)
         off_axis = np.abs(y - 0.5 * self.width)
@@ -69,17 +69,17 @@ class Harbour:
         beyond = np.minimum(arm, head) - _HALF_CREST
         return np.where(beyond <= 0, _CREST, _CREST - (_CREST + inner) / _FLANK * beyond)
 
-    def in_basin(self, x: Array, y: Array) -> npt.NDArray[np.bool_]:
+    def in_basin(self, x: Doubles, y: Doubles) -> npt.NDArray[np.bool_]:
         """Whether places are in the basin whose waves count: between the breakwaters, before the beach."""
         along = (x > WEST * self.length + _HALF_CREST + _FLANK) & (x < EAST * self.length)
         return along & (np.abs(y - 0.5 * self.width) < (NORTH - 0.5) * self.width - _HALF_CREST - _FLANK)
 
-    def offshore(self, x: Array) -> Array:
+    def offshore(self, x: Doubles) -> Doubles:
         """Return 1 over the deep bed in the west and 0 in the east, with a smooth step between."""
         rise = np.clip((0.45 - x / self.length) / 0.2, 0.0, 1.0)
         return rise * rise * (3 - 2 * rise)
 
-    def makers(self, x: Array, y: Array) -> list[Array]:
+    def makers(self, x: Doubles, y: Doubles) -> list[Doubles]:
         """Return where each wave maker acts: a share of its full acceleration, 0 to 1.
 
         They stand side by side between the heads of the breakwaters and reach 0.04 L along x, with soft ends.
@@ -88,7 +88,7 @@ class Harbour:
         lane = np.floor((y / self.width - 0.5 + MOUTH) / (2 * MOUTH) * MAKERS)
         return [along * (lane == k) for k in range(MAKERS)]
 
-    def gauges(self) -> tuple[list[str], Array]:
+    def gauges(self) -> tuple[list[str], Doubles]:
         """Return the names of the gauges and their places (n, 2) in m."""
         names = [f"{where} {number}" for where, places in _GAUGES.items() for number in range(1, len(places) + 1)]
         places = np.array([place for group in _GAUGES.values() for place in group])

@@ -28,7 +28,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 GHOSTS = 2
 """Layers of cells around a rank's rectangle that belong to its neighbours."""
@@ -284,6 +284,6 @@ def stage(
     return fastest
 
 
-def make_scratch() -> Array:
+def make_scratch() -> Doubles:
     """Return what :func:`stage` works in."""
     return np.zeros((3, _ROWS * _WIDTH))

@@ -13,12 +13,12 @@ from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.ali import Box, Field, Simulator
 from alchemist_ray.sim_libraries.shallow_water.harbour import MAKERS, Harbour
 from alchemist_ray.sim_libraries.shallow_water.kernels import GHOSTS, GRAVITY, compiled
-from alchemist_ray.sim_libraries.shallow_water.solver import INSIDE, Grid, Solver
+from alchemist_ray.sim_libraries.shallow_water.solver import INSIDE, CellGrid, Solver
 from alchemist_ray.sim_libraries.shallow_water.waves import Waves, WavesAtLine
 
 __version__ = "0.1"
 
-Array = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 DENSITY = 1025.0
 """Of sea water, in kg/m^3."""
@@ -111,7 +111,7 @@ class ShallowWater(Simulator):
         self.wave_height, self.peak_period, self.interval = wave_height, peak_period, interval
         self.max_acceleration, self.effort_weight = max_acceleration, effort_weight
         self.harbour = Harbour(length, width, depth)
-        grid = Grid(nx, ny, length / nx, width / ny)
+        grid = CellGrid(nx, ny, length / nx, width / ny)
         self.solver = Solver(comm, grid, self.harbour.bed, cfl=cfl, drag=drag, task="shallow_water.step")
         self._place()
         makers = [f"wave maker {k + 1}" for k in range(MAKERS)]
@@ -171,7 +171,7 @@ class ShallowWater(Simulator):
         self._waves = waves
         self.solver.incoming = WavesAtLine(waves, self.solver.places()[1][:, 0])
 
-    def step(self, action: Array) -> None:
+    def step(self, action: Doubles) -> None:
         """Go on for one interval under accelerations in units of `max_acceleration`."""
         self.solver.force[self._mouth] = np.tensordot(
             self.max_acceleration * np.asarray(action, float), self._makers, 1
@@ -201,7 +201,7 @@ class ShallowWater(Simulator):
         """Millions of cells times time steps in the last step."""
         return self._updates, "MLUP"
 
-    def get_state(self) -> Array | None:
+    def get_state(self) -> Doubles | None:
         """Return elevation (m) and velocity (m/s) at the gauges, on rank 0."""
         return self._state.copy() if self.comm.rank == 0 else None
 

@@ -12,17 +12,17 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentValueError, SimulationDivergedError
-from alchemist_ray.sim_libraries.shallow_water.decomposition import Exchange, Rectangle
+from alchemist_ray.sim_libraries.shallow_water.decomposition import CellRectangle, Exchange
 from alchemist_ray.sim_libraries.shallow_water.kernels import GHOSTS, GRAVITY, compiled, make_scratch, stage
 
-Array = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 INSIDE = (slice(GHOSTS, -GHOSTS), slice(GHOSTS, -GHOSTS))
 _SHORTEST = 1e-4
 """A step shorter than this share of that of still water counts as divergence."""
 
 
 @dataclass(frozen=True)
-class Grid:
+class CellGrid:
     """Cells of equal size.
 
     Attributes
@@ -79,7 +79,7 @@ class Solver:
     ----------
     comm : MPI.Comm
         The ranks; every method is collective over it unless it says otherwise.
-    grid : Grid
+    grid : CellGrid
         The cells. The first column begins at x = 0, the first row at y = 0.
     bed : callable
         ``bed(x, y)`` is the height of the bed in m, of arrays of places.
@@ -95,7 +95,7 @@ class Solver:
 
     Attributes
     ----------
-    rectangle : Rectangle
+    rectangle : CellRectangle
         This rank's cells.
     state : ndarray, shape (3, ny + 4, nx + 4)
         h, u and v of this rank, with ghosts.
@@ -112,16 +112,16 @@ class Solver:
     def __init__(
         self,
         comm: MPI.Comm,
-        grid: Grid,
-        bed: Callable[[Array, Array], Array],
+        grid: CellGrid,
+        bed: Callable[[Doubles, Doubles], Doubles],
         *,
         cfl: float = 0.5,
         drag: float = 0.0,
-        incoming: Callable[[float], tuple[Array, Array, Array]] | None = None,
+        incoming: Callable[[float], tuple[Doubles, Doubles, Doubles]] | None = None,
         task: str = "shallow_water",
     ) -> None:
         self.comm, self.grid, self.cfl, self.drag, self.incoming, self.task = comm, grid, cfl, drag, incoming, task
-        self.rectangle = Rectangle.of(comm, grid.ny, grid.nx)
+        self.rectangle = CellRectangle.of(comm, grid.ny, grid.nx)
         smallest = comm.allreduce(min(self.rectangle.shape), MPI.MIN)
         if smallest < GHOSTS:
             raise ArgumentValueError(
@@ -145,14 +145,14 @@ class Solver:
         self.fastest_at_rest = math.sqrt(GRAVITY * deepest) * (1 / grid.dx + 1 / grid.dy)
         self._fastest, self.time = 0.0, 0.0
 
-    def places(self, ghosts: int = 0) -> tuple[Array, Array]:
+    def places(self, ghosts: int = 0) -> tuple[Doubles, Doubles]:
         """Return x (1, n) and y (m, 1) of the centres of this rank's cells, `ghosts` around them included. Local."""
         rows, columns = self.rectangle.rows, self.rectangle.columns
         i = np.arange(columns.start - ghosts, columns.stop + ghosts)
         j = np.arange(rows.start - ghosts, rows.stop + ghosts)
         return (i[None, :] + 0.5) * self.grid.dx, (j[:, None] + 0.5) * self.grid.dy
 
-    def begin(self, h: Array, u: Array | float = 0.0, v: Array | float = 0.0, time: float = 0.0) -> None:
+    def begin(self, h: Doubles, u: Doubles | float = 0.0, v: Doubles | float = 0.0, time: float = 0.0) -> None:
         """Set depth (m) and velocity (m/s) of this rank's cells, and the time (s)."""
         for field, values in zip(self.state, (h, u, v), strict=True):
             field[INSIDE] = values
@@ -185,7 +185,7 @@ class Solver:
         self._fastest = self._agreed(rate)
         self.time += dt
 
-    def _stage(self, state: Array, out: Array, dt: float, old: float, time: float) -> float:
+    def _stage(self, state: Doubles, out: Doubles, dt: float, old: float, time: float) -> float:
         self._exchange.run(state)
         _mirror(state, *self._walls)
         if self.incoming is not None and self._walls[0]:
@@ -206,12 +206,12 @@ class Solver:
         self.comm.Allreduce(mine, largest, MPI.MAX)
         return float(largest[0])
 
-    def total(self, values: Array) -> float | None:
+    def total(self, values: Doubles) -> float | None:
         """Return the integral over the area of what each of this rank's cells has, on rank 0."""
         summed = self.comm.reduce(float(values.sum()))
         return None if summed is None else summed * self.grid.dx * self.grid.dy
 
-    def whole(self, values: Array) -> Array | None:
+    def whole(self, values: Doubles) -> Doubles | None:
         """Return an array (ny, nx) of all ranks' cells, on rank 0."""
         parts = self.comm.gather((self.rectangle.rows, self.rectangle.columns, np.ascontiguousarray(values)))
         if parts is None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from alchemist_ray.sim_libraries.shallow_water.kernels import GRAVITY
 
-Array = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 _COMPONENTS = 24
 _PEAK_ENHANCEMENT = 3.3
@@ -26,7 +26,7 @@ _STEEPEST = 0.4
 """Largest ky/k: no wave comes in at more than 24 degrees to the x axis."""
 
 
-def jonswap(frequency: Array, peak: float) -> Array:
+def jonswap(frequency: Doubles, peak: float) -> Doubles:
     """Return the JONSWAP spectrum at angular frequencies, in an arbitrary unit."""
     width = np.where(frequency <= peak, 0.07, 0.09)
     bump = np.exp(-0.5 * ((frequency - peak) / (width * peak)) ** 2)
@@ -47,11 +47,11 @@ class Waves:
         In rad.
     """
 
-    amplitude: Array
-    omega: Array
-    kx: Array
-    ky: Array
-    phase: Array
+    amplitude: Doubles
+    omega: Doubles
+    kx: Doubles
+    ky: Doubles
+    phase: Doubles
 
     @classmethod
     def random(cls, rng: np.random.Generator, height: float, peak_period: float, depth: float, width: float) -> Waves:
@@ -68,7 +68,7 @@ class Waves:
         phase = rng.uniform(0, 2 * np.pi, _COMPONENTS)
         return cls(np.sqrt(2 * energy), omega, np.sqrt(wavenumber**2 - ky**2), ky, phase)
 
-    def at(self, x: Array, y: Array, t: float) -> tuple[Array, Array, Array]:
+    def at(self, x: Doubles, y: Doubles, t: float) -> tuple[Doubles, Doubles, Doubles]:
         """Return the surface elevation (m) and velocity (m/s) at places that broadcast against each other."""
         shape = np.broadcast_shapes(x.shape, y.shape)
         eta, u, v = np.zeros(shape), np.zeros(shape), np.zeros(shape)
@@ -92,14 +92,14 @@ class WavesAtLine:
         Places in m.
     """
 
-    def __init__(self, waves: Waves, y: Array) -> None:
+    def __init__(self, waves: Waves, y: Doubles) -> None:
         self._waves = waves
         across, sideways = np.cos(np.outer(y, waves.ky)), np.sin(np.outer(y, waves.ky))
         self._eta = across * waves.amplitude
         self._u = self._eta * (GRAVITY * waves.kx / waves.omega)
         self._v = -sideways * (waves.amplitude * GRAVITY * waves.ky / waves.omega)
 
-    def __call__(self, t: float) -> tuple[Array, Array, Array]:
+    def __call__(self, t: float) -> tuple[Doubles, Doubles, Doubles]:
         """Return the surface elevation (m) and velocity (m/s) at the time `t` (s). Local."""
         theta = self._waves.phase - self._waves.omega * t
         rising = np.cos(theta)

@@ -27,7 +27,7 @@ from alchemist_ray.errors import ArgumentError, ExperimentError, NotEnoughWorker
 from alchemist_ray.training import command, load_experiment, run_experiment
 from alchemist_ray.training.algorithms import ENVIRONMENT, algorithm_config, register_environment
 from alchemist_ray.training.environments import offer_workers, workers_wanted
-from alchemist_ray.training.progress import Progress
+from alchemist_ray.training.progress import TrainingProgress
 from alchemist_ray.training.runner import check
 from alchemist_ray.training.training import set_callbacks, stoppable
 
@@ -145,7 +145,7 @@ def count_interrupted(tuner_of, place, directory):
         if line.startswith("training"):
             os.kill(os.getpid(), signal.SIGINT)
 
-    progress = Progress(load_experiment(directory / "walk.yaml", ["stop.iterations=1e6"]), say)
+    progress = TrainingProgress(load_experiment(directory / "walk.yaml", ["stop.iterations=1e6"]), say)
     with stoppable(progress):
         tuner_of(progress).fit()
     return said, progress

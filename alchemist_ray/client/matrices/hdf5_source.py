@@ -22,7 +22,7 @@ BLOCK_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
-class Hdf5Source:
+class LocalDataset:
     """A matrix in an open dataset.
 
     Attributes
@@ -75,7 +75,7 @@ def _as_index(chosen: int | range) -> int | slice:
 @contextlib.contextmanager
 def open_dataset(
     path: str | os.PathLike[str], name: str, dtype: npt.DTypeLike | None, selection: Any = ...
-) -> Iterator[Hdf5Source]:
+) -> Iterator[LocalDataset]:
     """Open (what `selection` names of) a dataset for reading.
 
     Raises
@@ -107,7 +107,7 @@ def open_dataset(
                 f"dataset {name!r} of shape {found.shape} gives an array of shape {tuple(extents)}, which is no "
                 "matrix: choose one with selection=, for example np.s_[:, :, 0]",
             )
-        yield Hdf5Source(found, chosen, check_dtype(found.dtype if dtype is None else dtype))
+        yield LocalDataset(found, chosen, check_dtype(found.dtype if dtype is None else dtype))
 
 
 def _selected(selection: Any, shape: tuple[int, ...]) -> tuple[int | range, ...]:

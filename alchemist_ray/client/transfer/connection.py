@@ -24,7 +24,7 @@ import numpy.typing as npt
 from alchemist_ray.client.address import Endpoint, GroupAddress
 from alchemist_ray.client.transfer.meter import Meter
 from alchemist_ray.client.transfer.parts import BUFFER_BYTES, Part, octets_of
-from alchemist_ray.client.transfer.requests import Requester, Ticket, answer_of, settle
+from alchemist_ray.client.transfer.requests import PendingRequest, Requester, answer_of, settle
 from alchemist_ray.client.transfer.times import TransferTimes
 from alchemist_ray.errors import RegionError, RemoteProtocolError
 from alchemist_ray.protocol import messages as m
@@ -57,14 +57,14 @@ class Grant:
     channel: Channel | None
 
     @classmethod
-    def of(cls, matrix_id: int, ticket: Ticket, start: int = 0) -> Grant:
+    def of(cls, matrix_id: int, ticket: PendingRequest, start: int = 0) -> Grant:
         """Return what the answer to a request grants; raise the error that it tells.
 
         Parameters
         ----------
         matrix_id : int
             The matrix.
-        ticket : Ticket
+        ticket : PendingRequest
             The request, answered.
         start : int
             Bytes from the answered offset to where the part begins.
@@ -193,7 +193,7 @@ class WorkerConnection(Requester):
             memory = self._mapped() if part.nbytes > STREAM_BYTES else None
             if memory is None:
                 return self._read_stream(matrix_id, part, out, meter)
-        ticket = Ticket(lambda n: m.PinMatrix(n, matrix_id))
+        ticket = PendingRequest(lambda n: m.PinMatrix(n, matrix_id))
         settle([(self, ticket)])
         grant = Grant.of(matrix_id, ticket)
         view = part.block.view(memory, grant.offset)

@@ -28,7 +28,7 @@ from alchemist_ray.client.transfer.connection import Grant, WorkerConnection
 from alchemist_ray.client.transfer.meter import Meter, TransferStoppedError
 from alchemist_ray.client.transfer.missing_regions import missing_regions
 from alchemist_ray.client.transfer.parts import Part
-from alchemist_ray.client.transfer.requests import Ticket, settle
+from alchemist_ray.client.transfer.requests import PendingRequest, settle
 from alchemist_ray.client.transfer.times import TransferTimes
 from alchemist_ray.errors import RegionError
 from alchemist_ray.layouts.region import Rectangle
@@ -233,9 +233,9 @@ class DataPlane:
 
     # --- all workers --------------------------------------------------------------------------------------------------
 
-    def _ask_all(self, make: Callable[[int], m.Message]) -> list[Ticket]:
+    def _ask_all(self, make: Callable[[int], m.Message]) -> list[PendingRequest]:
         """Ask all workers the same; return the answered tickets by rank."""
-        requests = [(connection, Ticket(make)) for connection in self.connections]
+        requests = [(connection, PendingRequest(make)) for connection in self.connections]
         settle(requests)
         return [ticket for _, ticket in requests]
 
@@ -308,9 +308,11 @@ def _own(meter: Meter | None) -> Meter:
     return Meter() if meter is None else Meter(meter.add)
 
 
-def _ask_parts(make: Callable[..., m.Message], matrix_id: int, parts: Sequence[Held]) -> list[Ticket]:
+def _ask_parts(make: Callable[..., m.Message], matrix_id: int, parts: Sequence[Held]) -> list[PendingRequest]:
     """Make the same request of every part of a rectangle; return the answered tickets."""
-    requests = [(connection, Ticket(partial(_block_request, make, matrix_id, part))) for connection, part in parts]
+    requests = [
+        (connection, PendingRequest(partial(_block_request, make, matrix_id, part))) for connection, part in parts
+    ]
     settle(requests)
     return [ticket for _, ticket in requests]
 

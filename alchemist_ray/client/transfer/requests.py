@@ -38,7 +38,7 @@ REQUEST_SECONDS = 60.0
 
 
 @dataclass(eq=False)
-class Ticket:
+class PendingRequest:
     """A request and, once it is there, its answer."""
 
     make: Callable[[int], m.Message]
@@ -83,11 +83,11 @@ class Requester:
         self._channel: Channel | None = None
         self._request = 0
         self._lock = threading.RLock()
-        self._waiting: collections.deque[Ticket] = collections.deque()
+        self._waiting: collections.deque[PendingRequest] = collections.deque()
 
     def request(self, make: Callable[[int], m.Message]) -> Any:
         """Send the request that `make` makes of its number; return the result, or raise the error that is answered."""
-        ticket = Ticket(make)
+        ticket = PendingRequest(make)
         settle([(self, ticket)])
         return ticket.result()
 
@@ -113,7 +113,7 @@ class Requester:
 
     # --- requests of several threads at once --------------------------------------------------------------------------
 
-    def _send_waiting(self) -> list[Ticket]:
+    def _send_waiting(self) -> list[PendingRequest]:
         """Send all requests that wait; return them. The caller holds the lock."""
         sent = []
         while self._waiting:
@@ -126,7 +126,7 @@ class Requester:
                 _give_up(sent, failure)
         return sent
 
-    def _send(self, channel: Channel, tickets: list[Ticket]) -> None:
+    def _send(self, channel: Channel, tickets: list[PendingRequest]) -> None:
         frames = []
         for ticket in tickets:
             self._request += 1
@@ -134,7 +134,7 @@ class Requester:
             frames.append(channel.connection.send(ticket.make(ticket.number)))
         channel.sock.sendall(b"".join(frames))
 
-    def _receive_answers(self, sent: list[Ticket]) -> None:
+    def _receive_answers(self, sent: list[PendingRequest]) -> None:
         """Receive the answers to requests that were sent. The caller holds the lock."""
         for ticket in sent:
             if ticket.channel is not None and not ticket.settled:
@@ -182,14 +182,14 @@ class Requester:
             self._drop()
 
 
-def settle(requests: Sequence[tuple[Requester, Ticket]]) -> None:
+def settle(requests: Sequence[tuple[Requester, PendingRequest]]) -> None:
     """Have requests to several workers answered: all are sent before the first answer is awaited.
 
     Not to be called where an interrupt (Ctrl-C) can come: see :meth:`DataPlane.run`.
 
     Parameters
     ----------
-    requests : sequence of (Requester, Ticket)
+    requests : sequence of (Requester, PendingRequest)
         One request a worker, in the order of ranks.
     """
     for requester, ticket in requests:
@@ -202,7 +202,7 @@ def settle(requests: Sequence[tuple[Requester, Ticket]]) -> None:
             requester._receive_answers(tickets)
 
 
-def _give_up(tickets: list[Ticket], failure: AlchemistError) -> None:
+def _give_up(tickets: list[PendingRequest], failure: AlchemistError) -> None:
     """Tell those whose answers will not come."""
     for ticket in tickets:
         if not ticket.settled:

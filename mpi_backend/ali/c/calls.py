@@ -59,12 +59,12 @@ class Call:
         self.ctx = ctx
         self.task = ctx.task
         self.results: dict[str, Any] = {}
-        self.matrices: dict[int, tuple[DistMatrix, c.Matrix]] = {}
+        self.matrices: dict[int, tuple[DistMatrix, c.CMatrix]] = {}
         self._described = {result.name: result for result in results}
         self._failure: BaseException | None = None
         self._alive: list[Any] = []  # what C has pointers to
         key = next(_keys)
-        self._structure = c.Call(
+        self._structure = c.CCall(
             api=ctypes.pointer(_API), comm=_handle(ctx.comm), rank=ctx.comm.rank, size=ctx.comm.size, key=key
         )
         _calls[key] = self
@@ -95,7 +95,7 @@ class Call:
         ArgumentValueError
             If C cannot hold a value.
         """
-        values = (c.Value * len(parameters))()
+        values = (c.CValue * len(parameters))()
         for value, parameter in zip(values, parameters, strict=True):
             given = arguments.get(parameter.name, parameter.default)
             if given is REQUIRED:
@@ -103,10 +103,10 @@ class Call:
             self._set(value, parameter, given)
         self._structure.count = len(parameters)
         self._structure.parameters = described
-        self._structure.arguments = ctypes.cast(values, ctypes.POINTER(c.Value))
+        self._structure.arguments = ctypes.cast(values, ctypes.POINTER(c.CValue))
         self._alive.append(values)
 
-    def _set(self, value: c.Value, parameter: Parameter, given: Any) -> None:
+    def _set(self, value: c.CValue, parameter: Parameter, given: Any) -> None:
         value.kind = kind_of(given, parameter.kinds)
         match Kind(value.kind):
             case Kind.BOOL:
@@ -137,7 +137,7 @@ class Call:
 
     # --- matrices -----------------------------------------------------------------------------------------------------
 
-    def keep(self, A: DistMatrix) -> c.Matrix:
+    def keep(self, A: DistMatrix) -> c.CMatrix:
         """Return what C gets to see of `A`, which lives as long as the call."""
         key = next(_keys)
         seen = seen_matrix(A, key)
@@ -182,7 +182,7 @@ class Call:
         values = tuple(self.results.get(name) for name in self._described)
         return values[0] if len(values) == 1 else values or None
 
-    def give(self, name: str, value: c.Value) -> None:
+    def give(self, name: str, value: c.CValue) -> None:
         """Take a result that C gives."""
         if name not in self._described:
             raise self.blame(f"it gave a result {name!r}, which it has not described")
@@ -190,7 +190,7 @@ class Call:
             raise self.blame(f"it gave its result {name!r} as another kind than it has described")
         self.results[name] = self._read(value, name)
 
-    def _read(self, value: c.Value, name: str) -> Any:
+    def _read(self, value: c.CValue, name: str) -> Any:
         match Kind(value.kind):
             case Kind.BOOL:
                 return bool(value.truth)
@@ -210,7 +210,7 @@ class Call:
                 return None
         raise self.blame(f"its result {name!r} is NULL")
 
-    def _read_array(self, array: c.Array, name: str) -> npt.NDArray[Any]:
+    def _read_array(self, array: c.CArray, name: str) -> npt.NDArray[Any]:
         dtype = c.ELEMENT_TYPES.get(array.type)
         if dtype is None or not 0 <= array.ndim <= c.MAX_DIMENSIONS:
             raise self.blame(f"its result {name!r} is an array of type {array.type} and {array.ndim} dimensions")
@@ -290,7 +290,7 @@ def _log(call: Call, level: int, text: bytes | None) -> None:
     call.ctx.log.log(level, "%s", _text(text))
 
 
-@_callback(c.Progress, None)
+@_callback(c.CProgress, None)
 def _progress(call: Call, done: float, total: float, text: bytes | None) -> None:
     call.ctx.progress(done, total, _text(text))
 

@@ -172,7 +172,7 @@ class Reader:
             for entry in self.entries(first, where, "result")
         )
 
-    def _parameter(self, entry: c.Parameter, where: str, matrices: bool) -> Parameter:
+    def _parameter(self, entry: c.CParameter, where: str, matrices: bool) -> Parameter:
         name = self.name(entry.name, where)
         where = f"{where}parameter {name}: "
         if name in _TAKEN:
@@ -300,7 +300,7 @@ _WORDS = {
 }
 
 
-def simulator_in(library: str, description: c.LibraryDescription) -> c.Simulator | None:
+def simulator_in(library: str, description: c.CLibraryDescription) -> c.CSimulator | None:
     """Return the simulator that a library describes, with NULL for what its header did not have yet. Local.
 
     Raises
@@ -315,12 +315,12 @@ def simulator_in(library: str, description: c.LibraryDescription) -> c.Simulator
         raise LibraryLoadError(
             library, f"the simulator: it is said to have {there} bytes: close the description with ALCHEMIST_LIBRARY"
         )
-    simulator = c.Simulator()
+    simulator = c.CSimulator()
     ctypes.memmove(ctypes.byref(simulator), description.simulator, min(there, ctypes.sizeof(simulator)))
     return simulator
 
 
-def read_library(library: str, pointer: Any) -> c.LibraryDescription:
+def read_library(library: str, pointer: Any) -> c.CLibraryDescription:
     """Return what ``alchemist_library()`` returned, once it is known to be of a version that can be read. Local.
 
     Raises
@@ -330,7 +330,7 @@ def read_library(library: str, pointer: Any) -> c.LibraryDescription:
     """
     if not pointer:
         raise LibraryLoadError(library, "alchemist_library() returned NULL")
-    description: c.LibraryDescription = pointer.contents
+    description: c.CLibraryDescription = pointer.contents
     if description.abi_version not in (1, c.ABI_VERSION):
         raise LibraryLoadError(
             library,

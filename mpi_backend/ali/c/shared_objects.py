@@ -57,7 +57,7 @@ def import_shared_object(name: str, path: str | os.PathLike[str]) -> ModuleType:
     except AttributeError:
         reason = f"{path} exports no {_ENTRY}: close the description with the macro ALCHEMIST_LIBRARY"
         raise LibraryLoadError(name, reason) from None
-    entry.restype = ctypes.POINTER(c.LibraryDescription)
+    entry.restype = ctypes.POINTER(c.CLibraryDescription)
     return _module_of(name, library, read_library(name, entry()))
 
 
@@ -100,7 +100,7 @@ def _open_with_scalapack(name: str, path: str) -> ctypes.CDLL:
         raise LibraryLoadError(name, reason) from failure
 
 
-def _module_of(name: str, library: ctypes.CDLL, description: c.LibraryDescription) -> ModuleType:
+def _module_of(name: str, library: ctypes.CDLL, description: c.CLibraryDescription) -> ModuleType:
     reader = Reader(name)
     module = ModuleType(f"alchemist_library_{name}", reader.text(description.doc, "its docstring: "))
     sys.modules[module.__name__] = module  # where the annotations of its simulator are looked up
@@ -119,7 +119,7 @@ def _module_of(name: str, library: ctypes.CDLL, description: c.LibraryDescriptio
     return module
 
 
-def _function_of(reader: Reader, library: str, entry: c.Task) -> Callable[..., Any]:
+def _function_of(reader: Reader, library: str, entry: c.CTask) -> Callable[..., Any]:
     """Return a function that runs a task of the shared object, with the signature that was described."""
     name = reader.name(entry.name, "")
     where = f"task {name}: "

@@ -43,7 +43,7 @@ class SimulatorInC(Simulator):
     ----------
     library : str
         Name of the library, for messages.
-    functions : c_types.Simulator
+    functions : c_types.CSimulator
         What the library exports.
     parameters : tuple of Parameter
         Of the constructor.
@@ -52,7 +52,7 @@ class SimulatorInC(Simulator):
     """
 
     library: ClassVar[str]
-    functions: ClassVar[c.Simulator]
+    functions: ClassVar[c.CSimulator]
     parameters: ClassVar[tuple[Parameter, ...]]
     info_names: ClassVar[tuple[str, ...]]
 
@@ -86,14 +86,14 @@ class SimulatorInC(Simulator):
         return call
 
     def _read_spaces(self) -> None:
-        action, observation = c.Box(), c.Box()
+        action, observation = c.CBox(), c.CBox()
         call = self._run("create", self.functions.spaces, ctypes.byref(action), ctypes.byref(observation))
         self.action_space = self._box(call, action, "action")
         self.observation_space = self._box(call, observation, "observation")
         self._state_shape = self.observation_space.bounds()[0].shape
 
     @staticmethod
-    def _box(call: Call, box: c.Box, what: str) -> Box:
+    def _box(call: Call, box: c.CBox, what: str) -> Box:
         if not 0 <= box.ndim <= c.MAX_DIMENSIONS or min(box.shape[: box.ndim], default=0) < 0:
             raise call.blame(f"its {what} space has {box.ndim} dimensions, of sizes {list(box.shape)}")
         shape = tuple(box.shape[: box.ndim])
@@ -150,7 +150,7 @@ class SimulatorInC(Simulator):
 
     def get_field(self) -> Field | None:
         """Return a picture of the present state, on rank 0."""
-        described = c.Field()
+        described = c.CField()
         call = self._run("get_field", self.functions.describe_field, ctypes.byref(described))
         with Agreement(self._comm):
             values = self._values_of(call, described) if self._comm.rank == 0 else None
@@ -162,7 +162,7 @@ class SimulatorInC(Simulator):
         return Field(values, name, unit, *limits)
 
     @staticmethod
-    def _values_of(call: Call, field: c.Field) -> Array:
+    def _values_of(call: Call, field: c.CField) -> Array:
         """Return room for the values of a field."""
         if field.ny < 1 or field.nx < 1:
             raise call.blame(f"its field is {field.ny} x {field.nx}")
@@ -220,7 +220,7 @@ class SimulatorInC(Simulator):
         self._simulation = ctypes.c_void_p()
 
 
-def simulator_class(reader: Reader, library: str, functions: c.Simulator, module: str) -> type[SimulatorInC]:
+def simulator_class(reader: Reader, library: str, functions: c.CSimulator, module: str) -> type[SimulatorInC]:
     """Return the class of the simulations of a shared object, as if `module` defined it. Local.
 
     Raises
@@ -252,7 +252,7 @@ def simulator_class(reader: Reader, library: str, functions: c.Simulator, module
     )
 
 
-def _info_names(reader: Reader, functions: c.Simulator, where: str) -> tuple[str, ...]:
+def _info_names(reader: Reader, functions: c.CSimulator, where: str) -> tuple[str, ...]:
     if not functions.info_names:
         return ()
     named = itertools.takewhile(lambda name: name is not None, (functions.info_names[i] for i in range(_LIMIT)))

@@ -56,7 +56,7 @@ ELEMENT_TYPES = {1 << position: np.dtype(name) for position, name in enumerate(D
 TYPE_FLAGS = {dtype: flag for flag, dtype in ELEMENT_TYPES.items()}
 
 
-class Array(ctypes.Structure):
+class CArray(ctypes.Structure):
     """``alchemist_array``."""
 
     _fields_ = (
@@ -68,7 +68,7 @@ class Array(ctypes.Structure):
     )
 
 
-class Axis(ctypes.Structure):
+class CAxis(ctypes.Structure):
     """``alchemist_axis``."""
 
     _fields_ = (
@@ -80,14 +80,14 @@ class Axis(ctypes.Structure):
     )
 
 
-class Matrix(ctypes.Structure):
+class CMatrix(ctypes.Structure):
     """``alchemist_matrix``."""
 
     _fields_ = (
         ("m", c_int64),
         ("n", c_int64),
-        ("rows", Axis),
-        ("cols", Axis),
+        ("rows", CAxis),
+        ("cols", CAxis),
         ("local", c_void_p),
         ("ld", c_int64),
         ("type", c_int32),
@@ -107,7 +107,7 @@ class Matrix(ctypes.Structure):
     )
 
 
-class Value(ctypes.Structure):
+class CValue(ctypes.Structure):
     """``alchemist_value``."""
 
     _fields_ = (
@@ -117,12 +117,12 @@ class Value(ctypes.Structure):
         ("real", c_double),
         ("imag", c_double),
         ("string", c_char_p),
-        ("array", POINTER(Array)),
-        ("matrix", POINTER(Matrix)),
+        ("array", POINTER(CArray)),
+        ("matrix", POINTER(CMatrix)),
     )
 
 
-class Parameter(ctypes.Structure):
+class CParameter(ctypes.Structure):
     """``alchemist_parameter``."""
 
     _fields_ = (
@@ -135,26 +135,26 @@ class Parameter(ctypes.Structure):
     )
 
 
-class Result(ctypes.Structure):
+class CResult(ctypes.Structure):
     """``alchemist_result``."""
 
     _fields_ = (("name", c_char_p), ("kinds", c_int32), ("doc", c_char_p))
 
 
-class Call(ctypes.Structure):
+class CCall(ctypes.Structure):
     """``alchemist_call``; its fields follow those of :class:`Api`, which refers to it."""
 
 
-CallPointer = POINTER(Call)
+CallPointer = POINTER(CCall)
 
 Fail = ctypes.CFUNCTYPE(c_int32, CallPointer, c_int32, c_char_p, c_int64, c_char_p)
 Log = ctypes.CFUNCTYPE(None, CallPointer, c_int32, c_char_p)
-Progress = ctypes.CFUNCTYPE(None, CallPointer, c_double, c_double, c_char_p)
+CProgress = ctypes.CFUNCTYPE(None, CallPointer, c_double, c_double, c_char_p)
 CheckCancelled = ctypes.CFUNCTYPE(c_int32, CallPointer)
-SetResult = ctypes.CFUNCTYPE(c_int32, CallPointer, c_char_p, POINTER(Value))
-NewMatrix = ctypes.CFUNCTYPE(c_void_p, CallPointer, c_int64, c_int64, c_int32, c_char_p, POINTER(Matrix))
-CopyMatrix = ctypes.CFUNCTYPE(c_void_p, CallPointer, POINTER(Matrix), c_char_p, c_int32)
-Scalapack = ctypes.CFUNCTYPE(c_int32, CallPointer, POINTER(Matrix), POINTER(c_int32))
+SetResult = ctypes.CFUNCTYPE(c_int32, CallPointer, c_char_p, POINTER(CValue))
+NewMatrix = ctypes.CFUNCTYPE(c_void_p, CallPointer, c_int64, c_int64, c_int32, c_char_p, POINTER(CMatrix))
+CopyMatrix = ctypes.CFUNCTYPE(c_void_p, CallPointer, POINTER(CMatrix), c_char_p, c_int32)
+Scalapack = ctypes.CFUNCTYPE(c_int32, CallPointer, POINTER(CMatrix), POINTER(c_int32))
 Scratch = ctypes.CFUNCTYPE(c_void_p, CallPointer)
 
 
@@ -165,7 +165,7 @@ class Api(ctypes.Structure):
         ("size", c_int64),
         ("fail", Fail),
         ("log", Log),
-        ("progress", Progress),
+        ("progress", CProgress),
         ("check_cancelled", CheckCancelled),
         ("set_result", SetResult),
         ("new_matrix", NewMatrix),
@@ -175,33 +175,33 @@ class Api(ctypes.Structure):
     )
 
 
-Call._fields_ = (
+CCall._fields_ = (
     ("api", POINTER(Api)),
     ("comm", HANDLE_TYPE),
     ("rank", c_int32),
     ("size", c_int32),
     ("count", c_int32),
-    ("parameters", POINTER(Parameter)),
-    ("arguments", POINTER(Value)),
+    ("parameters", POINTER(CParameter)),
+    ("arguments", POINTER(CValue)),
     ("key", c_int64),
 )
 
-Run = ctypes.CFUNCTYPE(c_int32, CallPointer)
+CRun = ctypes.CFUNCTYPE(c_int32, CallPointer)
 
 
-class Task(ctypes.Structure):
+class CTask(ctypes.Structure):
     """``alchemist_task``."""
 
     _fields_ = (
         ("name", c_char_p),
         ("doc", c_char_p),
-        ("parameters", POINTER(Parameter)),
-        ("results", POINTER(Result)),
-        ("run", Run),
+        ("parameters", POINTER(CParameter)),
+        ("results", POINTER(CResult)),
+        ("run", CRun),
     )
 
 
-class Box(ctypes.Structure):
+class CBox(ctypes.Structure):
     """``alchemist_box``."""
 
     _fields_ = (
@@ -216,7 +216,7 @@ class Box(ctypes.Structure):
     )
 
 
-class Field(ctypes.Structure):
+class CField(ctypes.Structure):
     """``alchemist_field``."""
 
     _fields_ = (
@@ -229,15 +229,15 @@ class Field(ctypes.Structure):
     )
 
 
-class Simulator(ctypes.Structure):
+class CSimulator(ctypes.Structure):
     """``alchemist_simulator``."""
 
     _fields_ = (
         ("name", c_char_p),
         ("doc", c_char_p),
-        ("parameters", POINTER(Parameter)),
+        ("parameters", POINTER(CParameter)),
         ("create", ctypes.CFUNCTYPE(c_int32, CallPointer, POINTER(c_void_p))),
-        ("spaces", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(Box), POINTER(Box))),
+        ("spaces", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(CBox), POINTER(CBox))),
         ("reset", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(c_int64))),
         ("step", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, c_void_p)),
         ("get_state", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, c_void_p)),
@@ -246,7 +246,7 @@ class Simulator(ctypes.Structure):
         ("destroy", ctypes.CFUNCTYPE(None, c_void_p)),
         ("info_names", POINTER(c_char_p)),
         ("get_info", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(c_double))),
-        ("describe_field", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(Field))),
+        ("describe_field", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(CField))),
         ("get_field", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, c_void_p)),
         ("snapshot_bytes", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, POINTER(c_int64))),
         ("snapshot", ctypes.CFUNCTYPE(c_int32, CallPointer, c_void_p, c_void_p)),
@@ -256,11 +256,11 @@ class Simulator(ctypes.Structure):
     )
 
 
-SIMULATOR_BYTES_1: int = Simulator.info_names.offset
+SIMULATOR_BYTES_1: int = CSimulator.info_names.offset
 """Bytes of a simulator of version 1, which ended with ``destroy``."""
 
 
-class LibraryDescription(ctypes.Structure):
+class CLibraryDescription(ctypes.Structure):
     """``alchemist_library_description``."""
 
     _fields_ = (
@@ -268,7 +268,7 @@ class LibraryDescription(ctypes.Structure):
         ("comm_bytes", c_int32),
         ("version", c_char_p),
         ("doc", c_char_p),
-        ("tasks", POINTER(Task)),
-        ("simulator", POINTER(Simulator)),
+        ("tasks", POINTER(CTask)),
+        ("simulator", POINTER(CSimulator)),
         ("simulator_bytes", c_int64),  # not in version 1
     )

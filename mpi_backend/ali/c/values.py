@@ -16,11 +16,11 @@ from alchemist_ray.mpi_backend.ali.c.descriptions import Parameter
 from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 
 
-def seen_matrix(A: DistMatrix, key: int) -> c.Matrix:
+def seen_matrix(A: DistMatrix, key: int) -> c.CMatrix:
     """Return what C gets to see of `A`; its elements live as long as `A`. Local."""
     layout, rank = A.layout, A.comm.rank
     myrow, mycol = layout.grid.coords(rank)
-    return c.Matrix(
+    return c.CMatrix(
         m=A.shape[0],
         n=A.shape[1],
         rows=_axis(A.rows),
@@ -44,14 +44,14 @@ def seen_matrix(A: DistMatrix, key: int) -> c.Matrix:
     )
 
 
-def _axis(part: AxisPart) -> c.Axis:
-    return c.Axis(part.extent, part.size, part.block, part.stride, part.position)
+def _axis(part: AxisPart) -> c.CAxis:
+    return c.CAxis(part.extent, part.size, part.block, part.stride, part.position)
 
 
-def seen_array(array: npt.NDArray[Any]) -> c.Array:
+def seen_array(array: npt.NDArray[Any]) -> c.CArray:
     """Return what C gets to see of a contiguous array; its elements live as long as `array`. Local."""
     shape = (ctypes.c_int64 * c.MAX_DIMENSIONS)(*array.shape)
-    return c.Array(c.TYPE_FLAGS[array.dtype], array.ndim, array.size, shape, array.ctypes.data)
+    return c.CArray(c.TYPE_FLAGS[array.dtype], array.ndim, array.size, shape, array.ctypes.data)
 
 
 def check_elements(task: str, parameter: Parameter, A: DistMatrix) -> None:

@@ -54,7 +54,7 @@ FAILURE, LAST_STATE, OTHER_INFO = "failure", "state", "info"
 """Kinds of notes: [kind, simulation, ...]."""
 
 
-Part = tuple[Array | None, Array, list[str], list[Note]]
+TeamAnswer = tuple[Array | None, Array, list[str], list[Note]]
 """States, numbers, names of the info and notes: what a step has led to."""
 
 _Result = tuple[int, Array, float | None, Mapping[str, Any] | None]
@@ -103,8 +103,8 @@ class Batch:
             self.close(ctx)
             raise
         first = self.simulators[0] if self._own else None
-        self._actions = _Limits(first.action_space) if first and first.action_space else None
-        self._observations = _Limits(first.observation_space if first and first.observation_space else _ANYTHING)
+        self._actions = _BoxBounds(first.action_space) if first and first.action_space else None
+        self._observations = _BoxBounds(first.observation_space if first and first.observation_space else _ANYTHING)
         self._ready = bytearray(len(self._own))
         self._flags = np.zeros((2, len(self._own)), np.int8)
         self._failed, self._ended = self._flags
@@ -371,7 +371,7 @@ class Batch:
             )
         self._names_are_known = names is not None
 
-    def own_part(self) -> Part | None:
+    def own_part(self) -> TeamAnswer | None:
         """Return what the last call has led to, of this team's simulations, on its leader; None elsewhere. Local."""
         if not self.teams.leads:
             return None
@@ -383,7 +383,7 @@ class Batch:
         records.numbers[:, OUTCOME] = self._outcomes
         return records.states, records.numbers, list(records.names), self._notes
 
-    def whole(self) -> Part | None:
+    def whole(self) -> TeamAnswer | None:
         """Return what the last call has led to, of all simulations, on rank 0; None elsewhere."""
         own = self.own_part()
         parts = None if own is None else self.teams.collect(list(own))
@@ -439,7 +439,7 @@ class Batch:
 _ANYTHING = Box(-np.inf, np.inf)
 
 
-class _Limits:
+class _BoxBounds:
     """The bounds of a space, ready to hold many arrays against them at once."""
 
     def __init__(self, box: Box) -> None:

@@ -17,14 +17,14 @@ from mpi4py import MPI
 from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.signatures import Signature, describe_function
-from alchemist_ray.mpi_backend.ali.simulations.batch import Batch, Part
+from alchemist_ray.mpi_backend.ali.simulations.batch import Batch, TeamAnswer
 from alchemist_ray.mpi_backend.ali.simulations.calls import spaces_of
 from alchemist_ray.mpi_backend.ali.simulator import Simulator
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 
 
 @dataclass(frozen=True)
-class _Snapshot:
+class _KeptState:
     """A simulation's state, on one rank.
 
     Attributes
@@ -56,7 +56,7 @@ class Batches:
         self._create = create
         self._parameters: Signature | None = None
         self._batches: dict[int, Batch] = {}
-        self._snapshots: dict[int, _Snapshot] = {}
+        self._snapshots: dict[int, _KeptState] = {}
         self._numbers = itertools.count(1)
 
     def tasks(self) -> dict[str, Callable[..., Any]]:
@@ -128,7 +128,7 @@ class Batches:
         orders: bytes,
         actions: np.ndarray | None = None,
         seeds: list[Any] = [],  # noqa: B006 - never changed
-    ) -> Part | None:
+    ) -> TeamAnswer | None:
         """Step some simulations of a batch, reset others, leave others as they are.
 
         Parameters
@@ -167,7 +167,9 @@ class Batches:
         found.advance(ctx, orders, actions, seeds)
         return found.whole()
 
-    def advance_flat(self, ctx: TaskContext, batch: int, orders: bytes, octets: bytes, seeds: list[Any]) -> Part | None:
+    def advance_flat(
+        self, ctx: TaskContext, batch: int, orders: bytes, octets: bytes, seeds: list[Any]
+    ) -> TeamAnswer | None:
         """Do as :meth:`advance_batch` does, with the components of the actions in one row of float64.
 
         Returns on the leader of each team what has become of its simulations.
@@ -200,12 +202,12 @@ class Batches:
         for simulation in chosen:
             numbers.append(next(self._numbers))
             team = found.teams.team_of(simulation)
-            self._snapshots[numbers[-1]] = _Snapshot(team, found.teams.ranks_each, parts.get(simulation))
+            self._snapshots[numbers[-1]] = _KeptState(team, found.teams.ranks_each, parts.get(simulation))
         return numbers
 
     def restore_batch(
         self, ctx: TaskContext, batch: int, snapshots: list[int], simulations: list[int] | None = None
-    ) -> Part | None:
+    ) -> TeamAnswer | None:
         """Have simulations (by default all) continue from snapshots: one for each, or one for all.
 
         Returns

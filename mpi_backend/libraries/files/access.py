@@ -23,7 +23,7 @@ from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.mpi_backend.libraries.files.element_types import NUMBERS, convert, matrix_type
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 from alchemist_ray.mpi_backend.matrices.row_slabs import Access, Report, SlabStream
-from alchemist_ray.mpi_backend.matrices.slab_schedules import Schedule, Slab, schedule_for
+from alchemist_ray.mpi_backend.matrices.slab_schedules import FileSlab, Schedule, schedule_for
 
 Array = npt.NDArray[Any]
 
@@ -64,7 +64,7 @@ class Source(ABC):
         """Return which of `size` ranks reads what, for a matrix of `dtype`. Local."""
         return schedule_for(self.shape, self.chunk, max(self.dtype.itemsize, dtype.itemsize), size)
 
-    def read(self, slab: Slab, out: Array) -> None:
+    def read(self, slab: FileSlab, out: Array) -> None:
         """Fill `out`, C-ordered, of the slab's shape and the matrix's type. Local."""
         if out.dtype == self.dtype:
             self.fetch(slab, out)
@@ -74,7 +74,7 @@ class Source(ABC):
             convert(self.path, raw, out)
 
     @abstractmethod
-    def fetch(self, slab: Slab, out: Array) -> None:
+    def fetch(self, slab: FileSlab, out: Array) -> None:
         """Fill `out`, C-ordered, of the slab's shape and the file's type. Local."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ from alchemist_ray.mpi_backend.libraries.files.directories import existing, refu
 from alchemist_ray.mpi_backend.libraries.files.npy import read_header
 from alchemist_ray.mpi_backend.libraries.files.packages import needing
 
-Row = dict[str, Any]
+ContentRow = dict[str, Any]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MAGIC = ((b"\x93NUMPY", "npy"), (b"PAR1", "parquet"), (_HDF5, "hdf5"))
@@ -42,7 +42,7 @@ def describe_file(path: str, directories: Sequence[Path]) -> dict[str, Any]:
     return {"format": name, "datasets": rows}
 
 
-def _row(name: str, shape: Sequence[int], dtype: object, chunks: Sequence[int] | None = None) -> Row:
+def _row(name: str, shape: Sequence[int], dtype: object, chunks: Sequence[int] | None = None) -> ContentRow:
     return {"name": name, "shape": list(shape), "dtype": str(dtype), "chunks": None if chunks is None else list(chunks)}
 
 
@@ -67,7 +67,7 @@ def _format_of(path: str, real: Path) -> str:
     raise FileContentError(path, "this is neither HDF5 nor .npy nor Parquet")
 
 
-def _hdf5_rows(path: str, real: Path) -> list[Row]:
+def _hdf5_rows(path: str, real: Path) -> list[ContentRow]:
     with needing("h5py"):
         import h5py
 
@@ -77,13 +77,13 @@ def _hdf5_rows(path: str, real: Path) -> list[Row]:
         return [_row(name, dataset.shape or (), dataset.dtype, dataset.chunks) for name, dataset in found]
 
 
-def _zarr_rows(path: str, real: Path) -> list[Row]:
+def _zarr_rows(path: str, real: Path) -> list[ContentRow]:
     with needing("zarr"):
         from alchemist_ray.mpi_backend.libraries.files import zarr_stores
     return [_row(name, array.shape, array.dtype, array.chunks) for name, array in zarr_stores.arrays_of(path, real)]
 
 
-def _parquet_rows(path: str, real: Path, directories: Sequence[Path]) -> list[Row]:
+def _parquet_rows(path: str, real: Path, directories: Sequence[Path]) -> list[ContentRow]:
     with needing("pyarrow"):
         from alchemist_ray.mpi_backend.libraries.files import parquet
     footers = [parquet.footer(path, file) for file in parquet.part_files(path, real, directories)]

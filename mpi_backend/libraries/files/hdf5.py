@@ -28,7 +28,7 @@ from alchemist_ray.mpi_backend.libraries.files.hdf5_links import Place, locate, 
 from alchemist_ray.mpi_backend.libraries.files.plain import PlainSource, copy_plain, write_plain
 from alchemist_ray.mpi_backend.libraries.files.replacement import already_there, replacing, writing
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
-from alchemist_ray.mpi_backend.matrices.slab_schedules import Slab
+from alchemist_ray.mpi_backend.matrices.slab_schedules import FileSlab
 
 Array = npt.NDArray[Any]
 
@@ -60,7 +60,7 @@ class Hdf5Source(Source):
         self._file = place.file
         self._dataset = h5py.Dataset(h5d.open(place.group.id, place.name.encode(), access))
 
-    def fetch(self, slab: Slab, out: Array) -> None:
+    def fetch(self, slab: FileSlab, out: Array) -> None:
         """Fill `out` from the file. Local."""
         rows, cols = slice(slab.i0, slab.i1), slice(slab.j0, slab.j1)
         with reading(self.path):

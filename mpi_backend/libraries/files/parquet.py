@@ -36,7 +36,7 @@ from alchemist_ray.mpi_backend.libraries.files.directories import existing, refu
 from alchemist_ray.mpi_backend.libraries.files.element_types import convert
 from alchemist_ray.mpi_backend.libraries.files.replacement import already_there, replacing, sync_tree, writing
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
-from alchemist_ray.mpi_backend.matrices.slab_schedules import SLAB_BYTES, RowSchedule, Schedule, Slab, even_bounds
+from alchemist_ray.mpi_backend.matrices.slab_schedules import SLAB_BYTES, FileSlab, RowSchedule, Schedule, even_bounds
 
 Array = npt.NDArray[Any]
 
@@ -157,7 +157,7 @@ class ParquetSource(Source):
         height = max(1, SLAB_BYTES // (n * max(self.dtype.itemsize, dtype.itemsize)))
         return RowSchedule(bounds, n, height)
 
-    def read(self, slab: Slab, out: Array) -> None:
+    def read(self, slab: FileSlab, out: Array) -> None:
         """Fill `out`; slabs come in the order of their rows, the first at the start of a row group. Local."""
         if self._row != slab.i0:
             self._batches, self._batch = self._all_batches(slab.i0, -(-out.shape[0] // 4)), None
@@ -198,7 +198,7 @@ class ParquetSource(Source):
                     f"column {name!r} has nulls, and {out.dtype} has nothing for them: say dtype='float64' to have NaN",
                 )
 
-    def fetch(self, slab: Slab, out: Array) -> None:
+    def fetch(self, slab: FileSlab, out: Array) -> None:
         """Fill `out`. Local."""
         self.read(slab, out)
 
@@ -267,7 +267,7 @@ def _write_parts(
                 writer = pq.ParquetWriter(file, schema, compression=compression or "none", use_dictionary=False)
                 stack.callback(_close_quietly, writer)
 
-        def write(slab: Slab, block: Array) -> None:
+        def write(slab: FileSlab, block: Array) -> None:
             columns = np.ascontiguousarray(block.T)
             batch = pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=schema)
             with writing(path):

@@ -22,7 +22,7 @@ from alchemist_ray.mpi_backend.libraries.files.access import Source, write_slabs
 from alchemist_ray.mpi_backend.libraries.files.directories import refusal
 from alchemist_ray.mpi_backend.libraries.files.replacement import writing
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
-from alchemist_ray.mpi_backend.matrices.slab_schedules import Slab, schedule_for
+from alchemist_ray.mpi_backend.matrices.slab_schedules import FileSlab, schedule_for
 
 Array = npt.NDArray[Any]
 
@@ -78,7 +78,7 @@ class PlainSource(Source):
             self.close()
             raise FileContentError(path, f"it ends early: {missing:,} bytes are missing")
 
-    def fetch(self, slab: Slab, out: Array) -> None:
+    def fetch(self, slab: FileSlab, out: Array) -> None:
         """Fill `out` from the file. Local."""
         if self._by_columns:
             columns = np.empty(slab.shape[::-1], self.dtype)
@@ -134,7 +134,7 @@ def write_plain(ctx: TaskContext, A: DistMatrix, path: str, staged: Path, offset
             stack.callback(os.close, fd)
             linux.allocate(fd, *_share(ctx.comm, offset, A.nbytes))
 
-        def write(slab: Slab, block: Array) -> None:
+        def write(slab: FileSlab, block: Array) -> None:
             with writing(path):
                 _write_slab(fd, slab, block, offset, A.shape[1])
 
@@ -163,7 +163,7 @@ def copy_plain(ctx: TaskContext, path: str, source: Path, staged: Path, nbytes: 
             _pwrite(new.fileno(), memoryview(piece), position)
 
 
-def _write_slab(fd: int, slab: Slab, block: Array, offset: int, n: int) -> None:
+def _write_slab(fd: int, slab: FileSlab, block: Array, offset: int, n: int) -> None:
     """Write a slab of a matrix of `n` columns."""
     if slab.shape[1] == n:
         _pwrite(fd, _bytes_of(block), offset + slab.i0 * n * block.itemsize)

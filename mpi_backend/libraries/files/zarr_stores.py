@@ -37,7 +37,7 @@ from alchemist_ray.mpi_backend.libraries.files.access import Source, write_slabs
 from alchemist_ray.mpi_backend.libraries.files.directories import refuse_links_out, resolve
 from alchemist_ray.mpi_backend.libraries.files.replacement import already_there, replacing, sync_tree, writing
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
-from alchemist_ray.mpi_backend.matrices.slab_schedules import SLAB_BYTES, Schedule, Slab, TileSchedule, schedule_for
+from alchemist_ray.mpi_backend.matrices.slab_schedules import SLAB_BYTES, FileSlab, Schedule, TileSchedule, schedule_for
 
 Array = npt.NDArray[Any]
 
@@ -123,9 +123,9 @@ class ZarrSource(Source):
     def __init__(self, path: str, array: Any) -> None:
         super().__init__(path, array.shape, np.dtype(array.dtype), array.chunks)
         self._array = array
-        self._kept: tuple[Slab, Array] | None = None
+        self._kept: tuple[FileSlab, Array] | None = None
 
-    def fetch(self, slab: Slab, out: Array) -> None:
+    def fetch(self, slab: FileSlab, out: Array) -> None:
         """Fill `out` from the store. Local."""
         if self._whole_chunks(slab):
             out[...] = self._read(slab)
@@ -135,21 +135,21 @@ class ZarrSource(Source):
             self._kept = None  # before the next chunk takes as much room
             self._kept = chunk, self._read(chunk)
         i0, j0 = chunk.corner
-        out[...] = Slab(slab.i0 - i0, slab.i1 - i0, slab.j0 - j0, slab.j1 - j0).of(self._kept[1])
+        out[...] = FileSlab(slab.i0 - i0, slab.i1 - i0, slab.j0 - j0, slab.j1 - j0).of(self._kept[1])
 
-    def _whole_chunks(self, slab: Slab) -> bool:
+    def _whole_chunks(self, slab: FileSlab) -> bool:
         (m, n), (h, w) = self.shape, self.chunk
         return (
             (slab.i1 % h == 0 or slab.i1 == m) and (slab.j1 % w == 0 or slab.j1 == n) and slab.i0 % h + slab.j0 % w == 0
         )
 
-    def _chunk_of(self, slab: Slab) -> Slab:
+    def _chunk_of(self, slab: FileSlab) -> FileSlab:
         """Return the chunk in which a slab lies that is less than one."""
         (m, n), (h, w) = self.shape, self.chunk
         i0, j0 = slab.i0 // h * h, slab.j0 // w * w
-        return Slab(i0, min(i0 + h, m), j0, min(j0 + w, n))
+        return FileSlab(i0, min(i0 + h, m), j0, min(j0 + w, n))
 
-    def _read(self, slab: Slab) -> Array:
+    def _read(self, slab: FileSlab) -> Array:
         where: Any = np.s_[slab.i0 : slab.i1, slab.j0 : slab.j1] if self._array.ndim == 2 else np.s_[slab.i0 : slab.i1]
         try:
             block: Array = np.asarray(self._array[where]).reshape(slab.shape)
@@ -229,7 +229,7 @@ def write_zarr(
         with Agreement(ctx.comm), writing(path), zarr.config.set({"array.write_empty_chunks": True}):
             array = zarr.open_array(store=LocalStore(staged.joinpath(*inner)), mode="r+")
 
-        def write(slab: Slab, block: Array) -> None:
+        def write(slab: FileSlab, block: Array) -> None:
             with writing(path):
                 for i, j in itertools.product(range(0, slab.shape[0], chunk[0]), range(0, slab.shape[1], chunk[1])):
                     piece = block[i : i + chunk[0], j : j + chunk[1]]

@@ -104,7 +104,7 @@ class TallMatrix(ABC):
 
 
 @dataclass(frozen=True)
-class Slab(TallMatrix):
+class RowSlab(TallMatrix):
     """A dense one.
 
     Attributes
@@ -152,7 +152,7 @@ class Slab(TallMatrix):
         self.comm.Allreduce(MPI.IN_PLACE, G)
         return G
 
-    def scaled(self, factor: float) -> Slab:
+    def scaled(self, factor: float) -> RowSlab:
         """Return the slab of ``factor * A``, in new memory. Collective over comm."""
         with Agreement(self.comm):
             return dataclasses.replace(self, local=self.local * self.local.real.dtype.type(factor))
@@ -197,14 +197,14 @@ class SparseSlab(TallMatrix):
         return dataclasses.replace(self, matrix=matrix)
 
 
-def slab_of(A: DistMatrix) -> Slab:
+def slab_of(A: DistMatrix) -> RowSlab:
     """Return `A`, or its transpose if that is the tall one, as a slab. Collective over comm if data must move."""
     m, n = A.shape
     if m >= n:
         A = A if deals_rows(A.layout) else A.relayout("VC_STAR")
-        return Slab(A.comm, A.layout, A.shape, flipped=False, local=A.local)
+        return RowSlab(A.comm, A.layout, A.shape, flipped=False, local=A.local)
     A = A if deals_rows(A.layout.transposed()) else A.relayout("STAR_VC")
-    return Slab(A.comm, A.layout.transposed(), (n, m), flipped=True, local=A.local.T)
+    return RowSlab(A.comm, A.layout.transposed(), (n, m), flipped=True, local=A.local.T)
 
 
 def sparse_slab_of(A: SparseDistMatrix) -> SparseSlab:

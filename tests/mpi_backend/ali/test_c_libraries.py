@@ -808,19 +808,19 @@ def test_the_header_is_c_and_cpp(tmp_path, standard):
 
 
 STRUCTURES = {
-    "array": c_types.Array,
-    "axis": c_types.Axis,
-    "matrix": c_types.Matrix,
-    "value": c_types.Value,
-    "parameter": c_types.Parameter,
-    "result": c_types.Result,
-    "call": c_types.Call,
+    "array": c_types.CArray,
+    "axis": c_types.CAxis,
+    "matrix": c_types.CMatrix,
+    "value": c_types.CValue,
+    "parameter": c_types.CParameter,
+    "result": c_types.CResult,
+    "call": c_types.CCall,
     "api": c_types.Api,
-    "task": c_types.Task,
-    "box": c_types.Box,
-    "field": c_types.Field,
-    "simulator": c_types.Simulator,
-    "library_description": c_types.LibraryDescription,
+    "task": c_types.CTask,
+    "box": c_types.CBox,
+    "field": c_types.CField,
+    "simulator": c_types.CSimulator,
+    "library_description": c_types.CLibraryDescription,
 }
 
 

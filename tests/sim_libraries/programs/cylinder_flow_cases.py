@@ -12,7 +12,7 @@ from mpi4py import MPI
 
 from alchemist_ray.sim_libraries.cylinder_flow import lattice
 from alchemist_ray.sim_libraries.cylinder_flow.flow import ChannelFlow
-from alchemist_ray.sim_libraries.cylinder_flow.geometry import Channel
+from alchemist_ray.sim_libraries.cylinder_flow.geometry import ChannelGeometry
 from alchemist_ray.sim_libraries.cylinder_flow.simulator import CylinderFlow
 
 SHORT = {"length": 8.0, "u_max": 0.15, "start_time": 1.0, "action_time": 0.1}
@@ -96,7 +96,7 @@ def poiseuille():
     """For two resolutions, the largest error of the velocities of Poiseuille flow, relative to the largest velocity."""
     errors = []
     for resolution in (10, 20):
-        flow = ChannelFlow(comm, Channel(resolution, 8.0, cylinder=False), 10.0, 0.1)
+        flow = ChannelFlow(comm, ChannelGeometry(resolution, 8.0, cylinder=False), 10.0, 0.1)
         flow.advance(np.zeros(100 * resolution))
         _, ux, uy = flow.gather()
         errors.append(max(np.abs(ux - flow.channel.inflow(0.1)[1::2, None]).max(), np.abs(uy).max()) / 0.1)
@@ -131,7 +131,7 @@ def shear_decay():
 @case
 def steady():
     """Coefficients of drag and lift of the benchmark 2D-1."""
-    flow = ChannelFlow(comm, Channel(20, 8.0), 20.0, 0.1)
+    flow = ChannelFlow(comm, ChannelGeometry(20, 8.0), 20.0, 0.1)
     flow.advance(np.zeros(8000))
     return flow.coefficients(flow.advance(np.zeros(1)))[0, :2]
 

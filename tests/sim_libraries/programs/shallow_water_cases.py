@@ -9,7 +9,7 @@ from mpi4py import MPI
 from alchemist_ray.errors import SimulationDivergedError
 from alchemist_ray.sim_libraries.shallow_water.exact import Bowl, dam_break
 from alchemist_ray.sim_libraries.shallow_water.simulator import ShallowWater
-from alchemist_ray.sim_libraries.shallow_water.solver import INSIDE, Grid, Solver
+from alchemist_ray.sim_libraries.shallow_water.solver import INSIDE, CellGrid, Solver
 
 SMALL = {"nx": 64, "ny": 32}
 ACTIONS = np.random.default_rng(7).uniform(-1, 1, (40, 4))
@@ -56,7 +56,7 @@ def each_rank_may_have_its_own():
 
 @case
 def water_at_rest():
-    solver = Solver(comm, Grid(48, 40, 1.0, 1.0), islands)
+    solver = Solver(comm, CellGrid(48, 40, 1.0, 1.0), islands)
     h = np.maximum(0.3 - solver.bed[INSIDE], 0.0)
     solver.begin(h)
     solver.advance(10.0)
@@ -67,7 +67,7 @@ def water_at_rest():
 
 
 def _dam_break(n, right):
-    solver = Solver(comm, Grid(n, 6, 50 / n, 50 / n), flat(0.0))
+    solver = Solver(comm, CellGrid(n, 6, 50 / n, 50 / n), flat(0.0))
     x = solver.places()[0] - 25.0
     h = np.broadcast_to(np.where(x < 0, 1.0, right), solver.rectangle.shape)
     solver.begin(h)
@@ -90,7 +90,7 @@ def a_standing_wave():
     found = []
     for n in (12, 24):
         length, depth = 1000.0, 10.0
-        solver = Solver(comm, Grid(n, 6, length / n, length / n), flat(depth))
+        solver = Solver(comm, CellGrid(n, 6, length / n, length / n), flat(depth))
         omega = math.pi / length * math.sqrt(9.81 * depth)
         mode = np.cos(np.pi * solver.places()[0] / length)
         solver.begin(np.broadcast_to(depth + 1e-4 * mode, solver.rectangle.shape))
@@ -106,7 +106,7 @@ def a_standing_wave():
 @case
 def thackers_bowl():
     bowl, n = Bowl(), 64
-    solver = Solver(comm, Grid(n, n, 4 / n, 4 / n), bowl.bed)
+    solver = Solver(comm, CellGrid(n, n, 4 / n, 4 / n), bowl.bed)
     x, y = solver.places()
     h, u, v = bowl.flow(x, y, 0.0)
     solver.begin(h, u, v)
@@ -123,7 +123,7 @@ def thackers_bowl():
 @case
 def waves_leave_through_the_west():
     """A hump in a sea without incoming waves: what is left of its energy when it has passed the western end."""
-    solver = Solver(comm, Grid(64, 16, 10.0, 10.0), flat(10.0))
+    solver = Solver(comm, CellGrid(64, 16, 10.0, 10.0), flat(10.0))
     solver.incoming = lambda t: (np.zeros(solver.rectangle.shape[0]),) * 3
     x, _ = solver.places()
     hump = 0.1 * np.exp(-(((x - 250.0) / 40.0) ** 2))
@@ -161,7 +161,7 @@ def what_is_refused():
     simulation = make(ShallowWater, **SMALL)
     return {
         "nx": refusal(lambda: make(ShallowWater, nx=8)),
-        "ny": refusal(lambda: Solver(comm, Grid(2, 2, 1.0, 1.0), flat(1.0))) if comm.size > 1 else "ny",
+        "ny": refusal(lambda: Solver(comm, CellGrid(2, 2, 1.0, 1.0), flat(1.0))) if comm.size > 1 else "ny",
         "cfl": refusal(lambda: make(ShallowWater, cfl=0.9)),
         "wave_height": refusal(lambda: make(ShallowWater, wave_height=-1.0)),
         "seed": refusal(lambda: simulation.reset(-1)),

@@ -24,7 +24,7 @@ from mpi4py import MPI
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor
-from alchemist_ray.mpi_backend.libraries.linalg.slabs import Slab, SparseSlab, TallMatrix, slab_of, sparse_slab_of
+from alchemist_ray.mpi_backend.libraries.linalg.slabs import RowSlab, SparseSlab, TallMatrix, slab_of, sparse_slab_of
 
 Array = npt.NDArray[Any]
 
@@ -38,13 +38,13 @@ class Centred(TallMatrix):
 
     Attributes
     ----------
-    slab : Slab or SparseSlab
+    slab : RowSlab or SparseSlab
         The tall matrix as it is.
     mean : ndarray of float64, shape (n,), or (mloc,) if the slab is flipped
         What is taken from each row, equal on every rank; or from each column, of which this rank has its rows.
     """
 
-    slab: Slab | SparseSlab
+    slab: RowSlab | SparseSlab
     mean: npt.NDArray[np.float64]
 
     @property
@@ -151,7 +151,7 @@ def centred(A: DistMatrix | SparseDistMatrix) -> tuple[Centred, float]:
     """
     if isinstance(A, SparseDistMatrix):
         # the squares of entries, which are summed up one by one, need them without duplicates
-        slab: Slab | SparseSlab = sparse_slab_of(A.without_duplicates())
+        slab: RowSlab | SparseSlab = sparse_slab_of(A.without_duplicates())
     else:
         slab = slab_of(A)
     factor = safe_factor(slab.comm, slab.elements)
@@ -161,7 +161,7 @@ def centred(A: DistMatrix | SparseDistMatrix) -> tuple[Centred, float]:
     return Centred(slab.comm, slab.layout, slab.shape, slab.flipped, slab, mean), factor
 
 
-def _row_means(slab: Slab | SparseSlab) -> npt.NDArray[np.float64]:
+def _row_means(slab: RowSlab | SparseSlab) -> npt.NDArray[np.float64]:
     """Return the mean of each of this rank's rows. Local."""
     n = slab.shape[1]
     if isinstance(slab, SparseSlab):
@@ -169,7 +169,7 @@ def _row_means(slab: Slab | SparseSlab) -> npt.NDArray[np.float64]:
     return np.asarray(slab.local.sum(1, dtype=np.float64)) / n
 
 
-def _column_means(slab: Slab | SparseSlab) -> npt.NDArray[np.float64]:
+def _column_means(slab: RowSlab | SparseSlab) -> npt.NDArray[np.float64]:
     """Return the mean of all rows. Collective over comm."""
     sums = np.zeros(slab.shape[1])
     local = slab.matrix.local if isinstance(slab, SparseSlab) else slab.local

@@ -30,7 +30,7 @@ from alchemist_ray.mpi_backend.libraries.linalg.scaling import shift_exponents
 
 Array = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
-Progress = Callable[[int, float], None]
+ReportIteration = Callable[[int, float], None]
 
 _RESTARTS = 5
 
@@ -168,7 +168,7 @@ class Solution:
 
 
 def conjugate_gradients(
-    equations: NormalEquations, B: Array, tol: float, max_iterations: int, progress: Progress
+    equations: NormalEquations, B: Array, tol: float, max_iterations: int, progress: ReportIteration
 ) -> Solution:
     """Return the solution of the normal equations for right-hand sides `B`. Collective over comm.
 
@@ -211,7 +211,7 @@ def _iterate(
     tol: float,
     count: int,
     history: list[Doubles],
-    progress: Progress,
+    progress: ReportIteration,
 ) -> None:
     """Improve X, of which R is the residual, by `count` iterations at most; both are overwritten. Collective."""
     P = R.copy()

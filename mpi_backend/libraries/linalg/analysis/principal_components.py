@@ -25,7 +25,12 @@ from alchemist_ray.mpi_backend.libraries.linalg import checks
 from alchemist_ray.mpi_backend.libraries.linalg.analysis.centred import Centred, centred
 from alchemist_ray.mpi_backend.libraries.linalg.analysis.samples import require_real
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import SparseSlab
-from alchemist_ray.mpi_backend.libraries.linalg.spectral.lanczos import Plan, block_size, lanczos_svd, trustworthy
+from alchemist_ray.mpi_backend.libraries.linalg.spectral.lanczos import (
+    LanczosPlan,
+    block_size,
+    lanczos_svd,
+    trustworthy,
+)
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import Triplets, rayleigh_ritz, svd_on_first
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 
@@ -142,8 +147,8 @@ def _leading(ctx: TaskContext, matrix: Centred, k: int, seed: int) -> Triplets:
 def _iterated(ctx: TaskContext, matrix: Centred, k: int, seed: int, sparse: bool) -> Triplets | None:
     """Return the leading triplets by iteration, or None if it has no room or does not converge. Collective."""
     tolerance = max(_TOLERANCE, 100 * float(np.finfo(matrix.dtype).eps))
-    plans = [Plan.narrow(k, matrix.shape[1])] if sparse else []
-    for plan in [*plans, Plan.wide(k, matrix.shape[1])]:
+    plans = [LanczosPlan.narrow(k, matrix.shape[1])] if sparse else []
+    for plan in [*plans, LanczosPlan.wide(k, matrix.shape[1])]:
         if plan is None:
             return None
         triplets = lanczos_svd(matrix, plan, tolerance, seed, _ITERATIONS * block_size(k), _progress(ctx, tolerance))

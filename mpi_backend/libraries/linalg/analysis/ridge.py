@@ -22,7 +22,7 @@ from alchemist_ray.mpi_backend.libraries.linalg import checks
 from alchemist_ray.mpi_backend.libraries.linalg.analysis.conjugate_gradients import (
     NormalEquations,
     Panels,
-    Progress,
+    ReportIteration,
     WholePanel,
     conjugate_gradients,
 )
@@ -276,7 +276,7 @@ def _solved(
     }
 
 
-def _progress(ctx: TaskContext, tol: float) -> Progress:
+def _progress(ctx: TaskContext, tol: float) -> ReportIteration:
     """Return what tells the caller how far the iteration is: by the digits that it has."""
 
     def progress(count: int, residual: float) -> None:

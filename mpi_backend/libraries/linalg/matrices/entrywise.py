@@ -26,9 +26,9 @@ from alchemist_ray.mpi_backend.libraries.linalg.checks import allocated
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.reductions import collapsed
 
 Array = npt.NDArray[Any]
-Number = bool | int | float | complex
+Scalar = bool | int | float | complex
 Matrix = DistMatrix | SparseDistMatrix
-Operand = Matrix | Number
+Operand = Matrix | Scalar
 
 _BINARY = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.true_divide}
 _UNARY = {"negative": np.negative, "conjugate": np.conjugate, "absolute": np.absolute}
@@ -115,7 +115,7 @@ def _type_of(operand: Operand) -> Any:
     return np.dtype(bool) if isinstance(operand, bool) else type(operand)
 
 
-def _number(ctx: TaskContext, value: Number, dtype: np.dtype[Any]) -> Any:
+def _number(ctx: TaskContext, value: Scalar, dtype: np.dtype[Any]) -> Any:
     """Return `value` as a scalar of `dtype`.
 
     Raises
@@ -137,7 +137,7 @@ def _number(ctx: TaskContext, value: Number, dtype: np.dtype[Any]) -> Any:
 def _dense(
     ctx: TaskContext,
     ufunc: np.ufunc,
-    operands: list[DistMatrix | Number],
+    operands: list[DistMatrix | Scalar],
     types: list[np.dtype[Any]],
     dtype: np.dtype[Any],
 ) -> DistMatrix:
@@ -192,7 +192,7 @@ def _apply(ufunc: np.ufunc, operands: list[Any], out: Array) -> None:
 def _sparse(
     ctx: TaskContext,
     ufunc: np.ufunc,
-    operands: list[SparseDistMatrix | Number],
+    operands: list[SparseDistMatrix | Scalar],
     types: list[np.dtype[Any]],
     dtype: np.dtype[Any],
 ) -> SparseDistMatrix:

@@ -22,7 +22,7 @@ from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy
 from alchemist_ray.mpi_backend.libraries.linalg.scaling import scale_safely
 from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_elements
-from alchemist_ray.mpi_backend.libraries.linalg.slabs import Slab, slab_of
+from alchemist_ray.mpi_backend.libraries.linalg.slabs import RowSlab, slab_of
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import Triplets
 from alchemist_ray.mpi_backend.libraries.scalapack import spectral
 
@@ -118,7 +118,7 @@ def by_triangle(ctx: TaskContext, A: DistMatrix, vectors: bool) -> Factors | Arr
     return s
 
 
-def slab_triplets(ctx: TaskContext, slab: Slab, k: int) -> Triplets:
+def slab_triplets(ctx: TaskContext, slab: RowSlab, k: int) -> Triplets:
     """Return the leading `k` triplets of a slab from the SVD of R in A = Q R. Collective over comm."""
     ctx.progress(0, 1, "QR factorisation")
     tree = TSQR(slab.comm, slab.local)
@@ -138,7 +138,7 @@ def _broadcast(ctx: TaskContext, A: Array | None, shape: tuple[int, int], dtype:
     return whole
 
 
-def as_factors(ctx: TaskContext, slab: Slab, triplets: Triplets) -> Factors:
+def as_factors(ctx: TaskContext, slab: RowSlab, triplets: Triplets) -> Factors:
     """Return U, s, Vt of the matrix of which `slab` is a tall view. Collective over comm."""
     tall, small = slab.tall_result(ctx, triplets.U), slab.small_result(ctx, triplets.V)
     return (small, triplets.s, tall) if slab.flipped else (tall, triplets.s, small)

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from alchemist_ray.mpi_backend.libraries.linalg.slabs import Slab
+from alchemist_ray.mpi_backend.libraries.linalg.slabs import RowSlab
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import Triplets, rayleigh_ritz, residual
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 
 
-def gram_svd(slab: Slab, k: int, tolerance: float) -> Triplets | None:
+def gram_svd(slab: RowSlab, k: int, tolerance: float) -> Triplets | None:
     """Return the leading `k` triplets, or None if they are not accurate to `tolerance` this way. Collective over comm.
 
     Parameters
     ----------
-    slab : Slab
+    slab : RowSlab
         The matrix, scaled so that its squares neither overflow nor vanish. Each rank holds an n x n Gram matrix.
     k : int
         Number of triplets.

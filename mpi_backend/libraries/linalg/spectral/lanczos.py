@@ -11,7 +11,7 @@ product. When the bases are full they are compressed to the leading Ritz vectors
 Both bases are kept orthogonal in full. What the recurrence says of a new block is subtracted first; then one pass over
 the basis is mostly enough, and where the block or what is left of it is near to dependent, more follow, by TSQR.
 
-How wide the blocks are is a matter of what costs (:class:`Plan`). A product of a dense matrix with one vector runs at
+The width of the blocks is chosen by cost (:class:`LanczosPlan`). A product of a dense matrix with one vector runs at
 the speed of memory, with thirty-two at the speed of the cores, so there blocks are wide. A sparse matrix gains nothing
 by that, and narrow blocks need far fewer vectors in all. But a start of b vectors finds at most b copies of a multiple
 singular value. So where b were found that are equal, other than the last ones wanted, the narrow blocks are not
@@ -39,7 +39,7 @@ from alchemist_ray.mpi_backend.libraries.linalg.slabs import TallMatrix
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import Triplets, svd_on_first
 
 Array = npt.NDArray[Any]
-Progress = Callable[[int, float], None]
+ReportIteration = Callable[[int, float], None]
 
 _BLOCKS_KEPT = 12  # wide blocks: the bases hold k + this many before a restart
 _CHECK_EVERY = 3  # wide blocks between two looks at the residuals
@@ -57,7 +57,7 @@ def block_size(k: int) -> int:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LanczosPlan:
     """How wide the blocks are, and how many vectors are kept.
 
     Attributes
@@ -81,14 +81,14 @@ class Plan:
     check_every: int
 
     @classmethod
-    def wide(cls, k: int, n: int) -> Plan | None:
+    def wide(cls, k: int, n: int) -> LanczosPlan | None:
         """Return the plan for `k` triplets of a dense matrix with short side `n`; None if that has no room for it."""
         b = block_size(k)
         capacity = min(k + _BLOCKS_KEPT * b, n - b)
         return cls(k, b, k + b, capacity, _CHECK_EVERY) if k + 5 * b <= capacity else None
 
     @classmethod
-    def narrow(cls, k: int, n: int) -> Plan | None:
+    def narrow(cls, k: int, n: int) -> LanczosPlan | None:
         """Return the plan for `k` triplets of a sparse matrix with short side `n`; None if that has no room for it."""
         kept = k + max(8, k // 2)
         kept += kept % _NARROW
@@ -222,13 +222,13 @@ class Bidiagonalisation:
     ----------
     slab : TallMatrix
         The matrix.
-    plan : Plan
+    plan : LanczosPlan
         The widths, for the short side of the matrix.
     seed : int
         Of the random start.
     """
 
-    def __init__(self, slab: TallMatrix, plan: Plan, seed: int) -> None:
+    def __init__(self, slab: TallMatrix, plan: LanczosPlan, seed: int) -> None:
         comm, n, dtype = slab.comm, slab.shape[1], slab.dtype
         self._slab, self._k, self._plan = slab, plan.k, plan
         cuts = [n * rank // comm.size for rank in range(comm.size + 1)]
@@ -301,7 +301,7 @@ class Bidiagonalisation:
 
 
 def lanczos_svd(
-    slab: TallMatrix, plan: Plan, tolerance: float, seed: int, vectors: int, progress: Progress
+    slab: TallMatrix, plan: LanczosPlan, tolerance: float, seed: int, vectors: int, progress: ReportIteration
 ) -> Triplets | None:
     """Return the leading triplets of a slab, or None if they do not converge. Collective over comm.
 
@@ -309,7 +309,7 @@ def lanczos_svd(
     ----------
     slab : TallMatrix
         The matrix.
-    plan : Plan
+    plan : LanczosPlan
         How many triplets, and how.
     tolerance : float
         Residuals of both sides must fall to this times the largest singular value.

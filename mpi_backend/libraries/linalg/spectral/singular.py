@@ -14,13 +14,13 @@ from alchemist_ray.mpi_backend.libraries import scalapack
 from alchemist_ray.mpi_backend.libraries.linalg import checks
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy, leading_columns, leading_rows
 from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor
-from alchemist_ray.mpi_backend.libraries.linalg.slabs import Slab, TallMatrix, slab_of, sparse_slab_of
+from alchemist_ray.mpi_backend.libraries.linalg.slabs import RowSlab, TallMatrix, slab_of, sparse_slab_of
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import full_svd
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.full_svd import LARGEST_TRIANGLE
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.gram import gram_svd
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.lanczos import (
-    Plan,
-    Progress,
+    LanczosPlan,
+    ReportIteration,
     block_size,
     lanczos_svd,
     trustworthy,
@@ -161,11 +161,11 @@ def _by_name(
 ) -> Triplets | None:
     """Return the triplets by the method of that name, or None if it does not reach the tolerance. Collective."""
     n = slab.shape[1]
-    if isinstance(slab, Slab) and method == "gram":
+    if isinstance(slab, RowSlab) and method == "gram":
         return gram_svd(slab, k, tolerance)
-    if isinstance(slab, Slab) and method == "tsqr":
+    if isinstance(slab, RowSlab) and method == "tsqr":
         return full_svd.slab_triplets(ctx, slab, k)
-    plan = Plan.wide(k, n) or Plan.narrow(k, n)
+    plan = LanczosPlan.wide(k, n) or LanczosPlan.narrow(k, n)
     return lanczos_svd(slab, plan, tolerance, seed, vectors, _progress(ctx, tolerance)) if plan else None
 
 
@@ -203,7 +203,7 @@ def _sparse(
         If the iteration does not converge, and the matrix is too large for another method.
     """
     n = min(A.shape)
-    narrow, wide = Plan.narrow(k, n), Plan.wide(k, n)
+    narrow, wide = LanczosPlan.narrow(k, n), LanczosPlan.wide(k, n)
     if narrow is None:
         return None
     slab, factor = _safe(sparse_slab_of(A))
@@ -237,7 +237,7 @@ def _safe(slab: Tall) -> tuple[Tall, float]:
     return (slab if factor == 1 else slab.scaled(factor)), factor
 
 
-def _iterative(ctx: TaskContext, slab: Slab, k: int, tolerance: float, seed: int, vectors: int) -> Triplets | None:
+def _iterative(ctx: TaskContext, slab: RowSlab, k: int, tolerance: float, seed: int, vectors: int) -> Triplets | None:
     """Return the triplets by the fast method for the shape, or None if there is none or it is not accurate enough."""
     m, n = slab.shape
     if m * n * n <= _CHEAP or 4 * k > n:
@@ -245,11 +245,11 @@ def _iterative(ctx: TaskContext, slab: Slab, k: int, tolerance: float, seed: int
     if n <= _SMALL:
         ctx.progress(0, 1, "Gram matrix")
         return gram_svd(slab, k, tolerance)
-    plan = Plan.wide(k, n)
+    plan = LanczosPlan.wide(k, n)
     return lanczos_svd(slab, plan, tolerance, seed, vectors, _progress(ctx, tolerance)) if plan is not None else None
 
 
-def _progress(ctx: TaskContext, tolerance: float) -> Progress:
+def _progress(ctx: TaskContext, tolerance: float) -> ReportIteration:
     """Return what tells the caller how far the iteration is: by the digits that it has."""
 
     def progress(count: int, residual: float) -> None:
