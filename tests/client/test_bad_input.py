@@ -270,7 +270,7 @@ def test_library_that_does_not_exist(works_on):
 def test_library_from_a_path_is_refused(works_on, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("")
-    with pytest.raises(errors.LibraryRefusedError, match="only its owner names paths"):
+    with pytest.raises(errors.LibraryRefusedError, match="only its owner may name paths"):
         works_on.load_library("mine", str(path))
 
 
