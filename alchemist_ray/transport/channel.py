@@ -232,7 +232,7 @@ class Channel:
         return self._sock.fileno()
 
     def set_timeout(self, seconds: float | None) -> None:
-        """Have every send and receive fail with ``TimeoutError`` after `seconds` without progress; None: never."""
+        """Make each send and receive fail with ``TimeoutError`` after `seconds` without progress; None: never."""
         self._sock.settimeout(seconds)
 
     def shut_down(self) -> None:

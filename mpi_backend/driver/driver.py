@@ -1,8 +1,8 @@
 """The driver: admits clients, owns the worker slots, starts and ends worker groups. It never touches matrix data.
 
-An asyncio program with one connection a session and one a worker. A session's workers are an MPI job of their own
-(:class:`.WorkerGroup`), so whatever a library does to its ranks, no other session
-notices.
+The driver is an asyncio program with one connection to each session and one to each worker. The workers of a session
+are an MPI job of their own (:class:`.WorkerGroup`), so a library that kills or blocks its ranks affects no other
+session.
 """
 
 from __future__ import annotations
@@ -46,37 +46,37 @@ log = logging.getLogger("alchemist")
 
 RULE = "=" * 60
 MAX_LOG_LINES = 10_000
-"""Lines of a log that a client gets at a time."""
+"""A client gets at most this many lines of each log."""
 MIN_TOKEN = 8
-"""Characters of the shortest token that a server takes; the tokens that it makes have 43."""
+"""A token must have at least this many characters. The tokens that a server makes have 43."""
 
 
 @dataclass(frozen=True)
 class DriverConfig:
-    """How a server runs.
+    """The configuration of a server.
 
     Attributes
     ----------
     num_workers : int
         Worker slots of this machine.
     token : str
-        What clients must prove to know.
+        The secret that clients must know.
     hostname, port : str, int
-        Interface and port to listen on; port 0 takes a free one.
+        Interface and port to listen on; port 0 means any free port.
     advertise : str
-        Address that clients are told to reach workers at; empty: `hostname`.
+        Address at which clients reach the workers; empty: `hostname`.
     worker_ports : (int, int) or None
         Range of the workers' ports; None: any.
     memory_per_worker : int or None
         Bytes for matrices; None: an equal share of 80 % of the machine's memory.
     libraries : mapping
-        Name -> module or path, beside the installed ones.
+        Name -> module or path of libraries beyond the installed ones.
     allow_library_paths : bool
         Whether clients may load libraries from a path of their own.
     data_directories : sequence of str
-        Directories under which workers read and write files that clients name; relative paths begin at the first.
+        Directories under which workers read and write the files that clients name. Relative paths start at the first.
     log_dir : str or None
-        Where logs go; None: a temporary directory that is removed at the end.
+        Directory for logs; None: a temporary directory that is removed at the end.
     """
 
     num_workers: int
@@ -93,7 +93,7 @@ class DriverConfig:
 
     def __post_init__(self) -> None:
         if len(self.token) < MIN_TOKEN:
-            raise ServerStartError(f"a token of {len(self.token)} characters: it needs at least {MIN_TOKEN}")
+            raise ServerStartError(f"the token has {len(self.token)} characters, but at least {MIN_TOKEN} are needed")
         for directory in self.data_directories:
             if not os.path.isdir(directory):
                 raise ServerStartError(f"the data directory {directory} does not exist")
@@ -122,9 +122,9 @@ class Driver:
     Parameters
     ----------
     config : DriverConfig
-        How it runs.
+        The configuration.
     launcher : Launcher, optional
-        How worker groups are started; Hydra on this machine by default.
+        Starts the worker groups; by default with Hydra on this machine.
     """
 
     def __init__(self, config: DriverConfig, launcher: Launcher | None = None) -> None:
@@ -145,12 +145,12 @@ class Driver:
     # --- starting and stopping ----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises
         ------
         ServerStartError
-            If the address cannot be listened on, or the log directory cannot be written.
+            If the driver cannot listen at the address, or cannot write to the log directory.
         """
         config = self.config
         try:
@@ -163,7 +163,7 @@ class Driver:
         self.port = self._server.sockets[0].getsockname()[1]
 
     def announce(self) -> None:
-        """Log that the server is ready, and for what."""
+        """Log that the server is ready, with its configuration."""
         config = self.config
         for line in (
             RULE,
@@ -250,7 +250,7 @@ class Driver:
                 await asyncio.shield(session.group.end("the session was closed"))
 
     async def _answer_all(self, channel: AsyncChannel, session: Session | None) -> None:
-        """Answer requests until the client closes the connection, also while one of them takes its time."""
+        """Answer requests until the client closes the connection, even if it does so during a slow request."""
         while True:
             request: Any = await channel.receive()
             answering = asyncio.ensure_future(self._answer(request, session))
@@ -265,7 +265,7 @@ class Driver:
                 await channel.send(await answering)
             finally:
                 closed.cancel()
-                await asyncio.wait({closed})  # until then, nobody else may read
+                await asyncio.wait({closed})  # nothing else may read before it has ended
 
     async def _answer(self, request: Any, session: Session | None) -> m.Message:
         try:
@@ -296,7 +296,9 @@ class Driver:
     async def _start_group(self, session: Session, count: int) -> dict[str, Any]:
         if session.group is not None:
             held = len(session.group.slots)
-            raise ArgumentValueError("request_workers", f"the session has {held} workers already: yield them first")
+            raise ArgumentValueError(
+                "request_workers", f"the session already has {held} workers: call yield_workers() first"
+            )
         group_id = next(self._group_numbers)
         slots = self._inventory.take(count, session.session_id)
         group = WorkerGroup(group_id, slots, self._group_settings(session))
@@ -323,7 +325,7 @@ class Driver:
         return {path.stem: tail(path, min(max(lines, 1), MAX_LOG_LINES)) for path in logs}
 
     def _group_settings(self, session: Session) -> GroupSettings:
-        everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - what its owner chose
+        everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - the owner's choice
         loopback = everywhere.get(self.config.hostname, self.config.hostname)
         log_dir = self._log_dir_of(session)
         log_dir.mkdir(parents=True, exist_ok=True)
@@ -341,7 +343,7 @@ class Driver:
         )
 
     async def _watch(self, session: Session, group: WorkerGroup) -> None:
-        """Wait for the end of a group; tell the session when it was not asked for."""
+        """Wait for the end of a group; tell the session if it did not ask for that end."""
         reason = await group.ended()
         self._forget(session, group)
         if group.end_was_asked_for:
@@ -365,7 +367,7 @@ class Driver:
         if self._groups.pop(group.group_id, None) is not None:
             self._inventory.release(session.session_id)
 
-    # --- what there is to see -----------------------------------------------------------------------------------------
+    # --- status -------------------------------------------------------------------------------------------------------
 
     def _worker_rows(self) -> list[dict[str, Any]]:
         return [self._worker_row(slot) for slot in self._inventory.slots]

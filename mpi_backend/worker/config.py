@@ -1,4 +1,4 @@
-"""What the driver tells the ranks of a worker group. No MPI here: the driver imports it."""
+"""The configuration that the driver passes to the ranks of a worker group. No MPI here, as the driver imports it."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import json
 from dataclasses import asdict, dataclass
 
 ENVIRONMENT = "ALCHEMIST_WORKER"
-"""Environment variable that carries a :class:`WorkerConfig` to the ranks; a secret, so it is never in argv."""
+"""Environment variable that carries a :class:`WorkerConfig` to the ranks. It contains a secret, so argv is no place."""
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What the driver tells the ranks of a group.
+    """The configuration of the ranks of a group.
 
     Attributes
     ----------
     driver : (str, int)
-        Where the driver listens.
+        Address at which the driver listens.
     group_id, ticket : int, str
-        Of the group; the ticket is the key of every connection to and from its workers.
+        Number and ticket of the group. The ticket is the key of every connection to and from its workers.
     worker_ids : list of int
         Number of each rank's worker on the server, by rank.
     bind, advertise : str
-        Interface to listen on, and the address that clients are told.
+        Interface to listen on, and the address that clients use.
     ports : (int, int) or None
         Range of ports to listen on; None: any.
     memory : int
         Bytes for matrices.
     libraries, allow_library_paths : dict, bool
-        What the server's owner has registered, and whether clients may name a path themselves.
+        The libraries that the server's owner has registered, and whether clients may name a path themselves.
     data_directories : list of str
         Directories under which tasks may read and write files that a client names.
     log_dir : str
-        Where this worker's log goes.
+        Directory of the workers' logs.
     scratch : str
-        Where each rank makes its scratch directory when a library asks for it.
+        Directory in which each rank makes its scratch directory when a library asks for it.
     """
 
     driver: tuple[str, int]

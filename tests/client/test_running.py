@@ -277,7 +277,7 @@ def test_a_result_of_rank_0_alone_and_equal_results_are_none(two):
     [
         ("message", r"file .udcff is missing"),
         ("result", "surrogates not allowed"),
-        ("text", "its text cannot be had"),
+        ("text", "its text raises"),
     ],
 )
 def test_words_that_cannot_be_sent_are_an_error_like_any_other(two, how, text):
