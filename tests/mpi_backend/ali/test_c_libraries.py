@@ -453,7 +453,7 @@ def test_a_rank_that_leaves_the_telling_to_another(kinds):
         ("NULL string", "its result 'string' is NULL"),
         ("NULL array", "its result 'array' is NULL"),
         ("array that lies", "shape \\(2,\\) with 3 elements"),
-        ("NULL matrix", "named a matrix that is NULL"),
+        ("NULL matrix", "passed a matrix that is NULL"),
         ("unknown type", "2x2 matrix of element type 3"),
         ("no result", "without giving its result 'string'"),
     ],
@@ -466,7 +466,7 @@ def test_a_library_that_uses_the_interface_wrongly(kinds, how, text):
 
 def test_a_matrix_of_an_earlier_call_is_not_taken_for_a_new_one(kinds):
     kinds.misuse("stale matrix")
-    with pytest.raises(errors.RemoteTaskError, match="named a matrix that is NULL, or of another call"):
+    with pytest.raises(errors.RemoteTaskError, match="passed a matrix that is NULL or belongs to another call"):
         kinds.misuse("stale matrix")
 
 
@@ -778,7 +778,7 @@ def test_another_mpi(tmp_path):
     text = LIBRARY.format(declaration="int r;", result="MPI_Comm_rank(call->comm, &r)")
     export = """const alchemist_library_description *alchemist_library(void) {
         static const alchemist_library_description d = {ALCHEMIST_ABI_VERSION, %d, "", "", tasks, NULL}; return &d; }"""
-    with pytest.raises(errors.LibraryLoadError, match=r"linked with the MPI library .*libmpi_abi.*mpicc of the latter"):
+    with pytest.raises(errors.LibraryLoadError, match=r"linked with the MPI library .*libmpi_abi.*mpicc of that library"):
         load_source(tmp_path, text + export % 4, "mpicc_abi")
 
 

@@ -120,7 +120,7 @@ def test_no_file(cache, tmp_path):
 def test_a_cache_that_others_can_write_to(source, cache):
     cache.mkdir()
     cache.chmod(0o777)
-    with pytest.raises(LibraryLoadError, match="can be written to by others"):
+    with pytest.raises(LibraryLoadError, match="other users can write to"):
         load("mine", str(source))
     cache.rmdir()
     cache.write_text("a file")
