@@ -313,7 +313,7 @@ def simulator_in(library: str, description: c.CLibraryDescription) -> c.CSimulat
     there = c.SIMULATOR_BYTES_1 if description.abi_version == 1 else description.simulator_bytes
     if there < c.SIMULATOR_BYTES_1:
         raise LibraryLoadError(
-            library, f"the simulator claims to have {there} bytes: close the description with ALCHEMIST_LIBRARY"
+            library, f"the simulator: it claims to have {there} bytes: close the description with ALCHEMIST_LIBRARY"
         )
     simulator = c.CSimulator()
     ctypes.memmove(ctypes.byref(simulator), description.simulator, min(there, ctypes.sizeof(simulator)))

@@ -126,7 +126,7 @@ def _compiler(library: str, source: Path) -> tuple[Path, tuple[str, ...]]:
     for name in wanted[:1] or _COMPILERS:
         if found := shutil.which(name):
             return Path(found).absolute(), tuple(wanted[1:])
-    tried = f"{wanted[0]} (from CC) is" if wanted else f"none of {', '.join(_COMPILERS)} is"
+    tried = f"{wanted[0]} (from CC) is not" if wanted else f"none of {', '.join(_COMPILERS)} is"
     raise LibraryLoadError(
         library,
         f"{source} must be compiled on the machine of the workers, but that has no C compiler: {tried} on their PATH. "

@@ -104,16 +104,16 @@ def test_what_has_changed_is_compiled_anew(source, compilations, monkeypatch, ch
 def test_no_compiler(source, cache, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
-        LibraryLoadError, match=r"no C compiler: any of cc, gcc, clang is not on their PATH. Install one"
+        LibraryLoadError, match=r"no C compiler: none of cc, gcc, clang is on their PATH. Install a compiler"
     ):
         load("mine", str(source))
     monkeypatch.setenv("CC", "nocc -O2")
-    with pytest.raises(LibraryLoadError, match="nocc, which CC names, is not on their PATH"):
+    with pytest.raises(LibraryLoadError, match=r"no C compiler: nocc \(from CC\) is not on their PATH"):
         load("mine", str(source))
 
 
 def test_no_file(cache, tmp_path):
-    with pytest.raises(LibraryLoadError, match="there is no file"):
+    with pytest.raises(LibraryLoadError, match=r"the file .* does not exist"):
         load("mine", str(tmp_path / "absent.c"))
 
 

@@ -304,7 +304,7 @@ def test_a_missing_module_is_refused(source):
 @pytest.mark.parametrize("name", ["none.py", "folder.py"])
 def test_a_missing_file_is_refused_by_its_path(tmp_path, name):
     (tmp_path / "folder.py").mkdir()
-    with pytest.raises(LibraryLoadError, match=f"there is no file .*{name}"):
+    with pytest.raises(LibraryLoadError, match=f"the file .*{name} does not exist"):
         load("Lost", str(tmp_path / name))
 
 
