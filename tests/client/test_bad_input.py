@@ -166,7 +166,7 @@ def test_what_is_no_matrix(works_on, case):
 
 
 def test_layout_that_does_not_exist(works_on):
-    with pytest.raises(errors.LayoutError, match=r"no layout 'VC_VC'.*VC_STAR"):
+    with pytest.raises(errors.LayoutError, match=r"unknown layout 'VC_VC'.*VC_STAR"):
         works_on.send_matrix(np.eye(3), layout="VC_VC")
 
 
@@ -292,7 +292,7 @@ def test_library_that_does_not_import(tmp_path):
         session.request_workers(2)
         with pytest.raises(errors.LibraryLoadError, match="No module named 'a_module_that_is_not_there'"):
             session.load_library("broken")
-        with pytest.raises(errors.LibraryLoadError, match=r"there is no file .*no\.py"):
+        with pytest.raises(errors.LibraryLoadError, match=r"the file .*no\.py does not exist"):
             session.load_library("gone")
 
 

@@ -1,6 +1,6 @@
-"""What a library says about itself, and libraries that do not load.
+"""Descriptions of libraries, and libraries that do not load.
 
-Descriptions need MPI's types but no MPI: it is imported without being initialised.
+Descriptions need only MPI's types, so MPI is imported without initialisation.
 """
 
 import enum
