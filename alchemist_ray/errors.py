@@ -297,7 +297,7 @@ class MatrixError(AlchemistError):
 
 @dataclass(eq=False)
 class LayoutError(MatrixError, ValueError):
-    """There is no such layout, or it does not fit the matrix or the group."""
+    """The layout does not exist, or does not fit the matrix or the group."""
 
     reason: str
 
@@ -416,7 +416,7 @@ class FileRefusedError(FileError, PermissionError):
 
 @dataclass(eq=False)
 class FileMissingError(FileError, FileNotFoundError):
-    """There is no such file on that host."""
+    """The file does not exist on that host."""
 
     where: str = "on the server's host (use send_hdf5() or send_matrix() for a file on the client's machine)"
 

@@ -132,7 +132,7 @@ class Simulator(ABC):
                 self.comm = comm
                 ...
 
-    If something goes wrong on one rank only, such as a field that is no longer finite, the ranks must learn it by a
+    If something goes wrong on one rank only, such as a field with NaN or infinity, the ranks must learn it by a
     reduction before any rank raises, because the other ranks would wait in MPI. The error for this is
     :class:`~alchemist_ray.errors.SimulationDivergedError`. A simulation can be reset after any error.
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 ENVIRONMENT = "ALCHEMIST_WORKER"
-"""Environment variable that carries a :class:`WorkerConfig` to the ranks. It contains a secret, so argv is no place."""
+"""Environment variable that carries a :class:`WorkerConfig` to the ranks. It is secret, so it must not be in argv."""
 
 
 @dataclass(frozen=True)
