@@ -1,8 +1,8 @@
 """Relay matrices between all pairs of layouts and compare with NumPy; run under mpiexec by test_distmatrix.py.
 
-Every rank compares its own block with fancy indexing of the whole matrix, which all ranks know. A generator with the same
-seed on every rank draws the cases. The first rank prints one line of JSON: the number of relayouts that were checked,
-and the errors.
+Every rank compares its own block with fancy indexing of the whole matrix, which all ranks know. A generator that has the
+same seed on every rank draws the cases. The first rank prints one line of JSON: the number of relayouts that were
+checked, and the errors.
 """
 
 import itertools
