@@ -1,7 +1,7 @@
 """Relay matrices between all pairs of layouts and compare with NumPy; run under mpiexec by test_distmatrix.py.
 
-Every rank compares its own block with fancy indexing of the whole matrix, which all ranks know. A generator that has the
-same seed on every rank draws the cases. The first rank prints one line of JSON: the number of relayouts that were
+Every rank compares its own block with fancy indexing of the whole matrix, which all ranks know. All ranks draw the same
+cases, from a generator with the same seed. The first rank prints one line of JSON: the number of relayouts that were
 checked, and the errors.
 """
 
