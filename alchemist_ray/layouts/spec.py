@@ -199,12 +199,16 @@ def _pair_of(values: Any) -> tuple[int, int]:
 def as_matrix(matrix: npt.ArrayLike) -> npt.NDArray[Any]:
     """Return `matrix` as a two-dimensional array of a type that can be sent. An array is not copied.
 
+    A vector becomes a matrix of one column.
+
     Raises
     ------
     InvalidArrayError
-        If it is not two-dimensional, is empty, or has another type.
+        If it has more than two dimensions, is empty, or has another type.
     """
     array = as_array(matrix)
+    if array.ndim == 1:
+        array = array[:, np.newaxis]
     check_dtype(array.dtype)
     check_shape(array.shape)
     return array

@@ -54,7 +54,7 @@ def package(tmp_path_factory):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: heat-package\nVersion: 4.2\n")
     (info / "entry_points.txt").write_text(
-        "[alchemist_ray.client.libraries]\nheat = heat_tasks\nversioned-heat = versioned_heat\n"
+        "[alchemist_ray.libraries]\nheat = heat_tasks\nversioned-heat = versioned_heat\n"
     )
     return site
 

@@ -63,7 +63,7 @@ def test_an_error_of_the_iterator_itself_comes_through(session):
 
 
 def test_shape_is_for_iterators(session):
-    with pytest.raises(errors.InvalidArrayError, match="give them for an iterator"):
+    with pytest.raises(errors.InvalidArrayError, match="give these for an iterator"):
         session.send_matrix(np.eye(3), shape=(3, 3))
 
 
@@ -202,7 +202,7 @@ def test_grid_block_and_alignment_are_the_callers(session, rng):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"layout": "VC_VR"}, "unknown layout 'VC_VR'; the layouts are CIRC_CIRC"),
+        ({"layout": "VC_VR"}, "layout 'VC_VR' does not exist"),
         ({"layout": "MC_MR", "grid": (3, 2)}, "a 3x2 grid has 6 ranks, but the worker group has 4"),
         ({"layout": "MC_MR", "grid": (0, 4)}, "has no ranks"),
         ({"layout": "MC_MR", "grid": "2x2"}, "grid must be two integers"),
