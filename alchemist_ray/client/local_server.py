@@ -20,7 +20,7 @@ from alchemist_ray.errors import ServerStartError
 from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.host.temporary_directories import make_log_dir
 from alchemist_ray.protocol.handshake import new_token
-from alchemist_ray.protocol.server_options import LIBRARY_FILES, ServerKeys, ServerOptions
+from alchemist_ray.protocol.server_options import LIBRARY_FILES, ServerArguments, ServerOptions
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
@@ -101,7 +101,7 @@ def _stop_process(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
 
 
-def start_server(num_workers: int | None = None, **options: Unpack[ServerKeys]) -> Server:
+def start_server(num_workers: int | None = None, **options: Unpack[ServerArguments]) -> Server:
     """Start a server as a child of this process.
 
     Parameters
