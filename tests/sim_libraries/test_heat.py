@@ -74,10 +74,10 @@ def test_the_controller_costs_what_the_riccati_recursion_says(found):
     [
         ("n", "n must be at least 6, not 3"),
         ("supersteps", "supersteps must be at least 1, not 0"),
-        ("interval", "interval must be positive and finite, not -1.0"),
-        ("max_flux", "max_flux must be positive and finite, not nan"),
+        ("interval", "interval must be positive, and finite, not -1.0"),
+        ("max_flux", "max_flux must be positive, and finite, not nan"),
         ("halo", "halo must be at least 1, not 0"),
-        ("flux_weight", "flux_weight must be not negative and finite, not -1.0"),
+        ("flux_weight", "flux_weight must be positive or zero, and finite, not -1.0"),
         ("observed_modes", "n must be at least 600, not 512"),
     ],
 )
@@ -123,5 +123,5 @@ def test_the_controller_keeps_to_the_bounds_and_begins_anew_at_step_0():
     assert np.abs(first).max() < 0.5
     assert not np.array_equal(controller(observation, 1), first)
     np.testing.assert_array_equal(controller(observation, 0), first)
-    with pytest.raises(ValueError, match="must know all 9 modes"):
+    with pytest.raises(ValueError, match="must have all 9 observed modes"):
         Controller(Regulator(Integrator(Plate(n=16))), 9, np.full(8, -0.5), np.full(8, 0.5))
