@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SOURCE = Path(__file__).with_name("acoustics.c")
 
 ENVIRONMENT = {"lib_name": "acoustics", "max_episode_steps": 200}
-"""The gymnasium environment that the package registers over this simulation."""
+"""The gymnasium environment that the package registers for this simulation."""
 
 
 def __getattr__(name: str) -> Any:
