@@ -1,4 +1,4 @@
-"""Sound in a room: analytic solutions, the laws of the scheme, and the same bits on any number of ranks."""
+"""Sound in a room: analytic solutions, properties of the scheme, and the same bits on any number of ranks."""
 
 import shutil
 
@@ -64,11 +64,11 @@ def test_every_wall_absorbs_alike(found_on_two):
     assert left[0] == pytest.approx(0.6, abs=3e-3)
 
 
-def test_loudspeakers_bring_the_air_that_they_say(found):
+def test_loudspeakers_add_the_specified_amount_of_air(found):
     assert abs(found["loudspeakers"]) < 1e-12
 
 
-def test_what_is_observed_is_what_the_field_says(found):
+def test_observations_agree_with_the_field(found):
     seen = found["observations"]
     assert seen["microphones"] < 1e-13
     assert seen["history"]
@@ -102,7 +102,7 @@ def test_simulations_on_other_communicators_do_not_meet(found):
     assert found["apart"]
 
 
-def test_what_overflows_has_diverged_on_all_ranks_and_can_be_reset(found):
+def test_an_overflow_is_a_divergence_on_all_ranks_and_a_reset_repairs_it(found):
     assert "the pressure is no longer finite" in found["divergence"]
 
 
