@@ -15,7 +15,7 @@ ON_THREE = (
     "what_is_refused",
     "divergence",
 )
-"""Cases that run on three ranks too. An odd number of ranks gets uneven numbers of columns."""
+"""Cases that also run on three ranks. An odd number of ranks gets uneven numbers of columns."""
 
 
 def results(cases_of, size):
