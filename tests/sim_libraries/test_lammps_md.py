@@ -51,7 +51,7 @@ def test_the_scores_add_up_to_the_energy_that_is_reached(found):
     assert 0.5 <= shaped["depth"] <= 2.0
     assert shaped["depth"] != 1.0
     assert found["scores"]["finished"]
-    assert "at its end" in found["scores"]["after"]
+    assert "the episode has ended" in found["scores"]["after"]
 
 
 @pytest.mark.parametrize("size", SIZES)
