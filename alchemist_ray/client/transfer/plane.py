@@ -63,8 +63,8 @@ class DataPlane:
 
         An interrupt (Ctrl-C) is raised in the main thread, at any instruction. In the middle of an exchange with a
         worker it would leave locks held and answers unread, also for all other threads. So the operations of the main
-        thread run in another thread. When the main thread is interrupted, `meter` stops the transfer, the transfer cleans
-        up, and then the interrupt is raised again. A second interrupt does not wait.
+        thread run in another thread. When the main thread is interrupted, `meter` stops the transfer, the transfer
+        cleans up, and then the interrupt is raised again. A second interrupt does not wait.
         """
         if threading.current_thread() is not threading.main_thread():
             return operation()
