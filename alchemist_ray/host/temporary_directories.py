@@ -1,7 +1,7 @@
-"""Temporary directories whose names contain a process id: scratch of workers, logs of servers without a log directory.
+"""Temporary directories whose names contain the process that owns them: for logs of servers, for scratch of workers.
 
-The process that makes a directory removes it at its end. A killed process cannot, so each process that makes a log
-directory first removes the directories of dead processes.
+The process that makes a directory removes it at its end. A killed process cannot do that, so the next process that
+makes a directory also removes those of dead processes.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ SCRATCH = "alchemist-scratch-"
 
 
 def make_log_dir() -> str:
-    """Remove the directories of dead processes, and return a new directory that only this user can read."""
+    """Return a new directory that only this user can read; remove those that dead processes have left."""
     remove_stale()
     return tempfile.mkdtemp(prefix=f"{LOGS}{os.getpid()}-")
 
 
 def name_scratch() -> Path:
-    """Return an unguessable path. Workers make the directory when they first need it."""
+    """Return a path that nobody can guess; workers make the directory when they first need it."""
     return Path(tempfile.gettempdir(), f"{SCRATCH}{os.getpid()}-{secrets.token_hex(16)}")
 
 
 def remove_stale() -> None:
-    """Remove the directories of this user's processes that have ended."""
+    """Remove the directories of dead processes of this user."""
     for prefix in (LOGS, SCRATCH):
         for path in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
             pid = path.name.removeprefix(prefix).partition("-")[0]
-            with contextlib.suppress(OSError):  # another process removed it first
+            with contextlib.suppress(OSError):  # another process was faster
                 if pid.isdigit() and not Path("/proc", pid).exists() and path.stat().st_uid == os.getuid():
                     shutil.rmtree(path, ignore_errors=True)

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from alchemist_ray.errors import ArgumentError, ArgumentValueError, LibraryLoadError
 from alchemist_ray.layouts.choice import LayoutChoice
+from alchemist_ray.mpi_backend.ali import missing_modules
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.signatures import KINDS, Signature, describe_function
 from alchemist_ray.mpi_backend.ali.simulations.batches import Batches
@@ -124,12 +125,15 @@ def load(name: str, source: str) -> TaskLibrary:
     Raises
     ------
     LibraryLoadError
-        If the library does not load or has no tasks, or the description of a task cannot cross the wire.
+        If the library does not load or has no tasks, or the description of a task cannot cross the wire. If a module is
+        missing, the error tells how to install it.
     """
     try:
         return describe(name, import_library(name, source))
     except LibraryLoadError:
         raise
+    except ModuleNotFoundError as failure:
+        raise LibraryLoadError(library=name, reason=missing_modules.reason_for(failure, source)) from failure
     except BaseException as failure:
         raise LibraryLoadError(library=name, reason=f"{type(failure).__name__}: {failure}") from failure
 
