@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-RECORDER = '''
+RECORDER = """
 import atexit, json, os, sys, threading, time
 
 seen = {}
@@ -39,7 +39,7 @@ def write():
 threading.setprofile(note)
 sys.setprofile(note)
 threading.Thread(target=lambda: [(time.sleep(0.2), write()) for _ in iter(int, 1)], daemon=True).start()
-'''
+"""
 """Notes in each process when a function of a module was last called; Python runs it at its start (sitecustomize)."""
 
 
