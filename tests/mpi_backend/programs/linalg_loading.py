@@ -45,7 +45,7 @@ def libraries_are_loaded_once_and_say_what_they_lack() -> None:
     libraries = loader.libraries()
     assert loader.libraries() is libraries
     assert libraries.address("pdgesv_") != libraries.address("psgesv_")
-    with pytest.raises(LibraryLoadError, match="defines no pdnothing_"):
+    with pytest.raises(LibraryLoadError, match="does not define pdnothing_"):
         libraries.address("pdnothing_")
 
 
@@ -54,7 +54,7 @@ def places_are_the_owners_of_the_layout() -> None:
         for pair in PAIRS:
             layout = Layout(pair, grid, (1, 1))
             if layout.distinct_owners != grid.size:
-                with pytest.raises(LayoutError, match="each block on one rank"):
+                with pytest.raises(LayoutError, match="each block on exactly one rank"):
                     places(layout)
                 continue
             ranks = places(layout)
