@@ -163,7 +163,7 @@ REFUSED = {
     "parquet garbage.h5": ("FileContentError", "garbage.h5"),
     "parquet other": ("FileContentError", "no files *.parquet"),
     "parquet linked": ("FileRefusedError", "part.parquet"),
-    "parquet columns string": ("FileContentError", "'s' is of type string"),
+    "parquet columns string": ("FileContentError", "'s' has type string"),
     "parquet columns int null": ("FileContentError", "dtype='float64'"),
     "parquet columns none": ("DatasetMissingError", "it has x, k, s"),
     "parquet columns no": ("FileContentError", "empty"),

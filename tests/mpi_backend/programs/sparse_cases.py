@@ -377,7 +377,7 @@ def refusals():
         "gemm of bool": (ArgumentError, lambda: linalg.gemm(ctx, flags, dense(np.ones((7, 2)))), "astype"),
         "gemm shapes": (ArgumentValueError, lambda: linalg.gemm(ctx, A, B), "A is 9x7, B is 9x7"),
         "gemm shapes, right": (ArgumentValueError, lambda: linalg.gemm(ctx, B, A), "A is 9x7, B is 9x7"),
-        "layout of transpose": (ArgumentError, lambda: linalg.transpose(ctx, A, {"pair": "MC_MR"}), "leave out layout"),
+        "layout of transpose": (ArgumentError, lambda: linalg.transpose(ctx, A, {"pair": "MC_MR"}), "omit layout"),
         "k": (ArgumentValueError, lambda: linalg.truncated_svd(ctx, A, 8), "1..7"),
         "NaN": (NonFiniteError, lambda: linalg.truncated_svd(ctx, spread(bad), 2), "matrix A"),
         "svd of int64": (
