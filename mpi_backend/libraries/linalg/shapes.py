@@ -16,7 +16,7 @@ def require_elements(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix
     """
     for name, A in matrices.items():
         if 0 in A.shape:
-            raise ArgumentValueError(ctx.task, f"{name} is empty: it is {A.shape[0]}x{A.shape[1]}")
+            raise ArgumentValueError(ctx.task, f"{name} is {A.shape[0]}x{A.shape[1]}: it has no elements")
 
 
 def require_square(ctx: TaskContext, **matrices: DistMatrix) -> None:

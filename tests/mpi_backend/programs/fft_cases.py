@@ -120,8 +120,8 @@ def refusals():
     bad = matrix((6, 6), "float64")
     bad[5, 5] = np.nan
     acts = {
-        "empty ArgumentValueError it is empty": lambda: fft.fft2(ctx, spread(np.zeros((0, 4)))),
-        "empty row ArgumentValueError it is empty": lambda: fft.fft(ctx, spread(np.zeros((4, 0)))),
+        "empty ArgumentValueError is empty": lambda: fft.fft2(ctx, spread(np.zeros((0, 4)))),
+        "empty row ArgumentValueError is empty": lambda: fft.fft(ctx, spread(np.zeros((4, 0)))),
         "NaN NonFiniteError matrix A": lambda: fft.fft2(ctx, spread(bad)),
         "NaN row NonFiniteError matrix A": lambda: fft.ifft(ctx, spread(bad)),
         "norm ArgumentValueError backward, ortho, forward": lambda: fft.fft2(ctx, A, norm="none"),
@@ -129,7 +129,7 @@ def refusals():
         "length ArgumentValueError 1 or more": lambda: fft.fft(ctx, A, 0),
         "shape ArgumentValueError two integers": lambda: fft.fft2(ctx, A, [3]),
         "complex ArgumentError use fft": lambda: fft.rfft2(ctx, spread(matrix((6, 6), "complex64"))),
-        "short ArgumentValueError needs its length": lambda: fft.irfft(ctx, spread(matrix((4, 1), "float64"))),
+        "short ArgumentValueError length of the result": lambda: fft.irfft(ctx, spread(matrix((4, 1), "float64"))),
     }
     for name, act in acts.items():
         label, _, text = name.rpartition("Error ")
