@@ -1,4 +1,4 @@
-"""Check how ScaLAPACK is found and where its grids have their ranks. Run on one process; exits with 1 on a failure."""
+"""Check the loading of ScaLAPACK and the ranks of its grids. Run on one process; exits with 1 on a failure."""
 
 import tempfile
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from alchemist_ray.errors import LayoutError, LibraryLoadError
 from alchemist_ray.layouts.layout import PAIRS, Grid, Layout
-from alchemist_ray.mpi_backend.libraries import linalg  # noqa: F401 - it must not load what it does not use yet
+from alchemist_ray.mpi_backend.libraries import linalg  # noqa: F401 - its import must not load ScaLAPACK yet
 from alchemist_ray.mpi_backend.libraries.scalapack import loader, places
 
 

@@ -219,8 +219,8 @@ def _check(
     if A.shape[0] != B.shape[0] or 0 in (*A.shape, *B.shape):
         raise ArgumentValueError(
             ctx.task,
-            f"A is {A.shape[0]}x{A.shape[1]}, B is {B.shape[0]}x{B.shape[1]}: both must have the same number of rows and "
-            "must not be empty",
+            f"A is {A.shape[0]}x{A.shape[1]}, B is {B.shape[0]}x{B.shape[1]}: both must have the same number of rows "
+            "and must not be empty",
         )
     if not 0 <= reg_param < math.inf or not tol > 0 or max_iterations < 1:
         raise ArgumentValueError(
