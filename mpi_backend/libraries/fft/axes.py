@@ -107,6 +107,6 @@ def _step(ctx: TaskContext, A: DistMatrix, step: Step, norm: str | None) -> Dist
 
 
 def _layout_with_whole(axis: int, A: DistMatrix) -> Layout:
-    """Return a layout that gives each rank the whole axis: that of `A` if it deals the other axis to all ranks."""
+    """Return a layout that gives each rank the whole axis: that of `A` if its pair does so."""
     pairs = ("VC_STAR", "VR_STAR") if axis else ("STAR_VC", "STAR_VR")
     return A.layout if A.layout.pair in pairs else Layout.of(pairs[0], A.shape, A.comm.size)

@@ -287,7 +287,7 @@ def require_regular(ctx: TaskContext, T: DistMatrix) -> None:
     Raises
     ------
     SingularMatrixError
-        On every rank, if it has one.
+        On every rank, if it has a zero.
     """
     zeros = np.flatnonzero(elimination.diagonal(T) == 0)
     if zeros.size:
