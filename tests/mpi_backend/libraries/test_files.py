@@ -304,6 +304,7 @@ def test_a_schedule_covers_the_matrix_once_and_gives_no_chunk_to_two_ranks(shape
 
 
 @given(m=st.integers(1, 10**12), size=st.integers(1, 100_000))
+@settings(deadline=None)
 def test_rows_are_dealt_as_the_default_block_of_vc_star_deals_them(m, size):
     bounds = even_bounds(m, size)
     share = -(-m // size)
