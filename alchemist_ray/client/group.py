@@ -228,10 +228,16 @@ class GroupClient:
         """Ask every worker for a sign of life."""
         self._plane.free([])
 
-    def close(self) -> None:
-        """Close all connections to the workers."""
+    def close(self, ended: bool = False) -> None:
+        """Close all connections to the workers.
+
+        Parameters
+        ----------
+        ended : bool
+            Whether the session has given the workers back; handles of their matrices say so from then on.
+        """
         self._commands.close()
-        forget_plane(self.address)
+        forget_plane(self.address, ended)
 
 
 def _with_handles(value: Any, handles: dict[int, MatrixHandle]) -> Any:
