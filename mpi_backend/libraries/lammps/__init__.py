@@ -216,7 +216,7 @@ def types(ctx: TaskContext, simulation: int) -> DistMatrix:
 
 @task
 def ids(ctx: TaskContext, simulation: int) -> DistMatrix:
-    """Return the ids of the atoms, (atoms, 1), in ascending order, which is the order of the rows; see :func:`positions`."""
+    """Return the ids of the atoms, (atoms, 1), ascending, the order of all rows; see :func:`positions`."""
     return _matrix(ctx, _found(ctx, simulation), "id")
 
 
