@@ -227,7 +227,7 @@ def svd_methods() -> Iterator[tuple[str, Any]]:
         tolerance = max(1e-10, 100 * float(np.finfo(dtype).eps))
         A = with_spectrum(*shape, s, dtype)
         slab = slabs.slab_of(spread(A, "MC_MR"))
-        plan = lanczos.Plan.wide(k, 300)
+        plan = lanczos.LanczosPlan.wide(k, 300)
         found = lanczos.lanczos_svd(slab, plan, tolerance, 0, 5000, lambda count, residual: None)
         label = f"{name} {shape} {k} {dtype}"
         yield f"Lanczos {label}", 1e9 if found is None else svd_residuals(A, *_as_results(slab, found))
