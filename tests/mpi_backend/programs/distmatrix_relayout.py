@@ -128,7 +128,9 @@ def check_default_layouts(comm):
 
 
 def plans(layout, target, shape, size):
-    source, target = (exchange.ExchangeSide(end, shape, each, np.empty((0, 0))) for end, each in enumerate((layout, target)))
+    source, target = (
+        exchange.ExchangeSide(end, shape, each, np.empty((0, 0))) for end, each in enumerate((layout, target))
+    )
     return [exchange.ExchangePlan.of(source, target, rank, size) for rank in range(size)]
 
 
