@@ -116,13 +116,13 @@ def test_command_that_reached_some_ranks_only_ends_the_group(connect, monkeypatc
             self.sock = sock
 
         def sendall(self, octets):
-            channels[1].sock = self.sock
+            channels[1]._sock = self.sock
             raise KeyboardInterrupt
 
         def __getattr__(self, name):
             return getattr(self.sock, name)
 
-    channels[1].sock = Interrupting(channels[1].sock)
+    channels[1]._sock = Interrupting(channels[1]._sock)
     with pytest.raises(KeyboardInterrupt):
         session.run_task("faults", "echo", value=1)
     with pytest.raises(errors.GroupDiedError):
