@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 VALIDATED := acoustics cylinder_flow heat kuramoto_sivashinsky lammps_md shallow_water
 
+# Beside the Python that runs the whole suite, those that run a short one.
+PYTHON_VERSIONS ?= 3.12 3.13
+
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(run: argparse.ArgumentParser) -> None:
     run.set_defaults(run=_run, refuse=run.error)
     run.add_argument(
-        "file", nargs="?", metavar="EXPERIMENT.yaml", help="what is trained, on what, and what is measured"
+        "file", nargs="?", metavar="EXPERIMENT", help="a YAML file, or the name of a shipped experiment (see --list)"
     )
     run.add_argument(
         "--set",
@@ -101,6 +101,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     how.add_argument("--resume", action="store_true", help="go on with a run that was stopped or killed")
     how.add_argument("--evaluate-only", action="store_true", help="evaluate the checkpoints of a run; do not train")
     how.add_argument("--dry-run", action="store_true", help="check the experiment, and print it with all defaults")
+    how.add_argument("--list", action="store_true", help="print the shipped experiments")
     how.add_argument("--describe", action="store_true", help="print the keys of an experiment with their defaults")
     run.add_argument("--report", type=Path, metavar="DIR", help="copy what is small of the results to DIR")
 
@@ -285,14 +286,17 @@ def _describe(arguments: argparse.Namespace) -> LibraryDescription:
 def _run(arguments: argparse.Namespace) -> int:
     """Run a reinforcement learning experiment: train, evaluate beside baselines, and keep curves and pictures."""
     try:
-        from alchemist_ray.training.command import describe, dry_run, run
+        from alchemist_ray.training.command import describe, dry_run, list_shipped, run
     except ModuleNotFoundError as missing:
         raise ExperimentError("alchemist run", [f"{missing}: pip install 'alchemist-ray[all]'"]) from missing
     if arguments.describe:
         print(describe())
         return 0
+    if arguments.list:
+        print(list_shipped())
+        return 0
     if arguments.file is None:
-        arguments.refuse("name the experiment's file")
+        arguments.refuse("name an experiment: a YAML file, or one of those that --list prints")
     if arguments.dry_run:
         print(dry_run(arguments.file, arguments.set, arguments.results), end="")
         return 0

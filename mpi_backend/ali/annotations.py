@@ -1,8 +1,8 @@
 """Annotations as plain types: aliases replaced by the types that they name, and the text of a type.
 
-A library's author writes annotations in many ways. ``NDArray[np.float64]`` is a class with arguments on Python 3.11 and
-a ``TypeAliasType`` with arguments on Python 3.12 with NumPy 2.5; ``type Factors = tuple[DistMatrix, NDArray]`` (PEP 695)
-is another. Here they become types that :mod:`.signatures` can read, the same on every version of Python.
+``NDArray[np.float64]`` is a class with arguments up to NumPy 2.4, and a ``TypeAliasType`` with arguments from NumPy 2.5
+on. Authors of libraries write such aliases too: ``type Factors = tuple[DistMatrix, NDArray]`` (PEP 695). Here aliases
+become types that :mod:`.signatures` can read, the same ones on every version of Python and NumPy.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import EllipsisType, NoneType, SimpleNamespace, UnionType
 from typing import Any, TypeVar
 
@@ -35,7 +35,7 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def expanded(annotation: Any, namespace: Namespace, inside: tuple[Any, ...] = ()) -> Any:
-    """Return `annotation` with each alias, ``NewType`` and type variable replaced by the type that it stands for. Local.
+    """Return `annotation` with aliases, ``NewType`` and type variables replaced by what they stand for. Local.
 
     Parameters
     ----------
@@ -59,10 +59,15 @@ def expanded(annotation: Any, namespace: Namespace, inside: tuple[Any, ...] = ()
     if origin is typing.Annotated:
         return typing.Annotated[(expanded(arguments[0], namespace, inside), *arguments[1:])]
     if origin in (typing.Union, UnionType):
-        return typing.Union[tuple(expanded(member, namespace, inside) for member in arguments)]
+        return _union(expanded(member, namespace, inside) for member in arguments)
     if origin in (tuple, list, dict) and arguments:
         return origin[tuple(expanded(member, namespace, inside) for member in arguments)]
     return annotation
+
+
+def _union(members: Iterable[Any]) -> Any:
+    """Return the union of types; ``|`` would not take text or None for members."""
+    return typing.Union[tuple(members)]  # noqa: UP007
 
 
 def _alias_in(annotation: Any) -> Any:
@@ -92,7 +97,7 @@ def _value_of(alias: Any, arguments: tuple[Any, ...], namespace: Namespace) -> A
 def _range_of(variable: TypeVar) -> Any:
     """Return the type that admits everything that a type variable can be."""
     if variable.__constraints__:
-        return typing.Union[variable.__constraints__]
+        return _union(variable.__constraints__)
     return Any if variable.__bound__ is None else variable.__bound__
 
 

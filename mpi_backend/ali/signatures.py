@@ -132,7 +132,9 @@ def _annotation_of(library: str, task: str, parameter: inspect.Parameter, hints:
     try:
         return _read(annotation)
     except _Unspeakable:
-        reason = f"task {task}: parameter {parameter.name} is annotated {parameter.annotation}, which cannot cross the wire"
+        reason = (
+            f"task {task}: parameter {parameter.name} is annotated {parameter.annotation}, which cannot cross the wire"
+        )
         raise LibraryLoadError(library, reason) from None
     except LayoutError as misfit:
         raise LibraryLoadError(library, f"task {task}: the layout of parameter {parameter.name}: {misfit}") from misfit

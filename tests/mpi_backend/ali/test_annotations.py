@@ -122,12 +122,12 @@ def test_an_alias_of_what_cannot_cross_the_wire_is_refused_by_the_name_that_the_
 def test_an_alias_that_cannot_be_evaluated_is_refused_with_the_task():
     def compute(bad): ...
 
-    compute.__annotations__["bad"] = TypeAliasType("Missing", "no_such_type")
+    compute.__annotations__["bad"] = TypeAliasType("Missing", "no_such_type")  # noqa: F821
     with pytest.raises(LibraryLoadError, match=r"task compute: .*no_such_type"):
         describe_function("lib", "compute", compute)
 
 
-PEP_695 = '''
+PEP_695 = """
     import numpy as np
     from numpy.typing import NDArray
     from typing import Annotated, Literal
@@ -144,7 +144,7 @@ PEP_695 = '''
     ) -> Pair: ...
 
     def same[N: float](x: N) -> N: ...
-'''
+"""
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no type statement")
