@@ -40,7 +40,6 @@ if TYPE_CHECKING:  # for editors and type checkers; the names are loaded by __ge
     from alchemist_ray.on_ray.remote import eigh as eigh
     from alchemist_ray.on_ray.remote import eigvals as eigvals
     from alchemist_ray.on_ray.remote import expm as expm
-    from alchemist_ray.on_ray.remote import init as init
     from alchemist_ray.on_ray.remote import inv as inv
     from alchemist_ray.on_ray.remote import kmeans as kmeans
     from alchemist_ray.on_ray.remote import library as library
@@ -53,9 +52,10 @@ if TYPE_CHECKING:  # for editors and type checkers; the names are loaded by __ge
     from alchemist_ray.on_ray.remote import polar as polar
     from alchemist_ray.on_ray.remote import put as put
     from alchemist_ray.on_ray.remote import qr as qr
-    from alchemist_ray.on_ray.remote import shutdown as shutdown
     from alchemist_ray.on_ray.remote import solve as solve
     from alchemist_ray.on_ray.remote import svd as svd
+    from alchemist_ray.on_ray.sessions import init as init
+    from alchemist_ray.on_ray.sessions import shutdown as shutdown
 
 _CLIENT = {
     "AlchemistError": "alchemist_ray.errors",
@@ -72,12 +72,12 @@ _EXTRA = {
     "HPCSimulator": "alchemist_ray.envs.hpc_simulator",
     "HPCVectorEnv": "alchemist_ray.envs.hpc_vector_env",
     "SessionActor": "alchemist_ray.on_ray.actor",
+    "init": "alchemist_ray.on_ray.sessions",
+    "shutdown": "alchemist_ray.on_ray.sessions",
     **dict.fromkeys(
         (
-            "init",
             "library",
             "put",
-            "shutdown",
             "svd",
             "matmul",
             "qr",
