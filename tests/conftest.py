@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quick import pytest_collection_modifyitems, pytest_ignore_collect, pytest_runtest_call  # noqa: F401  # hooks
+from skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  # hooks
 
 import alchemist_ray as alchemist
 

@@ -19,6 +19,8 @@ import pytest
 
 from alchemist_ray import __version__
 
+pytestmark = pytest.mark.systems
+
 ROOT = Path(__file__).parent.parent.parent
 PREFIX = Path(sys.prefix)
 CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
