@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 STARTS = re.compile(
-    r"\b(start_server|AlchemistSession\(|HPC\w+\(|gymnasium\.make|mpirun|mpiexec|run_cases|Report\(|run_experiment"
+    r"\b(start_server|AlchemistSession\(|HPC\w+\(|gymnasium\.make|mpirun|mpiexec|run_cases|run_program|Job\(|Report\(|run_experiment"
     r"|larger_than_memory|program_of|import ray|from ray|evaluate\(|mark\.systems)"
 )
 """Names of what starts processes, in the text of a module."""

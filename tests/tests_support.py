@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from mpi_jobs import mpi_environment, run_program
 
 from alchemist_ray import AlchemistSession
 from alchemist_ray.client.transfer.plane import plane_of
@@ -45,7 +46,6 @@ def mpirun(size: int, program: Path, *arguments: str | Path) -> str:
     mpi4py runs it, so that an exception on one rank ends all; each rank computes with one thread. More ranks than cores
     sleep for a moment where they would spin, while the one that they wait for has no core.
     """
-    throttle = "1" if size > (os.cpu_count() or 1) else "0"
     mpiexec = Path(sys.executable).with_name("mpiexec")
     ran = subprocess.run(
         [mpiexec, "-n", str(size), sys.executable, "-m", "mpi4py", program, *arguments],
@@ -53,8 +53,7 @@ def mpirun(size: int, program: Path, *arguments: str | Path) -> str:
         text=True,
         timeout=110,
         check=False,
-        env=os.environ
-        | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPIR_CVAR_CH4_PROGRESS_THROTTLE": throttle},
+        env=mpi_environment(size),
     )
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
     return ran.stdout
@@ -62,7 +61,7 @@ def mpirun(size: int, program: Path, *arguments: str | Path) -> str:
 
 def run_cases(program: str, size: int, *cases: str) -> list[tuple[str, str, Any]]:
     """Run cases of one of :data:`PROGRAMS`, which prints a line ``[case, label, result]`` for all that it has tried."""
-    results = [json.loads(line) for line in mpirun(size, PROGRAMS / program, *cases).splitlines()]
+    results = [json.loads(line) for line in run_program(size, PROGRAMS / program, *cases).splitlines()]
     assert {name for name, _, _ in results} == set(cases)
     return [(name, label, result) for name, label, result in results]
 

@@ -83,8 +83,8 @@ class Worker:
             comm,
             self._store,
             self._host,
-            lambda: Registry(config.libraries, config.allow_library_paths),
-            tuple(map(Path, config.data_directories)),
+            lambda: Registry(config.options.libraries, config.options.allow_library_paths),
+            tuple(map(Path, config.options.data_directories)),
             Path(config.scratch, f"rank-{comm.rank}"),
         )
         self._unproven = threading.BoundedSemaphore(MAX_UNPROVEN)
@@ -95,7 +95,7 @@ class Worker:
     def run(self) -> None:
         """Serve until the driver says so, or is gone."""
         worker_id = self._config.worker_ids[self._rank]
-        tcp = _listen(self._config.bind, self._config.ports, worker_id)
+        tcp = _listen(self._config.bind, self._config.options.worker_ports, worker_id)
         unix, socket_name = _listen_local()
         link = Channel.open(self._config.driver, Purpose.LINK, self._key, self._config.group_id, timeout=30)
         link.send(
