@@ -27,6 +27,16 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     return condition()
 
 
+def wait_for_task(session: AlchemistSession, task: str) -> None:
+    """Wait until a worker of the session runs `task`, such as ``"faults.nap"``, as its server sees them."""
+
+    def is_running() -> bool:
+        (row,) = [s for s in session.server_status()["sessions"] if s["id"] == session.session_id]
+        return any(worker["task"] == task for worker in row["workers"])
+
+    assert wait_until(is_running, 20), f"{task} was not started"
+
+
 def memory_in_use(session: AlchemistSession) -> list[int]:
     """Return the bytes that each worker of the session has in use, what was dropped before being freed."""
     plane_of(session.address).free_dropped()
@@ -89,12 +99,17 @@ class Report:
     def __init__(self, program: str, cases: dict[tuple[int, ...], list[str]]) -> None:
         self.cases = cases
         self._program = program
-        self._results = cache(self._run)
+        self._outcome = cache(self._run)
 
-    def _run(self, size: int) -> dict[str, list[tuple[str, Any]]]:
+    def _run(self, size: int) -> dict[str, list[tuple[str, Any]]] | AssertionError:
+        """Return the results by case, or how the program failed, so that it fails once and not for each case."""
         names = [name for sizes, group in self.cases.items() if size in sizes for name in group]
         found: dict[str, list[tuple[str, Any]]] = {name: [] for name in names}
-        for name, label, result in run_cases(self._program, size, *names):
+        try:
+            results = run_cases(self._program, size, *names)
+        except AssertionError as failure:
+            return failure
+        for name, label, result in results:
             found[name].append((label, result))
         return found
 
@@ -104,7 +119,9 @@ class Report:
 
     def of(self, size: int, name: str) -> list[tuple[str, Any]]:
         """Return the labels and results of a case."""
-        return self._results(size)[name]
+        outcome = self._outcome(size)
+        assert not isinstance(outcome, AssertionError), str(outcome)
+        return outcome[name]
 
     def check(self, size: int, name: str) -> None:
         """Fail if a case has yielded nothing, or a residual that is too large."""

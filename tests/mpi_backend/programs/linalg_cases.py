@@ -208,7 +208,7 @@ def svd_spectra() -> Iterator[tuple[str, Any]]:
         yield f"{power} times", {"values": error, "U": orthogonality(whole(U)), "V": orthogonality(whole(Vt).T)}
 
 
-def _as_results(slab: slabs.Slab, found: Any) -> tuple[DistMatrix, Array, DistMatrix]:
+def _as_results(slab: slabs.TallMatrix, found: Any) -> tuple[DistMatrix, Array, DistMatrix]:
     return singular._results(ctx, slab, found)
 
 
