@@ -1,4 +1,4 @@
-"""A server of one's own: started as a child process, stopped with its owner."""
+"""A server that this process starts as a child; it stops with its owner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from alchemist_ray.errors import ServerStartError
 from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.host.temporary_directories import make_log_dir
 from alchemist_ray.protocol.handshake import new_token
-from alchemist_ray.protocol.server_options import LIBRARY_FILES, ServerKeys, ServerOptions
+from alchemist_ray.protocol.server_options import LIBRARY_FILES, ServerArguments, ServerOptions
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
@@ -29,14 +29,14 @@ STOP_SECONDS = 5.0
 class Server:
     """A running server that belongs to this process; made by :func:`start_server`.
 
-    It ends with :meth:`stop`, at the end of a ``with`` block, and at the latest with this process, however that ends.
+    It ends with :meth:`stop`, at the end of a ``with`` block, or with this process, even if that is killed.
 
     Attributes
     ----------
     hostname, port : str, int
         Where it listens.
     token : str
-        What clients must know to connect.
+        The secret that clients need to connect.
     num_workers : int
         Number of its workers.
     log_dir : str
@@ -91,7 +91,7 @@ def _end(process: subprocess.Popen[bytes], owner: int, directory: str | None) ->
 
 def _stop_process(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
-        process.stdin.close()  # the server ends when its stdin does
+        process.stdin.close()  # the server ends when its stdin ends
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
@@ -101,7 +101,7 @@ def _stop_process(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
 
 
-def start_server(num_workers: int | None = None, **options: Unpack[ServerKeys]) -> Server:
+def start_server(num_workers: int | None = None, **options: Unpack[ServerArguments]) -> Server:
     """Start a server as a child of this process.
 
     Parameters
@@ -145,7 +145,7 @@ def start_server(num_workers: int | None = None, **options: Unpack[ServerKeys]) 
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            start_new_session=True,  # a Ctrl-C in our terminal is ours to handle
+            start_new_session=True,  # Ctrl-C in this terminal is for this process
         )
     try:
         facts = _ask_ready(process, settings, temporary_logs=not log_dir)
@@ -196,9 +196,9 @@ MIN_DEFAULT_WORKERS = 8
 def default_server() -> Server:
     """Return the server of this process, starting it on first use; it stops with the process.
 
-    It offers more workers than there are cores, since ranks may share a core, and each may fill the memory that one
-    worker a core would have, read and write what its user may, and load any library: it is one user's own. The
-    environment variable ``ALCHEMIST_NUM_WORKERS`` sets how many.
+    It offers more workers than the machine has cores, since ranks may share a core. A worker may use the memory that it
+    would have with one worker for each core, read and write the files of its user, and load any library, since the
+    server belongs to one user. The environment variable ``ALCHEMIST_NUM_WORKERS`` sets the number of workers.
     """
     global _default
     with _lock:

@@ -21,7 +21,7 @@ MIN_TOKEN = 8
 """Characters of the shortest token that a server accepts; the tokens that it makes have 43."""
 
 
-class ServerKeys(TypedDict, total=False):
+class ServerArguments(TypedDict, total=False):
     """The keyword arguments of :func:`alchemist_ray.start_server`; :class:`ServerOptions` documents them."""
 
     hostname: str

@@ -32,10 +32,11 @@ from alchemist_ray.errors import (
 from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.host.temporary_directories import make_log_dir
 from alchemist_ray.mpi_backend.driver.group import GroupSettings, WorkerGroup
-from alchemist_ray.mpi_backend.driver.inventory import Inventory, Slot
-from alchemist_ray.mpi_backend.driver.registry import Registry
+from alchemist_ray.mpi_backend.driver.inventory import Inventory
 from alchemist_ray.mpi_backend.logs import tail
 from alchemist_ray.mpi_backend.node.launchers import HydraLauncher, Launcher
+from alchemist_ray.mpi_backend.node.slots import Slot
+from alchemist_ray.mpi_backend.registry import Registry
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose

@@ -13,13 +13,13 @@ from typing import Any
 
 from alchemist_ray.errors import GroupStartError, ProtocolError
 from alchemist_ray.host.temporary_directories import name_scratch
-from alchemist_ray.mpi_backend.driver.inventory import Slot
 from alchemist_ray.mpi_backend.logs import tail
 from alchemist_ray.mpi_backend.node.launchers import Job, Launcher, RunningJob
-from alchemist_ray.mpi_backend.worker.config import ENVIRONMENT, WorkerConfig
+from alchemist_ray.mpi_backend.node.slots import Slot
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.handshake import new_token
 from alchemist_ray.protocol.server_options import WorkerOptions
+from alchemist_ray.protocol.worker_config import ENVIRONMENT, WorkerConfig
 from alchemist_ray.transport.async_channel import AsyncChannel
 
 START_SECONDS = 60.0

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from alchemist_ray.errors import GroupStartError, ServerStartError
-from alchemist_ray.mpi_backend.driver.inventory import Slot
+from alchemist_ray.mpi_backend.node.slots import Slot
 from alchemist_ray.transport.credentials import TOKEN, TOKEN_FILE
 
 MPIEXEC = "ALCHEMIST_MPIEXEC"

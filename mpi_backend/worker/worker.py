@@ -36,11 +36,10 @@ mpi4py.rc.thread_level = "funneled"
 from mpi4py import MPI  # noqa: E402 - after its thread level is set
 
 from alchemist_ray.errors import AlchemistError, AuthenticationError, ProtocolError  # noqa: E402
-from alchemist_ray.mpi_backend.driver.registry import Registry  # noqa: E402
 from alchemist_ray.mpi_backend.logs import configure_logging  # noqa: E402
 from alchemist_ray.mpi_backend.memory.arena import Arena  # noqa: E402
+from alchemist_ray.mpi_backend.registry import Registry  # noqa: E402
 from alchemist_ray.mpi_backend.worker.commands import TaskRunner  # noqa: E402
-from alchemist_ray.mpi_backend.worker.config import ENVIRONMENT, WorkerConfig  # noqa: E402
 from alchemist_ray.mpi_backend.worker.matrix_service import MatrixService  # noqa: E402
 from alchemist_ray.mpi_backend.worker.output import Output  # noqa: E402
 from alchemist_ray.mpi_backend.worker.polling import PollingReceiver  # noqa: E402
@@ -48,6 +47,7 @@ from alchemist_ray.mpi_backend.worker.store import Store  # noqa: E402
 from alchemist_ray.protocol import Key  # noqa: E402
 from alchemist_ray.protocol import messages as m  # noqa: E402
 from alchemist_ray.protocol.connection import Purpose  # noqa: E402
+from alchemist_ray.protocol.worker_config import ENVIRONMENT, WorkerConfig  # noqa: E402
 from alchemist_ray.transport.channel import Channel  # noqa: E402
 
 SHUTDOWN_SECONDS = 1.0

@@ -139,7 +139,7 @@ def test_the_package_of_the_documentation_registers_its_library(tmp_path, monkey
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
     (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    from alchemist_ray.mpi_backend.driver.registry import Registry
+    from alchemist_ray.mpi_backend.registry import Registry
 
     (row,) = [row for row in Registry({}).rows() if row["name"] == "power"]
     assert row == {"name": "power", "version": "1.0", "source": "power", "provider": "power-iteration 1.0"}

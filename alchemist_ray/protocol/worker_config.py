@@ -1,4 +1,4 @@
-"""What the driver tells the ranks of a worker group. No MPI here: the driver imports it."""
+"""The configuration that the driver hands to the ranks of a worker group."""
 
 from __future__ import annotations
 
