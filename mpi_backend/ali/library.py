@@ -126,7 +126,7 @@ def load(name: str, source: str) -> TaskLibrary:
     ------
     LibraryLoadError
         If the library does not load or has no tasks, or the description of a task cannot cross the wire. If a module is
-        missing, the error tells how to install it.
+        missing, the error says how to install it.
     """
     try:
         return describe(name, import_library(name, source))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from alchemist_ray.errors import InvalidArrayError, LayoutError, LibraryLoadError
 from alchemist_ray.layouts.choice import LayoutChoice
+from alchemist_ray.mpi_backend.ali.annotations import hints_of, text_of
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.matrices.sparse import SparseDistMatrix
@@ -104,19 +104,19 @@ def describe_function(library: str, name: str, function: Callable[..., Any]) -> 
         If the annotations cannot be evaluated, or cannot cross the wire. The error names the task and the parameter.
     """
     try:
-        hints = typing.get_type_hints(function, include_extras=True)
+        hints = hints_of(function)
     except Exception as failure:  # evaluating the author's annotations can raise anything
         reason = f"task {name}: its annotations cannot be evaluated: {type(failure).__name__}: {failure}"
         raise LibraryLoadError(library, reason) from failure
     parameters = list(inspect.signature(function).parameters.values())
-    wants_context = bool(parameters) and hints.get(parameters[0].name) is TaskContext
+    wants_context = bool(parameters) and _without_notes(hints.get(parameters[0].name)) is TaskContext
     own = parameters[wants_context:]
     annotations = {p.name: _annotation_of(library, name, p, hints) for p in own}
     description = TaskDescription(
         name=name,
         doc=inspect.getdoc(function) or "",
         parameters=tuple(_describe_parameter(library, name, p, annotations[p.name]) for p in own),
-        returns=_name_of(hints.get("return", Any)),
+        returns=text_of(hints.get("return", Any)),
     )
     positional_only = tuple(p.name for p in own if p.kind is p.POSITIONAL_ONLY)
     layouts = {p.name: layout for p in own if (layout := annotations[p.name].layout) is not None}
@@ -132,7 +132,9 @@ def _annotation_of(library: str, task: str, parameter: inspect.Parameter, hints:
     try:
         return _read(annotation)
     except _Unspeakable:
-        reason = f"task {task}: parameter {parameter.name} is annotated {annotation}, which cannot cross the wire"
+        reason = (
+            f"task {task}: parameter {parameter.name} is annotated {parameter.annotation}, which cannot cross the wire"
+        )
         raise LibraryLoadError(library, reason) from None
     except LayoutError as misfit:
         raise LibraryLoadError(library, f"task {task}: the layout of parameter {parameter.name}: {misfit}") from misfit
@@ -193,11 +195,5 @@ def _with_layout(annotation: _Annotation, notes: tuple[Any, ...]) -> _Annotation
     return _Annotation(annotation.kinds, annotation.choices, LayoutChoice.of(wanted[0]))
 
 
-def _name_of(annotation: Any) -> str:
-    """Return an annotation as people write it, without module names."""
-    if annotation in (None, NoneType):
-        return "None"
-    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
-        return annotation.__name__
-    text = re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(annotation))
-    return re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[\w+\]\]", "ndarray", text)
+def _without_notes(annotation: Any) -> Any:
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation

@@ -67,7 +67,7 @@ class Driver:
     Parameters
     ----------
     options : ServerOptions
-        The options of the server.
+        The configuration.
     launcher : Launcher, optional
         Starts the worker groups; by default with Hydra on this machine.
     """
@@ -115,7 +115,7 @@ class Driver:
         self.port = self._server.sockets[0].getsockname()[1]
 
     def announce(self) -> None:
-        """Log that the server is ready, with its options."""
+        """Log that the server is ready, with its configuration."""
         options = self.options
         for line in (
             RULE,
@@ -282,7 +282,7 @@ class Driver:
         return int(0.8 * physical_memory()) // self.options.num_workers if given is None else given
 
     def _group_settings(self, session: Session) -> GroupSettings:
-        everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - the owner's choice
+        everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - its owner chose it
         loopback = everywhere.get(self.options.hostname, self.options.hostname)
         log_dir = self._log_dir_of(session)
         log_dir.mkdir(parents=True, exist_ok=True)

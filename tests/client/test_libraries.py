@@ -315,7 +315,7 @@ def test_the_command_prints_the_catalogue_and_a_task(alchemist_libraries):
     assert "twice(A: MatrixHandle) -> MatrixHandle\n    Return 2 A.\n" in printed
     status, printed, _ = alchemist_libraries("everything", "wait")
     assert status == 0
-    assert printed.startswith("wait(seconds: float) -> str\n\nWait, and look")
+    assert printed.startswith("wait(seconds: float) -> str\n\nWait, and check")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """Sound in a room: analytic solutions, properties of the scheme, and the same bits on any number of ranks."""
 
-import shutil
-
 import numpy as np
 import pytest
+from skips import needs
 
 PROGRAM = "acoustics_cases.py"
 
-pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+pytestmark = needs("cc")
 
 
 ON_ANY_NUMBER = (

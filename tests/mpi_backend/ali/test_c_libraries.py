@@ -6,7 +6,6 @@ import ctypes
 import dataclasses
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ mpi4py.rc.initialize = False
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from conftest import LIBRARIES  # noqa: E402
+from skips import needs  # noqa: E402
 from tests_support import memory_in_use, wait_until  # noqa: E402
 
 import alchemist_ray as alchemist  # noqa: E402
@@ -34,7 +34,7 @@ WARNINGS = ["-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror"]
 DTYPES = ("float32", "float64", "complex64", "complex128")
 LIMIT = 30
 
-pytestmark = pytest.mark.skipif(not (shutil.which("cc") and shutil.which("c++")), reason="needs a C and a C++ compiler")
+pytestmark = needs("cc", "c++")
 
 
 def compile_library(source, target, *flags):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from pathlib import Path
 
 import mpi4py
@@ -13,13 +12,14 @@ import mpi4py
 mpi4py.rc.initialize = False
 
 import pytest  # noqa: E402
+from skips import needs  # noqa: E402
 from tests_support import PROGRAMS, mpirun  # noqa: E402
 
 from alchemist_ray.errors import LibraryLoadError  # noqa: E402
 from alchemist_ray.mpi_backend.ali.c import sources as c_sources  # noqa: E402
 from alchemist_ray.mpi_backend.ali.library import load  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+pytestmark = needs("cc")
 
 SOURCE = """#include "alchemist_ali.h"
 #include "names.h"

@@ -1,8 +1,8 @@
 """Relay matrices between all pairs of layouts and compare with NumPy; run under mpiexec by test_distmatrix.py.
 
-Every rank compares its own block with fancy indexing of the whole matrix, which all ranks know. All ranks draw the same
-cases, from a generator with the same seed. The first rank prints one line of JSON: the number of relayouts that were
-checked, and the errors.
+Every rank checks its own block against fancy indexing of the whole matrix, which all ranks have. Every rank draws the
+cases from a generator with the same seed. The first rank prints one line of JSON: the number of relayouts, and the
+faults.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 DTYPES = ("float64", "float32", "complex128", "complex64", "int64", "int32", "bool")
 BLOCKS = (1, 1, 2, 3, 4, 7, 16, 1000)
 CHUNKS = (exchange.CHUNK_BYTES, 16, 48, 200, 1000)
-"""Bytes of a message. Most matrices here fit into one message of the default size, so small sizes are tried as well."""
+"""Bytes of a message; in the default size most matrices fit into one, so smaller sizes test several messages."""
 
 
 def grids(size):
@@ -63,7 +63,7 @@ def expected_block(A, layout, rank):
 
 
 def complaint(comm, A, source, target, transposed):
-    """Relay `A` from one layout to another; return the error, or None. Collective over comm."""
+    """Relay `A` from one layout to another; return a text if the result is wrong, else None. Collective over comm."""
     given = DistMatrix.from_global(comm, A, source)
     given.local.flags.writeable = False
     before = given.local.copy()
@@ -86,7 +86,7 @@ def complaint(comm, A, source, target, transposed):
 
 
 def check_relayouts(comm):
-    """Return the number of relayouts that were checked, and the errors.
+    """Return the number of relayouts, and the faults.
 
     Each pair of layouts is tried on 2 or 4 ranks, and on 3 or 6.
     """
@@ -105,7 +105,7 @@ def check_relayouts(comm):
 
 
 def check_default_layouts(comm):
-    """Return the errors with layouts by name, with the whole matrix, and with relayouts that move nothing."""
+    """Return the faults with layouts by name, with the whole matrix, and with data that need not move."""
     A = matrix((37, 23), "float64")
     D = DistMatrix.from_global(comm, A, Layout.of("MC_MR", A.shape, comm.size))
     wrong = []
@@ -128,8 +128,9 @@ def check_default_layouts(comm):
 
 
 def plans(layout, target, shape, size):
-    block = np.empty((0, 0))
-    source, target = (exchange.ExchangeSide(end, shape, each, block) for end, each in enumerate((layout, target)))
+    source, target = (
+        exchange.ExchangeSide(end, shape, each, np.empty((0, 0))) for end, each in enumerate((layout, target))
+    )
     return [exchange.ExchangePlan.of(source, target, rank, size) for rank in range(size)]
 
 
@@ -138,7 +139,7 @@ def elements(meetings):
 
 
 def check_plans(comm):
-    """Return the errors in the plans of all ranks; each rank checks some pairs of layouts."""
+    """Return the faults in the plans of all ranks; each rank checks some of the pairs of layouts."""
     shape, size, wrong = (60, 60), comm.size, []
     for first, second in list(itertools.product(PAIRS, PAIRS))[comm.rank :: size]:
         source, target = (Layout.of(pair, shape, size, block=2) for pair in (first, second))
@@ -163,7 +164,7 @@ def in_common(source, target, shape, rank):
 
 
 def check_load(comm):
-    """Return the errors if ranks that hold the same part do not share the work of sending it."""
+    """Return the faults in how ranks with the same elements share the sending."""
     shape, size, wrong = (60, 60), comm.size, []
     for pair in ("MC_STAR", "MR_STAR", "STAR_MC", "STAR_MR"):
         for grid in grids(size):
@@ -188,7 +189,7 @@ def refused(act, error=LayoutError):
 
 
 def check_refusals(comm):
-    """Return the names of the cases that were not refused with a LayoutError."""
+    """Return the names of the cases that should have raised LayoutError and did not."""
     layout = Layout("VC_STAR", Grid.of_size(comm.size), (1, 1))
     larger = Layout("VC_STAR", Grid(1, comm.size + 1), (1, 1))
     m, n = layout.local_shape((24, 3), comm.rank)
@@ -209,7 +210,7 @@ def check_refusals(comm):
 
 
 def check_memory(comm):
-    """Return the errors in the memory of derived matrices."""
+    """Return the faults in the memory of derived matrices."""
     asked = []
 
     def allocate(shape, dtype):
@@ -227,7 +228,7 @@ def check_memory(comm):
 
 
 def check_no_room_on_one_rank(comm):
-    """Return the errors if the last rank has no memory for its block of the result."""
+    """Return the faults when the last rank has no memory for its block of the result."""
     last = comm.rank == comm.size - 1
 
     def allocate(shape, dtype):
@@ -244,7 +245,7 @@ def check_no_room_on_one_rank(comm):
 
 
 def check_messages(comm):
-    """Return the errors if a library waits for any message from any rank during a relayout."""
+    """Return the faults when a library has an open receive from any source and with any tag during a relayout."""
     mine, said = comm.Dup(), np.zeros(1, np.int64)
     request = mine.Irecv(said, MPI.ANY_SOURCE, MPI.ANY_TAG)
     A = matrix((30, 20), "int64")

@@ -1,4 +1,4 @@
-"""Load a library from its C source on every rank at the same time; rank 0 prints the outcome on each rank."""
+"""Load a library from its C source on every rank at once; rank 0 prints the outcome on each rank."""
 
 import json
 import sys
