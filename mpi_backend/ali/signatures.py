@@ -1,4 +1,4 @@
-"""What the signature of a Python function says about a task: parameters, kinds of value, choices, layouts, result."""
+"""Read the description of a task from the signature of its Python function."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ KINDS: dict[Any, str] = {
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function says about itself.
+    """The signature of a task, read from its function.
 
     Attributes
     ----------
     description : TaskDescription
-        What the client gets to know.
+        The description for the client.
     wants_context : bool
         Whether the first parameter is the :class:`TaskContext`.
     positional_only : tuple of str
         Parameters that the function takes by position only.
     layouts : dict
-        For each matrix that the function wants in a certain layout, that layout.
+        Layout of each matrix parameter for which the function requires one.
     kinds : dict
         The kinds of value that each parameter takes.
     tuples : frozenset of str
@@ -67,7 +67,7 @@ class Signature:
     tuples: frozenset[str]
 
     def converted(self, name: str, value: Any) -> Any:
-        """Return an argument as the function expects it: the wire has no tuples, and lists may stand for arrays."""
+        """Return an argument as the function expects it: the wire has no tuples, and a list may replace an array."""
         kinds = self.kinds.get(name, frozenset({"any"}))
         if isinstance(value, (list, tuple)):
             if "array" in kinds and "list" not in kinds:
@@ -83,7 +83,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class _Annotation:
-    """What one annotation admits."""
+    """The values that one annotation allows."""
 
     kinds: tuple[str, ...]
     choices: tuple[Any, ...] = ()
@@ -92,16 +92,16 @@ class _Annotation:
 
 
 class _Unspeakable(Exception):
-    """The annotation names what cannot cross the wire."""
+    """The annotation names a type that cannot cross the wire."""
 
 
 def describe_function(library: str, name: str, function: Callable[..., Any]) -> Signature:
-    """Return what `function` says about itself as the task `name`. Local.
+    """Return the signature of `function` as the task `name`. Local.
 
     Raises
     ------
     LibraryLoadError
-        If that cannot be evaluated, or cannot cross the wire; it names the task and the parameter.
+        If the annotations cannot be evaluated, or cannot cross the wire. The error names the task and the parameter.
     """
     try:
         hints = hints_of(function)
@@ -162,7 +162,7 @@ def _describe_parameter(
 
 
 def _read(annotation: Any) -> _Annotation:
-    """Return what `annotation` admits; raise :class:`_Unspeakable` if that cannot cross the wire."""
+    """Return the values that `annotation` allows; raise :class:`_Unspeakable` if they cannot cross the wire."""
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _with_layout(_read(members[0]), members[1:])
@@ -188,7 +188,7 @@ def _read(annotation: Any) -> _Annotation:
 
 
 def _with_layout(annotation: _Annotation, notes: tuple[Any, ...]) -> _Annotation:
-    """Return the annotation of a matrix with the layout that stands beside it, a pair's name or a LayoutChoice."""
+    """Return the annotation of a matrix with its layout, which is the name of a pair or a LayoutChoice in `notes`."""
     wanted = [note for note in notes if isinstance(note, (str, LayoutChoice))]
     if not wanted or "matrix" not in annotation.kinds:
         return annotation

@@ -168,7 +168,7 @@ def test_completion_and_help_show_the_tasks(everything):
     assert "    Return 2 A." in shown
     shown = pydoc.plain(pydoc.render_doc(everything.everything))
     assert "mode: Literal['fast', 'exact'] | None = None, *, only: Any = None) -> dict[str, Any]" in shown
-    assert "Take one of everything; return what came." in shown
+    assert "Take one argument of each kind; return the arguments." in shown
 
 
 def test_annotations_are_types(everything):

@@ -55,7 +55,7 @@ def test_yielded_workers_can_be_requested_again_with_another_number(connect):
 
 def test_requesting_workers_twice_is_refused_and_the_first_ones_stay(connect):
     session = connect(1)
-    with pytest.raises(ArgumentValueError, match="has 1 workers already"):
+    with pytest.raises(ArgumentValueError, match="already has 1 workers"):
         session.request_workers(1)
     assert session.num_workers == 1
     assert session.load_library("TestLib").greet("you")

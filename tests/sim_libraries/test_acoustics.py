@@ -94,7 +94,7 @@ def test_a_snapshot_continues_bit_for_bit(found):
 
 
 def test_the_snapshot_of_another_room_is_refused(found):
-    assert "it is of one with other parameters" in found["other_snapshot"]
+    assert "it comes from a simulation with other parameters" in found["other_snapshot"]
 
 
 def test_simulations_on_other_communicators_do_not_meet(found):
