@@ -15,6 +15,8 @@ import pytest
 
 import alchemist_ray
 
+pytestmark = pytest.mark.quick
+
 PACKAGE = Path(alchemist_ray.__file__).resolve().parent
 ROOT = PACKAGE.parent
 TOPS = ("alchemist_ray", "mpi_backend", "envs", "sim_libraries")
