@@ -48,6 +48,7 @@
           +-- ConvergenceError (LinAlgError)           an iteration did not reach its tolerance
           +-- TaskCancelledError                       the caller has cancelled it
           +-- TaskTimeoutError (TimeoutError)          it took longer than the caller allowed
+          +-- TaskKilledError                          the child process in which it computed died
           +-- SimulationDivergedError (ArithmeticError)  a simulation has left the numbers in which it makes sense
           +-- StateMisfitError (ValueError)            a simulation's state is not in the space that it has declared
           +-- ResultMismatchError                      the ranks returned different results
@@ -631,6 +632,23 @@ class TaskTimeoutError(TaskError, TimeoutError):
 
     def _text(self) -> str:
         return f"{self.task} did not end within its timeout of {self.seconds:g} s"
+
+
+@dataclass(eq=False)
+class TaskKilledError(TaskError):
+    """The child process in which a rank computed died; the rank, its matrices and the group live on."""
+
+    task: str
+    cause: str
+
+    def _text(self) -> str:
+        advice = {
+            "SIGKILL": "The system kills where memory runs out: use a smaller matrix, or a machine with more memory",
+        }.get(self.cause, "The library's compiled code has failed: the end of worker_logs() may say where")
+        return (
+            f"{self.task}: the child process in which it computed died ({self.cause}). {advice}. The session's workers "
+            "and matrices are still there"
+        )
 
 
 @dataclass(eq=False)

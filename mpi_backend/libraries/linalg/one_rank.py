@@ -10,12 +10,15 @@ Hence the choice (:func:`preferred`): where all ranks are on one host and the ma
 which uses the cores of all ranks of its host, while these wait without spinning. Over several hosts the same is done up
 to an order of :data:`SMALL`, at which messages between hosts take longer than the arithmetic. Everything else is done
 by all ranks, with ScaLAPACK or algorithms made of products.
+
+LAPACK cannot be stopped. So what takes longer than a moment (:data:`LONG`) is done in a child process of rank 0, which
+is killed when the task is cancelled or its time is up (:meth:`~.TaskContext.run_in_child`). ScaLAPACK calls MPI, and
+cannot be moved there: what all ranks do by it, is not stopped.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -28,7 +31,7 @@ from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.mpi_backend.libraries.linalg.checks import allocated
-from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement, wait_asleep
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -42,11 +45,11 @@ SMALL = 1000
 LARGEST = 20_000
 """The order from which on it is left to all ranks: LAPACK's workspaces, 4 n^2 elements, outgrow 32-bit indices."""
 
-_COPIES = 8
-"""Copies of the matrix that LAPACK and its results may need together, at most (?gesdd with vectors)."""
+LONG = 1e10
+"""Operations on real numbers (one on complex numbers counts as four) from which on the work is done in a child process: half a second, of which the child takes some 20 ms."""
 
-_LONGEST_NAP = 0.002
-"""Seconds between two looks at whether the rank that works is done."""
+_COPIES = 10
+"""Copies of the matrix that LAPACK and its results, with those in shared memory, may need together, at most."""
 
 
 def preferred(ctx: TaskContext, shape: tuple[int, int], dtype: np.dtype[Any]) -> bool:
@@ -83,30 +86,56 @@ def dealt(ctx: TaskContext, whole: Array | None, shape: tuple[int, int], dtype: 
     return source.transpose("MC_MR") if flipped else source.relayout("MC_MR")
 
 
-def run_on(ctx: TaskContext, A: DistMatrix, work: Callable[[Array], T]) -> T | None:
+def run_on(ctx: TaskContext, A: DistMatrix, count: float, work: Callable[[Array], T]) -> T | None:
     """Return, as :func:`run`, what `work` makes of all of `A`; it may overwrite what it is given. Collective."""
     whole = gathered(A)
-    return run(ctx, lambda: work(whole if whole is not None else np.empty(A.shape, A.dtype)))
+    return run(ctx, count, A.dtype, lambda: work(whole if whole is not None else np.empty(A.shape, A.dtype)))
 
 
-def run(ctx: TaskContext, work: Callable[[], T]) -> T | None:
+def run(ctx: TaskContext, count: float, dtype: np.dtype[Any], work: Callable[[], T]) -> T | None:
     """Return what `work` returns on :data:`ROOT`, which has the cores of all; None elsewhere. Collective over comm.
+
+    Parameters
+    ----------
+    count, dtype : float, dtype
+        How many operations on elements of which type it takes, roughly: from :data:`LONG` on in a child process.
+    work : callable
+        Is called with no arguments; must not call MPI.
 
     Raises
     ------
     ConvergenceError
         On :data:`ROOT`, if NumPy or SciPy found none; on the others, as after any error there, PeerFailedError.
+    TaskCancelledError
+        On every rank, if the task was cancelled while a child process worked.
+    TaskKilledError
+        On :data:`ROOT`, if that was killed.
     """
-    result, ranks = None, _ranks_here(ctx.comm)
+    ranks = _ranks_here(ctx.comm)
+    threaded = (lambda: _threaded(ranks, work)) if ctx.comm.rank == ROOT else None
+    try:
+        if count * (4 if dtype.kind == "c" else 1) < LONG:
+            return _run_here(ctx, threaded)
+        with Agreement(ctx.comm):
+            _load()
+        return ctx.run_in_child(threaded)
+    except np.linalg.LinAlgError as failure:
+        raise ConvergenceError(ctx.task, str(failure)) from failure
+
+
+def _run_here(ctx: TaskContext, work: Callable[[], T] | None) -> T | None:
+    """Run `work` in this process, on the ranks that have some; the others wait. Collective over comm."""
     with Agreement(ctx.comm):
         try:
-            if ctx.comm.rank == ROOT:
-                result = _threaded(ranks, work)
-        except np.linalg.LinAlgError as failure:
-            raise ConvergenceError(ctx.task, str(failure)) from failure
+            return None if work is None else work()
         finally:  # on every rank once, whatever happened to it
-            _wait(ctx.comm)
-    return result
+            wait_asleep(ctx.comm)
+
+
+def _load() -> None:
+    """Import what :func:`_threaded` does: a child process would do so each time. Local."""
+    import scipy.linalg  # noqa: F401
+    import threadpoolctl  # noqa: F401
 
 
 def _threaded(ranks: int, work: Callable[[], T]) -> T:
@@ -126,11 +155,3 @@ def _ranks_here(comm: MPI.Comm) -> int:
     size: int = here.size
     here.Free()
     return size
-
-
-def _wait(comm: MPI.Comm) -> None:
-    """Wait for all ranks, asleep: the cores are for the one that works. Collective over comm."""
-    arrived, nap = comm.Ibarrier(), 1e-5
-    while not arrived.Test():
-        time.sleep(nap)
-        nap = min(2 * nap, _LONGEST_NAP)

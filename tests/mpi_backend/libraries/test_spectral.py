@@ -10,6 +10,7 @@ EIGENVALUES = Report(
     {
         (1, 2, 3, 4): ["symmetric", "tight_clusters", "general", "every_type_on_all_ranks"],
         (2,): ["others_sleep"],
+        (1, 2): ["in_a_child_process"],
         (1, 3): ["errors"],
     },
 )
@@ -36,10 +37,15 @@ def test_matrix_functions(size: int, name: str) -> None:
 @pytest.mark.parametrize("size", [1, 3])
 def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
     outcomes = dict(EIGENVALUES.of(size, "errors"))
-    failure = outcomes.pop("convergence")
-    assert isinstance(failure, list)
-    assert failure[0].startswith("ConvergenceError: linalg.case: it did not converge")
-    assert all(text.startswith("PeerFailedError") for text in failure[1:])
+    for label, text in (
+        ("convergence", "ConvergenceError: linalg.case: it did not converge"),
+        ("convergence in a child", "ConvergenceError: linalg.case: it did not converge"),
+        ("killed child", "TaskKilledError: linalg.case: the child process in which it computed died (SIGKILL)"),
+    ):
+        failure = outcomes.pop(label)
+        assert isinstance(failure, list)
+        assert failure[0].startswith(text)
+        assert all(text.startswith("PeerFailedError") for text in failure[1:])
     expected = {
         "both subsets": ("ArgumentError", "exclude each other"),
         "indices": ("ArgumentValueError", "first <= last < 6"),

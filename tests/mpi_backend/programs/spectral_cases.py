@@ -5,6 +5,8 @@ ranks raised.
 """
 
 import itertools
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -471,17 +473,52 @@ def polar_factors() -> Iterator[tuple[str, Any]]:
         yield f"{power}", np.abs(U.to_global() @ (P.to_global() / power) - A / power).max() / 1e-14
 
 
+@case
+def in_a_child_process() -> Iterator[tuple[str, Any]]:
+    """Results of a child process are those of the rank, bit for bit."""
+    kept = one_rank.LONG
+    for n, dtype in ((60, "float64"), (60, "complex64"), (300, "float32")):
+        A = normal((n, n), dtype)
+        B, tall = spread(A + A.conj().T), spread(normal((3 * n, n), dtype))
+        A = spread(A)
+        routines = {
+            "eig": lambda A=A: linalg.eig(ctx, A),
+            "eigvals": lambda A=A: linalg.eigvals(ctx, A),
+            "eigvals of all ranks": lambda A=A: eigenvalues.values_on_all_ranks(ctx, A),
+            "eigh": lambda B=B: linalg.eigh(ctx, B, subset_by_index=[3, 20]),
+            "eigvalsh": lambda B=B: linalg.eigvalsh(ctx, B),
+            "svd": lambda A=A: linalg.svd(ctx, A),
+            "svd, long": lambda tall=tall: linalg.svd(ctx, tall),
+            "pinv": lambda A=A: linalg.pinv(ctx, A),
+            "polar": lambda A=A: linalg.polar(ctx, A),
+            "lstsq": lambda A=A, B=B: linalg.lstsq(ctx, A, B),
+            "lstsq, long": lambda tall=tall: linalg.lstsq(ctx, tall, tall),
+        }
+        for name, routine in routines.items():
+            try:
+                found = []
+                for one_rank.LONG in (np.inf, 0.0):
+                    result = routine()
+                    parts = result if isinstance(result, tuple) else (result,)
+                    found.append([part.to_global() if isinstance(part, DistMatrix) else part for part in parts])
+            finally:
+                one_rank.LONG = kept
+            same = all(np.array_equal(*pair, equal_nan=True) for pair in zip(*found, strict=True))
+            yield f"{name} {n} {dtype}", 0 if same else WRONG
+
+
 # --- one rank works, and errors ---------------------------------------------------------------------------------------
 
 
 @case
 def others_sleep() -> Iterator[tuple[str, Any]]:
-    one_rank.run(ctx, lambda: None)  # imports what it needs
+    one_rank.run(ctx, 0, np.dtype(float), lambda: None)  # imports what it needs
     before = time.process_time()
-    found = one_rank.run(ctx, lambda: time.sleep(0.5) or "done")
+    for count in (0, one_rank.LONG):  # here, and in a child process
+        found = one_rank.run(ctx, count, np.dtype(float), lambda: time.sleep(0.5) or "done")
+        yield f"result {count}", 0 if (found == "done") == (comm.rank == 0) else WRONG
     spent = time.process_time() - before
-    yield "result", 0 if (found == "done") == (comm.rank == 0) else WRONG
-    yield "seconds of processor time", 30 * comm.allreduce(spent, MPI.MAX) / 0.25
+    yield "seconds of processor time", 30 * comm.allreduce(spent, MPI.MAX) / 0.5
 
 
 def _no_convergence() -> None:
@@ -513,7 +550,10 @@ def errors() -> Iterator[tuple[str, Any]]:
     yield "krylov without room", raised(linalg.truncated_svd, A, 6, method="krylov")
     steep = with_values(60, 50, np.r_[1.0, np.full(49, 1e-9)], "float64")
     yield "gram, inaccurate", raised(linalg.truncated_svd, spread(steep), 2, method="gram")
-    yield "convergence", raised(lambda ctx: one_rank.run(ctx, _no_convergence))
+    yield "convergence", raised(lambda ctx: one_rank.run(ctx, 0, np.dtype(float), _no_convergence))
+    work = one_rank.LONG, np.dtype(float)
+    yield "convergence in a child", raised(lambda ctx: one_rank.run(ctx, *work, _no_convergence))
+    yield "killed child", raised(lambda ctx: one_rank.run(ctx, *work, lambda: os.kill(os.getpid(), signal.SIGKILL)))
     yield "afterwards", raised(linalg.eigh, A)
 
 
