@@ -12,6 +12,7 @@
      +-- DeadlineError (TimeoutError)                  an answer did not come in time
      +-- SessionError
      |    +-- NotConnectedError                        the session has no server, or has been stopped
+     |    +-- ForkedSessionError                       the session belongs to the parent of this process
      |    +-- NoWorkersError                           the session has no workers yet, or has given them back
      |    +-- NotEnoughWorkersError                    more workers were asked for than are free
      |    +-- GroupStartError                          the MPI job of a worker group did not start
@@ -209,6 +210,19 @@ class NotConnectedError(SessionError):
 
     def _text(self) -> str:
         return "the session is not connected to a server (or has been stopped): call connect() first"
+
+
+@dataclass(eq=False)
+class ForkedSessionError(SessionError):
+    """The session was opened by the process that forked this one, which alone can use it."""
+
+    parent: int
+
+    def _text(self) -> str:
+        return (
+            f"this session belongs to process {self.parent}, which forked this process: two processes cannot share its "
+            "connections. Open a session in this process; or read matrices through their handles, which works here"
+        )
 
 
 @dataclass(eq=False)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from alchemist_ray.client.address import GroupAddress
 from alchemist_ray.client.commands import CommandStream, Limits
 from alchemist_ray.client.libraries import Library
-from alchemist_ray.client.matrices.arithmetic import Computes
+from alchemist_ray.client.matrices.computing import Computes
 from alchemist_ray.client.matrices.handle import MatrixHandle
 from alchemist_ray.client.matrices.sparse import SparseMatrixHandle, send_sparse, sparse_arrays
 from alchemist_ray.client.progress import ProgressDisplay

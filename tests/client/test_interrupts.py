@@ -109,20 +109,20 @@ def test_workers_that_cannot_be_reached_are_given_back(connect, monkeypatch):
 def test_command_that_reached_some_ranks_only_ends_the_group(connect, monkeypatch):
     session = connect(2)
     session.load_library("faults")
-    channels = session._workers._commands._channels
+    channels = session._workers.current._commands._channels
 
     class Interrupting:
         def __init__(self, sock):
             self.sock = sock
 
         def sendall(self, octets):
-            channels[1].sock = self.sock
+            channels[1]._sock = self.sock
             raise KeyboardInterrupt
 
         def __getattr__(self, name):
             return getattr(self.sock, name)
 
-    channels[1].sock = Interrupting(channels[1].sock)
+    channels[1]._sock = Interrupting(channels[1]._sock)
     with pytest.raises(KeyboardInterrupt):
         session.run_task("faults", "echo", value=1)
     with pytest.raises(errors.GroupDiedError):
@@ -167,6 +167,6 @@ def test_client_that_speaks_for_itself_cannot_name_a_path(session, tmp_path):
     evil.write_text(f"open({str(proof)!r}, 'w')\n")
     for name, path in (("evil", str(evil)), ("linalg", str(evil)), ("os", "os")):
         with pytest.raises(errors.LibraryRefusedError):
-            session._workers._commands.run(lambda n, name=name, path=path: m.LoadLibrary(n, name, path))
+            session._workers.current._commands.run(lambda n, name=name, path=path: m.LoadLibrary(n, name, path))
     assert not proof.exists()
     assert session.run_task("TestLib", "greet", name="you")

@@ -333,13 +333,22 @@ def _results(futures: list[concurrent.futures.Future[TransferTimes]]) -> list[Tr
     return [future.result() for future in futures]
 
 
-_planes: dict[tuple[int, int, str], DataPlane] = {}
+_Key = tuple[int, str]
+_planes: dict[_Key, DataPlane] = {}
 _planes_lock = threading.Lock()
 
 
-def _plane_key(address: GroupAddress) -> tuple[int, int, str]:
-    # With the process id, since a forked child must not share its parent's sockets.
-    return os.getpid(), address.group_id, address.ticket
+def _start_afresh() -> None:
+    """Forget the parent's planes, in a forked child; their channels are closed already."""
+    global _planes, _planes_lock
+    _planes, _planes_lock = {}, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_start_afresh)
+
+
+def _plane_key(address: GroupAddress) -> _Key:
+    return address.group_id, address.ticket
 
 
 def plane_of(address: GroupAddress) -> DataPlane:

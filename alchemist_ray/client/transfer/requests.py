@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -132,7 +131,7 @@ class Requester:
             self._request += 1
             ticket.number, ticket.channel = self._request, channel
             frames.append(channel.connection.send(ticket.make(ticket.number)))
-        channel.sock.sendall(b"".join(frames))
+        channel.send_bytes(b"".join(frames))
 
     def _receive_answers(self, sent: list[PendingRequest]) -> None:
         """Receive the answers to requests that were sent. The caller holds the lock."""
@@ -166,13 +165,12 @@ class Requester:
     def _open(self) -> Channel:
         if self._channel is None:
             self._channel = open_channel(self._address, self.endpoint, Purpose.MATRICES)
-            self._channel.sock.settimeout(REQUEST_SECONDS)
+            self._channel.set_timeout(REQUEST_SECONDS)
         return self._channel
 
     def _drop(self) -> None:
         if self._channel is not None:
-            with contextlib.suppress(OSError):
-                self._channel.sock.shutdown(socket.SHUT_RDWR)
+            self._channel.shut_down()
             self._channel.close()
         self._channel = None
 
