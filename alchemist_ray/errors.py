@@ -81,10 +81,13 @@ class AlchemistError(Exception):
         Rank of the worker on which the error was raised; None if it was raised in this process or by the driver.
     host : str or None
         Host name of that worker.
+    cost : str
+        What was lost beside the task, and how to go on; empty if nothing was.
     """
 
     rank = None
     host = None
+    cost = ""
 
     def _text(self) -> str:
         """Return the text that the fields make."""
@@ -92,7 +95,7 @@ class AlchemistError(Exception):
 
     def __str__(self) -> str:
         place = "" if self.rank is None else f" [rank {self.rank} on {self.host}]"
-        return self._text() + place
+        return self._text() + place + (f". {self.cost}" if self.cost else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.__dict__.copy())
@@ -643,9 +646,11 @@ class TaskTimeoutError(TaskError, TimeoutError):
 
     task: str
     seconds: float
+    reason: str = ""
 
     def _text(self) -> str:
-        return f"{self.task} did not end within its timeout of {self.seconds:g} s"
+        text = f"{self.task} did not end within its timeout of {self.seconds:g} s"
+        return f"{text}: {self.reason}" if self.reason else text
 
 
 @dataclass(eq=False)
