@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import LIBRARIES
-from tests_support import wait_until
+from tests_support import in_background, wait_until
 
 import alchemist_ray as alchemist
 from alchemist_ray import errors
@@ -64,27 +64,6 @@ class Recorder:
 
     def close(self):
         pass
-
-
-def in_background(action):
-    """Run `action` in a thread; return a function that waits for it and returns what it raised."""
-    raised = []
-
-    def act():
-        try:
-            action()
-        except BaseException as failure:  # noqa: BLE001
-            raised.append(failure)
-
-    thread = threading.Thread(target=act)
-    thread.start()
-
-    def wait(seconds=20):
-        thread.join(seconds)
-        assert not thread.is_alive()
-        return raised[0] if raised else None
-
-    return wait
 
 
 def matrices_of(connect, session_id):
