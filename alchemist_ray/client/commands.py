@@ -142,9 +142,7 @@ class _Wait:
     @property
     def _is_endless(self) -> bool:
         """Whether nothing but an answer ends the wait: most waits are such, and this is on the path of every task."""
-        return (
-            self._deadline is None and self._give_up is None and self._is_cancelled is None and self._notice is None
-        )
+        return self._deadline is None and self._give_up is None and self._is_cancelled is None and self._notice is None
 
     def milliseconds(self) -> float | None:
         """Return how long to wait for the next answer; None: for ever."""

@@ -152,7 +152,7 @@ def test_a_timeout_of_a_command_that_waits_for_a_cancelled_task_names_it(own, mo
     threading.Timer(0.2, _thread.interrupt_main).start()
     with pytest.raises(KeyboardInterrupt):
         run(own, "nap", seconds=30.0)
-    with pytest.raises(errors.TaskTimeoutError, match="it had not begun, since faults.nap still runs on rank 0, 1"):
+    with pytest.raises(errors.TaskTimeoutError, match=r"it had not begun, since faults\.nap still runs on rank 0, 1"):
         with_timeout(own, 0.3, "echo", value=1)
 
 

@@ -11,7 +11,7 @@ which uses the cores of all ranks of its host, while these wait without spinning
 to an order of :data:`SMALL`, at which messages between hosts take longer than the arithmetic. Everything else is done
 by all ranks, with ScaLAPACK or algorithms made of products.
 
-LAPACK cannot be stopped. So what takes longer than a moment (:data:`LONG`) is done in a child process of rank 0, which
+LAPACK cannot be stopped. So what takes longer than a moment (:mod:`.stopping`) is done in a child process of rank 0, which
 is killed when the task is cancelled or its time is up (:meth:`~.TaskContext.run_in_child`). ScaLAPACK calls MPI, and
 cannot be moved there: what all ranks do by it, is not stopped.
 """
@@ -30,6 +30,7 @@ from alchemist_ray.errors import ConvergenceError
 from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import stopping
 from alchemist_ray.mpi_backend.libraries.linalg.checks import allocated
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement, wait_asleep
 
@@ -44,9 +45,6 @@ SMALL = 1000
 
 LARGEST = 20_000
 """The order from which on it is left to all ranks: LAPACK's workspaces, 4 n^2 elements, outgrow 32-bit indices."""
-
-LONG = 1e10
-"""Operations on real numbers (one on complex numbers counts as four) from which on the work is done in a child process: half a second, of which the child takes some 20 ms."""
 
 _COPIES = 10
 """Copies of the matrix that LAPACK and its results, with those in shared memory, may need together, at most."""
@@ -98,7 +96,7 @@ def run(ctx: TaskContext, count: float, dtype: np.dtype[Any], work: Callable[[],
     Parameters
     ----------
     count, dtype : float, dtype
-        How many operations on elements of which type it takes, roughly: from :data:`LONG` on in a child process.
+        How many operations on elements of which type it takes, roughly: if that is long, in a child process.
     work : callable
         Is called with no arguments; must not call MPI.
 
@@ -114,7 +112,7 @@ def run(ctx: TaskContext, count: float, dtype: np.dtype[Any], work: Callable[[],
     ranks = _ranks_here(ctx.comm)
     threaded = (lambda: _threaded(ranks, work)) if ctx.comm.rank == ROOT else None
     try:
-        if count * (4 if dtype.kind == "c" else 1) < LONG:
+        if not stopping.is_long(count, dtype):
             return _run_here(ctx, threaded)
         with Agreement(ctx.comm):
             _load()

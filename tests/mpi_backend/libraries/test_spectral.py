@@ -10,15 +10,15 @@ EIGENVALUES = Report(
     {
         (1, 2, 3, 4): ["symmetric", "tight_clusters", "general", "every_type_on_all_ranks"],
         (2,): ["others_sleep"],
-        (1, 2): ["in_a_child_process"],
-        (1, 3): ["errors"],
+        (1, 2): ["in_a_child_process", "in_parts"],
+        (1, 3): ["errors", "stopped"],
     },
 )
 SINGULAR_VALUES = Report("spectral_cases.py", {(1, 2, 3, 4): ["singular_values", "leading", "randomised"]})
 FUNCTIONS = Report("spectral_cases.py", {(1, 2, 3, 4): ["exponential", "pseudoinverse", "polar_factors"]})
 
 
-@pytest.mark.parametrize(("size", "name"), [(size, name) for size, name in EIGENVALUES.pairs() if name != "errors"])
+@pytest.mark.parametrize(("size", "name"), [(size, name) for size, name in EIGENVALUES.pairs() if name not in ("errors", "stopped")])
 def test_eigenvalues(size: int, name: str) -> None:
     """Also the processor time of ranks that wait for one."""
     EIGENVALUES.check(size, name)
@@ -71,6 +71,14 @@ def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
         (outcome,) = set(outcomes[label])
         assert outcome.startswith(error), f"{label}: {outcome}"
         assert text in outcome, f"{label}: {outcome}"
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_cancelled_tasks_stop_on_all_ranks(size: int) -> None:
+    outcomes = dict(EIGENVALUES.of(size, "stopped"))
+    assert len(outcomes) == 3
+    for label, outcome in outcomes.items():
+        assert outcome == ["TaskCancelledError: linalg.case was cancelled"] * size, label
 
 
 def test_a_session_gets_what_scipy_gives(session) -> None:

@@ -133,7 +133,7 @@ def _check(ctx: TaskContext, A: DistMatrix, b: DistMatrix, cond: float | None, d
 def _by_tree(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) -> tuple[DistMatrix, int, Array]:
     """Solve with the SVD of the triangle of a long matrix, or of its conjugate transpose. Collective over comm."""
     slab = slab_of(A)
-    tree = TSQR(ctx.comm, slab.local)
+    tree = TSQR.of(ctx, slab.local, slab.shape[0])
     P, s, Wh = full_svd.triangle_svd(ctx, tree.R) or (None, None, None)
     P, s, Wh = (ctx.comm.bcast(part, one_rank.ROOT) for part in (P, s, Wh))
     rank = _rank(s, threshold)

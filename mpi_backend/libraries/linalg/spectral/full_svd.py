@@ -113,7 +113,7 @@ def by_triangle(ctx: TaskContext, A: DistMatrix, vectors: bool) -> Factors | Arr
     slab = slab_of(A)
     if vectors:
         return as_factors(ctx, slab, slab_triplets(ctx, slab, min(A.shape)))
-    R = TSQR(slab.comm, slab.local).R
+    R = TSQR.of(ctx, slab.local, slab.shape[0]).R
     found = one_rank.run(ctx, operations(R.shape, False), R.dtype, lambda: np.linalg.svd(R, compute_uv=False))
     s: Array = ctx.comm.bcast(found, one_rank.ROOT)
     return s
@@ -122,7 +122,7 @@ def by_triangle(ctx: TaskContext, A: DistMatrix, vectors: bool) -> Factors | Arr
 def slab_triplets(ctx: TaskContext, slab: RowSlab, k: int) -> Triplets:
     """Return the leading `k` triplets of a slab from the SVD of R in A = Q R. Collective over comm."""
     ctx.progress(0, 1, "QR factorisation")
-    tree = TSQR(slab.comm, slab.local)
+    tree = TSQR.of(ctx, slab.local, slab.shape[0])
     ctx.progress(0.5, 1, "SVD of the triangle")
     rows, n = tree.R.shape
     P, s, Qh = triangle_svd(ctx, tree.R) or (None, None, None)
@@ -134,7 +134,12 @@ def slab_triplets(ctx: TaskContext, slab: RowSlab, k: int) -> Triplets:
 
 def triangle_svd(ctx: TaskContext, R: Array) -> tuple[Array, Array, Array] | None:
     """Return the economic decomposition of R, which every rank has, on one rank; None elsewhere. Collective."""
-    return one_rank.run(ctx, operations(R.shape, True), R.dtype, lambda: tuple(np.linalg.svd(R, full_matrices=False)))
+
+    def decompose() -> tuple[Array, Array, Array]:
+        P, s, Qh = np.linalg.svd(R, full_matrices=False)
+        return P, s, Qh
+
+    return one_rank.run(ctx, operations(R.shape, True), R.dtype, decompose)
 
 
 def operations(shape: tuple[int, ...], vectors: bool, full: bool = False) -> float:
