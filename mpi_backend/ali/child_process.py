@@ -5,14 +5,14 @@ long computation that calls no MPI runs in a fork of its rank (:func:`run`). The
 memory, so nothing is handed over to it; matrices of the rank lie in a shared mapping, which a fork does not copy. What
 it returns is written to an anonymous file, which the rank maps. When the task is cancelled the child is killed.
 
-Measured on two busy cores: 20 to 40 ms for a call that does nothing, with 4 GB of matrices or none, against 1.2 to 2.6 s
-for a new interpreter that imports SciPy, which would also have to stay in memory to be quick the second time. Results
-are bitwise those of the rank. A fork of a process with threads is safe here because of what the child does: only the
+Measured on two busy cores: 20 to 40 ms for a call that does nothing, with 4 GB of matrices or none. A new interpreter
+that imports SciPy took 1.2 to 2.6 s there; to be quick the second time it would have to stay in memory. Results are
+bitwise those of the rank. A fork of a process with threads is safe here because of what the child does: only the
 thread that computes forks, Python, the C library and OpenBLAS renew their own locks and threads in the child, and it
 never calls MPI. OpenMP of GCC does not: code that uses it may hang in the child if it has used it in the rank before.
 
-The child gives up the sockets and pipes of its rank, so that their other ends see at once when the rank is gone, and the
-kernel kills it when its rank dies. Where memory runs out, the kernel is told to take the child and not the rank.
+The child gives up the sockets and pipes of its rank, so that their other ends see at once when the rank is gone. The
+kernel kills it when its rank dies, and, where memory runs out, takes the child and not the rank.
 """
 
 from __future__ import annotations

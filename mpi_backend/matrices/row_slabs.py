@@ -47,6 +47,14 @@ Report = Callable[[int, int], None]
 """``report(done, total)``, in windows. Local; may raise anything."""
 
 
+Look = Callable[[], None]
+"""Raises on all ranks, or on none. Collective."""
+
+
+def _go_on() -> None:
+    """Never stop."""
+
+
 class SlabStream:
     """The way of one matrix from or to slabs.
 
@@ -70,8 +78,10 @@ class SlabStream:
         self._takers = strangers if A.layout.is_source(self._rank) else []
         self._scratch = _Scratch(A.dtype, schedule.largest)
 
-    def fill(self, read: Access, report: Report) -> None:
+    def fill(self, read: Access, report: Report, look: Look = _go_on) -> None:
         """Fill the matrix, every copy of it, with the slabs that `read` brings. Collective over comm.
+
+        Before each window all ranks call `look`, which stops them all by an error.
 
         Raises
         ------
@@ -80,6 +90,7 @@ class SlabStream:
         """
         windows = self._schedule.windows
         for window in range(windows):
+            look()
             slabs = [self._schedule.slab(rank, window) for rank in range(self._comm.size)]
             mine = slabs[self._rank]
             with Agreement(self._comm):
@@ -94,8 +105,10 @@ class SlabStream:
                 self._scatter_own(mine, block)
             MPI.Request.Waitall(requests)
 
-    def drain(self, write: Access, report: Report) -> None:
+    def drain(self, write: Access, report: Report, look: Look = _go_on) -> None:
         """Hand the slabs of the matrix to `write`. Collective over comm.
+
+        Before each window all ranks call `look`, which stops them all by an error.
 
         Raises
         ------
@@ -104,6 +117,7 @@ class SlabStream:
         """
         windows = self._schedule.windows
         for window in range(windows):
+            look()
             slabs = [self._schedule.slab(rank, window) for rank in range(self._comm.size)]
             mine = slabs[self._rank]
             block, in_place = self._block_of(mine)

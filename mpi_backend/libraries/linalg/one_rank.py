@@ -11,9 +11,9 @@ which uses the cores of all ranks of its host, while these wait without spinning
 to an order of :data:`SMALL`, at which messages between hosts take longer than the arithmetic. Everything else is done
 by all ranks, with ScaLAPACK or algorithms made of products.
 
-LAPACK cannot be stopped. So what takes longer than a moment (:mod:`.stopping`) is done in a child process of rank 0, which
-is killed when the task is cancelled or its time is up (:meth:`~.TaskContext.run_in_child`). ScaLAPACK calls MPI, and
-cannot be moved there: what all ranks do by it, is not stopped.
+LAPACK cannot be stopped. So long work (:mod:`.stopping`) is done in a child process of rank 0, which is killed when the
+task is cancelled or its time is up (:meth:`~.TaskContext.run_in_child`). ScaLAPACK calls MPI, which a child cannot: it
+runs to its end.
 """
 
 from __future__ import annotations

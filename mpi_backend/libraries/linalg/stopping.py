@@ -1,8 +1,8 @@
 """Where long local work stops when its task is cancelled.
 
-Work on rows is cut into parts, and the ranks look between two of them whether to stop (:func:`in_parts`). What LAPACK
-does in one call is done in a child process, which can be killed (:func:`on_each_rank`). Both from :data:`LONG` operations
-on; what is shorter costs nothing more than without.
+Work on rows is cut into parts, and between two of them the ranks look whether to stop (:func:`in_parts`). What LAPACK
+does in one call is done in a child process, which can be killed (:func:`on_each_rank`). Work of less than :data:`LONG`
+operations is done as it is.
 """
 
 from __future__ import annotations

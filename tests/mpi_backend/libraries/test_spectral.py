@@ -18,7 +18,9 @@ SINGULAR_VALUES = Report("spectral_cases.py", {(1, 2, 3, 4): ["singular_values",
 FUNCTIONS = Report("spectral_cases.py", {(1, 2, 3, 4): ["exponential", "pseudoinverse", "polar_factors"]})
 
 
-@pytest.mark.parametrize(("size", "name"), [(size, name) for size, name in EIGENVALUES.pairs() if name not in ("errors", "stopped")])
+@pytest.mark.parametrize(
+    ("size", "name"), [(size, name) for size, name in EIGENVALUES.pairs() if name not in ("errors", "stopped")]
+)
 def test_eigenvalues(size: int, name: str) -> None:
     """Also the processor time of ranks that wait for one."""
     EIGENVALUES.check(size, name)

@@ -540,7 +540,10 @@ def stopped() -> Iterator[tuple[str, Any]]:
     stop = TaskContext(comm, "linalg.case", cancelled=lambda: comm.rank in (0, comm.size - 1))
     work = 2 * kept, np.dtype(float)
     yield "child", raised(lambda ctx: one_rank.run(ctx, *work, lambda: time.sleep(60)), context=stop)
-    yield "child on each rank", raised(lambda ctx: stopping.on_each_rank(ctx, *work, lambda: time.sleep(1)), context=stop)
+    yield (
+        "child on each rank",
+        raised(lambda ctx: stopping.on_each_rank(ctx, *work, lambda: time.sleep(1)), context=stop),
+    )
     stopping.LONG = 1e4
     yield "parts", raised(lambda ctx: linalg.truncated_svd(ctx, A, 3, method="gram"), context=stop)
     stopping.LONG = kept
