@@ -276,7 +276,7 @@ class CommandStream:
         """
         with self._lock:
             if self._torn:
-                raise GroupDiedError(self._address.group_id, "a command was interrupted in the middle of a message")
+                raise GroupDiedError(self._address.session_id, "a command was interrupted in the middle of a message")
             self._request += 1
             command = make(self._request)
             frame = self._channels[0].connection.send(command)  # the same for every rank: encoded once
@@ -287,7 +287,7 @@ class CommandStream:
                 self._torn = False
                 replies, overdue = self._collect_until_interrupted(on_progress, limits)
             except (OSError, EOFError) as lost:
-                raise GroupDiedError(self._address.group_id, f"a worker closed its connection: {lost}") from lost
+                raise GroupDiedError(self._address.session_id, f"a worker closed its connection: {lost}") from lost
         if self._orphans and on_orphans is not None:
             on_orphans(self._orphans)
             self._orphans = []

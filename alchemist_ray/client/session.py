@@ -24,7 +24,7 @@ from alchemist_ray.client.matrices.sparse import is_sparse
 from alchemist_ray.client.matrices.store import MatrixStore
 from alchemist_ray.client.matrices.writer import MatrixWriter
 from alchemist_ray.client.progress import ProgressBar, ProgressDisplay
-from alchemist_ray.client.simulations import BatchStep, Simulations, Step
+from alchemist_ray.client.simulations import BatchStep, SimulationSteps, Step
 from alchemist_ray.client.workers import SessionWorkers
 from alchemist_ray.errors import InvalidArrayError
 from alchemist_ray.layouts.choice import LayoutChoice, LayoutLike, LayoutOptions
@@ -80,7 +80,7 @@ class AlchemistSession:
         self.is_cancelled: Callable[[], bool] | None = None
         self._workers = SessionWorkers(self, transport)
         self._store = MatrixStore(self._workers)
-        self._simulations = Simulations(self._workers, self)
+        self._simulations = SimulationSteps(self._workers, self)
         self._say("Starting Alchemist session ... ready")
 
     # --- the server ---------------------------------------------------------------------------------------------------
@@ -454,10 +454,10 @@ class AlchemistSession:
 
         Parameters
         ----------
-        matrix : array_like, shape (m, n), or iterator of array_like
-            Of one of the types float64, float32, complex128, complex64, int64, int32, bool; any strides. Or blocks of
-            its rows, one after the other, for a matrix that is larger than this process's memory. Or a sparse matrix of
-            SciPy's.
+        matrix : array_like, shape (m, n) or (m,), or iterator of array_like
+            Of one of the types float64, float32, complex128, complex64, int64, int32, bool; any strides. A vector
+            becomes a matrix of one column. Or blocks of its rows, one after the other, for a matrix that is larger than
+            this process's memory. Or a sparse matrix of SciPy's.
         layout : str, Layout or LayoutChoice
             How to distribute it: the name of a distribution pair, e.g. ``"VC_STAR"``, or a whole layout. A sparse
             matrix is always distributed by rows.
@@ -479,7 +479,7 @@ class AlchemistSession:
         Raises
         ------
         InvalidArrayError
-            If it is not two-dimensional, is of another type, or has masked elements; or if the blocks do not add up to
+            If it has more than two dimensions, another type, or masked elements; or if blocks do not add up to
             `shape`.
         LayoutError
             If the layout does not exist, or does not fit the workers.

@@ -18,7 +18,7 @@ Step = tuple[npt.NDArray[Any], float, bool, dict[str, Any]]
 BatchStep = tuple[npt.NDArray[Any] | None, npt.NDArray[np.float64], list[str], list[list[Any]]]
 
 
-class Simulations:
+class SimulationSteps:
     """Steps simulations on the workers of a session.
 
     Parameters

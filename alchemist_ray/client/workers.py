@@ -143,6 +143,7 @@ class SessionWorkers:
                 with contextlib.suppress(AlchemistError):
                     if self._group is not None:
                         self.ask(m.YieldWorkers)
+                self.forget(ended=True)
                 self.disconnect()
         finally:
             self.lock.release()
@@ -191,7 +192,7 @@ class SessionWorkers:
         """Give the workers back to the server."""
         self.group()
         self.ask(m.YieldWorkers)
-        self.forget()
+        self.forget(ended=True)
 
     @property
     def current(self) -> GroupClient | None:
@@ -213,10 +214,10 @@ class SessionWorkers:
             raise NoWorkersError
         return self._group
 
-    def forget(self) -> None:
-        """Close the connections to the workers."""
+    def forget(self, ended: bool = False) -> None:
+        """Close the connections to the workers, which the session may have given back (`ended`)."""
         if self._group is not None:
-            self._group.close()
+            self._group.close(ended)
         self._group = None
 
     # --- the loss of workers ------------------------------------------------------------------------------------------

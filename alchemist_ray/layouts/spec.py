@@ -199,12 +199,16 @@ def _pair_of(values: Any) -> tuple[int, int]:
 def as_matrix(matrix: npt.ArrayLike) -> npt.NDArray[Any]:
     """Return `matrix` as a two-dimensional array of a type that can be sent, without copying it if it is one.
 
+    A vector becomes a matrix of one column.
+
     Raises
     ------
     InvalidArrayError
-        If it is not two-dimensional, is empty, or is of another type.
+        If it has more than two dimensions, is empty, or is of another type.
     """
     array = as_array(matrix)
+    if array.ndim == 1:
+        array = array[:, np.newaxis]
     check_dtype(array.dtype)
     check_shape(array.shape)
     return array

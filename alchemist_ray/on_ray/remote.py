@@ -51,7 +51,7 @@ def put(A: npt.ArrayLike, layout: str | Layout = "MC_MR", session: SessionLike |
     return found.place(A if is_sparse(A) else _ANY_MATRIX.convert("A", A), layout)
 
 
-_ANY_MATRIX = Operands({}, vectors=())
+_ANY_MATRIX = Operands({})
 
 
 def _is_pending(value: Any) -> bool:

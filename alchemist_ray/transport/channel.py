@@ -82,10 +82,7 @@ class Channel:
             If the peer speaks another version.
         """
         host, port = (address, 0) if isinstance(address, str) else address
-        try:
-            sock = _connect(address, timeout)
-        except OSError as failure:
-            raise ServerUnreachableError(host, port, failure.strerror or str(failure)) from failure
+        sock = _connect(address, timeout)
         channel = cls(sock, Connection(Side.INITIATOR))
         try:
             channel._greet(purpose, key, group_id, timeout)
@@ -243,17 +240,31 @@ class Channel:
         self._sock.close()
 
 
+def check_reachable(address: Address, timeout: float = HANDSHAKE_SECONDS) -> None:
+    """Raise :class:`ServerUnreachableError` unless something listens at an address."""
+    _connect(address, timeout).close()
+
+
 def _connect(address: Address, timeout: float) -> socket.socket:
-    if isinstance(address, str):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.connect("\0" + address)
-        except OSError:
-            sock.close()
-            raise
-        return sock
-    sock = socket.create_connection(address, timeout=timeout)
+    """Return a connected socket, or raise :class:`ServerUnreachableError`."""
+    try:
+        if isinstance(address, str):
+            return _connect_locally(address)
+        sock = socket.create_connection(address, timeout=timeout)
+    except OSError as failure:
+        host, port = (address, 0) if isinstance(address, str) else address
+        raise ServerUnreachableError(host, port, failure.strerror or str(failure)) from None
     prepare(sock)
+    return sock
+
+
+def _connect_locally(name: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect("\0" + name)
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 

@@ -1,4 +1,4 @@
-"""A forked child shares no connection, lock, counter or pool with its parent: it opens its own, or says that it cannot."""
+"""A forked child shares no connection, lock, counter or pool with its parent: it opens its own or refuses."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from tests_support import memory_in_use, wait_until
 import alchemist_ray as alchemist
 from alchemist_ray import errors
 from alchemist_ray.client import group as group_client
+from alchemist_ray.client.address import GroupAddress
 from alchemist_ray.client.transfer.plane import plane_of
 from alchemist_ray.layouts import tiling
 from alchemist_ray.protocol import messages as m
@@ -92,15 +93,15 @@ def test_interrupt_while_workers_start_gives_them_back(connect, monkeypatch):
 
 def test_workers_that_cannot_be_reached_are_given_back(connect, monkeypatch):
     session = connect(transport="tcp")
-    real = alchemist.address.GroupAddress.from_wire
+    real = GroupAddress.from_wire
 
     def elsewhere(granted, *args):
         for row in granted["workers"]:
             row["port"] = 1
         return real(granted, *args)
 
-    monkeypatch.setattr(alchemist.address.GroupAddress, "from_wire", elsewhere)
-    with pytest.raises(errors.GroupStartError, match=r"cannot be reached from here.*--advertise"):
+    monkeypatch.setattr(GroupAddress, "from_wire", elsewhere)
+    with pytest.raises(errors.GroupStartError, match=r"this process cannot reach them.*--advertise"):
         session.request_workers(2)
     monkeypatch.undo()
     session.request_workers(2)

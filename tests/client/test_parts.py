@@ -63,7 +63,7 @@ def test_an_error_of_the_iterator_itself_comes_through(session):
 
 
 def test_shape_is_for_iterators(session):
-    with pytest.raises(errors.InvalidArrayError, match="give them for an iterator"):
+    with pytest.raises(errors.InvalidArrayError, match="give these for an iterator"):
         session.send_matrix(np.eye(3), shape=(3, 3))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from typing import Any
 
 from alchemist_ray.client.address import GroupAddress
 from alchemist_ray.client.transfer.plane import forget_plane, plane_of
-from alchemist_ray.errors import FreedMatrixError, GroupDiedError
+from alchemist_ray.errors import FreedMatrixError, GroupDiedError, GroupEndedError
 
 
 class Ownership:
@@ -48,10 +49,13 @@ class Ownership:
         self.disown()
         try:
             plane_of(self._address).free([self._matrix_id])
-        except GroupDiedError:  # the matrix was freed with its workers
+        except GroupEndedError:  # the matrix was freed with its workers
+            pass
+        except GroupDiedError:
             forget_plane(self._address)
         except BaseException:  # it may be freed or not; the next request frees it
-            plane_of(self._address).drop(self._matrix_id)
+            with contextlib.suppress(GroupEndedError):
+                plane_of(self._address).drop(self._matrix_id)
             raise
 
     def drop(self) -> None:
@@ -59,7 +63,8 @@ class Ownership:
         if not self.freed:
             self.freed = True
             self.disown()
-            plane_of(self._address).drop(self._matrix_id)
+            with contextlib.suppress(GroupEndedError):
+                plane_of(self._address).drop(self._matrix_id)
 
     def disown(self) -> None:
         """Leave it to another owner to free the matrix."""
