@@ -175,7 +175,10 @@ def test_nothing_is_pickled_by_name():
     users = {
         path.relative_to(ROOT).as_posix() for path in FILES if {n.partition(".")[0] for n in imports_of(path)} & pickles
     }
-    assert users <= {"mpi_backend/ali/simulations/batches.py"}  # states that the ranks of one job send each other
+    assert users <= {
+        "mpi_backend/ali/simulations/batches.py",  # states that the ranks of one job send each other
+        "mpi_backend/ali/child_process.py",  # what a rank's own fork returns to it
+    }
 
 
 def test_the_linked_folders_are_imported_by_their_full_name():

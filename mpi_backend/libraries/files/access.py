@@ -120,7 +120,7 @@ def read_matrix(
         with Agreement(ctx.comm):
             A = ctx.empty(source.shape, element, chosen)
             stream = SlabStream(A, source.schedule(element, ctx.comm.size))
-        stream.fill(source.read, _report(ctx, A, f"reading {Path(source.path).name}"))
+        stream.fill(source.read, _report(ctx, A, f"reading {Path(source.path).name}"), ctx.check_cancelled)
     return A
 
 
@@ -144,7 +144,7 @@ def write_slabs(ctx: TaskContext, A: DistMatrix, path: str, schedule: Schedule, 
     """
     with Agreement(ctx.comm):
         stream = SlabStream(A, schedule)
-    stream.drain(write, _report(ctx, A, f"writing {Path(path).name}"))
+    stream.drain(write, _report(ctx, A, f"writing {Path(path).name}"), ctx.check_cancelled)
 
 
 def _report(ctx: TaskContext, A: DistMatrix, text: str) -> Report:

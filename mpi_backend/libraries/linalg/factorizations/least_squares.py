@@ -135,8 +135,8 @@ def _check(ctx: TaskContext, A: DistMatrix, b: DistMatrix, cond: float | None, d
 def _by_tree(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) -> tuple[DistMatrix, int, Array]:
     """Solve with the SVD of the TSQR triangle of a long matrix, or of a wide one's transpose. Collective over comm."""
     slab = slab_of(A)
-    tree = TSQR(ctx.comm, slab.local)
-    P, s, Wh = one_rank.run(ctx, lambda: np.linalg.svd(tree.R, full_matrices=False)) or (None, None, None)
+    tree = TSQR.of(ctx, slab.local, slab.shape[0])
+    P, s, Wh = full_svd.triangle_svd(ctx, tree.R) or (None, None, None)
     P, s, Wh = (ctx.comm.bcast(part, one_rank.ROOT) for part in (P, s, Wh))
     rank = _rank(s, threshold)
     P, inverse, Wh = P[:, :rank], (1 / s[:rank])[:, np.newaxis], Wh[:rank]
@@ -159,7 +159,9 @@ def _by_svd(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) ->
     shape = A.shape[1], b.shape[1]
     if one_rank.preferred(ctx, A.shape, A.dtype):
         whole, sides = one_rank.gathered(A), one_rank.gathered(b)
-        x, rank, s = one_rank.run(ctx, lambda: _by_lapack(whole, sides, threshold)) or (None, None, None)
+        count = full_svd.operations(A.shape, vectors=True)
+        found = one_rank.run(ctx, count, A.dtype, lambda: _by_lapack(whole, sides, threshold))
+        x, rank, s = found or (None, None, None)
         rank, s = ctx.comm.bcast((rank, s), one_rank.ROOT)
         return one_rank.dealt(ctx, x, shape, A.dtype), int(rank), s
     U, s, Vt = full_svd.factors(ctx, A)

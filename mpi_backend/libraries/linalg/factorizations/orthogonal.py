@@ -109,6 +109,6 @@ def orthonormal(factors: Householder) -> DistMatrix:
 
 def _by_tree(ctx: TaskContext, A: DistMatrix, mode: str) -> tuple[DistMatrix, ...]:
     slab = slab_of(A)
-    factors = TSQR(ctx.comm, slab.local)
+    factors = TSQR.of(ctx, slab.local, slab.shape[0])
     R = checks.replicated(ctx, factors.R, "MC_MR")
     return (R,) if mode == "r" else (slab.tall_result(ctx, factors.q()), R)

@@ -25,7 +25,7 @@ from mpi4py import MPI
 
 from alchemist_ray.layouts.layout import Grid, Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, stopping
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.factors import Form, Operand, require_inner
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.sparse_products import sparse_product
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import deals_rows
@@ -145,20 +145,33 @@ def _rows(ctx: TaskContext, left: Operand, right: Operand, conjugate: bool) -> D
         whole = np.conjugate(whole)
     layout = dataclasses.replace(left.layout, block=(left.layout.block[0], max(n, 1)))
     C = checks.allocated(ctx, (m, n), left.stored.dtype, layout)
-    np.matmul(left.local, whole.T if right.transposed else whole, out=C.local)
+    factor = whole.T if right.transposed else whole
+    for rows in stopping.in_parts(ctx, 2 * m * n * left.shape[1], C.dtype, left.local.shape[0]):
+        np.matmul(left.local[rows], factor, out=C.local[rows])
     return C
 
 
 def _inner(ctx: TaskContext, left: Operand, right: Operand, conjugate: bool) -> DistMatrix:
     """Multiply each rank's part of the inner index, and add up the products of all ranks. Collective over comm."""
-    if conjugate:
-        whole = np.zeros((left.shape[0], right.shape[1]), left.stored.dtype)
-        for start in range(0, right.local.shape[0], _PANEL):
-            whole += left.local[:, start : start + _PANEL] @ np.conjugate(right.local[start : start + _PANEL])
-    else:
-        whole = np.ascontiguousarray(left.local @ right.local)
+    (m, inner), n = left.shape, right.shape[1]
+    whole: Array | None = None
+    for part in stopping.in_parts(ctx, 2 * m * n * inner, left.stored.dtype, right.local.shape[0]):
+        product = _contribution(left, right, part, conjugate)
+        whole = product if whole is None else np.add(whole, product, out=whole)
+    assert whole is not None  # there is one part at least
     ctx.comm.Allreduce(MPI.IN_PLACE, whole)
     return checks.replicated(ctx, whole, "MC_MR")
+
+
+def _contribution(left: Operand, right: Operand, part: slice, conjugate: bool) -> Array:
+    """Return the product of some of this rank's columns of `left` and rows of `right`, C-ordered. Local."""
+    if not conjugate:
+        return np.ascontiguousarray(left.local[:, part] @ right.local[part])
+    product = np.zeros((left.shape[0], right.shape[1]), left.stored.dtype)
+    for start in range(part.start, part.stop, _PANEL):
+        indices = slice(start, min(start + _PANEL, part.stop))
+        product += left.local[:, indices] @ np.conjugate(right.local[indices])
+    return product
 
 
 def _summa(ctx: TaskContext, left: Operand, right: Operand, conjugate: bool) -> DistMatrix:

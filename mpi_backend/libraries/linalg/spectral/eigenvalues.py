@@ -94,7 +94,7 @@ def eig(ctx: TaskContext, A: DistMatrix) -> tuple[npt.NDArray[Any], DistMatrix]:
         raise ArgumentValueError(ctx.task, f"A is {n}x{n}, but eig computes eigenvectors up to n = {one_rank.LARGEST}")
     dtype = np.result_type(A.dtype, np.complex64)
     ctx.progress(0, 1, "eigenvectors (LAPACK)")
-    w, V = one_rank.run_on(ctx, A, lambda whole: _complex_pairs(whole, dtype)) or (None, None)
+    w, V = one_rank.run_on(ctx, A, 25 * n**3, lambda whole: _complex_pairs(whole, dtype)) or (None, None)
     return ctx.comm.bcast(w, one_rank.ROOT), one_rank.dealt(ctx, V, A.shape, dtype)
 
 
@@ -112,7 +112,8 @@ def _complex_pairs(A: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
 def values_on_one_rank(ctx: TaskContext, A: DistMatrix) -> Array:
     """Return the eigenvalues by LAPACK on one rank. Collective over comm."""
     ctx.progress(0, 1, "eigenvalues (LAPACK)")
-    return _complex(ctx, one_rank.run_on(ctx, A, lambda whole: np.linalg.eigvals(whole.T)), A.dtype)
+    count = 10 * A.shape[0] ** 3
+    return _complex(ctx, one_rank.run_on(ctx, A, count, lambda whole: np.linalg.eigvals(whole.T)), A.dtype)
 
 
 def values_on_all_ranks(ctx: TaskContext, A: DistMatrix) -> Array:
@@ -123,7 +124,9 @@ def values_on_all_ranks(ctx: TaskContext, A: DistMatrix) -> Array:
     spectral.gehrd(work)
     work.local[work.cols.indices() > work.rows.indices()[:, np.newaxis] + 1] = 0  # reflectors
     ctx.progress(0.5, 1, "QR iterations (LAPACK)")
-    return _complex(ctx, one_rank.run_on(ctx, work, lambda whole: _divided(spectral.hseqr(whole), factor)), A.dtype)
+    count = 10 * A.shape[0] ** 3
+    w = one_rank.run_on(ctx, work, count, lambda whole: _divided(spectral.hseqr(whole), factor))
+    return _complex(ctx, w, A.dtype)
 
 
 def _divided(w: Array, factor: float) -> Array:

@@ -113,22 +113,39 @@ def by_triangle(ctx: TaskContext, A: DistMatrix, vectors: bool) -> Factors | Arr
     slab = slab_of(A)
     if vectors:
         return as_factors(ctx, slab, slab_triplets(ctx, slab, min(A.shape)))
-    R = TSQR(slab.comm, slab.local).R
-    s: Array = ctx.comm.bcast(one_rank.run(ctx, lambda: np.linalg.svd(R, compute_uv=False)), one_rank.ROOT)
+    R = TSQR.of(ctx, slab.local, slab.shape[0]).R
+    found = one_rank.run(ctx, operations(R.shape, False), R.dtype, lambda: np.linalg.svd(R, compute_uv=False))
+    s: Array = ctx.comm.bcast(found, one_rank.ROOT)
     return s
 
 
 def slab_triplets(ctx: TaskContext, slab: RowSlab, k: int) -> Triplets:
     """Return the leading `k` triplets of a slab from the SVD of R in A = Q R. Collective over comm."""
     ctx.progress(0, 1, "QR factorisation")
-    tree = TSQR(slab.comm, slab.local)
+    tree = TSQR.of(ctx, slab.local, slab.shape[0])
     ctx.progress(0.5, 1, "SVD of the triangle")
     rows, n = tree.R.shape
-    P, s, Qh = one_rank.run(ctx, lambda: np.linalg.svd(tree.R, full_matrices=False)) or (None, None, None)
+    P, s, Qh = triangle_svd(ctx, tree.R) or (None, None, None)
     P = _broadcast(ctx, P if P is None else P[:, :k], (rows, k), slab.dtype)
     Qh = _broadcast(ctx, Qh if Qh is None else Qh[:k], (k, n), slab.dtype)
     s = ctx.comm.bcast(s if s is None else s[:k].copy(), one_rank.ROOT)
     return Triplets(tree.apply(P), s, Qh.conj().T)
+
+
+def triangle_svd(ctx: TaskContext, R: Array) -> tuple[Array, Array, Array] | None:
+    """Return the economic decomposition of R, which every rank has, on one rank; None elsewhere. Collective."""
+
+    def decompose() -> tuple[Array, Array, Array]:
+        P, s, Qh = np.linalg.svd(R, full_matrices=False)
+        return P, s, Qh
+
+    return one_rank.run(ctx, operations(R.shape, True), R.dtype, decompose)
+
+
+def operations(shape: tuple[int, ...], vectors: bool, full: bool = False) -> float:
+    """Return how many operations on elements LAPACK's ?gesdd takes, roughly."""
+    p, q = sorted(shape)
+    return 4 * q * p**2 + (22 * p**3 if vectors else 0) + (4 * q**2 * p if full else 0)
 
 
 def _broadcast(ctx: TaskContext, A: Array | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
@@ -148,7 +165,8 @@ def on_one_rank(ctx: TaskContext, A: DistMatrix, full: bool, vectors: bool) -> F
     """Return the decomposition, or only the singular values, by LAPACK on one rank. Collective over comm."""
     ctx.progress(0, 1, "SVD (LAPACK)")
     (m, n), p, dtype = A.shape, min(A.shape), A.dtype
-    U, s, Vt = one_rank.run_on(ctx, A, lambda whole: _by_lapack(whole, full, vectors)) or (None, None, None)
+    count = operations(A.shape, vectors, full and vectors)
+    U, s, Vt = one_rank.run_on(ctx, A, count, lambda whole: _by_lapack(whole, full, vectors)) or (None, None, None)
     s = ctx.comm.bcast(s, one_rank.ROOT)
     if not vectors:
         values: Array = s

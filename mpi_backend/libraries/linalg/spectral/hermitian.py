@@ -161,7 +161,8 @@ def on_one_rank(
 ) -> tuple[Array, DistMatrix | None]:
     """Return eigenvalues, and eigenvectors if wanted, by LAPACK on one rank. Collective over comm."""
     ctx.progress(0, 1, "eigenvalues (LAPACK)")
-    w, V = one_rank.run_on(ctx, A, lambda whole: _by_lapack(whole, lower, wanted, vectors)) or (None, None)
+    count = (16 / 3 if vectors else 4 / 3) * A.shape[0] ** 3
+    w, V = one_rank.run_on(ctx, A, count, lambda whole: _by_lapack(whole, lower, wanted, vectors)) or (None, None)
     w = ctx.comm.bcast(w, one_rank.ROOT)
     return w, one_rank.dealt(ctx, V, (A.shape[0], len(w)), A.dtype) if vectors else None
 

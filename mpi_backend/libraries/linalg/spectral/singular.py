@@ -164,7 +164,7 @@ def _by_name(
     """Return the triplets by the named method, or None if it does not reach the tolerance. Collective."""
     n = slab.shape[1]
     if isinstance(slab, RowSlab) and method == "gram":
-        return gram_svd(slab, k, tolerance)
+        return gram_svd(ctx, slab, k, tolerance)
     if isinstance(slab, RowSlab) and method == "tsqr":
         return full_svd.slab_triplets(ctx, slab, k)
     plan = LanczosPlan.wide(k, n) or LanczosPlan.narrow(k, n)
@@ -246,7 +246,7 @@ def _iterative(ctx: TaskContext, slab: RowSlab, k: int, tolerance: float, seed: 
         return None
     if n <= _SMALL:
         ctx.progress(0, 1, "Gram matrix")
-        return gram_svd(slab, k, tolerance)
+        return gram_svd(ctx, slab, k, tolerance)
     plan = LanczosPlan.wide(k, n)
     return lanczos_svd(slab, plan, tolerance, seed, vectors, _progress(ctx, tolerance)) if plan is not None else None
 
