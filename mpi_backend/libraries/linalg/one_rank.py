@@ -11,9 +11,9 @@ of all ranks of its host while they sleep. On several hosts this is done up to t
 messages between hosts take longer than the arithmetic. In all other cases all ranks work, with ScaLAPACK or with
 algorithms that consist of matrix products.
 
-LAPACK cannot be stopped. So long work (:mod:`.stopping`) runs in a child process of rank 0, which is killed when the task
-is cancelled or its time is up (:meth:`~.TaskContext.run_in_child`). ScaLAPACK calls MPI, which a child cannot do; it runs
-to its end.
+LAPACK cannot be stopped. So long work (:mod:`.stopping`) runs in a child process of rank 0, which is killed when the
+task is cancelled or its time is up (:meth:`~.TaskContext.run_in_child`). ScaLAPACK calls MPI, which a child cannot do;
+it runs to its end.
 """
 
 from __future__ import annotations
