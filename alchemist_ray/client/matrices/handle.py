@@ -186,7 +186,7 @@ class MatrixHandle(Arithmetic, WritesFiles):
         """
         if block is not None and block < 1:
             raise ValueError(f"block must be at least 1 row, not {block}")
-        height = block or max(1, ROWS_BYTES // (self.shape[1] * self.dtype.itemsize))
+        height = block or max(1, ROWS_BYTES // max(1, self.shape[1] * self.dtype.itemsize))
         first, last, _ = slice(start, stop).indices(self.shape[0])
         for row in range(first, last, height):
             yield self[row : min(row + height, last)]

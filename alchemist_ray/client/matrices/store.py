@@ -98,7 +98,7 @@ class SessionMatrices(ReadsFiles):
         Raises
         ------
         InvalidArrayError
-            If it is not two-dimensional, is empty, or is of another type; or if the blocks do not add up to `shape`.
+            If it is not two-dimensional, or is of another type; or if the blocks do not add up to `shape`.
         LayoutError
             If there is no such layout, or it does not fit the workers.
         MatrixMemoryError
