@@ -42,6 +42,9 @@ def solve_triangle(T: Array, B: Array, *, lower: bool, unit: bool = False) -> No
     """
     if B.size == 0:
         return
+    if not unit and np.abs(np.diagonal(T)).min() < np.finfo(T.dtype).tiny:
+        _substitute(T, B, lower=lower)
+        return
     left = _by_columns(B)
     stored = B if left else B.T
     trans, ldt = _as_stored(T)
@@ -53,6 +56,19 @@ def solve_triangle(T: Array, B: Array, *, lower: bool, unit: bool = False) -> No
     one = np.ones(1, B.dtype)
     arguments = (m, n, one, T, ldt, B, _leading(stored))
     _call("trsm", B.dtype, b"L" if left else b"R", uplo, trans, b"U" if unit else b"N", *arguments)
+
+
+def _substitute(T: Array, B: Array, *, lower: bool) -> None:
+    """Do what :func:`solve_triangle` does row by row, without reciprocals: those of subnormal numbers overflow. Local.
+
+    BLAS multiplies by reciprocals of the diagonal.
+    """
+    n = len(T)
+    with np.errstate(all="ignore"):
+        for i in range(n) if lower else reversed(range(n)):
+            B[i] /= T[i, i]
+            rest = slice(i + 1, n) if lower else slice(0, i)
+            B[rest] -= np.multiply.outer(T[rest, i], B[i])
 
 
 def lapack(name: str, A: Array) -> Any:

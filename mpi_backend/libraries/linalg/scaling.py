@@ -1,4 +1,4 @@
-"""Powers of two that keep squares of elements within the range of numbers."""
+"""Powers of two that keep elements, their squares and their reciprocals within the range of numbers."""
 
 from __future__ import annotations
 
@@ -32,6 +32,78 @@ def safe_factor(comm: MPI.Comm, elements: npt.NDArray[Any]) -> float:
     return math.ldexp(1.0, min(-exponent, int(precision.maxexp) - 2))
 
 
+def linear_exponent(comm: MPI.Comm, elements: npt.NDArray[Any]) -> int:
+    """Return the exponent of the power of two to multiply a matrix by before it is eliminated or solved with.
+
+    That is 0 unless the largest element is so small that reciprocals of pivots overflow, or so large that sums of
+    elements do. A small matrix is brought near 1, which is exact. A large one is made only a little smaller, so that
+    elements that are much smaller than the largest do not vanish. Collective over comm.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        The ranks that share the matrix.
+    elements : ndarray
+        The elements of this rank, finite.
+    """
+    flat, precision = elements.ravel(order="K"), np.finfo(elements.dtype)
+    squares = comm.allreduce(float(abs(np.vdot(flat, flat))))
+    if 2.0 ** (precision.minexp // 2) < squares < 2.0 ** (precision.maxexp // 2):
+        return 0
+    largest = comm.allreduce(_largest(flat), MPI.MAX)
+    return _linear_exponent(largest, elements.dtype)
+
+
+def _linear_exponent(largest: float, dtype: np.dtype[Any]) -> int:
+    precision, exponent = np.finfo(dtype), math.frexp(largest)[1]
+    margin = int(precision.maxexp) // 4
+    if largest == 0:
+        return 0
+    if exponent < precision.minexp + margin:
+        return -exponent
+    return min(0, int(precision.maxexp) - margin - exponent)
+
+
+def scale_linearly(comm: MPI.Comm, X: npt.NDArray[Any], even: bool = False) -> int:
+    """Multiply this rank's elements in place by two to what :func:`linear_exponent` says; return that. Collective.
+
+    With `even`, the exponent is made even, so that its half can be taken out of a root.
+    """
+    exponent = linear_exponent(comm, X)
+    exponent -= exponent % 2 if even else 0
+    if exponent:
+        shift_exponents(X, exponent)
+    return exponent
+
+
+def linearly_scaled(A: DistMatrix) -> tuple[DistMatrix, int]:
+    """Return `A` times two to what :func:`linear_exponent` says, itself if that is 0, and what it says. Collective."""
+    exponent = linear_exponent(A.comm, A.local)
+    if exponent == 0:
+        return A, 0
+    B = checks.new_like(A)
+    B.local[...] = A.local
+    shift_exponents(B.local, exponent)
+    return B, exponent
+
+
+def triangle_exponent(T: DistMatrix, lower: bool, pivots: npt.NDArray[Any]) -> int:
+    """Return what :func:`linear_exponent` says of a triangle of `T` with this diagonal. Collective over comm.
+
+    The rows of the triangle are looked at only if its diagonal is small, or elements of `T` are large.
+    """
+    flat, precision = T.local.ravel(order="K"), np.finfo(T.dtype)
+    squares = T.comm.allreduce(float(abs(np.vdot(flat, flat))))
+    if _largest(pivots) > 2.0 ** (precision.minexp // 2) and squares < 2.0 ** (precision.maxexp // 2):
+        return 0
+    largest = 0.0
+    for iloc, i in enumerate(T.rows.indices().tolist()):
+        stop = T.cols.local_range(0, min(i + 1, T.shape[1]))[1]
+        start = T.cols.local_range(0, min(i, T.shape[1]))[1]
+        largest = max(largest, _largest(T.local[iloc, :stop] if lower else T.local[iloc, start:]))
+    return _linear_exponent(T.comm.allreduce(largest, MPI.MAX), T.dtype)
+
+
 def scale_safely(work: DistMatrix) -> float:
     """Multiply `work` in place by what :func:`safe_factor` says, and return that. Collective over comm."""
     factor = safe_factor(work.comm, work.local)
@@ -59,5 +131,5 @@ def shift_exponents(X: npt.NDArray[Any], exponents: int | npt.NDArray[np.int64])
 
 def _largest(flat: npt.NDArray[Any]) -> float:
     """Return the largest real or imaginary part by modulus: a modulus may overflow."""
-    parts = flat.view(flat.real.dtype) if flat.dtype.kind == "c" else flat
-    return float(np.abs(parts).max()) if parts.size else 0.0
+    parts = np.ascontiguousarray(flat).view(flat.real.dtype) if flat.dtype.kind == "c" else flat
+    return max(float(parts.max()), -float(parts.min())) if parts.size else 0.0

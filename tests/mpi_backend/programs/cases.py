@@ -4,6 +4,7 @@ A program marks functions with :func:`case` and ends in ``main(sys.argv[1:])``. 
 result, on all ranks: scaled residuals, which the test compares with its limit, or what each rank has raised.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from mpi4py import MPI
 from alchemist_ray.errors import AlchemistError
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import small_problems
 
 comm = MPI.COMM_WORLD
 ctx = TaskContext(comm, "linalg.case")
@@ -56,9 +58,26 @@ def raised(function: Callable[..., Any], *arguments: Any, context: TaskContext =
     return comm.allgather(outcome)
 
 
+@contextlib.contextmanager
+def shared(by_all: bool = True) -> Iterator[None]:
+    """Have problems of any size solved by all ranks, which one rank solves where they are small."""
+    largest = dict(small_problems.LARGEST)
+    if by_all:
+        small_problems.LARGEST.clear()
+    try:
+        yield
+    finally:
+        small_problems.LARGEST.update(largest)
+
+
 def main(names: list[str]) -> None:
-    """Run the cases of these names; the first rank prints ``[case, label, result]`` in JSON for all that they yield."""
+    """Run the cases of these names; the first rank prints ``[case, label, result]`` in JSON for all that they yield.
+
+    All ranks share the work, or, in a case whose name begins with ``small:``, one rank does where the library says so.
+    """
     for name in names:
-        for label, result in CASES[name]():
-            if comm.rank == 0:
-                print(json.dumps([name, label, result], default=float), flush=True)
+        small, _, plain = name.rpartition(":")
+        with shared(by_all=not small):
+            for label, result in CASES[plain]():
+                if comm.rank == 0:
+                    print(json.dumps([name, label, result], default=float), flush=True)
