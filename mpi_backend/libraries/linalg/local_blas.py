@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -66,9 +67,18 @@ def _substitute(T: Array, B: Array, *, lower: bool) -> None:
     n = len(T)
     with np.errstate(all="ignore"):
         for i in range(n) if lower else reversed(range(n)):
-            B[i] /= T[i, i]
+            _divide(B[i], T[i, i])
             rest = slice(i + 1, n) if lower else slice(0, i)
             B[rest] -= np.multiply.outer(T[rest, i], B[i])
+
+
+def _divide(row: Array, pivot: Any) -> None:
+    """Divide `row` in place by a number, whose parts are near 1 when it is used: NumPy divides by reciprocals too."""
+    exponent = math.frexp(max(abs(pivot.real), abs(pivot.imag)))[1]
+    real, imaginary = math.ldexp(pivot.real, -exponent), math.ldexp(pivot.imag, -exponent)
+    row /= row.dtype.type(complex(real, imaginary) if row.dtype.kind == "c" else real)
+    for part in (row.real, row.imag) if row.dtype.kind == "c" else (row,):
+        np.ldexp(part, -exponent, out=part)
 
 
 def lapack(name: str, A: Array) -> Any:

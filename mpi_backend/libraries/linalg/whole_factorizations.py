@@ -125,28 +125,34 @@ def cholesky_factor(task: str, A: Array, lower: bool) -> tuple[Array, int]:
 def solve_triangular(T: Array, X: Array, form: Form, *, lower: bool) -> Array:
     """Overwrite `X` with the solution of op(T) x = X, of which one triangle of T is read; return it. Local."""
     triangle = np.tril(T) if lower else np.triu(T)
-    shift = scale_linearly(MPI.COMM_SELF, triangle)
-    shift -= scale_linearly(MPI.COMM_SELF, X)
-    if form == "N":
-        solve_triangle(triangle, X, lower=lower)
-    else:
-        solve_triangle(triangle.T.conj() if form == "C" else triangle.T, X, lower=not lower)
+    shift = scale_linearly(MPI.COMM_SELF, triangle) - scale_linearly(MPI.COMM_SELF, X)
+    _solve_triangle(triangle, X, form, lower=lower)
     if shift:
         shift_exponents(X, shift)
     return X
 
 
+def _solve_triangle(T: Array, X: Array, form: Form, *, lower: bool) -> None:
+    if form == "N":
+        solve_triangle(T, X, lower=lower)
+    else:
+        solve_triangle(T.T.conj() if form == "C" else T.T, X, lower=not lower)
+
+
 def solve_by_cholesky(factor: Array, X: Array, *, lower: bool, exponent: int = 0, transposed: bool = False) -> Array:
     """Overwrite `X` with the x of A x = X, or of A^T x = X, from the factor of A times two to `exponent`. Local."""
+    triangle = np.tril(factor) if lower else np.triu(factor)
+    exponent += scale_linearly(MPI.COMM_SELF, triangle, twice=True)
+    shift = 2 * exponent - scale_linearly(MPI.COMM_SELF, X)
     conjugate = transposed and X.dtype.kind == "c"  # A^T is the conjugate of A
     if conjugate:
         np.conjugate(X, out=X)
-    solve_triangular(factor, X, "N" if lower else "C", lower=lower)
-    solve_triangular(factor, X, "C" if lower else "N", lower=lower)
+    _solve_triangle(triangle, X, "N" if lower else "C", lower=lower)
+    _solve_triangle(triangle, X, "C" if lower else "N", lower=lower)
     if conjugate:
         np.conjugate(X, out=X)
-    if exponent:
-        shift_exponents(X, 2 * exponent)
+    if shift:
+        shift_exponents(X, shift)
     return X
 
 

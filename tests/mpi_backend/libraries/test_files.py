@@ -113,7 +113,6 @@ REFUSED = {
     "npy garbage": ("FileContentError", "no .npy file"),
     "npy cube": ("FileContentError", "3 dimensions"),
     "npy scalar": ("FileContentError", "0 dimensions"),
-    "npy empty": ("FileContentError", "is empty"),
     "npy half": ("FileContentError", "float16, and the types of matrices are float64"),
     "npy text": ("FileContentError", "no numbers"),
     "npy pairs": ("FileContentError", "no numbers"),

@@ -132,7 +132,7 @@ def cho_solve(ctx: TaskContext, c: DistMatrix, b: DistMatrix, lower: bool = Fals
     checks.require_finite(ctx, c=c, b=b)
     factor = on_grid(checks.converted(c, dtype))
     _require_triangle(ctx, factor, lower)
-    factor, exponent = scaled_triangle(factor, lower, require_regular(ctx, factor))
+    factor, exponent = scaled_triangle(factor, lower, require_regular(ctx, factor), twice=True)
     return Cholesky(factor, lower, exponent).solve(b)
 
 

@@ -145,9 +145,9 @@ def _solved_whole(task: str, A: Array, b: Array, structure: str, lower: bool, fo
     return whole_factorizations.regular(task, A).solve(b, form)
 
 
-def scaled_triangle(T: DistMatrix, lower: bool, pivots: Array) -> tuple[DistMatrix, int]:
+def scaled_triangle(T: DistMatrix, lower: bool, pivots: Array, twice: bool = False) -> tuple[DistMatrix, int]:
     """Return a triangle with this diagonal, scaled if it must be, and the exponent. Collective over comm."""
-    exponent = triangle_exponent(T, lower, pivots)
+    exponent = triangle_exponent(T, lower, pivots, twice)
     if exponent:
         T = grid_copy(T)
         with np.errstate(over="ignore"):
