@@ -6,6 +6,9 @@ exponential of an 8 x 8 matrix took 50 times as long as SciPy's. So each routine
 the results: one message from each rank, one broadcast of the outcome, and one message to each rank for each result that
 is too large for the broadcast. The other ranks wait without using their cores.
 
+A problem of a few kilobytes, with all ranks on one host, is gathered on every rank, and each of them solves it: then no
+rank waits for another one's answer. They compute with the same code on the same processor, so the answers are equal.
+
 Up to which order this pays is in :data:`LARGEST`, measured by ``make bench-linalg``. Nothing else decides it.
 """
 
@@ -29,12 +32,10 @@ from alchemist_ray.layouts import tiling
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg.whole_matrices import ROOT, deal, gathered, replicated
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 
 Array = npt.NDArray[Any]
-
-ROOT = 0
-"""The rank that does the work."""
 
 LARGEST: dict[str, int] = {
     "cho_solve": 600,
@@ -58,6 +59,9 @@ LARGEST: dict[str, int] = {
     "truncated_svd": 600,
 }
 """The order up to which one rank solves a problem, for each routine; a routine that is not here is always shared."""
+
+REPLICATED = 1 << 15
+"""Bytes of a problem that every rank solves if all are on one host."""
 
 _EMBEDDED = 4096
 """Bytes of a matrix of the results that travel with the outcome."""
@@ -136,7 +140,10 @@ def solved(ctx: TaskContext, work: Callable[..., Any], finite: bool = True, **ma
     MatrixMemoryError
         If a rank has no room for its part of a result; on the others, PeerFailedError.
     """
-    wholes, ranks = [_gathered(matrix) for matrix in matrices.values()], _ranks_here(ctx.comm)
+    ranks = _ranks_here(ctx.comm)
+    if ranks == ctx.comm.size and sum(matrix.nbytes for matrix in matrices.values()) <= REPLICATED:
+        return _solved_by_each(ctx, work, {name: replicated(A) for name, A in matrices.items()}, finite)
+    wholes = [gathered(matrix) for matrix in matrices.values()]
     if ctx.comm.rank != ROOT:
         return _received(ctx)
     try:
@@ -152,6 +159,33 @@ def solved(ctx: TaskContext, work: Callable[..., Any], finite: bool = True, **ma
     skeleton = _described(result)
     _announce(ctx.comm, skeleton)
     return _completed(ctx, skeleton, _each_whole(result))
+
+
+def _solved_by_each(ctx: TaskContext, work: Callable[..., Any], matrices: dict[str, Array], finite: bool) -> Any:
+    """Return what `work` makes of matrices that every rank has, this rank's part of each result. Local."""
+    if finite:
+        _require_finite(ctx, matrices)
+    return _own_parts(ctx, _computed(ctx, work, list(matrices.values()), 1))
+
+
+def _own_parts(ctx: TaskContext, result: Any) -> Any:
+    """Return a result with a matrix in place of each :class:`Whole`. Local.
+
+    The worker puts them into the memory that results are served from, and reports if there is no room.
+    """
+    if isinstance(result, tuple):
+        return tuple(_own_parts(ctx, member) for member in result)
+    return _own_part(ctx, result.array, result.layout) if isinstance(result, Whole) else result
+
+
+def _own_part(ctx: TaskContext, array: Array, layout: Layout | str) -> DistMatrix:
+    shape = array.shape[0], array.shape[1]
+    if isinstance(layout, str):
+        layout = Layout.of(layout, shape, ctx.comm.size)
+    local = np.empty(layout.local_shape(shape, ctx.comm.rank), array.dtype)
+    part = DistMatrix(ctx.comm, shape, layout, local, ctx.allocate)
+    tiling.scatter(array, local, part.rows, part.cols)
+    return part
 
 
 def _require_finite(ctx: TaskContext, matrices: Mapping[str, Array]) -> None:
@@ -170,35 +204,6 @@ def _computed(ctx: TaskContext, work: Callable[..., Any], matrices: list[Array],
         if isinstance(failure, AlchemistError):
             raise
         raise ConvergenceError(ctx.task, str(failure)) from failure
-
-
-# --- operands ---------------------------------------------------------------------------------------------------------
-
-
-def _gathered(A: DistMatrix) -> Array:
-    """Return all of `A` on :data:`ROOT`, in new memory, Fortran-ordered; elsewhere nothing of use. Collective."""
-    comm, layout = A.comm, A.layout
-    whole = np.empty(A.shape if comm.rank == ROOT else (0, 0), A.dtype, "F")
-    if layout.is_source(ROOT) and layout.local_shape(A.shape, ROOT) == A.shape:
-        if comm.rank == ROOT:
-            tiling.copy(whole, A.local)
-        return whole
-    mine = A.local if layout.is_source(comm.rank) else A.local[:0]
-    if comm.rank != ROOT:
-        comm.Gatherv([mine.reshape(-1).view(np.uint8), MPI.BYTE], None, ROOT)
-        return whole
-    shapes = [layout.local_shape(A.shape, r) if layout.is_source(r) else (0, 0) for r in range(comm.size)]
-    counts = [m * n for m, n in shapes]
-    packed = np.empty(sum(counts), A.dtype)
-    received = [packed.view(np.uint8), [count * A.dtype.itemsize for count in counts]]
-    comm.Gatherv([mine.reshape(-1).view(np.uint8), MPI.BYTE], [*received, MPI.BYTE], ROOT)
-    first = 0
-    for rank, (shape, count) in enumerate(zip(shapes, counts, strict=True)):
-        if count:
-            rows, cols = layout.part(A.shape, rank)
-            tiling.gather(packed[first : first + count].reshape(shape), whole, rows, cols)
-        first += count
-    return whole
 
 
 # --- the outcome ------------------------------------------------------------------------------------------------------
@@ -269,7 +274,7 @@ def _completed(ctx: TaskContext, skeleton: Any, wholes: list[Array] | None) -> A
         if announced.array is not None:
             tiling.scatter(announced.array, target.local, target.rows, target.cols)
         else:
-            _deal(target, None if wholes is None else wholes[i])
+            deal(target, None if wholes is None else wholes[i])
     return _filled(skeleton, iter(dealt))
 
 
@@ -283,30 +288,6 @@ def _filled(skeleton: Any, dealt: Any) -> Any:
     if isinstance(skeleton, _Announced):
         return next(dealt)
     return tuple(_filled(member, dealt) for member in skeleton) if isinstance(skeleton, tuple) else skeleton
-
-
-def _deal(target: DistMatrix, whole: Array | None) -> None:
-    """Fill `target` with the matrix that :data:`ROOT` passes. Collective over comm."""
-    comm, layout = target.comm, target.layout
-    if whole is None:
-        comm.Scatterv(None, [target.local.reshape(-1).view(np.uint8), MPI.BYTE], ROOT)
-        return
-    if comm.size == 1:
-        tiling.copy(target.local, whole)
-        return
-    shapes = layout.local_shapes(target.shape).tolist()
-    shapes[ROOT] = (0, 0)  # its own part takes no message
-    counts = [m * n for m, n in shapes]
-    packed = np.empty(sum(counts), target.dtype)
-    first = 0
-    for rank, (shape, count) in enumerate(zip(shapes, counts, strict=True)):
-        if count:
-            rows, cols = layout.part(target.shape, rank)
-            tiling.scatter(whole, packed[first : first + count].reshape(shape), rows, cols)
-        first += count
-    sent = [packed.view(np.uint8), [count * target.dtype.itemsize for count in counts]]
-    comm.Scatterv([*sent, MPI.BYTE], [target.local.reshape(-1)[:0].view(np.uint8), MPI.BYTE], ROOT)
-    tiling.scatter(whole, target.local, target.rows, target.cols)
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------

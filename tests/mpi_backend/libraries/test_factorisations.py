@@ -13,9 +13,10 @@ REPORT = Report(
         (1, 3): ["rank_revealing_qr"],
         (2,): ["lstsq_by_svd"],
         (1,): ["blas_in_place"],
-        (1, 4): ["errors", "small:errors"],
-        (2, 3): [
-            f"small:{name}"
+        (1, 4): ["errors", "one:errors", "small:errors"],
+        (3,): [
+            f"{how}:{name}"
+            for how in ("one", "small")
             for name in ("lu", "lu_solve", "cholesky", "solve", "determinants", "inverse", "condition", "qr", "lstsq")
         ],
     },
@@ -27,7 +28,7 @@ def test_residuals_are_small(size: int, name: str) -> None:
     REPORT.check(size, name)
 
 
-@pytest.mark.parametrize("name", ["errors", "small:errors"])
+@pytest.mark.parametrize("name", ["errors", "one:errors", "small:errors"])
 @pytest.mark.parametrize("size", [1, 4])
 def test_errors_are_raised_on_all_ranks_alike(size: int, name: str) -> None:
     outcomes = {label: set(result) for label, result in REPORT.of(size, name)}

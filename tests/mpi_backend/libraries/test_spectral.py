@@ -10,15 +10,16 @@ EIGENVALUES = Report(
     {
         (1, 2, 3, 4): ["symmetric", "tight_clusters", "general", "every_type_on_all_ranks"],
         (2,): ["others_sleep"],
-        (1, 3): ["errors", "small:errors"],
+        (1, 3): ["errors", "one:errors", "small:errors"],
     },
 )
 SINGULAR_VALUES = Report("spectral_cases.py", {(1, 2, 3, 4): ["singular_values", "leading", "randomised"]})
 SMALL = Report(
     "spectral_cases.py",
     {
-        (2, 3): [
-            f"small:{name}"
+        (2,): [
+            f"{how}:{name}"
+            for how in ("one", "small")
             for name in (
                 "symmetric",
                 "tight_clusters",
@@ -56,7 +57,7 @@ def test_small_problems_on_one_rank(size: int, name: str) -> None:
     SMALL.check(size, name)
 
 
-@pytest.mark.parametrize("name", ["errors", "small:errors"])
+@pytest.mark.parametrize("name", ["errors", "one:errors", "small:errors"])
 @pytest.mark.parametrize("size", [1, 3])
 def test_errors_are_raised_on_all_ranks_alike(size: int, name: str) -> None:
     outcomes = dict(EIGENVALUES.of(size, name))

@@ -59,25 +59,29 @@ def raised(function: Callable[..., Any], *arguments: Any, context: TaskContext =
 
 
 @contextlib.contextmanager
-def shared(by_all: bool = True) -> Iterator[None]:
-    """Have problems of any size solved by all ranks, which one rank solves where they are small."""
-    largest = dict(small_problems.LARGEST)
-    if by_all:
+def solved_by(ranks: str) -> Iterator[None]:
+    """Have problems of any size solved by ``all`` ranks together, or small ones by ``one`` or as ``small`` ones are."""
+    largest, replicated = dict(small_problems.LARGEST), small_problems.REPLICATED
+    if ranks == "all":
         small_problems.LARGEST.clear()
+    if ranks == "one":
+        small_problems.REPLICATED = -1
     try:
         yield
     finally:
         small_problems.LARGEST.update(largest)
+        small_problems.REPLICATED = replicated
 
 
 def main(names: list[str]) -> None:
     """Run the cases of these names; the first rank prints ``[case, label, result]`` in JSON for all that they yield.
 
-    All ranks share the work, or, in a case whose name begins with ``small:``, one rank does where the library says so.
+    All ranks share the work of each problem. In a case whose name begins with ``one:`` one rank solves small ones, and
+    in one whose name begins with ``small:`` the library decides, which has every rank solve the smallest.
     """
     for name in names:
-        small, _, plain = name.rpartition(":")
-        with shared(by_all=not small):
+        ranks, _, plain = name.rpartition(":")
+        with solved_by(ranks or "all"):
             for label, result in CASES[plain]():
                 if comm.rank == 0:
                     print(json.dumps([name, label, result], default=float), flush=True)

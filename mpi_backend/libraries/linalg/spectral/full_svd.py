@@ -118,7 +118,8 @@ def by_triangle(ctx: TaskContext, A: DistMatrix, vectors: bool) -> Factors | Arr
         return as_factors(ctx, slab, Triplets(triplets.U, s, triplets.V))
     R = TSQR(slab.comm, slab.local).R
     s = ctx.comm.bcast(one_rank.run(ctx, lambda: np.linalg.svd(R, compute_uv=False)), one_rank.ROOT)
-    return s / s.dtype.type(factor)
+    values: Array = s / s.dtype.type(factor)
+    return values
 
 
 def slab_triplets(ctx: TaskContext, slab: RowSlab, k: int) -> Triplets:
