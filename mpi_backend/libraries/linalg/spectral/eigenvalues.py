@@ -20,7 +20,7 @@ from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy
 from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor, scale_safely
 from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_square
 from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
-from alchemist_ray.mpi_backend.libraries.scalapack import spectral
+from alchemist_ray.mpi_backend.scalapack import spectral
 
 Array = npt.NDArray[Any]
 
