@@ -11,27 +11,31 @@ from tests_support import Report
 
 import alchemist_ray as alchemist
 
-CASES = [
-    "systems_at_extreme_scales",
-    "factors_at_extreme_scales",
+SYSTEMS = ["systems_at_extreme_scales", "factors_at_extreme_scales", "graded"]
+VALUES = [
     "spectra_at_extreme_scales",
     "inverses_at_extreme_scales",
     "least_squares_at_extreme_scales",
-    "graded",
     "exponential",
 ]
-SHARED = Report("extreme_cases.py", {(1, 2, 3): CASES})
-SMALL = Report("extreme_cases.py", {(1, 2): [f"small:{name}" for name in CASES]})
+SHARED_SYSTEMS = Report("extreme_cases.py", {(1, 2, 3): SYSTEMS})
+SHARED_VALUES = Report("extreme_cases.py", {(1, 2, 3): VALUES})
+SMALL = Report("extreme_cases.py", {(1, 2): [f"small:{name}" for name in SYSTEMS + VALUES]})
 EMPTY = Report("extreme_cases.py", {(1, 2, 3): ["empty", "one:empty"]})
 
 
-@pytest.mark.parametrize(("size", "name"), SHARED.pairs())
-def test_residuals_are_small_at_extreme_scales(size: int, name: str) -> None:
-    SHARED.check(size, name)
+@pytest.mark.parametrize(("size", "name"), SHARED_SYSTEMS.pairs())
+def test_systems_at_extreme_scales(size: int, name: str) -> None:
+    SHARED_SYSTEMS.check(size, name)
+
+
+@pytest.mark.parametrize(("size", "name"), SHARED_VALUES.pairs())
+def test_values_at_extreme_scales(size: int, name: str) -> None:
+    SHARED_VALUES.check(size, name)
 
 
 @pytest.mark.parametrize(("size", "name"), SMALL.pairs())
-def test_residuals_of_small_problems_are_small_at_extreme_scales(size: int, name: str) -> None:
+def test_small_problems_at_extreme_scales(size: int, name: str) -> None:
     SMALL.check(size, name)
 
 

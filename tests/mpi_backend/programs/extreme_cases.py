@@ -17,7 +17,7 @@ from alchemist_ray.mpi_backend.ali import DistMatrix
 from alchemist_ray.mpi_backend.libraries import linalg
 
 TYPES = ("float32", "float64", "complex64", "complex128")
-N, NRHS = 21, 3
+N, NRHS, BLOCK = 21, 3, 8
 WRONG = 1e9
 
 
@@ -102,17 +102,17 @@ def systems(dtype: str, exponent: int) -> Iterator[tuple[str, float]]:
         ("lower", triangle, {"assume_a": "lower triangular"}),
         ("lower transposed", triangle, {"assume_a": "lower triangular", "transposed": True}),
     ):
-        x = whole(linalg.solve(ctx, spread(A.stored, block=3), right, **options)).astype(complex)
+        x = whole(linalg.solve(ctx, spread(A.stored, block=BLOCK), right, **options)).astype(complex)
         x = x * 2.0 ** (A.exponent - b.exponent)
         op = A.exact.T if "transposed" in label else A.exact
         size = 1 + float(np.linalg.norm(x))
         yield f"solve {label}", A.residual((op @ x - b.exact) / size, 0.0)
-    lu, piv = linalg.lu_factor(ctx, spread(general.stored, block=3))
+    lu, piv = linalg.lu_factor(ctx, spread(general.stored, block=BLOCK))
     for trans, op in enumerate((general.exact, general.exact.T, general.exact.conj().T)):
         x = whole(linalg.lu_solve(ctx, lu, piv, right, trans))
         yield f"lu_solve {trans}", general.residual((op @ x - b.exact) / (1 + np.linalg.norm(x)))
     for lower in (False, True):
-        c = linalg.cholesky(ctx, spread(positive.stored, block=3), lower)
+        c = linalg.cholesky(ctx, spread(positive.stored, block=BLOCK), lower)
         x = whole(linalg.cho_solve(ctx, c, right, lower))
         yield f"cho_solve {lower}", positive.residual((positive.exact @ x - b.exact) / (1 + np.linalg.norm(x)))
         factor = whole(c).astype(complex) * 2.0 ** (-(exponent // 2))
@@ -123,7 +123,7 @@ def systems(dtype: str, exponent: int) -> Iterator[tuple[str, float]]:
 def factors(dtype: str, exponent: int) -> Iterator[tuple[str, float]]:
     square = Scaled(with_values(N, N, dtype), dtype, exponent - 1)
     tall, wide = (Scaled(with_values(*shape, dtype), dtype, exponent - 1) for shape in ((43, N), (N, 43)))
-    A = spread(square.stored, block=3)
+    A = spread(square.stored, block=BLOCK)
     p, L, U = linalg.lu(ctx, A, p_indices=True)
     yield "lu", square.residual(whole(L)[p] @ square.unscaled(whole(U)) - square.exact)
     PL, U = linalg.lu(ctx, A, permute_l=True)
@@ -146,7 +146,7 @@ def spectra(dtype: str, exponent: int) -> Iterator[tuple[str, float]]:
     square = Scaled(with_values(N, N, dtype), dtype, exponent)
     X = square.exact + square.exact.conj().T
     hermitian = Scaled(X / 2, dtype, exponent)
-    w, V = linalg.eigh(ctx, spread(hermitian.stored, block=3))
+    w, V = linalg.eigh(ctx, spread(hermitian.stored, block=BLOCK))
     V = whole(V)
     yield "eigh", hermitian.residual(hermitian.exact @ V - V * hermitian.unscaled(w))
     values = linalg.eigvalsh(ctx, spread(hermitian.stored))
@@ -157,7 +157,7 @@ def spectra(dtype: str, exponent: int) -> Iterator[tuple[str, float]]:
     values = square.unscaled(linalg.eigvals(ctx, spread(square.stored)))
     nearest = np.abs(np.subtract.outer(np.linalg.eigvals(square.exact), values)).min(axis=1)
     yield "eigvals", square.residual(nearest)
-    for shape in ((N, N), (40, 37), (90, N), (N, 90)):
+    for shape in ((40, 37), (90, N), (N, 90)):
         A = Scaled(with_values(*shape, dtype), dtype, exponent)
         given, exact = spread(A.stored), np.linalg.svd(A.exact, compute_uv=False)
         U, s, Vt = linalg.svd(ctx, given)
@@ -180,13 +180,13 @@ def inverses(dtype: str, exponent: int) -> Iterator[tuple[str, float]]:
         ("pinv", square, linalg.pinv, np.linalg.inv(square.exact)),
         ("pinv tall", tall, linalg.pinv, np.linalg.pinv(tall.exact)),
     ):
-        found = A.unscaled(whole(function(ctx, spread(A.stored, block=3))), -exponent)
+        found = A.unscaled(whole(function(ctx, spread(A.stored, block=BLOCK))), -exponent)
         quantum = float(np.ldexp(float(np.finfo(dtype).smallest_subnormal), exponent))
         yield label, A.residual((found - exact) / np.linalg.norm(exact), quantum)
 
 
 def least_squares(dtype: str, exponent: int) -> Iterator[tuple[str, float]]:
-    for shape in ((N, N), (43, N), (N, 43), (90, N)):
+    for shape in ((43, N), (N, 43), (90, N)):
         A = Scaled(with_values(*shape, dtype), dtype, exponent)
         b = Scaled(normal((shape[0], NRHS), dtype, 9) / 9, dtype, exponent)
         exact = np.linalg.lstsq(A.exact, b.exact, rcond=None)[0]
@@ -202,7 +202,7 @@ def _at_each_scale(
     check: Callable[[str, int], Iterator[tuple[str, float]]], but: str = ""
 ) -> Iterator[tuple[str, Any]]:
     every = [(dtype, name) for dtype, name in itertools.product(TYPES, scales("float32")) if name != but]
-    for dtype, name in dealt(every) if comm.size > 1 else every:
+    for dtype, name in dealt(every, (1, 2, 3)):
         yield f"{dtype} {name}", dict(check(dtype, scales(dtype)[name]))
 
 
@@ -239,14 +239,14 @@ def graded() -> Iterator[tuple[str, Any]]:
         D = np.diag(np.tile([1.0, tiny, 1.0, tiny], 5)).astype(dtype)
         x = np.arange(1.0, 21)[:, np.newaxis].astype(dtype)
         b = D @ x
-        for assume_a in ("gen", "lower triangular", "upper triangular", "pos"):
+        for assume_a in ("gen", "lower triangular", "pos"):
             for transposed in (False, True):
                 options = {"assume_a": assume_a, "transposed": transposed}
-                found = whole(linalg.solve(ctx, spread(D, block=3), spread(b), **options))
+                found = whole(linalg.solve(ctx, spread(D, block=BLOCK), spread(b), **options))
                 yield f"{dtype} {options}", float(np.abs(found - x).max()) if np.isfinite(found).all() else WRONG
         huge = float(np.ldexp(1.0, int(np.finfo(dtype).maxexp) - 6))
         D = np.diag(np.tile([huge, 1.0 / huge], 10)).astype(dtype)
-        found = whole(linalg.solve(ctx, spread(D, block=3), spread(D @ x)))
+        found = whole(linalg.solve(ctx, spread(D, block=BLOCK), spread(D @ x)))
         yield f"{dtype} huge and tiny", float(np.abs(found - x).max())
 
 
@@ -257,7 +257,7 @@ def exponential() -> Iterator[tuple[str, Any]]:
         yield f"{dtype} subnormal", float(np.abs(whole(linalg.expm(ctx, spread(A))) - np.eye(N) - A).max())
         nilpotent = np.triu(np.full((6, 6), np.finfo(dtype).max / 64, dtype), 5)
         found = whole(linalg.expm(ctx, spread(nilpotent))) - np.eye(6) - nilpotent
-        yield f"{dtype} nilpotent", float(np.abs(found).max() / nilpotent.max() / np.finfo(dtype).eps)
+        yield f"{dtype} nilpotent", float(np.abs(found).max() / np.abs(nilpotent).max() / np.finfo(dtype).eps)
 
 
 # --- without rows or columns ------------------------------------------------------------------------------------------
