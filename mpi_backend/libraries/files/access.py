@@ -53,8 +53,6 @@ class Source(ABC):
             raise FileContentError(path, f"its elements are of type {dtype}, which is not numeric")
         if len(shape) not in (1, 2):
             raise FileContentError(path, f"it has {len(shape)} dimensions (shape {shape}), but a matrix has 2")
-        if 0 in shape:
-            raise FileContentError(path, f"it is empty (shape {shape}), but a matrix has at least one element")
         self.path = path
         self.shape = (shape[0], shape[1] if len(shape) == 2 else 1)
         self.chunk = (chunk[0], chunk[1] if len(chunk) == 2 else 1)

@@ -16,13 +16,13 @@ from mpi4py import MPI
 from alchemist_ray.errors import ConvergenceError
 from alchemist_ray.mpi_backend import scalapack
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
+from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations import orthogonal
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy
-from alchemist_ray.mpi_backend.libraries.linalg.scaling import scale_safely
-from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_elements
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import safely_scaled, scale_safely
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import RowSlab, slab_of
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import Triplets
 from alchemist_ray.mpi_backend.scalapack import spectral
 
@@ -64,8 +64,6 @@ def svd(
     ------
     ArgumentError
         If A has another dtype.
-    ArgumentValueError
-        If A is empty.
     NonFiniteError
         If A contains NaN or Inf.
     ConvergenceError
@@ -86,7 +84,9 @@ def svd(
     ‖A − U diag(s) Vt‖ and the orthogonality of the factors are of the order max(m, n) eps.
     """
     checks.require_floating(ctx, A=A)
-    require_elements(ctx, A=A)
+    if small_problems.suits("svd", A.shape):
+        found: Any = small_problems.solved(ctx, lambda A: _of_whole(A, full_matrices, compute_uv), A=A)
+        return found  # type: ignore[no-any-return]  # as the signature says
     checks.require_finite(ctx, A=A)
     if slender(A) and not full_matrices:
         return by_triangle(ctx, A, compute_uv)
@@ -110,13 +110,17 @@ def slender(A: DistMatrix) -> bool:
 
 def by_triangle(ctx: TaskContext, A: DistMatrix, vectors: bool) -> Factors | Array:
     """Return the economy-size decomposition, or only the singular values, by TSQR. Collective over comm."""
+    A, factor = safely_scaled(A)
     slab = slab_of(A)
     if vectors:
-        return as_factors(ctx, slab, slab_triplets(ctx, slab, min(A.shape)))
+        triplets = slab_triplets(ctx, slab, min(A.shape))
+        s: Array = triplets.s / triplets.s.dtype.type(factor)
+        return as_factors(ctx, slab, Triplets(triplets.U, s, triplets.V))
     R = TSQR.of(ctx, slab.local, slab.shape[0]).R
     found = one_rank.run(ctx, operations(R.shape, False), R.dtype, lambda: np.linalg.svd(R, compute_uv=False))
-    s: Array = ctx.comm.bcast(found, one_rank.ROOT)
-    return s
+    s = ctx.comm.bcast(found, one_rank.ROOT)
+    values: Array = s / s.dtype.type(factor)
+    return values
 
 
 def slab_triplets(ctx: TaskContext, slab: RowSlab, k: int) -> Triplets:
@@ -184,6 +188,17 @@ def _by_lapack(A: Array, full: bool, vectors: bool) -> tuple[Array | None, Array
         return None, found, None
     V, s, Ut = found
     return Ut.T, s, V.T
+
+
+def _of_whole(A: Array, full: bool, vectors: bool) -> Any:
+    """Return what :func:`svd` does, of a whole matrix. Local."""
+    import scipy.linalg  # takes longer than a worker takes to start
+
+    found = scipy.linalg.svd(A, full_matrices=full, compute_uv=vectors, overwrite_a=True, check_finite=False)
+    if not vectors:
+        return found
+    U, s, Vt = found
+    return Whole(U), s, Whole(Vt)
 
 
 def on_all_ranks(ctx: TaskContext, A: DistMatrix, full: bool, vectors: bool) -> Factors | Array:
