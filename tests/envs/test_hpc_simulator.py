@@ -123,7 +123,7 @@ def test_it_is_made_by_its_registered_name(env_config):
 def test_it_pickles_as_its_settings_and_connects_when_it_is_used(make_env):
     env = make_env()
     copy = pickle.loads(pickle.dumps(env))
-    assert copy._group is None
+    assert copy._live_state is None
     try:
         np.testing.assert_array_equal(copy.reset(seed=3)[0], env.reset(seed=3)[0])
     finally:
@@ -372,7 +372,7 @@ def test_what_fails_again_and_again_is_raised_in_the_end(make_env):
         ([0.0, 0.2], r"0\.2 outside -0\.1\.\.0\.1 in component 1 \(nudge\)"),
         ([np.nan, 0.0], r"nan outside .* in component 0 \(push\)"),
         ([0.0], r"shape \(1,\), not \(2,\)"),
-        ("push", "no array of real numbers"),
+        ("push", "not an array of real numbers"),
     ],
 )
 def test_an_action_outside_its_space_is_refused_and_the_episode_goes_on(make_env, action, text):
@@ -427,7 +427,7 @@ def test_wrong_parameters_are_named(make_env):
 @pytest.mark.parametrize(
     ("library", "text"),
     [
-        ("linalg", "it is no simulation: it lacks reset, step, get_state, get_score"),
+        ("linalg", "it is not a simulation: it lacks reset, step, get_state, get_score"),
         ("half_simulator", "the simulator Half lacks get_score, step"),
     ],
 )
@@ -435,7 +435,7 @@ def test_a_library_without_the_four_calls_is_refused_by_their_names(make_env, li
     env = make_env(library)
     with pytest.raises(errors.LibraryLoadError, match=text):
         env.reset()
-    assert env._group is None
+    assert env._live.group is None
 
 
 def test_more_environments_than_workers_say_who_holds_them_at_once(make_env):

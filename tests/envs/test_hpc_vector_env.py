@@ -299,7 +299,7 @@ def test_a_group_that_dies_is_replaced_and_the_other_goes_on(make_envs, mode):
         step = envs.step(actions_of(envs, loud))
         np.testing.assert_array_equal(step[0][:2], undisturbed[number][0][:2])
         assert not step[3].any()
-    workers = [batch.group.library["pids"]() for batch in envs._batches]
+    workers = [batch.group.library["pids"]() for batch in envs._live.batches]
     os.kill(workers[0][0], signal.SIGKILL)
     envs.reset(seed=1)  # also while nothing is stepped
     np.testing.assert_array_equal(envs.step(actions_of(envs, np.random.default_rng(5)))[0], undisturbed[0][0])
@@ -348,7 +348,7 @@ def test_calls_that_make_no_sense_are_refused_and_change_nothing(make_envs):
         (action[:2], r"shape \(2, 2\), not \(3, 2\)"),
         (action + np.array([1.5, 0]), r"of simulation 0 is 1.5 outside -1.0..1.0 in component 0 \(drift\)"),
         (action + np.array([[0], [0], [np.nan]]), r"of simulation 2 is nan outside -1.0..1.0 in component 0 \(drift\)"),
-        ("walk", "no array of real numbers"),
+        ("walk", "not an array of real numbers"),
     ):
         with pytest.raises(errors.ArgumentValueError, match=text):
             envs.step(bad)
