@@ -16,8 +16,9 @@ from alchemist_ray._version import __version__
 from alchemist_ray.client.annotations import signature_of
 from alchemist_ray.client.driver import DriverConnection
 from alchemist_ray.client.libraries import catalogue, find_task
-from alchemist_ray.client.session import DEFAULT_PORT, AlchemistSession
+from alchemist_ray.client.session import AlchemistSession
 from alchemist_ray.client.stubs import class_name, stub_of
+from alchemist_ray.client.workers import DEFAULT_PORT
 from alchemist_ray.errors import AlchemistError, ExperimentError, NotEnoughWorkersError, ServerStartError
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose

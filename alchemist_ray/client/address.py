@@ -58,6 +58,11 @@ class GroupAddress:
     transport: str = "auto"
 
     @property
+    def session_id(self) -> int:
+        """Number of the session on its server."""
+        return int(self.session.partition("@")[0] or 0)
+
+    @property
     def size(self) -> int:
         """Number of workers."""
         return len(self.endpoints)

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from alchemist_ray.errors import DeadlineError, NotConnectedError, RemoteProtocolError
+from alchemist_ray.errors import AuthenticationError, DeadlineError, NotConnectedError, RemoteProtocolError
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
-from alchemist_ray.transport.channel import Channel
+from alchemist_ray.transport.channel import Channel, check_reachable
 from alchemist_ray.transport.credentials import find_token
 
 REQUEST_SECONDS = 30.0
@@ -33,14 +33,16 @@ class DriverConnection:
 
     Raises
     ------
-    ServerUnreachableError, AuthenticationError, ProtocolVersionError
-        If there is no connection to be had.
+    ServerUnreachableError
+        If no server answers there; this comes before any error about the token.
+    AuthenticationError, ProtocolVersionError
+        If the token is wrong or missing, or the server is of another release.
     """
 
     def __init__(self, hostname: str, port: int, token: str | None, purpose: Purpose = Purpose.SESSION) -> None:
         self.hostname = hostname
         self.port = port
-        self._channel = Channel.open((hostname, port), purpose, Key.of(token or find_token(port)))
+        self._channel = Channel.open((hostname, port), purpose, Key.of(token or _found_token(hostname, port)))
         self._requests = 0
         self._lock = threading.Lock()  # one request at a time: the answer to one must not be taken for another's
         self._notices: deque[m.GroupDied] = deque()
@@ -117,3 +119,12 @@ class DriverConnection:
     def close(self) -> None:
         """Close the connection; the driver then ends the session."""
         self._channel.close()
+
+
+def _found_token(hostname: str, port: int) -> str:
+    """Return this user's token for a server; a server that is not there is reported before a missing token."""
+    try:
+        return find_token(port)
+    except AuthenticationError:
+        check_reachable((hostname, port))
+        raise

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from alchemist_ray.client.address import GroupAddress
 from alchemist_ray.client.commands import CommandStream, Limits
 from alchemist_ray.client.libraries import Library
-from alchemist_ray.client.matrices.arithmetic import Computes
+from alchemist_ray.client.matrices.computing import Computes
 from alchemist_ray.client.matrices.handle import MatrixHandle
 from alchemist_ray.client.matrices.sparse import SparseMatrixHandle, send_sparse, sparse_arrays
 from alchemist_ray.client.progress import ProgressDisplay
@@ -228,10 +228,16 @@ class GroupClient:
         """Ask every worker for a sign of life."""
         self._plane.free([])
 
-    def close(self) -> None:
-        """Close all connections to the workers."""
+    def close(self, ended: bool = False) -> None:
+        """Close all connections to the workers.
+
+        Parameters
+        ----------
+        ended : bool
+            Whether the session has given the workers back; handles of their matrices say so from then on.
+        """
         self._commands.close()
-        forget_plane(self.address)
+        forget_plane(self.address, ended)
 
 
 def _with_handles(value: Any, handles: dict[int, MatrixHandle]) -> Any:

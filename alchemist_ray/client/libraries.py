@@ -133,6 +133,19 @@ def _first_sentence(doc: str) -> str:
     return " ".join(doc.strip().partition("\n\n")[0].split())
 
 
+def whole_number(where: str, name: str, value: Any) -> int:
+    """Return the value of an argument as an int.
+
+    Raises
+    ------
+    ArgumentError
+        If it is not an integer: a float is not rounded, and a bool is not a number.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise ArgumentError(where, f"{name} must be an integer, not {value!r} ({type(value).__name__})")
+    return int(value)
+
+
 def check_timeout(what: str, timeout: Any) -> float | None:
     """Return a limit to the time of tasks; None if there is none.
 

@@ -209,8 +209,16 @@ def _ask_ready(process: subprocess.Popen[bytes], settings: dict[str, Any]) -> di
 
 
 _default: Server | None = None
-_default_pid = 0
 _lock = threading.Lock()
+
+
+def _start_afresh() -> None:
+    """Forget the parent's server, in a forked child, which starts one of its own when it needs one."""
+    global _default, _lock
+    _default, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_start_afresh)
 
 MIN_DEFAULT_WORKERS = 8
 
@@ -222,15 +230,14 @@ def default_server() -> Server:
     worker a core would have, read and write what its user may, and load any library: it is one user's own. The
     environment variable ``ALCHEMIST_NUM_WORKERS`` sets how many.
     """
-    global _default, _default_pid
+    global _default
     with _lock:
-        if _default is None or not _default.running or _default_pid != os.getpid():
+        if _default is None or not _default.running:
             count = int(os.environ.get("ALCHEMIST_NUM_WORKERS") or max(MIN_DEFAULT_WORKERS, os.cpu_count() or 1))
             share = physical_memory() * 8 // 10 // min(count, os.cpu_count() or 1)
             everywhere = (os.getcwd(), "/")
             _default = start_server(
                 count, memory_per_worker=share, data_directories=everywhere, allow_library_paths=True
             )
-            _default_pid = os.getpid()
             atexit.register(_default.stop)
         return _default

@@ -168,8 +168,7 @@ class Worker:
         self._stopping.set()
         self._control.put(None)
         if self._current_control is not None:
-            with contextlib.suppress(OSError):
-                self._current_control.sock.shutdown(socket.SHUT_RDWR)
+            self._current_control.shut_down()
         time.sleep(SHUTDOWN_SECONDS)
         self._runner.remove_scratch()
         os._exit(0)  # a task is running that does not end: the group ends around it

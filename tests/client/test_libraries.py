@@ -54,7 +54,7 @@ def package(tmp_path_factory):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: heat-package\nVersion: 4.2\n")
     (info / "entry_points.txt").write_text(
-        "[alchemist_ray.client.libraries]\nheat = heat_tasks\nversioned-heat = versioned_heat\n"
+        "[alchemist_ray.libraries]\nheat = heat_tasks\nversioned-heat = versioned_heat\n"
     )
     return site
 
@@ -472,7 +472,7 @@ def test_arrays_are_held_against_the_description(everything):
             call()
     for array, complaint in (
         (np.ones((2, 2, 2)), "a matrix has 2 dimensions, this array has 3"),
-        ([[1.0, 2.0], [3.0]], "this is no matrix: .*inhomogeneous"),
+        ([[1.0, 2.0], [3.0]], "this is not a matrix: .*inhomogeneous"),
         (np.empty((0, 3)), "is empty"),
         (np.array([["a"]]), "<U1"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from alchemist_ray.client.transfer.meter import Meter
 from alchemist_ray.client.transfer.plane import plane_of
 from alchemist_ray.errors import IncompleteMatrixError, InvalidArrayError, RegionError
 from alchemist_ray.layouts.region import Rectangle
-from alchemist_ray.layouts.spec import MatrixSpec
+from alchemist_ray.layouts.spec import MatrixSpec, as_array
 
 Array = npt.NDArray[Any]
 
@@ -95,6 +96,7 @@ class MatrixWriter:
             If the workers are gone.
         """
         array = self._as_block(block)
+        row, column = operator.index(row), operator.index(column)
         region = Rectangle(row, row + array.shape[0], column, column + array.shape[1])
         m, n = self.shape
         if not (row >= 0 and region.i1 <= m and column >= 0 and region.j1 <= n):
@@ -105,7 +107,7 @@ class MatrixWriter:
             plane_of(self.address).write(self.matrix_id, self.spec, array, row, column, meter)
 
     def _as_block(self, block: npt.ArrayLike) -> Array:
-        array = np.asarray(block)
+        array = as_array(block)
         if array.ndim == 1:
             array = array[np.newaxis]
         if array.ndim != 2:

@@ -30,7 +30,7 @@ from alchemist_ray.client.transfer.missing_regions import missing_regions
 from alchemist_ray.client.transfer.parts import Part
 from alchemist_ray.client.transfer.requests import PendingRequest, settle
 from alchemist_ray.client.transfer.times import TransferTimes
-from alchemist_ray.errors import RegionError
+from alchemist_ray.errors import GroupEndedError, RegionError
 from alchemist_ray.layouts.region import Rectangle
 from alchemist_ray.layouts.spec import MatrixSpec, SparseSpec
 from alchemist_ray.protocol import messages as m
@@ -333,27 +333,55 @@ def _results(futures: list[concurrent.futures.Future[TransferTimes]]) -> list[Tr
     return [future.result() for future in futures]
 
 
-_planes: dict[tuple[int, int, str], DataPlane] = {}
+_Key = tuple[int, str]
+_planes: dict[_Key, DataPlane] = {}
+_ended: set[_Key] = set()
 _planes_lock = threading.Lock()
 
 
-def _plane_key(address: GroupAddress) -> tuple[int, int, str]:
-    # With the process id, since a forked child must not share its parent's sockets.
-    return os.getpid(), address.group_id, address.ticket
+def _start_afresh() -> None:
+    """Forget the parent's planes, in a forked child; their channels are closed already."""
+    global _planes, _planes_lock
+    _planes, _planes_lock = {}, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_start_afresh)
+
+
+def _plane_key(address: GroupAddress) -> _Key:
+    return address.group_id, address.ticket
 
 
 def plane_of(address: GroupAddress) -> DataPlane:
-    """Return this process's data plane of a group, the same one each time."""
+    """Return this process's data plane of a group, the same one each time.
+
+    Raises
+    ------
+    GroupEndedError
+        If a session of this process has given the group back.
+    """
     key = _plane_key(address)
     with _planes_lock:
+        if key in _ended:
+            raise GroupEndedError(address.session)
         if key not in _planes:
             _planes[key] = DataPlane(address)
         return _planes[key]
 
 
-def forget_plane(address: GroupAddress) -> None:
-    """Close this process's data plane of a group, if it has one."""
+def forget_plane(address: GroupAddress, ended: bool = False) -> None:
+    """Close this process's data plane of a group, if it has one.
+
+    Parameters
+    ----------
+    address : GroupAddress
+        The group.
+    ended : bool
+        Whether the group's session has given it back, so that nobody can use it any more.
+    """
     with _planes_lock:
         plane = _planes.pop(_plane_key(address), None)
+        if ended:
+            _ended.add(_plane_key(address))
     if plane is not None:
         plane.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import socket
+import errno
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from alchemist_ray.client.address import Endpoint, GroupAddress
 from alchemist_ray.errors import (
     AlchemistError,
+    ConnectionLostError,
     DeadlineError,
     GroupDiedError,
     RemoteProtocolError,
@@ -132,7 +133,7 @@ class Requester:
             self._request += 1
             ticket.number, ticket.channel = self._request, channel
             frames.append(channel.connection.send(ticket.make(ticket.number)))
-        channel.sock.sendall(b"".join(frames))
+        channel.send_bytes(b"".join(frames))
 
     def _receive_answers(self, sent: list[PendingRequest]) -> None:
         """Receive the answers to requests that were sent. The caller holds the lock."""
@@ -148,31 +149,38 @@ class Requester:
     def _guard(self, action: Callable[[], T]) -> T:
         """Run `action`, which leaves the connection with nothing outstanding, or does not return.
 
-        When it does not, the connection is closed: what is still to come over it would be taken for the answer to the
-        next request. A broken connection becomes an error that says who is gone.
+        When it does not, the connection is closed: bytes that are still to come over it would be taken for the answer
+        to the next request. A broken connection becomes an error that says whether the worker still lives.
         """
         try:
             return action()
-        except TimeoutError as stalled:
-            self._drop()
-            raise DeadlineError(f"an answer of {self.endpoint}", REQUEST_SECONDS) from stalled
         except (OSError, EOFError) as lost:
             self._drop()
-            raise GroupDiedError(self._address.group_id, f"{self.endpoint} closed the connection") from lost
+            if isinstance(lost, TimeoutError) and lost.errno != errno.ETIMEDOUT:  # the peer's host is there, but silent
+                raise DeadlineError(f"an answer of {self.endpoint}", REQUEST_SECONDS) from None
+            raise self._loss(lost) from None
         except BaseException:
             self._drop()
             raise
 
+    def _loss(self, lost: OSError | EOFError) -> AlchemistError:
+        """Return the error for a connection that broke: of the worker, if it does not answer, or of the connection."""
+        reason = (lost.strerror if isinstance(lost, OSError) else None) or str(lost) or type(lost).__name__
+        try:
+            open_channel(self._address, self.endpoint, Purpose.MATRICES).close()
+        except AlchemistError:
+            return GroupDiedError(self._address.session_id, f"{self.endpoint} closed the connection: {reason}")
+        return ConnectionLostError(str(self.endpoint), reason)
+
     def _open(self) -> Channel:
         if self._channel is None:
             self._channel = open_channel(self._address, self.endpoint, Purpose.MATRICES)
-            self._channel.sock.settimeout(REQUEST_SECONDS)
+            self._channel.set_timeout(REQUEST_SECONDS)
         return self._channel
 
     def _drop(self) -> None:
         if self._channel is not None:
-            with contextlib.suppress(OSError):
-                self._channel.sock.shutdown(socket.SHUT_RDWR)
+            self._channel.shut_down()
             self._channel.close()
         self._channel = None
 
@@ -233,4 +241,4 @@ def open_channel(address: GroupAddress, endpoint: Endpoint, purpose: Purpose) ->
     try:
         return Channel.open((endpoint.address, endpoint.port), purpose, key, address.group_id)
     except ServerUnreachableError as gone:
-        raise GroupDiedError(address.group_id, f"{endpoint} does not answer: {gone.reason}") from gone
+        raise GroupDiedError(address.session_id, f"{endpoint} does not answer: {gone.reason}") from None
