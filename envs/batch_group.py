@@ -61,7 +61,7 @@ class BatchGroup(SimulationGroup):
         """Run the task ``advance_batch``, with the time limit of the settings."""
         resets = any(order & _RESET for order in orders)
         seconds = self.settings.reset_timeout if resets else self.settings.step_timeout
-        return self.session.advance_batch(self.library.name, self.batch, orders, actions, seeds, seconds)
+        return self.simulations.advance_batch(self.settings.lib_name, self.batch, orders, actions, seeds, seconds)
 
     def snapshot(self, places: list[int]) -> list[int]:
         """Keep the states of simulations; return the numbers of the snapshots."""

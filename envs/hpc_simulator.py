@@ -187,7 +187,9 @@ class HPCSimulator(SimulationEnvironment[EnvSettings, LiveSimulation], gymnasium
         taken = live.bounds[0].admit("HPCSimulator.step", action)
         live.begun = live.running = False  # until the step is complete, whatever is raised
         try:
-            state, score, finished, info = live.group.step(live.simulation, taken)
+            state, score, finished, info = live.group.simulations.step(
+                self.settings.lib_name, live.simulation, taken, self.settings.step_timeout
+            )
             observation = np.array(live.checked(state), self.settings.dtype)
         except AlchemistError as failure:
             return self._truncate(failure)

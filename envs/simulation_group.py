@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy.typing as npt
-
 from alchemist_ray.client.libraries import Library
 from alchemist_ray.client.session import AlchemistSession
 from alchemist_ray.envs.settings import EnvSettings
@@ -47,7 +45,18 @@ class SimulationGroup:
     Parameters
     ----------
     settings : EnvSettings
-        Which server, how many workers, which library.
+        The server, the number of workers, the library.
+
+    Attributes
+    ----------
+    session : AlchemistSession
+        The session, of this group alone.
+    simulations : Simulations
+        Steps the simulations.
+    library : Library
+        The simulation library, for all other tasks.
+    users : int
+        Number of environments that share the group.
 
     Raises
     ------
@@ -61,6 +70,7 @@ class SimulationGroup:
         self.settings = settings
         self.users = 1
         self.session = AlchemistSession(verbose=False, task_timeout=settings.reset_timeout)
+        self.simulations = self.session.simulations
         self._dropped: list[int] = []
         try:
             self.session.connect(settings.hostname, settings.port, settings.token)
@@ -100,10 +110,6 @@ class SimulationGroup:
         """
         described = self.library["get_spaces"](simulation)
         return bounds_in(self.library.name, described, lambda: self.library["reset"](simulation, 0).shape)
-
-    def step(self, simulation: int, action: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], float, bool, dict[str, Any]]:
-        """Advance a simulation by one step; return its state, its score, whether it has ended, and its info."""
-        return self.session.step_simulation(self.library.name, simulation, action, self.settings.step_timeout)
 
     def drop_snapshot(self, snapshot: int) -> None:
         """Drop a snapshot on the workers, later, before their next task; the garbage collector calls this."""
