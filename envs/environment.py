@@ -67,11 +67,14 @@ class SimulationEnvironment(ABC, Generic[S, L]):
             If a key is unknown or its value makes no sense.
         """
         given = {**kind.mapping(env_config), **settings}
+        # in Python's words, which TorchRL looks for when it tries an argument that not every environment takes
+        unexpected = "got an unexpected keyword argument"
+        kind.check_names(type(self).__name__, unexpected, (name for name in settings if name != "render_mode"))
         configured = given.pop("render_mode", None)
         self.render_mode = configured if render_mode is None else render_mode
         if self.render_mode not in (None, *self.render_modes):
-            modes = " or ".join(map(repr, self.render_modes))
-            raise ArgumentValueError("env_config", f"render_mode must be None, {modes}, not {self.render_mode!r}")
+            modes = " or ".join(map(repr, (None, *self.render_modes)))
+            raise ArgumentValueError("env_config", f"render_mode must be {modes}, not {self.render_mode!r}")
         self.settings = kind.of(given)
 
     # --- spaces -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -92,6 +92,16 @@ class EnvSettings:
         return dict(env_config)
 
     @classmethod
+    def check_names(cls, where: str, what: str, given: Iterable[Any]) -> None:
+        """Raise ArgumentError if a name is not a key; the nearest key is named."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
+                raise ArgumentError(where, f"{what} {name!r}; {hint}")
+
+    @classmethod
     def of(cls, env_config: Mapping[str, Any] | None, **settings: Any) -> Self:
         """Return the settings in `env_config`, with `settings` over them.
 
@@ -103,12 +113,7 @@ class EnvSettings:
             If a value is out of range.
         """
         given = {**cls.mapping(env_config), **settings}
-        known = [f.name for f in dataclasses.fields(cls)]
-        for name in given:
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
-                raise ArgumentError(_WHERE, f"unknown key {name!r}; {hint}")
+        cls.check_names(_WHERE, "unknown key", given)
         if "lib_name" not in given:
             raise ArgumentError(_WHERE, "lib_name is missing: name a simulation library, e.g. 'heat'")
         return cls(**given)
