@@ -31,7 +31,7 @@ def heat(env_config):
 
 
 def test_gymnasium_make_keeps_the_text_of_our_errors():
-    with pytest.raises(errors.ArgumentError, match="'num_worker'; did you mean 'num_workers'.* environment creator"):
+    with pytest.raises(errors.ArgumentError, match=r"'num_worker'; did you mean 'num_workers'.* environment creator"):
         gymnasium.make(HEAT, num_worker=2)
     with pytest.raises(errors.ArgumentError, match="num_workers must be int, not '2'"):
         gymnasium.make(HEAT, num_workers="2")
