@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 # Tianshou's metadata exclude pandas 3, with which the parts that the tests use work.
-TIANSHOU := tianshou deepdiff orderly-set ordered-set overrides pettingzoo sensai-utils
+TIANSHOU := tianshou deepdiff ordered-set overrides pettingzoo sensai-utils
 VALIDATED := acoustics cylinder_flow heat kuramoto_sivashinsky lammps_md shallow_water
 
 export RAY_AUTH_MODE ?= disabled
