@@ -15,7 +15,7 @@ from alchemist_ray.envs.arguments import integer, option_of, seed_of
 from alchemist_ray.envs.environment import SimulationEnvironment
 from alchemist_ray.envs.episode_seeds import draw_seed
 from alchemist_ray.envs.live_simulation import LiveSimulation
-from alchemist_ray.envs.rendering import blank, to_rgb
+from alchemist_ray.envs.rendering import blank, labelled, to_rgb
 from alchemist_ray.envs.settings import EnvSettings
 from alchemist_ray.envs.simulation_group import SimulationGroup, is_failure, restarted
 from alchemist_ray.envs.snapshot import EpisodeState, Snapshot, checked_snapshot
@@ -33,8 +33,8 @@ class HPCSimulator(SimulationEnvironment[EnvSettings, LiveSimulation], gymnasium
     env_config : mapping, optional
         See :class:`~alchemist_ray.envs.EnvSettings`: ``lib_name, lib_path, hostname, port, token, num_workers, params,
         max_episode_steps, on_failure, max_restarts, step_timeout, reset_timeout, dtype``; and ``render_mode``.
-    render_mode : {None, "rgb_array"}
-        Whether :meth:`render` returns pictures.
+    render_mode : {None, "rgb_array", "rgb_array_labelled"}
+        Whether :meth:`render` returns pictures, for agents or, with a colour scale and the quantity, for people.
     **settings
         The keys of `env_config`, over those in it.
 
@@ -61,8 +61,8 @@ class HPCSimulator(SimulationEnvironment[EnvSettings, LiveSimulation], gymnasium
     >>> env.close()
     """
 
-    render_modes = ("rgb_array",)
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - as gymnasium declares it
+    render_modes = ("rgb_array", "rgb_array_labelled")
+    metadata: dict[str, Any] = {"render_modes": list(render_modes), "render_fps": 20}  # noqa: RUF012 - as in gymnasium
 
     def __init__(
         self, env_config: Mapping[str, Any] | None = None, *, render_mode: str | None = None, **settings: Any
@@ -316,7 +316,7 @@ class HPCSimulator(SimulationEnvironment[EnvSettings, LiveSimulation], gymnasium
         live = self._live
         if live.failures and not live.begun:  # wrappers draw each step, also one that has failed
             return blank() if live.picture is None else live.picture
-        live.picture = to_rgb(self.field())
+        live.picture = (to_rgb if self.render_mode == "rgb_array" else labelled)(self.field())
         return live.picture
 
     def field(self) -> dict[str, Any]:

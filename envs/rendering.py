@@ -20,6 +20,9 @@ LONG_SIDE = 512
 BLANK = 128
 """Grey of a picture that could not be drawn."""
 
+STRIP, MARGIN, LEAST_WIDTH, FONT = 40, 12, 256, 12
+"""Pixels: height of the strip with the colour scale, its margins, its least width, and the size of its text."""
+
 
 def to_rgb(field: Mapping[str, Any]) -> Picture:
     """Return a field, as a library's ``get_field`` describes it, as a picture.
@@ -40,6 +43,31 @@ def to_rgb(field: Mapping[str, Any]) -> Picture:
     picture[np.isnan(values)] = round(255 * SOLID)
     times = max(1, LONG_SIDE // max(1, *values.shape))
     return even(picture.repeat(times, axis=0).repeat(times, axis=1))
+
+
+def labelled(field: Mapping[str, Any]) -> Picture:
+    """Return the picture of a field over a strip with its colour scale, the quantity, its unit, and the limits."""
+    from matplotlib import colormaps
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture, (low, high) = to_rgb(field), limits(field)
+    height, own_width = picture.shape[:2]
+    width = max(own_width, LEAST_WIDTH)
+    canvas = np.full((height + STRIP, width, 3), 255, np.uint8)
+    left = (width - own_width) // 2
+    canvas[:height, left : left + own_width] = picture
+    scale = np.linspace(0, 1, width - 2 * MARGIN)
+    canvas[height + 6 : height + 18, MARGIN:-MARGIN] = colormaps[colour_map(low, high)](scale, bytes=True)[:, :3]
+    image = Image.fromarray(canvas)
+    draw, font, top = ImageDraw.Draw(image), ImageFont.load_default(FONT), height + 20
+    quantity = f"{field['name']} [{field['unit']}]" if field["unit"] else str(field["name"])
+    for text, x, anchor in (
+        (f"{low:.3g}", MARGIN, "la"),
+        (quantity, width / 2, "ma"),
+        (f"{high:.3g}", width - MARGIN, "ra"),
+    ):
+        draw.text((x, top), text, fill=(0, 0, 0), font=font, anchor=anchor)
+    return even(np.asarray(image))
 
 
 def limits(field: Mapping[str, Any]) -> tuple[float, float]:

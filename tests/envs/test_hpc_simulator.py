@@ -138,6 +138,8 @@ def test_render_gives_the_field_in_colours(make_env):
     assert picture.shape == (4 * 85, 6 * 85, 3)
     x = env.field()["values"][0, 0]
     assert (picture[0, 0, 0] < picture[-1, -1, 0]) == (x < env.field()["values"][-1, -1])
+    env.render_mode = "rgb_array_labelled"
+    assert env.render().shape == (4 * 85 + 40, 6 * 85, 3)
     bare = make_env()
     bare.reset(seed=1)
     with pytest.warns(UserWarning, match="without a render mode"):
@@ -400,7 +402,11 @@ def test_a_step_before_the_first_reset_is_refused(make_env):
         ({"on_failure": "retry"}, errors.ArgumentValueError, "on_failure must be 'raise' or 'restart', not 'retry'"),
         ({"step_timeout": float("nan")}, errors.ArgumentValueError, r"step_timeout must be at least 0\.001, not nan"),
         ({"params": [1]}, errors.ArgumentError, "params must be Mapping"),
-        ({"render_mode": "human"}, errors.ArgumentValueError, "render_mode must be None or 'rgb_array', not 'human'"),
+        (
+            {"render_mode": "human"},
+            errors.ArgumentValueError,
+            "render_mode must be None or 'rgb_array' or 'rgb_array_labelled', not 'human'",
+        ),
     ],
 )
 def test_a_wrong_env_config_is_refused_before_anything_is_started(settings, error, text):

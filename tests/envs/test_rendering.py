@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alchemist_ray.envs.rendering import blank, even, limits, tiled, to_rgb
+from alchemist_ray.envs.rendering import blank, even, labelled, limits, tiled, to_rgb
 from alchemist_ray.training.recording import Recording
 
 
@@ -45,6 +45,23 @@ def test_recorded_pictures_are_even_too(width, taken):
     ((_, picture),) = recording.pictures
     assert [size % 2 for size in picture.shape[:2]] == [0, 0]
     assert picture.shape[1] in (width, width + 1)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (300, 7), (7, 300)])
+def test_a_labelled_picture_has_the_picture_over_its_scale(shape):
+    drawn = field(np.linspace(0, 3, np.prod(shape)).reshape(shape)) | {"name": "temperature", "unit": "K"}
+    plain, picture = to_rgb(drawn), labelled(drawn)
+    height, width = plain.shape[:2]
+    left = (picture.shape[1] - width) // 2
+    np.testing.assert_array_equal(picture[:height, left : left + width], plain)
+    assert [size % 2 for size in picture.shape[:2]] == [0, 0]
+    scale = picture[height + 10, 12 : picture.shape[1] - 12]
+    np.testing.assert_array_equal(scale[[0, -1]], [plain[0, 0], plain[height - 1, width - 1]])
+    words = picture[height + 20 :].min(axis=2) < 128
+    third = picture.shape[1] // 3
+    assert [bool(words[:, part].any()) for part in (slice(third), slice(third, -third), slice(-third, None))] == [
+        True
+    ] * 3
 
 
 def test_zero_is_in_the_middle_of_a_scale_with_both_signs():
