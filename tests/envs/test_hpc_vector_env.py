@@ -117,7 +117,7 @@ def test_it_has_the_attributes_of_gymnasiums_own(make_envs, make_env):
         if name.startswith("_") or callable(value) or name in {"copy", "env_fns", "envs", "observation_mode"}:
             continue
         ours = getattr(envs, name)
-        assert type(ours) is type(value) or value is None or name in {"render_mode", "closed"}, name
+        assert type(ours) is type(value) or value is None or name in {"render_mode", "closed", "unwrapped"}, name
     assert (envs.closed, envs.spec, envs.render_mode, envs.unwrapped) == (False, None, "rgb_array", envs)
     assert envs.autoreset_mode is AutoresetMode.NEXT_STEP is envs.metadata["autoreset_mode"]
     envs.reset(seed=7)
