@@ -145,7 +145,7 @@ def test_torchrl_sees_pixels(torchrl, heat):
 
 
 def test_torchrl_wraps_many_simulations_at_once(torchrl, env_config):
-    config = env_config("walks", num_workers=1, max_episode_steps=4, params={"chance": 0.0})
+    config = env_config("fragile", num_workers=1, max_episode_steps=4)
     env = torchrl.GymWrapper(HPCVectorEnv(config, num_envs=3, autoreset_mode=AutoresetMode.DISABLED))
     try:
         env.set_seed(1)
@@ -182,7 +182,7 @@ def test_tianshou_trains_on_ours(env_config):
     from tianshou.utils.net.continuous import ContinuousActorProbabilistic, ContinuousCritic
     from tianshou.utils.torch_utils import policy_within_training_step, torch_train_mode
 
-    config = env_config("walks", num_workers=1, max_episode_steps=5, params={"chance": 0.0})
+    config = env_config("fragile", num_workers=1, max_episode_steps=5)
     envs = DummyVectorEnv([functools.partial(HPCSimulator, config)] * 2)
     try:
         action, observation = envs.action_space[0], envs.observation_space[0]
