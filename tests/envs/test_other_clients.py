@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from multiprocessing import resource_tracker
 
 import gymnasium
 import numpy as np
@@ -17,6 +18,13 @@ pytestmark = pytest.mark.timeout(300)
 
 HEAT = "alchemist_ray.envs:alchemist_ray/Heat-v0"
 TIANSHOU = "Tianshou's metadata exclude pandas 3, so that it is installed without its dependencies: see the Makefile"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_tracker_is_left():
+    """End the process by which multiprocessing tracks what TorchRL's processes share; it would live as long as we."""
+    yield
+    resource_tracker._resource_tracker._stop()
 
 
 @pytest.fixture
