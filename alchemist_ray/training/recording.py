@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from alchemist_ray.envs.rendering import even
 from alchemist_ray.errors import AlchemistError
 from alchemist_ray.training.policies import Environment
 
@@ -28,7 +29,7 @@ class Recording:
     wanted : int
         How many there should be at least, if the episode has as many steps.
     width : int
-        Of a picture, in pixels; greater ones are made smaller.
+        Of a picture, in pixels; greater ones are made smaller. An odd width or height becomes even, for video players.
     pictures : list of (int, ndarray)
         After how many steps each was taken, and the picture, (height, width, 3).
     reason : str
@@ -75,7 +76,7 @@ def _fitted(taken: npt.NDArray[Any], width: int) -> Picture:
     picture = np.ascontiguousarray(taken, np.uint8)
     height_there, width_there = picture.shape[:2]
     if width_there == width:
-        return picture
+        return even(picture)
     height = max(1, round(height_there * width / width_there))
     how = Image.Resampling.BOX if width < width_there else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(picture).resize((width, height), how))
+    return even(np.asarray(Image.fromarray(picture).resize((width, height), how)))
