@@ -22,6 +22,7 @@ from alchemist_ray.errors import ExperimentError
 from alchemist_ray.training.environments import env_config, make_for_rllib, raising, server_token, workers_wanted
 from alchemist_ray.training.rewards import ScaleRewards
 from alchemist_ray.training.schema import Experiment
+from alchemist_ray.training.seeds import rllib_seed
 
 ENVIRONMENT = "alchemist-experiment"
 """Under which name RLlib knows the environment."""
@@ -73,7 +74,7 @@ def algorithm_config(experiment: Experiment) -> AlgorithmConfig:
             config.learners(learner_connector=functools.partial(_reward_scale, experiment.algorithm.reward_scale))
         config.fault_tolerance(restart_failed_env_runners=experiment.environment.on_failure == "restart")
         config.training(**training).rl_module(model_config=model)
-        config.debugging(seed=ray.tune.grid_search(list(experiment.seeds)), log_level="ERROR")
+        config.debugging(seed=ray.tune.grid_search([rllib_seed(seed) for seed in experiment.seeds]), log_level="ERROR")
     except (ValueError, TypeError) as refused:
         raise ExperimentError(experiment.name, [f"RLlib refuses the configuration: {refused}"]) from refused
     return config

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from alchemist_ray.training.seeds import environment_seeds
+
 
 class Section(BaseModel):
     """Part of an experiment: keys that are not fields are refused."""
@@ -314,8 +316,7 @@ class Experiment(Section):
         for where, seeds in (("seeds", self.seeds), ("evaluation.seeds", keys.seeds)):
             if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
                 raise ValueError(f"{where}: {twice[0]} is given twice, and would give the same twice")
-        count = runners.num_env_runners + runners.num_envs_per_env_runner  # RLlib counts on from the training's seed
-        trained = {seed + place for seed in self.seeds for place in range(count)}
+        trained = environment_seeds(self.seeds, runners.num_env_runners + runners.num_envs_per_env_runner)
         if seen := sorted(trained & {*keys.seeds, *keys.interval_seeds}):
             raise ValueError(f"seed {seen[0]} is both trained on and evaluated on: take others for the evaluation")
         chosen = keys.checkpoint == "best" or (self.search is not None and self.search.metric == "evaluation_return")

@@ -33,6 +33,7 @@ from alchemist_ray.training.evaluation import evaluate
 from alchemist_ray.training.policies import TrainedPolicy
 from alchemist_ray.training.progress import TrainingProgress, stop_conditions
 from alchemist_ray.training.schema import Experiment
+from alchemist_ray.training.seeds import rllib_seed
 
 TUNE_DIRECTORY = "tune"
 
@@ -269,13 +270,13 @@ def _directory_name(trial: Any) -> str:
 
 
 def _trainings(experiment: Experiment, grid: Any) -> list[Training]:
-    trainings = []
+    trainings, seeds = [], {rllib_seed(seed): seed for seed in experiment.seeds}
     for number, result in enumerate(grid):
         config = result.config or {}
         trainings.append(
             Training(
                 number=number,
-                seed=config.get("seed", experiment.seeds[0]),
+                seed=seeds.get(config.get("seed"), experiment.seeds[0]),
                 directory=Path(result.path),
                 checkpoint=_checkpoint(experiment, result),
                 env_config=dict(config.get("env_config", {})),
