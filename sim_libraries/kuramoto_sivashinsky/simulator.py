@@ -31,6 +31,9 @@ HISTORY = 400
 PICTURE_POINTS = 256
 """Points in space that a picture shows at most."""
 
+U_SHOWN = 3.5
+"""The value of u at the end of a picture's colour scale."""
+
 
 class KuramotoSivashinsky(Simulator):
     """The Kuramoto-Sivashinsky equation ``u_t = -u u_x - u_xx - u_xxxx + f`` on a periodic interval, with actuators.
@@ -146,7 +149,6 @@ class KuramotoSivashinsky(Simulator):
         self._intervals = 0
         kept = len(range(-self.grid.start % self._stride, self.grid.own, self._stride))
         self._history = np.full((HISTORY, kept), np.nan, np.float32)
-        self._actions = np.full((HISTORY, len(self._shapes)), np.nan, np.float32)
 
     def reset(self, seed: int | None) -> None:
         """Begin at the state that a random field has become after the burn-in.
@@ -164,7 +166,7 @@ class KuramotoSivashinsky(Simulator):
         self._advance(np.zeros(round(self.burn_in / self.dt) + 1))
         own -= self._mean(own)
         self._advance(np.ones(1))
-        self._record(np.zeros(len(self._shapes)))
+        self._record()
 
     def _mean(self, own: Array) -> float:
         """Return the mean over all points, which sums by patches make the same on any number of ranks."""
@@ -179,7 +181,7 @@ class KuramotoSivashinsky(Simulator):
         np.matmul(action, self._shapes, out=self._f)
         self._advance(self._weights)
         self._intervals += 1
-        self._record(action)
+        self._record()
 
     def _advance(self, weights: Array) -> None:
         """Advance by ``weights.size - 1`` time steps, with a halo exchange before each horizon; sum up by `weights`.
@@ -212,10 +214,10 @@ class KuramotoSivashinsky(Simulator):
                 "kuramoto_sivashinsky.step", f"the solution is no longer finite at time {self.time + self.hold:g}"
             )
 
-    def _record(self, action: Array) -> None:
-        row = self._intervals % HISTORY
-        self._history[row] = self.grid.own_of(self._u)[-self.grid.start % self._stride :: self._stride]
-        self._actions[row] = action
+    def _record(self) -> None:
+        self._history[self._intervals % HISTORY] = self.grid.own_of(self._u)[
+            -self.grid.start % self._stride :: self._stride
+        ]
 
     def get_state(self) -> Array | None:
         """Return u at the sensors."""
@@ -268,20 +270,14 @@ class KuramotoSivashinsky(Simulator):
         self._advance(np.ones(1))
 
     def get_field(self) -> Field | None:
-        """Return u over space, which goes down, and time, which goes to the right; below it the actuators' amplitudes.
-
-        The last 400 intervals are seen. An amplitude of 1 has the colour of u = 3.5.
-        """
+        """Return u over time, to the right, and space, upwards, for the last 400 intervals; NaN before the episode."""
         parts = self.comm.gather(self._history)
         if parts is None:
             return None
         rows = np.arange(self._intervals + 1, self._intervals + 1 + HISTORY) % HISTORY
         u = np.concatenate(parts, axis=1)[rows].T
-        scale = 3.5
-        band = max(2, len(u) // 20)
-        amplitudes = np.repeat(scale * self._actions[rows].T, band, axis=0)
-        gap = np.full((band // 2, HISTORY), np.nan)
-        return Field(np.concatenate([u, gap, amplitudes]), "u, and amplitudes", "", -scale, scale)
+        extent = (self.time - HISTORY * self.hold, self.time, 0.0, self.grid.length)
+        return Field(u[::-1], "u", "", -U_SHOWN, U_SHOWN, extent, ("time", "x"))
 
     def snapshot(self) -> Any:
         """Return this rank's part of the solution, and what has been found of the last interval."""
@@ -291,7 +287,6 @@ class KuramotoSivashinsky(Simulator):
             "means": dict(self._means),
             "observation": self._observation.copy(),
             "history": self._history.copy(),
-            "actions": self._actions.copy(),
         }
 
     def restore(self, state: Any) -> None:
@@ -301,7 +296,6 @@ class KuramotoSivashinsky(Simulator):
         self._means = dict(state["means"])
         self._observation = state["observation"].copy()
         self._history[:] = state["history"]
-        self._actions[:] = state["actions"]
 
 
 class _PatchGroup:
