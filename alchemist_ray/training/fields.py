@@ -19,16 +19,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from alchemist_ray.envs.rendering import limits
-from alchemist_ray.training.recording import Recording, Shot, is_uniform
+from alchemist_ray.training.recording import Recording, Shot, shows_nothing
 
-DPI = 110
 MIN_WIDTH = 64
 MIN_FRAMES = 10
 
-# sizes in an animation, in pixels
-LEFT, RIGHT, TOP, BOTTOM, BAR, SMALL = 46, 12, 20, 36, 84, 4
-FRAME_DPI = 100
+PANEL = 240
+"""Width of a picture on a page, in pixels."""
+
+DPI = 100
 FONT = 8
+LEFT, RIGHT, TOP, BOTTOM, BAR, SMALL = 46, 12, 20, 36, 84, 4
+"""Margins of a picture with and without axes, and room for the colour bar, in pixels."""
 
 LEAST_RATIO, GREATEST_RATIO = 0.15, 3.0
 """Bounds of height / width of a picture."""
@@ -86,24 +88,23 @@ class Scale:
 def draw_fields(path: Path, recordings: Mapping[str, Recording], count: int) -> list[str]:
     """Draw pictures of an episode at `count` steps, a row for each policy; return remarks about what is not drawn.
 
-    A picture in which everything has the same value shows nothing and is not drawn.
+    Steps at which every policy's picture has the same value everywhere, or no values, are left out.
     """
     telling = {
-        name: {step: shot for step, shot in recording.pictures if not is_uniform(shot)}
+        name: {step: shot for step, shot in recording.pictures if not shows_nothing(shot)}
         for name, recording in recordings.items()
     }
-    taken = sorted({step for recording in recordings.values() for step, _ in recording.pictures})
+    taken = {step for recording in recordings.values() for step, _ in recording.pictures}
     useful = sorted({step for pictures in telling.values() for step in pictures})
-    dropped = [step for step in taken if step not in useful]
+    dropped = sorted(taken.difference(useful))
     if not useful:
         path.unlink(missing_ok=True)
-        return ["fields.png is not drawn: the field is uniform at every step."]
-    steps = evenly(useful, count)
-    _draw_panels(path, telling, steps)
+        return ["fields.png is not drawn: the field has the same value everywhere at every step."]
+    _draw_panels(path, telling, evenly(useful, count))
     if not dropped:
         return []
     which = f"step {dropped[0]}" if len(dropped) == 1 else f"{len(dropped)} of {len(taken)} recorded steps"
-    return [f"fields.png leaves out {which}: the field has the same value everywhere."]
+    return [f"fields.png leaves out {which}: the field has the same value everywhere, or no values yet."]
 
 
 def evenly(places: Sequence[int], count: int) -> list[int]:
@@ -115,38 +116,21 @@ def evenly(places: Sequence[int], count: int) -> list[int]:
 
 def _draw_panels(path: Path, telling: Mapping[str, Mapping[int, Shot]], steps: Sequence[int]) -> None:
     shots = [shot for pictures in telling.values() for shot in pictures.values()]
-    scale, ratio = Scale.of(shots), _ratio(shots[0])
-    size = 2.5 * len(steps) + (1.1 if scale else 0.0), (2.5 * ratio + 0.45) * len(telling) + (0.3 if scale else 0.0)
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    panels = figure.subplots(len(telling), len(steps), squeeze=False)
+    scale = Scale.of(shots)
+    figure, panels = _laid_out(len(steps), len(telling), PANEL, shots[0], scale)
     for row, (name, pictures) in zip(panels, telling.items(), strict=True):
         for axes, step in zip(row, steps, strict=True):
             if step in pictures:
                 _show(axes, pictures[step], scale)
-                axes.set_title(f"{name}, step {step}", fontsize="small")
+                axes.set_title(f"{name}, step {step}", fontsize=FONT, pad=3)
             else:
                 axes.set_axis_off()
-    _label_outer(panels, next(iter(shots)))
-    if scale is not None:
-        figure.colorbar(scale.mappable, ax=panels, label=scale.label, extend=scale.extend, shrink=0.9, aspect=25)
     figure.savefig(path)
-
-
-def _label_outer(panels: npt.NDArray[Any], shot: Shot) -> None:
-    """Name the axes at the left and the bottom of the page only."""
-    if not isinstance(shot, dict) or not shot.get("extent"):
-        return
-    horizontal, vertical = shot["axes"]
-    for axes in panels[-1]:
-        axes.set_xlabel(horizontal, fontsize="small")
-    for axes in panels[:, 0]:
-        axes.set_ylabel(vertical, fontsize="small")
 
 
 def _show(axes: Any, shot: Shot, scale: Scale | None) -> Any:
     """Draw a picture into axes; return matplotlib's image."""
-    axes.set_box_aspect(_ratio(shot))
-    axes.tick_params(labelsize="x-small")
+    axes.tick_params(labelsize=FONT - 1)
     if not isinstance(shot, dict) or scale is None:
         axes.set_axis_off()
         return axes.imshow(shot, aspect="auto")
@@ -179,8 +163,9 @@ def write_animation(
     steps = evenly([step for step, _ in longest.pictures], frames)
     drawing = _Frames(seen)
     pictures = [drawing.frame(step) for step in steps]
+    palette = drawing.palette or _common_palette(pictures)
     while True:
-        encoded = _gif(pictures, frames_per_second * len(pictures) / len(steps))
+        encoded = _gif(pictures, palette, frames_per_second * len(pictures) / len(steps))
         if len(encoded) <= max_bytes or (pictures[0].width <= MIN_WIDTH and len(pictures) <= 2):
             break
         if len(pictures) >= 2 * MIN_FRAMES or pictures[0].width <= MIN_WIDTH:
@@ -197,15 +182,26 @@ class _Frames:
     def __init__(self, recordings: Mapping[str, Recording]) -> None:
         self._recordings = recordings
         first = next(iter(recordings.values())).pictures[0][1]
-        scale = Scale.of(shot for recording in recordings.values() for _, shot in recording.pictures)
-        width = next(iter(recordings.values())).width
-        size = width, round(width * _ratio(first))
-        self._figure, panels = _laid_out(len(recordings), size, scale, first)
-        self._panels = {}
-        for (name, recording), axes in zip(recordings.items(), panels, strict=True):
-            self._panels[name] = axes, _show(axes, recording.pictures[0][1], scale)
-            axes.set_box_aspect(None)
-            axes.tick_params(labelsize=FONT - 1)
+        self._scale = Scale.of(shot for recording in recordings.values() for _, shot in recording.pictures)
+        width, count = next(iter(recordings.values())).width, len(recordings)
+        columns, rows = (count, 1) if _ratio(first) > 0.5 else (1, count)
+        self._figure, panels = _laid_out(columns, rows, width, first, self._scale)
+        self._panels = {
+            name: (axes, _show(axes, recording.pictures[0][1], self._scale))
+            for (name, recording), axes in zip(recordings.items(), panels.flat, strict=True)
+        }
+
+    @property
+    def palette(self) -> Image.Image | None:
+        """The colours of the scale, and greys for the rest; None if the pictures have colours of their own."""
+        if self._scale is None:
+            return None
+        map_colours = self._scale.colours(np.linspace(0, 1, 176), bytes=True)[:, :3]
+        bad = self._scale.colours(np.ma.masked_all(1), bytes=True)[:, :3]
+        greys = np.repeat(np.linspace(0, 255, 40).astype(np.uint8), 3).reshape(-1, 3)
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(np.concatenate([map_colours, bad, greys]).tobytes())
+        return palette
 
     def frame(self, step: int) -> Image.Image:
         """Return the frame after `step` steps."""
@@ -220,32 +216,33 @@ class _Frames:
         return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _laid_out(count: int, size: tuple[int, int], scale: Scale | None, first: Shot) -> tuple[Figure, list[Any]]:
-    """Return a figure with room for `count` pictures of a size in pixels, and their axes. Its sides are even."""
-    width, height = size
+def _laid_out(columns: int, rows: int, width: int, first: Shot, scale: Scale | None) -> tuple[Figure, npt.NDArray[Any]]:
+    """Return a figure with rows and columns of axes for pictures of a width in pixels. Its sides are even numbers."""
+    height = round(width * _ratio(first))
     named = isinstance(first, dict) and bool(first.get("extent"))
     left, bottom = (LEFT, BOTTOM) if named else (SMALL, SMALL)
-    across = width < 2 * height
-    columns, rows = (count, 1) if across else (1, count)
     tile = left + width + RIGHT, TOP + height + bottom
     whole = _even(columns * tile[0] + (BAR if scale is not None else 0)), _even(rows * tile[1])
-    figure = Figure(figsize=(whole[0] / FRAME_DPI, whole[1] / FRAME_DPI), dpi=FRAME_DPI)
-    panels = []
-    for place in range(count):
-        column, row = (place, 0) if across else (0, place)
+    figure = Figure(figsize=(whole[0] / DPI, whole[1] / DPI), dpi=DPI)
+    panels = np.empty((rows, columns), object)
+    for row, column in np.ndindex(rows, columns):
         x, y = column * tile[0] + left, whole[1] - row * tile[1] - TOP - height
-        axes = figure.add_axes((x / whole[0], y / whole[1], width / whole[0], height / whole[1]))
-        if named and isinstance(first, dict):
+        panels[row, column] = axes = _axes(figure, x, y, width, height)
+        if isinstance(first, dict) and named:
             axes.set_xlabel(first["axes"][0], fontsize=FONT, labelpad=1)
             axes.set_ylabel(first["axes"][1], fontsize=FONT, labelpad=1)
-        panels.append(axes)
     if scale is not None:
-        x, y, length = columns * tile[0] + 2, bottom, whole[1] - TOP - bottom
-        bar = figure.add_axes((x / whole[0], y / whole[1], 12 / whole[0], length / whole[1]))
+        bar = _axes(figure, columns * tile[0] + 2, bottom, 12, whole[1] - TOP - bottom)
         figure.colorbar(scale.mappable, cax=bar, extend=scale.extend)
         bar.tick_params(labelsize=FONT - 1)
         bar.set_ylabel(scale.label, fontsize=FONT)
     return figure, panels
+
+
+def _axes(figure: Figure, x: int, y: int, width: int, height: int) -> Any:
+    """Return axes at a place in pixels, from the lower left corner."""
+    across, up = figure.get_size_inches() * DPI
+    return figure.add_axes((x / across, y / up, width / across, height / up))
 
 
 def _even(pixels: int) -> int:
@@ -258,12 +255,16 @@ def _scaled(picture: Image.Image, factor: float) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def _gif(pictures: Sequence[Image.Image], frames_per_second: float) -> bytes:
-    """Return pictures as GIF, with one palette for all, so that colours do not flicker."""
+def _common_palette(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Return one palette for all pictures, so that colours do not flicker."""
     sample = Image.new("RGB", (pictures[0].width, pictures[0].height * min(4, len(pictures))))
     for place, picture in enumerate(pictures[:: max(1, len(pictures) // 4)][:4]):
         sample.paste(picture, (0, place * picture.height))
-    palette = sample.quantize(128)
+    return sample.quantize(128)
+
+
+def _gif(pictures: Sequence[Image.Image], palette: Image.Image, frames_per_second: float) -> bytes:
+    """Return pictures as GIF."""
     coloured = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     file = io.BytesIO()
     coloured[0].save(

@@ -22,6 +22,9 @@ DPI = 110
 MAX_PANELS = 8
 MAX_IN_LEGEND = 8
 
+SAME = 1e-6
+"""Relative difference up to which numbers count as equal."""
+
 _STYLES = ["--", ":", "-.", (0, (1, 4)), (0, (6, 3, 1, 3, 1, 3))]
 
 
@@ -172,10 +175,12 @@ def _dull(name: str, episodes: Mapping[str, Episode]) -> str:
     """Return why a number is not worth a panel; empty if it is."""
     curves = [np.array([row[name] for row in episode.series if name in row]) for episode in episodes.values()]
     whole = np.concatenate(curves)
-    if not whole.size or not np.ptp(whole):
-        return f"constant, {whole[0]:.4g}" if whole.size else "without values"
+    if not whole.size:
+        return "without values"
+    if np.ptp(whole) <= SAME * np.abs(whole).max():
+        return f"constant, {whole[0]:.4g}"
     rates = np.concatenate([np.diff(curve) for curve in curves])
-    if rates.size > 2 and np.ptp(rates) <= 1e-6 * np.abs(rates).max():
+    if rates.size > 2 and np.ptp(rates) <= SAME * np.abs(rates).max():
         return "grows evenly"
     return ""
 

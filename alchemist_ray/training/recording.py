@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from alchemist_ray.envs import HPCSimulator
 from alchemist_ray.errors import AlchemistError
 from alchemist_ray.training.policies import Environment
 
@@ -71,12 +72,16 @@ class Recording:
         return next((picture for at, picture in reversed(self.pictures) if at <= step), self.pictures[0][1])
 
 
-def is_uniform(shot: Shot) -> bool:
-    """Whether a picture has one value or colour only, or none at all."""
+LEAST_SHARE = 0.02
+"""Share of a picture that must have values, so that one sees something."""
+
+
+def shows_nothing(shot: Shot) -> bool:
+    """Whether a picture has one value or colour everywhere, or hardly any values."""
     if not isinstance(shot, dict):
         return bool((shot == shot[0, 0]).all())
     seen = shot["values"][np.isfinite(shot["values"])]
-    return seen.size == 0 or bool(np.ptp(seen) == 0)
+    return seen.size < LEAST_SHARE * shot["values"].size or bool(np.ptp(seen) == 0)
 
 
 class _NotAPicture(Exception):
@@ -84,9 +89,8 @@ class _NotAPicture(Exception):
 
 
 def _shot(environment: Environment, width: int) -> Shot:
-    field_of = getattr(environment.unwrapped, "field", None)
-    if callable(field_of):
-        return reduced(field_of(), width)
+    if isinstance(environment.unwrapped, HPCSimulator):
+        return reduced(environment.unwrapped.field(), width)
     taken: Any = environment.render()
     if not isinstance(taken, np.ndarray):
         raise _NotAPicture(f"render() returned {type(taken).__name__}, which is not a picture")

@@ -66,7 +66,7 @@ class Picture:
             lo, hi = _surroundings(x, lo, hi)
         extent = (float(lo[0]), float(hi[0]), float(lo[1]), float(hi[1]))
         in_unit = f" ({unit})" if unit else ""
-        return Field(draw(x, values, lo, hi), name, "", 0.0, MOST_LINKS, extent, (f"x{in_unit}", f"y{in_unit}"))
+        return Field(draw(x, values, lo, hi, shell), name, "", 0.0, MOST_LINKS, extent, (f"x{in_unit}", f"y{in_unit}"))
 
 
 def neighbours(x: Array, shell: float) -> Array:
@@ -76,21 +76,24 @@ def neighbours(x: Array, shell: float) -> Array:
 
 
 def _surroundings(x: Array, lo: Array, hi: Array) -> tuple[Array, Array]:
-    """Return the part of the box around the atoms: a square of a whole number of lengths, seen from above."""
+    """Return the part of the box around the atoms: seen from above a square, as large for most states of a cluster."""
     middle = (x.min(axis=0) + x.max(axis=0)) / 2
-    half = math.ceil(np.ptp(x[:, :2], axis=0).max() / 2 + 1.0)
+    half = math.ceil(max(0.6 * len(x) ** (1 / 3) + 1.0, np.ptp(x[:, :2], axis=0).max() / 2 + 0.6))
     return np.maximum(lo, middle - half), np.minimum(hi, middle + half)
 
 
-def draw(x: Array, values: Array, lo: Array, hi: Array) -> Array:
-    """Return the values of spheres (the last on top) on the pixels that they cover; NaN elsewhere and on their rims."""
+def draw(x: Array, values: Array, lo: Array, hi: Array, shell: float | None = None) -> Array:
+    """Return the values of spheres (the last on top) on the pixels that they cover; NaN elsewhere and on their rims.
+
+    Neighbours within `shell` touch, about; without it the size follows from the density.
+    """
     per_length = PIXELS / float(max(hi[0] - lo[0], hi[1] - lo[1]))
     shape = [max(1, round(float(hi[axis] - lo[axis]) * per_length)) for axis in (1, 0)]
     pixels = np.full(shape, np.nan, np.float32)
     extent = np.ptp(x, axis=0)
     extent = extent[extent > 0]
     spacing = float(np.prod(extent) / len(x)) ** (1 / max(extent.size, 1)) if extent.size else 1.0
-    radius = 0.45 * spacing * per_length
+    radius = (0.45 * spacing if shell is None else 0.28 * shell) * per_length
     _paint(pixels, (x[:, :2] - lo[:2]) * per_length, values.astype(np.float32), max(radius, 1.0), RIM)
     return pixels
 

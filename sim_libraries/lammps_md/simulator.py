@@ -448,7 +448,7 @@ class LammpsMD(Simulator):
         return info
 
     def get_field(self) -> Field | None:
-        """Return the atoms seen along z, coloured by how crystalline (in a cluster: how dense) their surroundings are."""
+        """Return the atoms seen along z, coloured by how crystalline (or dense, in a cluster) it is there."""
         unit = _LENGTH_UNITS.get(str(self._running.of_all("units")), "")
         shell = self._shell_radius() if self._is_cluster else None
         return self._picture.drawn(self.comm, self._running.box(self._ctx), unit, shell)
