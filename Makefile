@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-VALIDATED := acoustics cylinder_flow heat kuramoto_sivashinsky lammps_md shallow_water
+VALIDATED := $(filter-out validation,$(basename $(notdir $(sort $(wildcard experiments/validate/*.py)))))
 
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0

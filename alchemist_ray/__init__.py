@@ -11,7 +11,7 @@
         linalg = als.load_library("linalg")
         U, S, Vt = linalg.truncated_svd(als.send_matrix(A), k=20)
 
-Importing this module loads neither Ray nor MPI; what needs Ray loads it on first use.
+Importing this module loads none of its submodules: each name loads its own module when it is first used.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from alchemist_ray._version import __version__ as __version__
-from alchemist_ray.client.libraries import Library
-from alchemist_ray.client.local_server import Server, start_server
-from alchemist_ray.client.matrices.handle import MatrixHandle
-from alchemist_ray.client.session import AlchemistSession
-from alchemist_ray.errors import AlchemistError
-from alchemist_ray.layouts.layout import Grid, Layout
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for editors and type checkers; the names are loaded by __getattr__
+    from alchemist_ray import errors as errors
+    from alchemist_ray.client.libraries import Library as Library
+    from alchemist_ray.client.local_server import Server as Server
+    from alchemist_ray.client.local_server import start_server as start_server
+    from alchemist_ray.client.matrices.handle import MatrixHandle as MatrixHandle
+    from alchemist_ray.client.session import AlchemistSession as AlchemistSession
     from alchemist_ray.envs.hpc_simulator import HPCSimulator as HPCSimulator
     from alchemist_ray.envs.hpc_vector_env import HPCVectorEnv as HPCVectorEnv
+    from alchemist_ray.errors import AlchemistError as AlchemistError
+    from alchemist_ray.layouts.grid import Grid as Grid
+    from alchemist_ray.layouts.layout import Layout as Layout
     from alchemist_ray.on_ray.actor import SessionActor as SessionActor
     from alchemist_ray.on_ray.remote import cholesky as cholesky
     from alchemist_ray.on_ray.remote import condest as condest
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     from alchemist_ray.on_ray.remote import eigh as eigh
     from alchemist_ray.on_ray.remote import eigvals as eigvals
     from alchemist_ray.on_ray.remote import expm as expm
-    from alchemist_ray.on_ray.remote import init as init
     from alchemist_ray.on_ray.remote import inv as inv
     from alchemist_ray.on_ray.remote import kmeans as kmeans
     from alchemist_ray.on_ray.remote import library as library
@@ -50,20 +52,32 @@ if TYPE_CHECKING:
     from alchemist_ray.on_ray.remote import polar as polar
     from alchemist_ray.on_ray.remote import put as put
     from alchemist_ray.on_ray.remote import qr as qr
-    from alchemist_ray.on_ray.remote import shutdown as shutdown
     from alchemist_ray.on_ray.remote import solve as solve
     from alchemist_ray.on_ray.remote import svd as svd
+    from alchemist_ray.on_ray.sessions import init as init
+    from alchemist_ray.on_ray.sessions import shutdown as shutdown
 
-_LAZY = {
+_CLIENT = {
+    "AlchemistError": "alchemist_ray.errors",
+    "AlchemistSession": "alchemist_ray.client.session",
+    "Grid": "alchemist_ray.layouts.grid",
+    "Layout": "alchemist_ray.layouts.layout",
+    "Library": "alchemist_ray.client.libraries",
+    "MatrixHandle": "alchemist_ray.client.matrices.handle",
+    "Server": "alchemist_ray.client.local_server",
+    "start_server": "alchemist_ray.client.local_server",
+}
+
+_EXTRA = {
     "HPCSimulator": "alchemist_ray.envs.hpc_simulator",
     "HPCVectorEnv": "alchemist_ray.envs.hpc_vector_env",
     "SessionActor": "alchemist_ray.on_ray.actor",
+    "init": "alchemist_ray.on_ray.sessions",
+    "shutdown": "alchemist_ray.on_ray.sessions",
     **dict.fromkeys(
         (
-            "init",
             "library",
             "put",
-            "shutdown",
             "svd",
             "matmul",
             "qr",
@@ -86,6 +100,9 @@ _LAZY = {
         "alchemist_ray.on_ray.remote",
     ),
 }
+"""Names that need Ray or gymnasium."""
+
+_MODULES = {**_CLIENT, **_EXTRA}
 
 _EXTRAS = {
     "ray": "Ray: pip install 'alchemist-ray[ray]'",
@@ -101,21 +118,25 @@ __all__ = [
     "MatrixHandle",
     "Server",
     "start_server",
-]  # and not what needs Ray or gymnasium: ``from alchemist_ray import *`` must work without it
+]  # without the names of _EXTRA: ``from alchemist_ray import *`` must work without Ray
 
 
 def __getattr__(name: str) -> Any:
-    module = _LAZY.get(name)
+    if name == "errors":
+        return importlib.import_module("alchemist_ray.errors")
+    module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'alchemist_ray' has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(module), name)
+        value = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as missing:
         needed = _EXTRAS.get(missing.name or "")
         if needed is None:
             raise
         raise ImportError(f"alchemist_ray.{name} needs {needed}") from missing
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+    return sorted({*globals(), *_MODULES, "errors"})

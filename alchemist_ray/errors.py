@@ -12,10 +12,13 @@
      +-- DeadlineError (TimeoutError)                  an answer did not come in time
      +-- SessionError
      |    +-- NotConnectedError                        the session has no server, or has been stopped
+     |    +-- ForkedSessionError                       the session belongs to the parent of this process
      |    +-- NoWorkersError                           the session has no workers yet, or has given them back
      |    +-- NotEnoughWorkersError                    more workers were asked for than are free
      |    +-- GroupStartError                          the MPI job of a worker group did not start
      |    +-- GroupDiedError                           the MPI job of the session's workers ended
+     |    +-- GroupEndedError                          the session has given the workers of a matrix back
+     |    +-- ConnectionLostError (ConnectionError)    a connection to a worker broke, but the worker lives
      |    +-- ServerStartError                         the embedded server did not start
      +-- MatrixError
      |    +-- LayoutError (ValueError)                 no such layout, or one that does not fit
@@ -211,6 +214,19 @@ class NotConnectedError(SessionError):
 
 
 @dataclass(eq=False)
+class ForkedSessionError(SessionError):
+    """The session was opened by the process that forked this one, which alone can use it."""
+
+    parent: int
+
+    def _text(self) -> str:
+        return (
+            f"this session belongs to process {self.parent}, which forked this process: two processes cannot share its "
+            "connections. Open a session in this process; or read matrices through their handles, which works here"
+        )
+
+
+@dataclass(eq=False)
 class NoWorkersError(SessionError):
     """The session has no workers."""
 
@@ -260,6 +276,33 @@ class GroupDiedError(SessionError):
         return (
             f"the workers of session {self.session_id} are gone ({self.reason}), and their matrices with them. Call "
             f"request_workers(n) for new ones and send the matrices again{tail}"
+        )
+
+
+@dataclass(eq=False)
+class GroupEndedError(SessionError):
+    """The session has given the workers of a matrix back, or was stopped; the matrix was freed then."""
+
+    session: str
+
+    def _text(self) -> str:
+        return (
+            f"session {self.session} has given back the workers of this matrix, which was freed with them: send the "
+            "matrix again to the workers that the session has now"
+        )
+
+
+@dataclass(eq=False)
+class ConnectionLostError(SessionError, ConnectionError):
+    """A connection to a worker broke in the middle of a transfer. The worker and its matrices are still there."""
+
+    worker: str
+    reason: str
+
+    def _text(self) -> str:
+        return (
+            f"the connection to {self.worker} broke in the middle of a transfer ({self.reason}). The worker lives and "
+            "keeps its matrices: try the transfer again"
         )
 
 
@@ -456,9 +499,11 @@ class LibraryNotFoundError(LibraryError, LookupError):
     registered: list[str]
 
     def _text(self) -> str:
+        near = difflib.get_close_matches(self.library, self.registered, 1)
+        hint = f"did you mean {near[0]!r}? It has" if near else "it has"
         known = ", ".join(self.registered) or "none"
         return (
-            f"the server has no library {self.library!r}; it has {known}. Register it with: "
+            f"the server has no library {self.library!r}; {hint} {known}. To register a library: "
             f"alchemist serve --library {self.library}=MODULE_OR_PATH"
         )
 

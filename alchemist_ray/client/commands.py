@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from alchemist_ray.errors import (
 )
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
+from alchemist_ray.transport.poller import ChannelPoller
 
 GRACE_SECONDS = 10.0
 """How long the other ranks may go on once one has failed: they may be waiting for it, in MPI, for ever. As long has a
@@ -156,11 +156,7 @@ class CommandStream:
             self._channels = list(
                 pool.map(lambda endpoint: open_channel(address, endpoint, Purpose.CONTROL), address.endpoints)
             )
-        self._poller = select.poll()
-        self._ranks = {}
-        for rank, channel in enumerate(self._channels):
-            self._poller.register(channel.sock, select.POLLIN)
-            self._ranks[channel.sock.fileno()] = rank
+        self._poller = ChannelPoller(self._channels)
         self._request = 0
         self._orphans: list[int] = []
         self._torn = False
@@ -200,18 +196,18 @@ class CommandStream:
         """
         with self._lock:
             if self._torn:
-                raise GroupDiedError(self._address.group_id, "a command was interrupted in the middle of a message")
+                raise GroupDiedError(self._address.session_id, "a command was interrupted in the middle of a message")
             self._request += 1
             command = make(self._request)
             frame = self._channels[0].connection.send(command)  # the same for every rank: encoded once
             try:
                 self._torn = True  # an interrupt in here leaves some ranks with a command that others do not have
                 for channel in self._channels:
-                    channel.sock.sendall(frame)
+                    channel.send_bytes(frame)
                 self._torn = False
                 replies, overdue = self._collect_until_interrupted(on_progress, limits)
             except (OSError, EOFError) as lost:
-                raise GroupDiedError(self._address.group_id, f"a worker closed its connection: {lost}") from lost
+                raise GroupDiedError(self._address.session_id, f"a worker closed its connection: {lost}") from lost
         if self._orphans and on_orphans is not None:
             on_orphans(self._orphans)
             self._orphans = []
@@ -256,11 +252,10 @@ class CommandStream:
     def _collect(self, replies: dict[int, m.Message], on_progress: OnProgress | None, wait: _Wait) -> None:
         """Gather one answer a rank; give up on the others a while after one has failed, or the time is up."""
         while len(replies) < len(self._channels):
-            events = self._poller.poll(wait.milliseconds())
-            if not wait.goes_on() and not events:
+            ready = self._poller.poll(wait.milliseconds())
+            if not wait.goes_on() and not ready:
                 return
-            for fd, _ in events:
-                rank = self._ranks[fd]
+            for rank in ready:
                 reply = self._take(rank, on_progress)
                 if reply is not None:
                     replies[rank] = reply

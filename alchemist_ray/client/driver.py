@@ -1,4 +1,4 @@
-"""A client's connection to a driver: requests and answers, and what the driver says unasked."""
+"""A client's connection to a driver: requests, answers, and notices that the driver sends by itself."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from alchemist_ray.errors import DeadlineError, NotConnectedError, RemoteProtocolError
+from alchemist_ray.errors import AuthenticationError, DeadlineError, NotConnectedError, RemoteProtocolError
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
-from alchemist_ray.transport.channel import Channel
+from alchemist_ray.transport.channel import Channel, check_reachable
 from alchemist_ray.transport.credentials import find_token
 
 REQUEST_SECONDS = 30.0
@@ -27,40 +27,42 @@ class DriverConnection:
     hostname, port : str, int
         Where the driver listens.
     token : str or None
-        What clients must know; None looks for it (:mod:`alchemist_ray.transport.credentials`).
+        The server's token; None: look for it (:mod:`alchemist_ray.transport.credentials`).
     purpose : Purpose
-        ``SESSION``, or ``MONITOR`` to look only.
+        ``SESSION``, or ``MONITOR`` to look at the server only.
 
     Raises
     ------
-    ServerUnreachableError, AuthenticationError, ProtocolVersionError
-        If there is no connection to be had.
+    ServerUnreachableError
+        If no server answers there; this comes before any error about the token.
+    AuthenticationError, ProtocolVersionError
+        If the token is wrong or missing, or the server is of another release.
     """
 
     def __init__(self, hostname: str, port: int, token: str | None, purpose: Purpose = Purpose.SESSION) -> None:
         self.hostname = hostname
         self.port = port
-        self._channel = Channel.open((hostname, port), purpose, Key.of(token or find_token(port)))
+        self._channel = Channel.open((hostname, port), purpose, Key.of(token or _found_token(hostname, port)))
         self._requests = 0
-        self._lock = threading.Lock()  # one request at a time: the answer to one must not be taken for another's
+        self._lock = threading.Lock()  # one request at a time, so that answers cannot be confused
         self._notices: deque[m.GroupDied] = deque()
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the driver has said of itself: ``version, host, pid`` and, of a session, ``session_id``."""
+        """Facts about the driver: ``version, host, pid`` and, for a session, ``session_id``."""
         return self._channel.facts
 
     def ask(self, make: Callable[[int], m.Message], seconds: float = REQUEST_SECONDS) -> Any:
-        """Send the request that `make` makes of its number; return the result.
+        """Send the request ``make(number)``; return the result.
 
         Raises
         ------
         AlchemistError
-            The error that the driver answers.
+            The error in the driver's answer.
         DeadlineError
             If it does not answer in time.
         NotConnectedError
-            If it is gone.
+            If the driver is gone.
         """
         try:
             with self._lock:
@@ -82,7 +84,7 @@ class DriverConnection:
                 return reply
 
     def _receive(self, seconds: float) -> m.Done | m.Failure | None:
-        """Return the next answer, or None if it was a notice, which is kept."""
+        """Return the next answer; keep a notice and return None."""
         message = self._channel.receive(seconds)
         if isinstance(message, m.GroupDied):
             self._notices.append(message)
@@ -92,7 +94,7 @@ class DriverConnection:
         return message
 
     def notices(self, wait: float = 0.0) -> list[m.GroupDied]:
-        """Return what the driver has said unasked since the last call, waiting up to `wait` seconds for something.
+        """Return the driver's notices since the last call; wait up to `wait` seconds for the first.
 
         Raises
         ------
@@ -117,3 +119,12 @@ class DriverConnection:
     def close(self) -> None:
         """Close the connection; the driver then ends the session."""
         self._channel.close()
+
+
+def _found_token(hostname: str, port: int) -> str:
+    """Return this user's token for a server; a server that is not there is reported before a missing token."""
+    try:
+        return find_token(port)
+    except AuthenticationError:
+        check_reachable((hostname, port))
+        raise

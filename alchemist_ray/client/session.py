@@ -5,52 +5,41 @@ No Ray and no MPI here. The names are those of the 2019 interface (ACIPython).
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self, Unpack
+
+import numpy as np
+import numpy.typing as npt
 
 from alchemist_ray.client.address import Endpoint, GroupAddress
-from alchemist_ray.client.commands import RanksStuckError
-from alchemist_ray.client.driver import REQUEST_SECONDS, DriverConnection
-from alchemist_ray.client.group import GroupClient
-from alchemist_ray.client.libraries import Library, check_timeout
-from alchemist_ray.client.local_server import default_server
-from alchemist_ray.client.matrices.store import SessionMatrices
+from alchemist_ray.client.libraries import Library, check_timeout, whole_number
+from alchemist_ray.client.matrices.handle import MatrixHandle
+from alchemist_ray.client.matrices.hdf5_source import open_dataset
+from alchemist_ray.client.matrices.server_files import Path, local_library, on_server, read_file
+from alchemist_ray.client.matrices.sparse import is_sparse
+from alchemist_ray.client.matrices.store import MatrixStore
+from alchemist_ray.client.matrices.writer import MatrixWriter
 from alchemist_ray.client.progress import ProgressBar, ProgressDisplay
-from alchemist_ray.client.simulations import SessionSimulations
-from alchemist_ray.errors import (
-    AlchemistError,
-    GroupDiedError,
-    GroupStartError,
-    NotConnectedError,
-    NoWorkersError,
-)
+from alchemist_ray.client.simulations import BatchStep, SimulationSteps, Step
+from alchemist_ray.client.workers import SessionWorkers
+from alchemist_ray.errors import InvalidArrayError
+from alchemist_ray.layouts.choice import LayoutChoice, LayoutLike, LayoutOptions
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.descriptions import TaskDescription
 
-START_SECONDS = 90.0
-"""How long it may take to start a worker group."""
-STOP_SECONDS = 1.0
-"""How long stopping waits for a task that another thread has started."""
-NOTICE_SECONDS = 3.0
-"""How long to wait for the driver's word on why a group is gone."""
-
-DEFAULT_PORT = 24960
-
-log = logging.getLogger("alchemist.session")
+Array = npt.NDArray[Any]
 
 
-class AlchemistSession(SessionMatrices, SessionSimulations):
+class AlchemistSession:
     """One client application's connection to an Alchemist server.
 
     ::
 
-        with AlchemistSession() as als:                       # a server of this process's own
+        with AlchemistSession() as als:                       # a server of this process
             als.request_workers(2)
             linalg = als.load_library("linalg")
             A = als.send_matrix(np.random.rand(1000, 100))
@@ -60,15 +49,24 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
     Parameters
     ----------
     verbose : bool, optional
-        Whether to say on stdout what the session does; by default in an interactive interpreter.
+        Whether to print each action of the session to stdout; by default in an interactive interpreter.
     transport : {"auto", "tcp"}
         How matrices move: over shared memory where possible, or always over TCP.
     task_timeout : float, optional
-        Seconds that a task may take, unless :meth:`Library.options` says otherwise; by default any time.
+        Seconds that a task may take, unless :meth:`Library.options` says otherwise; by default there is no limit.
+
+    Attributes
+    ----------
+    make_progress : callable
+        ``make_progress(task)`` returns the display of a task's progress.
+    is_cancelled : callable or None
+        Asked now and then while a task runs: whether its result is no longer wanted.
 
     Notes
     -----
-    A session may be used by several threads; its commands run one after the other, in the order in which they came.
+    Several threads may use a session; its commands run one after the other, in the order in which they came. A forked
+    child cannot use the session of its parent (:class:`~alchemist_ray.errors.ForkedSessionError`), but it can read
+    matrices through their handles.
     """
 
     def __init__(
@@ -77,14 +75,12 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
         if transport not in ("auto", "tcp"):
             raise ValueError(f"transport must be 'auto' or 'tcp', not {transport!r}")
         self._verbose = hasattr(sys, "ps1") if verbose is None else verbose
-        self._transport = transport
         self.task_timeout = task_timeout
-        self._driver: DriverConnection | None = None
-        self._workers: GroupClient | None = None
-        self._ended = False
-        self._lock = threading.RLock()
         self.make_progress: Callable[[str], ProgressDisplay] = ProgressBar
         self.is_cancelled: Callable[[], bool] | None = None
+        self._workers = SessionWorkers(self, transport)
+        self._store = MatrixStore(self._workers)
+        self._simulations = SimulationSteps(self._workers, self)
         self._say("Starting Alchemist session ... ready")
 
     # --- the server ---------------------------------------------------------------------------------------------------
@@ -95,11 +91,11 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
         Parameters
         ----------
         hostname, port : str, int, optional
-            Where it listens. With neither, a server of this process's own is started (once) and stops with the
-            process; with a host name alone, the port is 24960.
+            Where it listens. Without both, the session starts a server of this process (once), which stops with the
+            process. With a host name alone, the port is 24960.
         token : str, optional
-            What the server wants clients to know; by default from ``ALCHEMIST_TOKEN``, ``ALCHEMIST_TOKEN_FILE`` or
-            the file that a server of the same user has written on this machine.
+            The server's token; by default from ``ALCHEMIST_TOKEN``, ``ALCHEMIST_TOKEN_FILE`` or the file that a server
+            of the same user has written on this machine.
 
         Returns
         -------
@@ -111,20 +107,17 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
         ServerUnreachableError
             If no server answers there.
         AuthenticationError
-            If the token is wrong, or there is none.
+            If the token is wrong or missing.
         ProtocolVersionError
             If the server is of another release.
         """
-        with self._lock:
-            if self._driver is not None:
+        self._workers.check_process()
+        with self._workers.lock:
+            if self._workers.is_connected:
                 self.stop()
-            if hostname is None and port is None:
-                server = default_server()
-                hostname, port, token = server.hostname, server.port, server.token
-            hostname, port = hostname or "127.0.0.1", DEFAULT_PORT if port is None else port
+            hostname, port, token = self._workers.locate(hostname, port, token)
             self._say(f"Connecting to Alchemist at {hostname}:{port} ...", end="")
-            self._driver = DriverConnection(hostname, port, token)
-            self._ended = False
+            self._workers.connect(hostname, port, token)
             self._say("Connected to Alchemist!")
             return self
 
@@ -133,66 +126,27 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
     @property
     def session_id(self) -> int:
         """Number of the session on its server."""
-        return int(self._connected().facts["session_id"])
+        return self._workers.session_id
 
     @property
     def connected(self) -> bool:
         """Whether the session is connected to a server."""
-        return self._driver is not None
+        return self._workers.is_connected
 
     @property
     def name(self) -> str:
         """The session's name in messages."""
-        driver = self._connected()
+        driver = self._workers.driver()
         return f"{self.session_id}@{driver.hostname}:{driver.port}"
 
-    def _connected(self) -> DriverConnection:
-        if self._driver is None and not self._ended:
-            self.connect()
-        if self._driver is None:
-            raise NotConnectedError
-        return self._driver
-
-    def _ask(self, make: Callable[[int], m.Message], seconds: float = REQUEST_SECONDS) -> Any:
-        """Send the driver a request; return the result of its answer."""
-        with self._lock:
-            driver = self._connected()
-            try:
-                return driver.ask(make, seconds)
-            except NotConnectedError:
-                self._disconnect()
-                raise
-
-    def _ask_beside(self, make: Callable[[int], m.Message]) -> Any:
-        """Send the driver a request that can be answered while a task of this session runs in another thread."""
-        return self._connected().ask(make)
+    @property
+    def shares_directory(self) -> bool:
+        """Whether the server is one of this process, so that relative paths mean the same to both."""
+        return self._workers.is_own_server
 
     def stop(self) -> None:
-        """End the session: free its matrices, give its workers back, disconnect. Stopping twice is no error."""
-        self._lock_or_end_task()
-        try:
-            self._ended = True
-            if self._driver is not None:
-                with contextlib.suppress(AlchemistError):
-                    if self._workers is not None:
-                        self._ask(m.YieldWorkers)
-                self._disconnect()
-        finally:
-            self._lock.release()
-
-    def _lock_or_end_task(self) -> None:
-        """Acquire the session's lock; if a task that another thread waits for holds it, end that with its group."""
-        if not self._lock.acquire(timeout=STOP_SECONDS):
-            with contextlib.suppress(AlchemistError):
-                self._ask_beside(lambda n: m.EndGroup(n, "the session was stopped while a task ran"))
-            self._lock.acquire()
-
-    def _disconnect(self) -> None:
-        self._forget_group()
-        if self._driver is not None:
-            self._driver.close()
-        self._driver = None
-        self._ended = True  # a session that has lost its server must not go on with another one unasked
+        """End the session: free its matrices, give its workers back, disconnect. Stopping twice has no effect."""
+        self._workers.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -205,7 +159,7 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
     # --- workers ------------------------------------------------------------------------------------------------------
 
     def request_workers(self, num_workers: int) -> list[Endpoint]:
-        """Get a group of workers: an MPI job of `num_workers` ranks of this session's own.
+        """Get a group of workers: an MPI job of `num_workers` ranks for this session alone.
 
         Raises
         ------
@@ -214,50 +168,32 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
         ArgumentValueError
             If `num_workers` is less than 1, or the session has workers already.
         GroupStartError
-            If the MPI job does not start (the error has the end of its log), or cannot be reached from here.
+            If the MPI job does not start (the error has the end of its log), or this process cannot reach it.
         """
-        with self._lock:
+        self._workers.check_process()
+        with self._workers.lock:
             self._say(f"Requesting {num_workers} workers from Alchemist")
-            try:
-                granted = self._ask(lambda n: m.RequestWorkers(n, int(num_workers)), START_SECONDS)
-                address = GroupAddress.from_wire(granted, self.name, self._connected().hostname, self._transport)
-                workers = GroupClient(address, self)
-            except BaseException as failure:
-                self._give_up_workers()
-                if isinstance(failure, GroupDiedError):
-                    raise GroupStartError(
-                        f"the workers have started, but cannot be reached from here: {failure.reason}. See the "
-                        "server's options --advertise and --worker-ports"
-                    ) from failure
-                raise
-            self._workers = workers
+            address = self._workers.request(whole_number("request_workers", "num_workers", num_workers), self.name)
             self._say(f"Total allocated {address.size} workers:")
             for endpoint in address.endpoints:
                 self._say(str(endpoint))
             return list(address.endpoints)
 
-    def _give_up_workers(self) -> None:
-        """Have the server end workers that it may have started for us, but that we could not take."""
-        if self._workers is None and self._driver is not None:
-            with contextlib.suppress(AlchemistError):
-                self._ask(lambda n: m.EndGroup(n, "the session could not take them"), START_SECONDS)
-
     def yield_workers(self) -> None:
-        """Give the session's workers back; its matrices are freed with them.
+        """Give the session's workers back; their matrices are freed.
 
         Raises
         ------
         NoWorkersError
             If the session has none.
         """
-        with self._lock:
-            self._group()
-            self._ask(m.YieldWorkers)
-            self._forget_group()
+        self._workers.check_process()
+        with self._workers.lock:
+            self._workers.give_back()
 
     def list_all_workers(self) -> list[dict[str, Any]]:
         """Return all workers of the server: ``id, name, host, address, port, pid, session, state``."""
-        rows: list[dict[str, Any]] = self._ask_beside(m.ListWorkers)
+        rows: list[dict[str, Any]] = self._workers.ask_beside(m.ListWorkers)
         return rows
 
     def list_available_workers(self) -> list[dict[str, Any]]:
@@ -269,105 +205,62 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
         return [row for row in self.list_all_workers() if row["session"] == self.session_id]
 
     def server_status(self) -> dict[str, Any]:
-        """Return what ``alchemist status`` shows: workers, sessions, matrices and running tasks."""
-        status: dict[str, Any] = self._ask_beside(m.AskStatus)
+        """Return the facts that ``alchemist status`` shows: workers, sessions, matrices and running tasks."""
+        status: dict[str, Any] = self._workers.ask_beside(m.AskStatus)
         return status
 
     @property
     def address(self) -> GroupAddress:
         """Where the session's workers are; with it, any process can read and write their matrices."""
-        return self._group().address
+        return self._workers.group().address
 
     @property
     def num_workers(self) -> int:
         """Number of the session's workers."""
-        return self._workers.address.size if self._workers is not None else 0
+        group = self._workers.current
+        return group.address.size if group is not None else 0
 
     def has_workers(self) -> bool:
         """Whether the session has workers, as far as the server has told."""
-        with self._lock:
-            if self._driver is not None and self._workers is not None:
-                self._take_notices()
-            return self._workers is not None
+        self._workers.check_process()
+        with self._workers.lock:
+            if self._workers.is_connected and self._workers.current is not None:
+                self._workers.take_notices()
+            return self._workers.current is not None
 
     def check_workers(self) -> None:
         """Ask every worker for a sign of life; raise :class:`GroupDiedError` if one gives none."""
-        with self._lock:
-            group = self._group()
-            with self._watching():
+        with self._workers.lock:
+            group = self._workers.group()
+            with self._workers.watching():
                 group.check()
 
-    def _take_notices(self, wait: float = 0.0) -> m.GroupDied | None:
-        """Take in what the driver has said unasked; return its word that the session's group is gone, if it said so."""
-        driver = self._connected()
-        try:
-            notices = driver.notices(wait)
-        except NotConnectedError:
-            self._disconnect()
-            raise
-        for notice in notices:
-            if self._workers is not None and notice.group_id == self._workers.address.group_id:
-                self._forget_group()
-                return notice
-        return None
+    def worker_logs(self, lines: int = 100) -> dict[str, str]:
+        """Return the last lines that the session's workers, and the libraries in them, have printed and logged.
 
-    def _group(self) -> GroupClient:
-        if self._workers is None:
-            self._connected()
-            raise NoWorkersError
-        return self._workers
+        Parameters
+        ----------
+        lines : int
+            How many lines of each worker, at most 10,000.
 
-    def _forget_group(self) -> None:
-        if self._workers is not None:
-            self._workers.close()
-        self._workers = None
-
-    @contextlib.contextmanager
-    def _watching(self, task: str = "") -> Iterator[None]:
-        """Turn the loss of a worker into an error that says what happened, and end what is left of the group."""
-        try:
-            yield
-        except (GroupDiedError, RanksStuckError) as failure:
-            self._explain(failure, task)
-
-    def _explain(self, failure: GroupDiedError | RanksStuckError, task: str) -> NoReturn:
-        """Raise the error that says why the group is gone; end what is left of it."""
-        if isinstance(failure, GroupDiedError):
-            with self._lock:  # a writer of ours may have met it in another thread than the one that talks to the driver
-                reason, log_tail = self._why_dead()
-            while_running = f", while they ran {task}" if task else ""
-            raise GroupDiedError(self.session_id, reason + while_running, log_tail) from failure
-        ranks = ", ".join(map(str, failure.ranks))
-        reason = f"rank {ranks} did not come back from a task that had failed on another rank, or had no more time"
-        self._ask(lambda n: m.EndGroup(n, reason))
-        self._forget_group()
-        failure.failure.add_note(f"The worker group was ended: {reason}. Call request_workers(n) for a new one.")
-        raise failure.failure from None
-
-    def _why_dead(self) -> tuple[str, str]:
-        """Return why the group is gone, as the driver has it, and the end of its log; end what is left of the group."""
-        try:
-            notice = self._take_notices(NOTICE_SECONDS)
-            if notice is not None:
-                return notice.reason, notice.log
-            self._ask(lambda n: m.EndGroup(n, "a worker does not answer"))
-            self._forget_group()
-        except NotConnectedError:
-            return "the server is gone", ""
-        except AlchemistError:
-            self._forget_group()
-            return "the server has ended them", ""
-        return "a worker does not answer", ""
+        Returns
+        -------
+        dict
+            Name of the worker -> text, also of workers that have ended.
+        """
+        count = whole_number("worker_logs", "lines", lines)
+        logs: dict[str, str] = self._workers.ask_beside(lambda n: m.AskLogs(n, count))
+        return logs
 
     # --- libraries ----------------------------------------------------------------------------------------------------
 
     def list_available_libraries(self) -> list[dict[str, Any]]:
         """Return the libraries that the server offers: ``name, version, source, provider``.
 
-        Nothing is imported for it: versions are read from the source, or are those of the packages that brought the
-        libraries; of a shared object the version is empty.
+        Nothing is imported for it. The version is read from the source, or is that of the package that registers the
+        library; it is empty for a shared object.
         """
-        rows: list[dict[str, Any]] = self._ask(m.ListLibraries)
+        rows: list[dict[str, Any]] = self._workers.ask(m.ListLibraries)
         return rows
 
     def load_library(self, name: str, path: str | None = None) -> Library:
@@ -378,7 +271,7 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
         name : str
             Its registered name.
         path : str, optional
-            Module or path of a library that is not registered, where the server allows that.
+            Module or path of a library that is not registered, if the server allows that.
 
         Returns
         -------
@@ -390,19 +283,20 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
         LibraryNotFoundError, LibraryRefusedError
             If it is not registered.
         LibraryLoadError
-            If it does not import, or describes itself wrongly.
+            If its import fails, or its description is wrong.
         """
-        with self._lock:
-            group = self._group()
+        with self._workers.lock:
+            group = self._workers.group()
             limit = check_timeout(f"loading {name}", self.task_timeout)
-            with self._watching():
-                library = Library(group.load(name, path, limit, self.is_cancelled), self._run)
+            source = None if path is None else local_library(self, path)
+            with self._workers.watching():
+                library = Library(group.load(name, source, limit, self.is_cancelled), self._run)
             group.libraries[name] = library
             self._say(f"Library '{name}' successfully loaded.")
             return library
 
     def run_task(self, library: str | Library, task: str, /, **arguments: Any) -> Any:
-        """Run a task of a library, loading the library first if need be.
+        """Run a task of a library; the library is loaded first if it is not loaded yet.
 
         Parameters
         ----------
@@ -416,12 +310,12 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
         Returns
         -------
         Any
-            What the task returns; matrices as handles.
+            The task's result; matrices as handles.
 
         Raises
         ------
         TaskNotFoundError, ArgumentError
-            If there is no such task, or an argument is missing, unknown or of the wrong type.
+            If the task does not exist, or an argument is missing, unknown or of the wrong type.
         ForeignMatrixError, FreedMatrixError
             If a handle is of another session, or freed.
         TaskError
@@ -430,7 +324,7 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
             If the workers die.
         """
         name = library.name if isinstance(library, Library) else library
-        loaded = self._group().libraries.get(name) or self.load_library(name)
+        loaded = self._workers.group().libraries.get(name) or self.load_library(name)
         return self._run(name, loaded.task(task), (), arguments)
 
     def _run(
@@ -441,44 +335,366 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
         kwargs: dict[str, Any],
         timeout: float | None = None,
     ) -> Any:
-        """Run a task; what every function of a library calls."""
+        """Run a task; every function of a library comes here."""
         limit = check_timeout(f"{library}.{task.name}", self.task_timeout if timeout is None else timeout)
-        with self._lock:
-            group = self._group()
+        self._workers.check_process()
+        with self._workers.lock:
+            group = self._workers.group()
             label = f"{library}.{task.name}"
             arguments = group.bind(label, task, args, kwargs)
             started = time.perf_counter()
-            with self._watching(label):
+            with self._workers.watching(label):
                 result = group.run(library, task, arguments, self.make_progress, limit, self.is_cancelled)
             self._say(f"Alchemist started task '{task.name}' ... done ({time.perf_counter() - started:.4e}s)")
             return result
 
     def cancel(self) -> None:
-        """Ask the task that runs to stop: its caller, in another thread, gets TaskCancelledError.
+        """Ask the running task to stop: its caller, in another thread, gets TaskCancelledError.
 
-        A task stops where it looks whether it should (``ctx.check_cancelled()``); the linear algebra's iterations do.
-        One that never looks runs to its end, unless it has a timeout. Ctrl-C in the calling thread, and ``ray.cancel``
-        of a task that was called through Ray, come to the same.
+        A task stops where it calls ``ctx.check_cancelled()``, as the iterations of the linear algebra do. A task that
+        never calls it runs to its end, unless it has a timeout. Ctrl-C in the calling thread, and ``ray.cancel`` of a
+        task that was called through Ray, do the same.
         """
-        workers = self._workers
-        if workers is not None:
-            workers.cancel()
+        self._workers.check_process()
+        group = self._workers.current
+        if group is not None:
+            group.cancel()
 
-    def worker_logs(self, lines: int = 100) -> dict[str, str]:
-        """Return the end of what the session's workers, and the libraries in them, have printed and logged.
+    # --- simulations --------------------------------------------------------------------------------------------------
+
+    def step_simulation(
+        self, library: str, simulation: int, action: npt.NDArray[Any], timeout: float | None = None
+    ) -> Step:
+        """Run the task ``step`` of a simulation library by a shorter message, for loops of a million steps.
 
         Parameters
         ----------
-        lines : int
-            How many lines of each worker, at most 10,000.
+        library : str
+            Name of the library, which has been loaded.
+        simulation : int
+            Number of the simulation, from ``create``.
+        action : ndarray
+            Real; the components of its action space, in any shape.
+        timeout : float, optional
+            Seconds that the step may take; by default there is no limit.
 
         Returns
         -------
-        dict
-            Name of the worker -> text, also of workers that are gone.
+        state : ndarray
+        score : float
+        finished : bool
+        info : dict
+
+        Raises
+        ------
+        ArgumentValueError
+            If the simulation does not exist, it has not been reset, or the action is not in its space.
+        TaskError, GroupDiedError
+            As for any task.
         """
-        logs: dict[str, str] = self._ask_beside(lambda n: m.AskLogs(n, int(lines)))
-        return logs
+        return self._simulations.step(library, simulation, action, timeout)
+
+    def advance_batch(
+        self,
+        library: str,
+        batch: int,
+        orders: bytes,
+        actions: npt.NDArray[Any] | None = None,
+        seeds: Sequence[int | None] = (),
+        timeout: float | None = None,
+    ) -> BatchStep:
+        """Run the task ``advance_batch`` of a simulation library by a shorter message; see the task for details.
+
+        Parameters
+        ----------
+        library : str
+            Name of the library, which has been loaded.
+        batch : int
+            Number of the batch, from ``create_batch``.
+        orders : bytes
+            One order for each simulation.
+        actions : ndarray, optional
+            Real; for each simulation the components of its action space, in any shape.
+        seeds : sequence of int or None
+            One for each simulation, in case it is reset.
+        timeout : float, optional
+            Seconds that it may take; by default there is no limit.
+
+        Returns
+        -------
+        states : ndarray or None
+        numbers : ndarray
+        names : list of str
+        notes : list of list
+        """
+        return self._simulations.advance_batch(library, batch, orders, actions, seeds, timeout)
+
+    # --- matrices -----------------------------------------------------------------------------------------------------
+
+    @property
+    def show_progress(self) -> bool | None:
+        """Whether long transfers show a progress bar; None: if stderr is a terminal."""
+        return self._store.show_progress
+
+    @show_progress.setter
+    def show_progress(self, show: bool | None) -> None:
+        self._store.show_progress = show
+
+    def send_matrix(
+        self,
+        matrix: npt.ArrayLike | Iterator[npt.ArrayLike],
+        layout: LayoutLike = "MC_MR",
+        print_times: bool = False,
+        *,
+        shape: tuple[int, int] | None = None,
+        dtype: npt.DTypeLike | None = None,
+        **options: Unpack[LayoutOptions],
+    ) -> MatrixHandle:
+        """Send a matrix to the session's workers.
+
+        Parameters
+        ----------
+        matrix : array_like, shape (m, n) or (m,), or iterator of array_like
+            Of one of the types float64, float32, complex128, complex64, int64, int32, bool; any strides. A vector
+            becomes a matrix of one column. Or blocks of its rows, one after the other, for a matrix that is larger than
+            this process's memory. Or a sparse matrix of SciPy's.
+        layout : str, Layout or LayoutChoice
+            How to distribute it: the name of a distribution pair, e.g. ``"VC_STAR"``, or a whole layout. A sparse
+            matrix is always distributed by rows.
+        print_times : bool
+            Whether to print how long each worker's part took.
+        shape : (int, int), optional
+            Shape of the whole matrix; needed for an iterator.
+        dtype : dtype, optional
+            Element type of the whole matrix, for an iterator: its blocks are converted to it. By default the type of
+            the first block.
+        **options
+            ``block_size``, ``grid``, ``align`` of the layout: see :class:`.LayoutOptions`.
+
+        Returns
+        -------
+        MatrixHandle
+            A :class:`~.SparseMatrixHandle` for a sparse matrix.
+
+        Raises
+        ------
+        InvalidArrayError
+            If it has more than two dimensions, another type, or masked elements; or if blocks do not add up to
+            `shape`.
+        LayoutError
+            If the layout does not exist, or does not fit the workers.
+        MatrixMemoryError
+            If the workers have no room for it; then nothing has been sent.
+        """
+        choice = LayoutChoice.of(layout, **options)
+        if isinstance(matrix, MatrixHandle):
+            raise InvalidArrayError("a handle was given where an array is wanted: that matrix is with the workers")
+        if isinstance(matrix, Iterator):
+            return self._store.send_blocks(matrix, shape, dtype, choice)
+        if shape is not None or dtype is not None:
+            raise InvalidArrayError("an array has its own shape and dtype: give these for an iterator of blocks only")
+        if is_sparse(matrix):
+            return self._store.send_sparse(matrix, choice, print_times)
+        return self._store.send(matrix, choice, print_times)
+
+    def fetch_matrix(self, handle: MatrixHandle, out: Array | None = None, print_times: bool = False) -> Array:
+        """Fetch a matrix from the session's workers.
+
+        Parameters
+        ----------
+        handle : MatrixHandle
+            The matrix. A part of it is ``handle[1000:2000, :]``; ``handle.rows()`` gives one block after the other.
+        out : ndarray, optional
+            Array of its shape and dtype to fill; a new one by default. To fill an array that was used before is several
+            times faster, since the first touch of a page costs more than the copy.
+        print_times : bool
+            Whether to print how long each worker's part took.
+
+        Returns
+        -------
+        ndarray, shape (m, n)
+            Of a sparse matrix, a ``scipy.sparse.csr_array``.
+
+        Raises
+        ------
+        ForeignMatrixError, FreedMatrixError
+            If the handle is of another session, or freed.
+        InvalidArrayError
+            If `out` does not fit.
+        """
+        fetched: Array = self._store.fetch(handle, out, print_times)
+        return fetched
+
+    def matrix_writer(
+        self,
+        shape: tuple[int, int],
+        dtype: npt.DTypeLike = np.float64,
+        layout: LayoutLike = "MC_MR",
+        **options: Unpack[LayoutOptions],
+    ) -> MatrixWriter:
+        """Make room for a matrix, to be written part by part from any number of processes.
+
+        Parameters
+        ----------
+        shape : (int, int)
+            Rows and columns.
+        dtype : dtype
+            Element type.
+        layout, **options
+            How to distribute it; see :meth:`send_matrix`.
+
+        Returns
+        -------
+        MatrixWriter
+            Pickles to other processes; its `close` gives the handle.
+
+        Raises
+        ------
+        InvalidArrayError, LayoutError
+            If such a matrix or layout does not exist.
+        MatrixMemoryError
+            If the workers have no room for it.
+        """
+        return self._store.writer(shape, dtype, LayoutChoice.of(layout, **options))
+
+    def send_hdf5(
+        self,
+        path: str | PathLike[str],
+        dataset: str,
+        layout: LayoutLike = "MC_MR",
+        *,
+        selection: Any = ...,
+        dtype: npt.DTypeLike | None = None,
+        **options: Unpack[LayoutOptions],
+    ) -> MatrixHandle:
+        """Send a dataset of an HDF5 file on this machine, a block of rows at a time.
+
+        Parameters
+        ----------
+        path : str
+            The file, on this machine; :meth:`read_hdf5` has the workers read one on theirs.
+        dataset : str
+            Name of the dataset: a matrix, or a vector, which becomes one column.
+        layout, **options
+            How to distribute it; see :meth:`send_matrix`.
+        selection : optional
+            A part of the dataset, as one indexes it: ``np.s_[:10_000, :]``, or ``np.s_[:, :, 20]`` for a matrix of a
+            dataset that has three dimensions.
+        dtype : dtype, optional
+            Element type of the matrix; by default the file's, which must be a type of matrices.
+
+        Raises
+        ------
+        FileMissingError, DatasetMissingError, FileContentError
+            If the file or the dataset does not exist, or the dataset is not a matrix.
+        InvalidArrayError
+            If matrices do not have its type, and `dtype` does not say which type to convert to.
+        IndexError
+            If `selection` does not name a part of the dataset.
+        """
+        choice = LayoutChoice.of(layout, **options)
+        with open_dataset(path, dataset, dtype, selection) as source:
+            return self._store.send_blocks(source.blocks(), source.shape, source.dtype, choice)
+
+    # --- files on the server's host -----------------------------------------------------------------------------------
+
+    def read_hdf5(
+        self,
+        path: Path,
+        dataset: str,
+        layout: LayoutLike = "MC_MR",
+        *,
+        dtype: npt.DTypeLike | None = None,
+        **options: Unpack[LayoutOptions],
+    ) -> MatrixHandle:
+        """Have the workers read a dataset of an HDF5 file; a vector becomes one column.
+
+        Parameters
+        ----------
+        path : str
+            The file, on the server's host, in one of the directories that the server's owner has named. A relative path
+            begins at the first of these; on a server of this process, in the current directory.
+        dataset : str
+            Name of the dataset, e.g. ``"group/name"``.
+        layout, **options
+            How to distribute the matrix; see :meth:`send_matrix`.
+        dtype : dtype, optional
+            Element type of the matrix; by default the file's, which must be a type of matrices.
+
+        Raises
+        ------
+        FileRefusedError
+            If the file lies outside the server's directories, or the server may not read it.
+        FileMissingError, DatasetMissingError
+            If the file or the dataset does not exist.
+        FileContentError
+            If it is not such a file, ends early, or contains something that a matrix cannot hold.
+        MatrixMemoryError
+            If the workers have no room for it.
+        """
+        return read_file(self, "read_hdf5", path, LayoutChoice.of(layout, **options), dtype, dataset=dataset)
+
+    def read_npy(
+        self,
+        path: Path,
+        layout: LayoutLike = "MC_MR",
+        *,
+        dtype: npt.DTypeLike | None = None,
+        **options: Unpack[LayoutOptions],
+    ) -> MatrixHandle:
+        """Have the workers read a ``.npy`` file; parameters and errors are those of :meth:`read_hdf5`."""
+        return read_file(self, "read_npy", path, LayoutChoice.of(layout, **options), dtype)
+
+    def read_zarr(
+        self,
+        path: Path,
+        array: str = "",
+        layout: LayoutLike = "MC_MR",
+        *,
+        dtype: npt.DTypeLike | None = None,
+        **options: Unpack[LayoutOptions],
+    ) -> MatrixHandle:
+        """Have the workers read an array of a Zarr store, a directory; see :meth:`read_hdf5`.
+
+        Parameters
+        ----------
+        path : str
+            The store, on the server's host.
+        array : str
+            Name of the array in the store; empty if the store is one array.
+        layout, dtype, **options
+            As for :meth:`read_hdf5`.
+        """
+        return read_file(self, "read_zarr", path, LayoutChoice.of(layout, **options), dtype, array=array)
+
+    def read_parquet(
+        self,
+        path: Path,
+        columns: Sequence[str] | None = None,
+        layout: LayoutLike = "MC_MR",
+        *,
+        dtype: npt.DTypeLike | None = None,
+        **options: Unpack[LayoutOptions],
+    ) -> MatrixHandle:
+        """Have the workers read numeric columns of a Parquet file, or of a directory of such files.
+
+        Parameters
+        ----------
+        path : str
+            The file or directory, on the server's host.
+        columns : sequence of str, optional
+            Names of the columns, in the order wanted; by default all columns, except those that pandas has stored as
+            the index of a data frame.
+        layout, dtype, **options
+            As for :meth:`read_hdf5`.
+        """
+        names = None if columns is None else list(columns)
+        return read_file(self, "read_parquet", path, LayoutChoice.of(layout, **options), dtype, columns=names)
+
+    def describe_file(self, path: Path) -> dict[str, Any]:
+        """Return the contents of a file on the server's host: its format, and shape and dtype of each matrix in it."""
+        described: dict[str, Any] = self.run_task("files", "describe", path=on_server(self, path))
+        return described
 
     # --- words --------------------------------------------------------------------------------------------------------
 
@@ -487,6 +703,6 @@ class AlchemistSession(SessionMatrices, SessionSimulations):
             print(text, end=end, flush=True)  # noqa: T201 - the interactive session of the paper's Figure 3
 
     def __repr__(self) -> str:
-        if self._driver is None:
+        if not self._workers.is_connected:
             return "<AlchemistSession, not connected>"
         return f"<AlchemistSession {self.name}, {self.num_workers} workers>"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -14,6 +15,24 @@ from alchemist_ray.layouts.layout import Grid, Layout, check_pair
 
 Blocks = int | tuple[int, int]
 GridShape = Grid | tuple[int, int]
+
+
+class LayoutOptions(TypedDict, total=False):
+    """What may be said of a layout beside the name of its distribution pair; None stands for the default.
+
+    Attributes
+    ----------
+    block_size : int or (int, int)
+        Rows and columns of a block of the layout; by default it suits the shape. 1 is Elemental's distribution.
+    grid : Grid or (int, int)
+        Rows and columns of the process grid; by default the most square one.
+    align : (int, int)
+        The positions that get the first block of rows and of columns; (0, 0) by default.
+    """
+
+    block_size: Blocks | None
+    grid: GridShape | None
+    align: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -40,18 +59,25 @@ class LayoutChoice:
     @classmethod
     def of(
         cls,
-        layout: str | Layout | LayoutChoice,
+        layout: LayoutLike,
         block_size: Blocks | None = None,
         grid: GridShape | None = None,
         align: tuple[int, int] | None = None,
+        **unknown: Any,
     ) -> LayoutChoice:
-        """Return the choice that the arguments of a session's methods make.
+        """Return the choice that a layout and :class:`LayoutOptions` make.
 
         Raises
         ------
         LayoutError
-            If there is no such layout, or a whole :class:`.Layout` is given with more beside it.
+            If the layout does not exist, or a whole :class:`.Layout` is given together with options.
+        TypeError
+            If an option is unknown.
         """
+        for name in unknown:
+            near = difflib.get_close_matches(name, LayoutOptions.__annotations__, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "the options are block_size, grid and align"
+            raise TypeError(f"unknown option {name!r} of a layout; {hint}")
         if isinstance(layout, str):
             check_pair(layout)
             return cls(layout, _blocks(block_size), _grid(grid), _two("align", align) if align is not None else (0, 0))
@@ -94,6 +120,10 @@ class LayoutChoice:
         if unknown or not isinstance(fields.get("pair"), str):
             raise LayoutError(f"a layout is described by pair, block, grid and align, not by {dict(fields)!r}")
         return cls.of(fields["pair"], fields.get("block"), fields.get("grid"), fields.get("align"))
+
+
+LayoutLike = str | Layout | LayoutChoice
+"""A layout as a caller gives it: the name of a distribution pair, a whole layout, or a choice."""
 
 
 def _blocks(given: Any) -> tuple[int, int] | None:

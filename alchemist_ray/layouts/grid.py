@@ -23,6 +23,7 @@ Source: J. Poulson et al., *Elemental*, ACM TOMS 39 (2013), section 3.
 
 from __future__ import annotations
 
+import difflib
 import enum
 import math
 from dataclasses import dataclass
@@ -76,7 +77,9 @@ PAIRS = tuple(DISTS)
 def check_pair(pair: str) -> None:
     """Raise :class:`LayoutError` unless `pair` names a legal distribution pair."""
     if pair not in DISTS:
-        raise LayoutError(f"there is no layout {pair!r}; the layouts are {', '.join(PAIRS)}")
+        near = difflib.get_close_matches(str(pair).upper().replace("*", "STAR").replace(",", "_"), PAIRS, 1)
+        hint = f"did you mean {near[0]!r}? The" if near else "the"
+        raise LayoutError(f"layout {pair!r} does not exist; {hint} layouts are {', '.join(PAIRS)}")
 
 
 @dataclass(frozen=True, slots=True)

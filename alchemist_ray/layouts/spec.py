@@ -199,18 +199,46 @@ def _pair_of(values: Any) -> tuple[int, int]:
 def as_matrix(matrix: npt.ArrayLike) -> npt.NDArray[Any]:
     """Return `matrix` as a two-dimensional array of a type that can be sent, without copying it if it is one.
 
+    A vector becomes a matrix of one column.
+
     Raises
     ------
     InvalidArrayError
-        If it is not two-dimensional, is empty, or is of another type.
+        If it has more than two dimensions, is empty, or is of another type.
     """
-    try:
-        array = np.asarray(matrix)
-    except ValueError as ragged:
-        raise InvalidArrayError(f"this is no matrix: {ragged}") from ragged
+    array = as_array(matrix)
+    if array.ndim == 1:
+        array = array[:, np.newaxis]
     check_dtype(array.dtype)
     check_shape(array.shape)
     return array
+
+
+def is_array_like(value: Any) -> bool:
+    """Whether `value` is an array, nested lists or tuples, or an object with ``__array__`` such as a data frame."""
+    return isinstance(value, (np.ndarray, list, tuple)) or (hasattr(value, "__array__") and np.ndim(value) > 0)
+
+
+def as_array(value: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return `value` as an array, without copying it if it is one.
+
+    Raises
+    ------
+    InvalidArrayError
+        If it is a masked array with masked elements, whose masks a matrix cannot hold; or if its rows differ in length.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        masked = int(np.count_nonzero(np.ma.getmaskarray(value)))
+        if masked:
+            raise InvalidArrayError(
+                f"{masked:,} of its elements are masked, and a matrix cannot hold a mask: fill "
+                "them, for example with A.filled(numpy.nan)"
+            )
+        return np.asarray(value.data)
+    try:
+        return np.asarray(value)
+    except ValueError as ragged:
+        raise InvalidArrayError(f"this is not a matrix: {ragged}") from ragged
 
 
 def spec_of(array: npt.NDArray[Any], layout: str | Layout, size: int) -> MatrixSpec:

@@ -2,85 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
 
-from alchemist_ray.calls.routine import Operands
-from alchemist_ray.client.address import GroupAddress
-from alchemist_ray.client.libraries import Library
-from alchemist_ray.client.matrices.handle import MatrixHandle
-from alchemist_ray.client.matrices.sparse import is_sparse
-from alchemist_ray.client.session import AlchemistSession
-from alchemist_ray.errors import ArgumentValueError, GroupDiedError
-from alchemist_ray.layouts.spec import MatrixSpec
+from alchemist_ray.calls.holder import SessionHolder
 from alchemist_ray.protocol import messages as m
-from alchemist_ray.protocol.descriptions import LibraryDescription
-
-ATTACHMENT_BITS = 40
-"""A process that writes matrices itself numbers them from its own multiple of 2**ATTACHMENT_BITS."""
 
 
-@dataclass(frozen=True)
-class Placed:
-    """A matrix that the caller has written to the workers itself, for the session to use and free."""
+class RaySessionHolder(SessionHolder):
+    """A session holder in a Ray actor: ``SessionActor.remote(num_workers=2)``.
 
-    matrix_id: int
-    spec: MatrixSpec
-    ticket: str
-    vector: bool
-
-
-@dataclass(frozen=True)
-class RemoteCall:
-    """A call of a task whose matrices may be arrays, without the values of its arguments.
-
-    Attributes
-    ----------
-    library, task : str
-        What is called.
-    parameters : tuple of str
-        The parameters that are given, in the order in which their values come.
-    operands : Operands
-        How those of them that are matrices are handed over.
-    smaller_side : str
-        A parameter whose None stands for the smaller side of the matrix `A`; empty if there is none.
-    timeout : float or None
-        Seconds that the task may take.
-    """
-
-    library: str
-    task: str
-    parameters: tuple[str, ...]
-    operands: Operands
-    smaller_side: str = ""
-    timeout: float | None = None
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """What a process needs to write matrices to a session's workers itself."""
-
-    address: GroupAddress
-    first_id: int
-
-
-class SessionHolder:
-    """An :class:`~alchemist_ray.client.session.AlchemistSession` held by a Ray actor.
-
-    ``SessionActor`` is this class as a Ray actor: ``SessionActor.remote(num_workers=2)``. It connects, and gets its
-    workers, with the first call; when its workers die, the next call gets new ones. It ends with its last handle or the
-    Ray job, and its workers and their matrices with it.
+    It ends with its last handle or with the Ray job, together with its workers and their matrices.
 
     Parameters
     ----------
     num_workers : int, optional
-        Size of the worker group; by default as many as there are cores on the actor's node.
+        Size of the worker group; by default the number of cores of the actor's node.
     hostname, port, token : optional
         The server, as for :meth:`AlchemistSession.connect`; by default the actor starts one of its own.
     show_progress : bool
@@ -95,196 +33,19 @@ class SessionHolder:
         token: str | None = None,
         show_progress: bool = False,
     ) -> None:
-        self._num_workers = num_workers if num_workers is not None else os.cpu_count() or 1
-        self._server = hostname, port, token
-        self._session = AlchemistSession(verbose=False)
+        super().__init__(num_workers, hostname, port, token)
         if show_progress:
             self._session.make_progress = RayProgress
         self._session.is_cancelled = _is_cancelled
-        self._attachments = 0
-        self._libraries: dict[str, Library] = {}
-        self._kept: dict[int, MatrixHandle] = {}
-
-    def attach(self, instead_of: GroupAddress | None = None) -> Attachment:
-        """Return where the workers are, and from where the caller may number matrices that it writes itself.
-
-        Parameters
-        ----------
-        instead_of : GroupAddress, optional
-            Workers that the caller has found dead; the session looks for itself, and gets new ones if they are.
-        """
-        session = self._ready()
-        if instead_of is not None and instead_of == session.address:
-            with contextlib.suppress(GroupDiedError):
-                session.check_workers()
-            self._ready()
-        self._attachments += 1
-        return Attachment(self._session.address, self._attachments << ATTACHMENT_BITS)
-
-    def _ready(self) -> AlchemistSession:
-        """Return the session, connected and with workers."""
-        if not self._session.connected:
-            self._session.connect(*self._server)
-        if not self._session.has_workers():
-            self._kept.clear()
-            self._libraries.clear()
-            self._session.request_workers(self._num_workers)
-        return self._session
-
-    def describe(self, library: str) -> LibraryDescription:
-        """Return what a library says about itself, loading it first if need be."""
-        self._ready()
-        return self._library(library).description
-
-    def _library(self, name: str) -> Library:
-        if name not in self._libraries:
-            self._libraries[name] = self._session.load_library(name)
-        return self._libraries[name]
-
-    def run_routine(self, call: RemoteCall, *values: Any) -> Any:
-        """Run a task whose matrices may be arrays.
-
-        Parameters
-        ----------
-        call : RemoteCall
-            What to run.
-        *values
-            The values of its parameters. Matrices are arrays, sparse ones of SciPy, handles, or already placed with the
-            workers.
-
-        Returns
-        -------
-        Any
-            Arrays, or handles if a matrix was given as a handle.
-        """
-        session = self._ready()
-        given = dict(zip(call.parameters, values, strict=True))
-        vector = any(_is_vector(given[p]) for p in call.operands.layouts if p in given)
-        handles_out = any(isinstance(value, MatrixHandle) for value in given.values())
-        operands = self._operands(call, given)
-        try:
-            arguments = {**given, **operands}
-            if call.smaller_side and arguments.get(call.smaller_side) is None:
-                arguments[call.smaller_side] = min(arguments["A"].shape)
-            result = self._library(call.library).options(timeout=call.timeout)[call.task](**arguments)
-        finally:
-            # At once, and not when they are collected: the caller of the next routine will want their memory.
-            _free(operands[p] for p in operands if operands[p] is not given[p])
-        if handles_out:
-            return self._keep(result)
-        return _map_matrices(result, lambda handle: _to_array(session, handle, vector))
-
-    def _operands(self, call: RemoteCall, given: dict[str, Any]) -> dict[str, MatrixHandle]:
-        """Return handles for the matrices of a call; should the workers be found dead by it, of new workers."""
-        # The placed ones first: they are ours to free from here on, also when another operand is refused.
-        matrices = {p: given[p] for p in call.operands.layouts if p in given and _is_matrix(given[p])}
-        ours = {p: self._own(value) for p, value in matrices.items() if isinstance(value, Placed)}
-        try:
-            return {p: ours[p] if p in ours else self._operand(call, p, value) for p, value in matrices.items()}
-        except GroupDiedError:
-            if ours or any(isinstance(value, MatrixHandle) for value in matrices.values()):
-                raise  # what was with the dead workers cannot be sent again from here
-            self._ready()
-            return {p: self._operand(call, p, value) for p, value in matrices.items()}
-
-    def _own(self, placed: Placed) -> MatrixHandle:
-        """Return an owning handle for a matrix that the caller has placed."""
-        address = self._session.address
-        if placed.ticket != address.ticket:
-            raise GroupDiedError(self._session.session_id, "they were replaced after the matrix was sent")
-        return MatrixHandle(placed.matrix_id, placed.spec, address, owned=True)
-
-    def _operand(self, call: RemoteCall, parameter: str, value: Any) -> MatrixHandle:
-        """Return a handle for a matrix, sending it to the workers if it is not there."""
-        if isinstance(value, MatrixHandle):
-            return value
-        if is_sparse(value):
-            return self._session.send_matrix(value)
-        array = call.operands.convert(parameter, value)
-        return self._session.send_matrix(array, layout=call.operands.layout(parameter, array.shape))
-
-    def run_task(self, library: str, task: str, arguments: dict[str, Any], timeout: float | None = None) -> Any:
-        """Run a task of any library; see :meth:`AlchemistSession.run_task`. Matrices come back as handles.
-
-        Parameters
-        ----------
-        library, task : str
-            What to run.
-        arguments : dict
-            Its arguments by name; matrices as handles.
-        timeout : float, optional
-            Seconds that it may take.
-        """
-        self._ready()
-        return self._keep(self._library(library).options(timeout=timeout)[task](**arguments))
-
-    def _keep(self, result: Any) -> Any:
-        """Keep the matrices of a result alive until they are freed by name: others hold copies of their handles."""
-
-        def keep(handle: MatrixHandle) -> MatrixHandle:
-            self._kept[handle.matrix_id] = handle
-            return handle
-
-        return _map_matrices(result, keep)
-
-    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Call any method of the session: ``ray.get(actor.call.remote("list_all_workers"))``."""
-        if method.startswith("_"):
-            raise ArgumentValueError("call", f"{method!r} is not a public method of AlchemistSession")
-        return self._keep(getattr(self._ready(), method)(*args, **kwargs))
-
-    def stop(self) -> None:
-        """End the session."""
-        self._kept.clear()
-        self._session.stop()
 
 
-SessionActor = ray.remote(max_restarts=3)(SessionHolder)
-"""The session holder as a Ray actor. It takes no CPU of Ray's: its workers are not Ray's to schedule."""
-
-
-def _free(handles: Iterable[MatrixHandle]) -> None:
-    """Free matrices; those whose workers are gone are free already."""
-    for handle in handles:
-        with contextlib.suppress(GroupDiedError):
-            handle.free()
+SessionActor = ray.remote(max_restarts=3)(RaySessionHolder)
+"""The session holder as a Ray actor. It takes no CPU of Ray's, which does not schedule its workers."""
 
 
 def _is_cancelled() -> bool:
-    """Whether ``ray.cancel`` was called on the call of the actor that runs."""
+    """Whether ``ray.cancel`` was called for the running call of the actor."""
     return bool(ray.get_runtime_context().is_canceled())
-
-
-def _is_matrix(value: Any) -> bool:
-    """Whether the value of a parameter that takes matrices is one: it may take numbers, or None, as well."""
-    return isinstance(value, (MatrixHandle, Placed, np.ndarray, list, tuple)) or is_sparse(value)
-
-
-def _is_vector(value: Any) -> bool:
-    if isinstance(value, Placed):
-        return value.vector
-    return isinstance(value, (np.ndarray, list, tuple)) and np.ndim(value) == 1
-
-
-def _to_array(session: AlchemistSession, handle: MatrixHandle, vector: bool) -> Any:
-    """Fetch a matrix and free it; a single column as a vector, if vectors were given."""
-    array = session.fetch_matrix(handle)
-    _free([handle])
-    return array[:, 0] if vector and isinstance(array, np.ndarray) and array.shape[1] == 1 else array
-
-
-def _map_matrices(value: Any, convert: Callable[[MatrixHandle], Any]) -> Any:
-    """Return `value` with every matrix handle in it converted."""
-    match value:
-        case MatrixHandle():
-            return convert(value)
-        case tuple():
-            return tuple(_map_matrices(member, convert) for member in value)
-        case list():
-            return [_map_matrices(member, convert) for member in value]
-        case dict():
-            return {name: _map_matrices(member, convert) for name, member in value.items()}
-    return value
 
 
 class RayProgress:
@@ -305,6 +66,6 @@ class RayProgress:
         self._bar.update(percent - self._bar._x)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()

@@ -1,232 +1,33 @@
 """Tasks as Ray remote functions: ``alchemist.svd.remote(A, k)``, ``alchemist.library("name").task.remote(...)``.
 
-A call is held against what the library says about the task, finds its session (an actor), sees to it that the matrices
-are with that session's workers, and submits the task to the actor. A large array is written by the caller straight to
-the workers: Ray's object store, which would copy it at a tenth of the speed, never sees it. An ``ObjectRef`` is passed
-on as it is, and read by the actor.
+A call checks its arguments against the library's description of the task, finds its session (an actor), writes large
+arrays to the session's workers, and submits the task to the actor. The caller writes these arrays straight to the
+workers; Ray's object store, which copies at a tenth of the speed, never holds them. An ``ObjectRef`` is passed on, and
+the actor reads it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-import itertools
-import sys
-import threading
-import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import ray
 
-from alchemist_ray.calls.routine import ROUTINES, Operands, Routine
-from alchemist_ray.client.address import GroupAddress
+from alchemist_ray.calls.catalogue import ROUTINES
+from alchemist_ray.calls.holder import TaskCall
+from alchemist_ray.calls.placing import pass_argument
+from alchemist_ray.calls.routine import Operands, Routine
 from alchemist_ray.client.annotations import REMOTE_PARAMETERS, signature_of
 from alchemist_ray.client.libraries import catalogue, check_timeout, find_task, unknown_task
 from alchemist_ray.client.matrices.handle import MatrixHandle
-from alchemist_ray.client.matrices.sparse import SparseMatrixHandle, is_sparse, send_sparse, sparse_arrays
-from alchemist_ray.client.transfer.meter import Meter
-from alchemist_ray.client.transfer.plane import plane_of
-from alchemist_ray.errors import ArgumentValueError, GroupDiedError
+from alchemist_ray.client.matrices.sparse import is_sparse
+from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.layouts.layout import Layout
-from alchemist_ray.layouts.spec import spec_of
-from alchemist_ray.on_ray.actor import Attachment, Placed, RemoteCall, SessionActor
+from alchemist_ray.on_ray.sessions import RemoteSession, SessionLike, find_session
 from alchemist_ray.protocol.descriptions import LibraryDescription, TaskDescription
-
-Array = npt.NDArray[Any]
-SessionLike = Any
-"""A SessionActor handle, or the name of one."""
-
-NAMESPACE = "alchemist"
-"""Ray namespace of the sessions that are made on first use."""
-
-BY_VALUE_BYTES = 100 * 1024
-"""Arrays up to this size go to the actor by value: Ray sends them inside the call."""
-
-
-class RemoteSession:
-    """A session actor, as one process that submits to it sees it."""
-
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-        self._lock = threading.Lock()
-        self._attachment: Attachment | None = None
-        self._ids = itertools.count()
-        self._libraries: dict[str, LibraryDescription] = {}
-
-    def describe(self, library: str) -> LibraryDescription:
-        """Return what a library of the session says about itself; the actor is asked once."""
-        if library not in self._libraries:
-            self._libraries[library] = ray.get(self.actor.describe.remote(library))
-        return self._libraries[library]
-
-    def attach(self, instead_of: GroupAddress | None = None) -> Attachment:
-        """Return where the session's workers are; the caller may know that some that were there are gone."""
-        with self._lock:
-            stale = self._attachment is not None and self._attachment.address == instead_of
-            if self._attachment is None or stale:
-                self._attachment = ray.get(self.actor.attach.remote(instead_of))
-                self._ids = itertools.count(self._attachment.first_id)
-            return self._attachment
-
-    def place(self, matrix: Any, layout: str | Layout) -> MatrixHandle:
-        """Write an array, or a sparse matrix of SciPy's, to the session's workers; return a handle that owns it.
-
-        If the workers that this process knows of are gone, the session's new ones are asked for once.
-        """
-        address = self.attach().address
-        try:
-            return self._place(matrix, layout, address)
-        except GroupDiedError:
-            return self._place(matrix, layout, self.attach(instead_of=address).address)
-
-    def _place(self, matrix: Any, layout: str | Layout, address: GroupAddress) -> MatrixHandle:
-        plane, matrix_id = plane_of(address), next(self._ids)
-        if is_sparse(matrix):
-            sparse_spec, arrays = sparse_arrays(matrix, address.size)
-            send_sparse(plane, matrix_id, sparse_spec, arrays, Meter())
-            return SparseMatrixHandle(matrix_id, sparse_spec, address, owned=True)
-        spec = spec_of(matrix, layout, address.size)
-        plane.send(matrix_id, spec, matrix)
-        return MatrixHandle(matrix_id, spec, address, owned=True)
-
-
-@dataclass(frozen=True)
-class _Defaults:
-    """What :func:`init` has set for sessions that are made on first use."""
-
-    num_workers: int | None = None
-    hostname: str | None = None
-    port: int | None = None
-    token: str | None = None
-
-
-_defaults = _Defaults()
-_sessions: dict[tuple[str, Any], RemoteSession] = {}
-_lock = threading.Lock()
-
-
-def init(
-    num_workers: int | None = None, hostname: str | None = None, port: int | None = None, token: str | None = None
-) -> Any:
-    """Say how the default session is made, and make it.
-
-    Parameters
-    ----------
-    num_workers : int, optional
-        Size of its worker group; by default as many as there are cores.
-    hostname, port, token : optional
-        The server to connect to; by default one is started on this machine and ends with the Ray job.
-
-    Returns
-    -------
-    ActorHandle
-        The session's actor.
-
-    Raises
-    ------
-    ServerUnreachableError, AuthenticationError, NotEnoughWorkersError
-        If there is no such server, the token is wrong, or the server has too few free workers.
-    """
-    global _defaults
-    shutdown()
-    _defaults = _Defaults(num_workers, hostname, port, token)
-    try:
-        session = _default_session(None)
-        session.attach()
-    except Exception:
-        shutdown()
-        raise
-    return session.actor
-
-
-def shutdown() -> None:
-    """End the sessions that were made on first use; the next call makes a new one."""
-    global _defaults
-    with _lock:
-        sessions = list(_sessions.items())
-        _sessions.clear()
-        _defaults = _Defaults()
-    if not ray.is_initialized():
-        return
-    here = _process_key()
-    for (process, what), session in sessions:
-        if process == here and isinstance(what, _OnFirstUse):
-            with contextlib.suppress(
-                ray.exceptions.RayError, TimeoutError
-            ):  # gone already, or busy: killed all the same
-                ray.get(session.actor.stop.remote(), timeout=10)
-            ray.kill(session.actor)
-            _await_name_free(what.actor_name)
-
-
-def _await_name_free(name: str) -> None:
-    """Wait until a killed actor has given back its name."""
-    deadline = time.monotonic() + 10
-    with contextlib.suppress(ValueError):
-        while time.monotonic() < deadline:
-            ray.get_actor(name, namespace=NAMESPACE)
-            time.sleep(0.02)
-
-
-@dataclass(frozen=True)
-class _OnFirstUse:
-    """Key of a session that is made on first use, and shared by the processes of a Ray job."""
-
-    num_workers: int | None
-
-    @property
-    def actor_name(self) -> str:
-        """Name of its actor in :data:`NAMESPACE`."""
-        size = "default" if self.num_workers is None else str(self.num_workers)
-        return f"session-{ray.get_runtime_context().get_job_id()}-{size}"
-
-
-def _process_key() -> str:
-    """Return what tells this process's connection to its Ray cluster from any other."""
-    return str(ray.get_runtime_context().get_worker_id())
-
-
-def _default_session(num_workers: int | None) -> RemoteSession:
-    """Return the session of this process with so many workers, making it on first use."""
-    if not ray.is_initialized():
-        ray.init()
-    count = num_workers if num_workers is not None else _defaults.num_workers
-    with _lock:
-        what = _OnFirstUse(num_workers)
-        key = _process_key(), what
-        actor = SessionActor.options(name=what.actor_name, namespace=NAMESPACE, get_if_exists=True).remote(
-            count, _defaults.hostname, _defaults.port, _defaults.token, show_progress=sys.stderr.isatty()
-        )
-        if key not in _sessions or _sessions[key].actor._actor_id != actor._actor_id:
-            _sessions[key] = RemoteSession(actor)  # the first, or the one that we knew has died
-        return _sessions[key]
-
-
-def _named_session(session: SessionLike) -> RemoteSession:
-    if not ray.is_initialized():
-        ray.init()
-    actor = ray.get_actor(session) if isinstance(session, str) else session
-    with _lock:
-        return _sessions.setdefault((_process_key(), actor._actor_id), RemoteSession(actor))
-
-
-def _find_session(session: SessionLike | None, num_workers: int | None, handles: list[MatrixHandle]) -> RemoteSession:
-    """Return the session named, or the one of that size, or the one the handles belong to, or the default one."""
-    if session is not None:
-        return _named_session(session)
-    if num_workers is not None:
-        return _default_session(num_workers)
-    with _lock:
-        known = list(_sessions.values())
-    for candidate in known:
-        attachment = candidate._attachment
-        if attachment and any(handle.address.ticket == attachment.address.ticket for handle in handles):
-            return candidate
-    return _default_session(None)
 
 
 def put(A: npt.ArrayLike, layout: str | Layout = "MC_MR", session: SessionLike | None = None) -> MatrixHandle:
@@ -235,22 +36,22 @@ def put(A: npt.ArrayLike, layout: str | Layout = "MC_MR", session: SessionLike |
     Parameters
     ----------
     A : array_like, shape (m, n)
-        The matrix; or a sparse one of SciPy's.
+        The matrix; or a sparse matrix of SciPy's. A vector becomes one column.
     layout : str or Layout
-        How it is to be distributed; a sparse matrix is always dealt by rows.
+        How to distribute it; a sparse matrix is always distributed by rows.
     session : ActorHandle or str, optional
-        The session; by default this process's own.
+        The session; by default the default session of this process.
 
     Returns
     -------
     MatrixHandle
         Lives until it is freed or garbage collected.
     """
-    found = _find_session(session, None, [])
+    found = find_session(session, None, [])
     return found.place(A if is_sparse(A) else _ANY_MATRIX.convert("A", A), layout)
 
 
-_ANY_MATRIX = Operands({}, vectors=())
+_ANY_MATRIX = Operands({})
 
 
 def _is_pending(value: Any) -> bool:
@@ -263,14 +64,14 @@ def _remote_signature(task: TaskDescription) -> inspect.Signature:
 
 @dataclass(frozen=True)
 class Options:
-    """Where a remote function runs, and for how long at most.
+    """Where a remote function runs, and its time limit.
 
     Attributes
     ----------
     session : ActorHandle or str or None
         The session's actor, or its name.
     num_workers : int or None
-        Else: size of the session of this process to run in.
+        Without a session: the size of the session of this process to run in.
     timeout : float or None
         Seconds.
     """
@@ -280,7 +81,7 @@ class Options:
     timeout: float | None = None
 
     def but(self, session: SessionLike | None, num_workers: int | None, timeout: float | None) -> Options:
-        """Return the options with those changed that are given.
+        """Return the options, changed where arguments are given.
 
         Raises
         ------
@@ -297,24 +98,24 @@ class Options:
         return Options(session, num_workers, limit)
 
     def find(self, handles: list[MatrixHandle]) -> RemoteSession:
-        """Return the session that is meant, in which `handles` may be."""
-        return _find_session(self.session, self.num_workers, handles)
+        """Return the session to run in; `handles` are arguments of the call."""
+        return find_session(self.session, self.num_workers, handles)
 
 
 class RemoteRoutine:
     """A task as a Ray remote function.
 
     Call it as ``function.remote(...)``. Matrices are given as arrays, sparse matrices of SciPy, ObjectRefs of these, or
-    handles. Results are arrays, or handles if a matrix was given as a handle. Where a matrix is wanted, a vector is one
-    column, and a result of one column is a vector then, too. ``function.options(session=..., num_workers=...,
-    timeout=...).remote(...)`` says where, and for how long.
+    handles. Results are arrays, or handles if a matrix was given as a handle. A vector stands for a matrix of one
+    column; then a result of one column is a vector. ``function.options(session=..., num_workers=...,
+    timeout=...).remote(...)`` chooses where it runs, and for how long.
 
     Parameters
     ----------
     routine : Routine or (str, str)
-        The task; or the names of library and task, if the library is yet to be asked what it says about it.
+        The task; or the names of library and task, if a session must describe the task first.
     options : Options
-        Where, and for how long.
+        Where it runs, and its time limit.
     """
 
     def __init__(self, routine: Routine | tuple[str, str], options: Options = Options()) -> None:
@@ -330,11 +131,11 @@ class RemoteRoutine:
             self.__name__ = routine[1]
             self.__doc__ = (
                 f"The task {routine[1]} of the library {routine[0]} as a Ray remote function.\n\n"
-                f"What it takes only a session knows: help(alchemist.library({routine[0]!r}).{routine[1]})."
+                f"For its parameters: help(alchemist.library({routine[0]!r}).{routine[1]})."
             )
 
     def _learn(self, routine: Routine) -> Routine:
-        """Take in what the library says about the task."""
+        """Take over the library's description of the task."""
         self._routine = routine
         self.__name__ = routine.name or routine.task.name
         self.__signature__ = _remote_signature(routine.task)
@@ -344,16 +145,16 @@ class RemoteRoutine:
     def options(
         self, *, session: SessionLike | None = None, num_workers: int | None = None, timeout: float | None = None
     ) -> RemoteRoutine:
-        """Return the same function with other surroundings.
+        """Return the same function with other options.
 
         Parameters
         ----------
         session : ActorHandle or str, optional
             The :class:`SessionActor` to run in, or its name.
         num_workers : int, optional
-            Run in this process's session with so many workers, made on first use.
+            Run in the session of this process with this many workers, which is made on first use.
         timeout : float, optional
-            Seconds that the task may take, from when the session begins it; then it raises TaskTimeoutError.
+            Seconds that the task may take once the session has started it; after that it raises TaskTimeoutError.
         """
         changed = copy.copy(self)
         changed._options = self._options.but(session, num_workers, timeout)
@@ -365,7 +166,7 @@ class RemoteRoutine:
         Raises
         ------
         ArgumentError, ArgumentValueError, InvalidArrayError
-            If an argument does not fit; nothing has been sent, then.
+            If an argument does not fit; then nothing has been sent.
         MatrixMemoryError
             If the workers have no room for a matrix.
         """
@@ -377,9 +178,9 @@ class RemoteRoutine:
             routine.operands, layouts={p: pair for p, pair in routine.operands.layouts.items() if p in matrices}
         )
         timeout = self._options.timeout
-        call = RemoteCall(*self._names, tuple(arguments), operands, routine.smaller_side, timeout)
+        call = TaskCall(*self._names, tuple(arguments), operands, routine.smaller_side, timeout)
         session = self._options.find(handles)
-        placed: list[MatrixHandle] = []  # ours until the actor has them
+        placed: list[MatrixHandle] = []  # freed here unless the actor gets them
         try:
             values = [_pass(session, operands, name, value, placed) for name, value in arguments.items()]
             result = session.actor.run_routine.remote(call, *values)
@@ -392,7 +193,7 @@ class RemoteRoutine:
         return result
 
     def _ask(self, session: RemoteSession) -> Routine:
-        """Ask a session what the library says about the task."""
+        """Ask a session for the library's description of the task."""
         library, task = self._names
         return self._learn(Routine.of(library, find_task(session.describe(library), task)))
 
@@ -406,19 +207,13 @@ class RemoteRoutine:
 
 
 def _pass(session: RemoteSession, operands: Operands, name: str, value: Any, placed: list[MatrixHandle]) -> Any:
-    """Return what the actor is given for an argument; a large matrix is written to the workers here and now."""
+    """Return the value that the actor gets for an argument; a large matrix is written to the workers here and now."""
     if name not in operands.layouts or _is_pending(value) or isinstance(value, MatrixHandle):
         return value
-    if is_sparse(value):
-        handle, vector = session.place(value, ""), False
-    else:
-        array = np.asarray(value)
-        if array.nbytes <= BY_VALUE_BYTES:
-            return array
-        matrix = operands.convert(name, array)
-        handle, vector = session.place(matrix, operands.layout(name, matrix.shape)), array.ndim == 1
-    placed.append(handle)
-    return Placed(handle.matrix_id, handle.spec, handle.address.ticket, vector)
+    passed, handle = pass_argument(session.place, operands, name, value)
+    if handle is not None:
+        placed.append(handle)
+    return passed
 
 
 class RemoteLibrary:
@@ -441,14 +236,14 @@ class RemoteLibrary:
     def options(
         self, *, session: SessionLike | None = None, num_workers: int | None = None, timeout: float | None = None
     ) -> RemoteLibrary:
-        """Return the same library with other surroundings; see :meth:`RemoteRoutine.options`."""
+        """Return the same library with other options; see :meth:`RemoteRoutine.options`."""
         return RemoteLibrary(self.description, self._options.but(session, num_workers, timeout))
 
     def __getitem__(self, name: str) -> RemoteRoutine:
         return self._functions[find_task(self.description, name).name]
 
     def __getattr__(self, name: str) -> RemoteRoutine:
-        # Reached only for what is not there; tells type checkers that any other name is a function.
+        # Called for missing names only; it tells type checkers that any other name is a function.
         raise AttributeError(name if name.startswith("_") else unknown_task(self.description, name))
 
     def __repr__(self) -> str:
@@ -471,7 +266,7 @@ def library(
     name : str
         Its registered name.
     session, num_workers, timeout : optional
-        Where its tasks run, and for how long; see :meth:`RemoteRoutine.options`.
+        Where its tasks run, and their time limit; see :meth:`RemoteRoutine.options`.
 
     Raises
     ------

@@ -27,6 +27,7 @@ from alchemist_ray.errors import (
 from alchemist_ray.protocol import Connection, Key, Side, State
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import FindKey, Purpose
+from alchemist_ray.transport.forks import abandon_in_children
 
 if TYPE_CHECKING:
     import asyncio.trsock
@@ -40,7 +41,9 @@ Address = tuple[str, int] | str
 
 
 class Channel:
-    """A connected socket and the protocol state that goes with it. Not thread-safe.
+    """A connected socket and its protocol state. Not thread-safe.
+
+    A channel has ``fileno()``. In a forked child it is closed; the parent's connection stays as it is.
 
     Parameters
     ----------
@@ -51,14 +54,15 @@ class Channel:
     """
 
     def __init__(self, sock: socket.socket, connection: Connection) -> None:
-        self.sock = sock
+        self._sock = sock
         self.connection = connection
         self.facts: dict[str, Any] = {}
+        abandon_in_children(self)
 
     @property
     def is_local(self) -> bool:
         """Whether both ends share a host, and so can share memory."""
-        return self.sock.family == socket.AF_UNIX
+        return self._sock.family == socket.AF_UNIX
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -78,10 +82,7 @@ class Channel:
             If the peer speaks another version.
         """
         host, port = (address, 0) if isinstance(address, str) else address
-        try:
-            sock = _connect(address, timeout)
-        except OSError as failure:
-            raise ServerUnreachableError(host, port, failure.strerror or str(failure)) from failure
+        sock = _connect(address, timeout)
         channel = cls(sock, Connection(Side.INITIATOR))
         try:
             channel._greet(purpose, key, group_id, timeout)
@@ -97,7 +98,7 @@ class Channel:
 
     def _greet(self, purpose: Purpose, key: Key, group_id: int, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        self.sock.sendall(self.connection.greet(purpose, group_id, key, f"alchemist-ray {__version__}"))
+        self._sock.sendall(self.connection.greet(purpose, group_id, key, f"alchemist-ray {__version__}"))
         while self.connection.state is not State.OPEN:
             message = self.receive(max(0.001, deadline - time.monotonic()))
             if isinstance(message, m.Failure):
@@ -109,7 +110,7 @@ class Channel:
     def _answer(self, message: m.Message) -> None:
         reply = self.connection.answer(message)
         if reply is not None:
-            self.sock.sendall(reply)
+            self._sock.sendall(reply)
 
     @classmethod
     def accept(cls, sock: socket.socket, find_key: FindKey, facts: dict[str, Any]) -> Channel:
@@ -135,18 +136,22 @@ class Channel:
 
     def send(self, message: m.Message, payload: Iterable[memoryview] = (), payload_length: int = 0) -> None:
         """Send a message, and the payload that goes with it."""
-        self.sock.sendall(self.connection.send(message, payload_length))
+        self._sock.sendall(self.connection.send(message, payload_length))
         for part in payload:
-            self.sock.sendall(part)
+            self._sock.sendall(part)
+
+    def send_bytes(self, octets: bytes | memoryview) -> None:
+        """Send bytes that :attr:`connection` has encoded, or bytes of a payload."""
+        self._sock.sendall(octets)
 
     def send_with_fd(self, message: m.Message, fd: int) -> None:
         """Send a message and an open file descriptor; Unix sockets only."""
-        socket.send_fds(self.sock, [self.connection.send(message)], [fd])
+        socket.send_fds(self._sock, [self.connection.send(message)], [fd])
 
     def pending(self) -> bool:
         """Whether the peer has sent something, or closed the connection, so that :meth:`receive` will not wait long."""
         poller = select.poll()
-        poller.register(self.sock, select.POLLIN)
+        poller.register(self._sock, select.POLLIN)
         return bool(poller.poll(0))
 
     def receive(self, timeout: float | None = None) -> m.Message:
@@ -167,7 +172,7 @@ class Channel:
         while message is None:
             if deadline is not None:
                 self._await_readable(deadline, timeout or 0.0)
-            octets = self.sock.recv(_CHUNK)
+            octets = self._sock.recv(_CHUNK)
             if not octets:
                 raise ConnectionResetError("the peer has closed the connection")
             connection.receive(octets)
@@ -176,7 +181,7 @@ class Channel:
 
     def receive_with_fd(self) -> tuple[m.Message, int]:
         """Return the peer's next message and the file descriptor that came with it; Unix sockets only."""
-        octets, ancillary, _, _ = self.sock.recvmsg(_CHUNK, socket.CMSG_SPACE(_FD_BYTES))
+        octets, ancillary, _, _ = self._sock.recvmsg(_CHUNK, socket.CMSG_SPACE(_FD_BYTES))
         fds = array.array("i")
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -193,7 +198,7 @@ class Channel:
 
     def _await_readable(self, deadline: float, timeout: float) -> None:
         poller = select.poll()
-        poller.register(self.sock, select.POLLIN)
+        poller.register(self._sock, select.POLLIN)
         if not poller.poll(1000 * max(0.0, deadline - time.monotonic())):
             raise DeadlineError("an answer", timeout)
 
@@ -201,7 +206,7 @@ class Channel:
         """Fill `target` (contiguous bytes) with the next bytes of payload."""
         done = self.connection.take_payload(target)
         while done < len(target):
-            count = self.sock.recv_into(target[done:])
+            count = self._sock.recv_into(target[done:])
             if count == 0:
                 raise ConnectionResetError("the peer has closed the connection in the middle of a payload")
             self.connection.payload_received(count)
@@ -213,22 +218,53 @@ class Channel:
         while self.connection.payload_left:
             self.receive_payload_into(waste[: min(_CHUNK, self.connection.payload_left)])
 
+    def fileno(self) -> int:
+        """Return the file descriptor of the socket; -1 once it is closed."""
+        return self._sock.fileno()
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Have every send and receive fail with ``TimeoutError`` after `seconds` without progress; None: never."""
+        self._sock.settimeout(seconds)
+
+    def shut_down(self) -> None:
+        """End the connection for both sides; a thread that waits in :meth:`receive` gets a ConnectionError."""
+        with contextlib.suppress(OSError):  # the peer may have ended it already
+            self._sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the socket."""
-        self.sock.close()
+        self._sock.close()
+
+    def abandon(self) -> None:
+        """Close the socket of a forked child; nothing is sent, and the parent's connection stays open."""
+        self._sock.close()
+
+
+def check_reachable(address: Address, timeout: float = HANDSHAKE_SECONDS) -> None:
+    """Raise :class:`ServerUnreachableError` unless something listens at an address."""
+    _connect(address, timeout).close()
 
 
 def _connect(address: Address, timeout: float) -> socket.socket:
-    if isinstance(address, str):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.connect("\0" + address)
-        except OSError:
-            sock.close()
-            raise
-        return sock
-    sock = socket.create_connection(address, timeout=timeout)
+    """Return a connected socket, or raise :class:`ServerUnreachableError`."""
+    try:
+        if isinstance(address, str):
+            return _connect_locally(address)
+        sock = socket.create_connection(address, timeout=timeout)
+    except OSError as failure:
+        host, port = (address, 0) if isinstance(address, str) else address
+        raise ServerUnreachableError(host, port, failure.strerror or str(failure)) from None
     prepare(sock)
+    return sock
+
+
+def _connect_locally(name: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect("\0" + name)
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from alchemist_ray.errors import ArgumentError, ArgumentValueError, LibraryLoadError
 from alchemist_ray.layouts.choice import LayoutChoice
+from alchemist_ray.mpi_backend.ali import missing_modules
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.signatures import KINDS, Signature, describe_function
 from alchemist_ray.mpi_backend.ali.simulations.batches import Batches
@@ -123,12 +124,15 @@ def load(name: str, source: str) -> TaskLibrary:
     Raises
     ------
     LibraryLoadError
-        If it does not load, has no tasks, or what it says about a task cannot cross the wire.
+        If it does not load, has no tasks, or what it says about a task cannot cross the wire. If a module is missing,
+        the error says how to install it.
     """
     try:
         return describe(name, import_library(name, source))
     except LibraryLoadError:
         raise
+    except ModuleNotFoundError as failure:
+        raise LibraryLoadError(library=name, reason=missing_modules.reason_for(failure, source)) from failure
     except BaseException as failure:
         raise LibraryLoadError(library=name, reason=f"{type(failure).__name__}: {failure}") from failure
 

@@ -13,12 +13,13 @@ from typing import Any
 
 from alchemist_ray.errors import GroupStartError, ProtocolError
 from alchemist_ray.host.temporary_directories import name_scratch
-from alchemist_ray.mpi_backend.driver.inventory import Slot
 from alchemist_ray.mpi_backend.logs import tail
 from alchemist_ray.mpi_backend.node.launchers import Job, Launcher, RunningJob
-from alchemist_ray.mpi_backend.worker.config import ENVIRONMENT, WorkerConfig
+from alchemist_ray.mpi_backend.node.slots import Slot
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.handshake import new_token
+from alchemist_ray.protocol.server_options import WorkerOptions
+from alchemist_ray.protocol.worker_config import ENVIRONMENT, WorkerConfig
 from alchemist_ray.transport.async_channel import AsyncChannel
 
 START_SECONDS = 60.0
@@ -39,16 +40,13 @@ log = logging.getLogger("alchemist")
 
 @dataclass(frozen=True)
 class GroupSettings:
-    """What the worker groups of a server have in common; the fields are those of ``WorkerConfig``."""
+    """The settings that the worker groups of a server share; see ``WorkerConfig``."""
 
     driver: tuple[str, int]
     bind: str
     advertise: str
-    ports: tuple[int, int] | None
     memory: int
-    libraries: dict[str, str]
-    allow_library_paths: bool
-    data_directories: list[str]
+    options: WorkerOptions
     log_dir: Path
     threads: int
 
@@ -101,11 +99,8 @@ class WorkerGroup:
             worker_ids=[slot.worker_id for slot in self.slots],
             bind=settings.bind,
             advertise=settings.advertise,
-            ports=settings.ports,
             memory=settings.memory,
-            libraries=settings.libraries,
-            allow_library_paths=settings.allow_library_paths,
-            data_directories=settings.data_directories,
+            options=settings.options,
             log_dir=str(settings.log_dir),
             scratch=str(self._scratch),
         )

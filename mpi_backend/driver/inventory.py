@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from alchemist_ray.errors import ArgumentValueError, NotEnoughWorkersError
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Room for one worker."""
-
-    worker_id: int
-    host: str
-
-    @property
-    def name(self) -> str:
-        """The worker's name, ``Worker-1`` and so on."""
-        return f"Worker-{self.worker_id}"
+from alchemist_ray.mpi_backend.node.slots import Slot
 
 
 class Inventory:

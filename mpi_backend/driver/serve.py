@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alchemist_ray.errors import ServerStartError
-from alchemist_ray.mpi_backend.driver.driver import Driver, DriverConfig
+from alchemist_ray.mpi_backend.driver.driver import Driver
 from alchemist_ray.mpi_backend.logs import configure_logging
+from alchemist_ray.protocol.server_options import ServerOptions
 
 STDIN = 0
 OWNER_SECONDS = 0.5
@@ -29,7 +30,7 @@ log = logging.getLogger("alchemist")
 
 
 async def serve(
-    config: DriverConfig, on_ready: Callable[[Driver], None], until: Callable[[asyncio.Event], None] | None = None
+    options: ServerOptions, on_ready: Callable[[Driver], None], until: Callable[[asyncio.Event], None] | None = None
 ) -> None:
     """Run a server until SIGTERM, SIGINT, or the event that `until` is given.
 
@@ -38,7 +39,7 @@ async def serve(
     ServerStartError
         If it cannot listen.
     """
-    driver = Driver(config)
+    driver = Driver(options)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -91,11 +92,11 @@ def _say(**facts: object) -> None:
 def main() -> int:
     """Serve a client process; return the exit status."""
     fields = json.loads(_read_line())
-    ports, log_dir, temporary = fields.pop("worker_ports"), Path(fields["log_dir"]), fields.pop("temporary_logs")
+    log_dir, temporary = Path(fields["log_dir"]), fields.pop("temporary_logs")
     configure_logging("driver", sys.stderr, log_dir / "driver.log")
     try:
-        config = DriverConfig(**fields, worker_ports=tuple(ports) if ports else None)
-        asyncio.run(serve(config, lambda driver: _say(port=driver.port), _stop_with_stdin))
+        options = ServerOptions.of(fields)
+        asyncio.run(serve(options, lambda driver: _say(port=driver.port), _stop_with_stdin))
     except ServerStartError as failure:
         _say(error=failure.reason)
         return 1

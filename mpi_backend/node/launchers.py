@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import importlib.util
 import os
 import shutil
 import signal
@@ -18,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from alchemist_ray.errors import GroupStartError
-from alchemist_ray.mpi_backend.driver.inventory import Slot
+from alchemist_ray.errors import GroupStartError, ServerStartError
+from alchemist_ray.mpi_backend.node.slots import Slot
 from alchemist_ray.transport.credentials import TOKEN, TOKEN_FILE
 
 MPIEXEC = "ALCHEMIST_MPIEXEC"
@@ -65,12 +66,24 @@ class RunningJob(Protocol):
 class Launcher(Protocol):
     """Starts MPI jobs."""
 
+    def check(self) -> None:
+        """Raise :class:`~alchemist_ray.errors.ServerStartError` if this machine cannot start MPI jobs."""
+
     async def launch(self, job: Job) -> RunningJob:
         """Start `job`; raise :class:`~alchemist_ray.errors.GroupStartError` if that is not possible."""
 
 
 class HydraLauncher:
     """Starts jobs on this machine through Hydra, the process manager of MPICH, with its ``fork`` launcher."""
+
+    def check(self) -> None:
+        """Look for mpi4py and mpiexec."""
+        if importlib.util.find_spec("mpi4py") is None:
+            raise ServerStartError("mpi4py is missing: pip install 'alchemist-ray[server]'")
+        try:
+            find_mpiexec()
+        except GroupStartError as missing:
+            raise ServerStartError(missing.reason) from None
 
     async def launch(self, job: Job) -> RunningJob:
         """Start `job`."""

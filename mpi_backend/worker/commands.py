@@ -29,11 +29,11 @@ from alchemist_ray.errors import (
 from alchemist_ray.layouts.spec import MatrixSpec, SparseSpec
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.library import Task, TaskLibrary, load
-from alchemist_ray.mpi_backend.driver.registry import Registry
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.matrices.replicas import replicate
 from alchemist_ray.mpi_backend.matrices.sparse import SparseDistMatrix
+from alchemist_ray.mpi_backend.registry import Registry
 from alchemist_ray.mpi_backend.worker.store import Store, StoredMatrix
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.values import MatrixReference, encode

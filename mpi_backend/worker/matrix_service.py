@@ -218,7 +218,7 @@ class MatrixService:
         self._channel.send(reply, [], view.nbytes)
         for window, buffer in windows:
             np.copyto(buffer, window)
-            self._channel.sock.sendall(_octets(buffer))
+            self._channel.send_bytes(_octets(buffer))
 
     def _pin(self, request: m.PinMatrix) -> m.Message:
         stored = self._store.get_complete(request.matrix_id)

@@ -9,11 +9,11 @@ have had it.
 
 from __future__ import annotations
 
-import select
 import time
 
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.transport.channel import Channel
+from alchemist_ray.transport.poller import ChannelPoller
 
 POLLING_SECONDS = 5e-3
 """How long is polled for a command, if the one before came within that time."""
@@ -41,8 +41,7 @@ class PollingReceiver:
         self._polls = polls
         self._took = POLLING_SECONDS
         self._skip = self._skipped = 0
-        self._poller = select.poll()
-        self._poller.register(channel.sock, select.POLLIN)
+        self._poller = ChannelPoller([channel])
 
     def receive(self) -> m.Message:
         """Return the next command; the errors are those of :meth:`Channel.receive`."""

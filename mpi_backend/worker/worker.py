@@ -36,11 +36,10 @@ mpi4py.rc.thread_level = "funneled"
 from mpi4py import MPI  # noqa: E402 - after its thread level is set
 
 from alchemist_ray.errors import AlchemistError, AuthenticationError, ProtocolError  # noqa: E402
-from alchemist_ray.mpi_backend.driver.registry import Registry  # noqa: E402
 from alchemist_ray.mpi_backend.logs import configure_logging  # noqa: E402
 from alchemist_ray.mpi_backend.memory.arena import Arena  # noqa: E402
+from alchemist_ray.mpi_backend.registry import Registry  # noqa: E402
 from alchemist_ray.mpi_backend.worker.commands import TaskRunner  # noqa: E402
-from alchemist_ray.mpi_backend.worker.config import ENVIRONMENT, WorkerConfig  # noqa: E402
 from alchemist_ray.mpi_backend.worker.matrix_service import MatrixService  # noqa: E402
 from alchemist_ray.mpi_backend.worker.output import Output  # noqa: E402
 from alchemist_ray.mpi_backend.worker.polling import PollingReceiver  # noqa: E402
@@ -48,6 +47,7 @@ from alchemist_ray.mpi_backend.worker.store import Store  # noqa: E402
 from alchemist_ray.protocol import Key  # noqa: E402
 from alchemist_ray.protocol import messages as m  # noqa: E402
 from alchemist_ray.protocol.connection import Purpose  # noqa: E402
+from alchemist_ray.protocol.worker_config import ENVIRONMENT, WorkerConfig  # noqa: E402
 from alchemist_ray.transport.channel import Channel  # noqa: E402
 
 SHUTDOWN_SECONDS = 1.0
@@ -83,8 +83,8 @@ class Worker:
             comm,
             self._store,
             self._host,
-            lambda: Registry(config.libraries, config.allow_library_paths),
-            tuple(map(Path, config.data_directories)),
+            lambda: Registry(config.options.libraries, config.options.allow_library_paths),
+            tuple(map(Path, config.options.data_directories)),
             Path(config.scratch, f"rank-{comm.rank}"),
         )
         self._unproven = threading.BoundedSemaphore(MAX_UNPROVEN)
@@ -95,7 +95,7 @@ class Worker:
     def run(self) -> None:
         """Serve until the driver says so, or is gone."""
         worker_id = self._config.worker_ids[self._rank]
-        tcp = _listen(self._config.bind, self._config.ports, worker_id)
+        tcp = _listen(self._config.bind, self._config.options.worker_ports, worker_id)
         unix, socket_name = _listen_local()
         link = Channel.open(self._config.driver, Purpose.LINK, self._key, self._config.group_id, timeout=30)
         link.send(
@@ -168,8 +168,7 @@ class Worker:
         self._stopping.set()
         self._control.put(None)
         if self._current_control is not None:
-            with contextlib.suppress(OSError):
-                self._current_control.sock.shutdown(socket.SHUT_RDWR)
+            self._current_control.shut_down()
         time.sleep(SHUTDOWN_SECONDS)
         self._runner.remove_scratch()
         os._exit(0)  # a task is running that does not end: the group ends around it

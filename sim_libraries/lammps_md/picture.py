@@ -1,4 +1,4 @@
-"""The atoms of a system, seen from above."""
+"""Pictures of the atoms of a system, seen from above."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alchemist_ray.mpi_backend.ali import Field
 Array = npt.NDArray[Any]
 
 PIXELS = 240
-"""Along the longer side of a picture."""
+"""Pixels along the longer side of a picture."""
 
 MOST_LINKS = 12.0
 
@@ -27,13 +27,14 @@ RIM = 1.5
 
 @dataclass(frozen=True)
 class Picture:
-    """What a picture shows of this rank's atoms.
+    """The data of this rank's atoms for a picture.
 
     Attributes
     ----------
     positions : ndarray, shape (atoms, 3)
+        Positions of the atoms.
     links : ndarray, shape (atoms,)
-        How many of its neighbours see the same surroundings as the atom.
+        Number of neighbours of each atom that have similar surroundings.
     """
 
     positions: Array
@@ -76,16 +77,16 @@ def neighbours(x: Array, shell: float) -> Array:
 
 
 def _surroundings(x: Array, lo: Array, hi: Array) -> tuple[Array, Array]:
-    """Return the part of the box around the atoms: seen from above a square, as large for most states of a cluster."""
+    """Return the lower and upper corner of the part to show: a square from above, of one size for most states."""
     middle = (x.min(axis=0) + x.max(axis=0)) / 2
     half = math.ceil(max(0.6 * len(x) ** (1 / 3) + 1.0, np.ptp(x[:, :2], axis=0).max() / 2 + 0.6))
     return np.maximum(lo, middle - half), np.minimum(hi, middle + half)
 
 
 def draw(x: Array, values: Array, lo: Array, hi: Array, shell: float | None = None) -> Array:
-    """Return the values of spheres (the last on top) on the pixels that they cover; NaN elsewhere and on their rims.
+    """Return the values of spheres on the pixels that they cover, NaN elsewhere and on rims. The last sphere is on top.
 
-    Neighbours within `shell` touch, about; without it the size follows from the density.
+    The size of a sphere follows from `shell`, the distance of neighbours, or without it from the density.
     """
     per_length = PIXELS / float(max(hi[0] - lo[0], hi[1] - lo[1]))
     shape = [max(1, round(float(hi[axis] - lo[axis]) * per_length)) for axis in (1, 0)]

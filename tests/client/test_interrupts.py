@@ -11,6 +11,7 @@ from tests_support import memory_in_use, wait_until
 import alchemist_ray as alchemist
 from alchemist_ray import errors
 from alchemist_ray.client import group as group_client
+from alchemist_ray.client.address import GroupAddress
 from alchemist_ray.client.transfer.plane import plane_of
 from alchemist_ray.layouts import tiling
 from alchemist_ray.protocol import messages as m
@@ -92,15 +93,15 @@ def test_interrupt_while_workers_start_gives_them_back(connect, monkeypatch):
 
 def test_workers_that_cannot_be_reached_are_given_back(connect, monkeypatch):
     session = connect(transport="tcp")
-    real = alchemist.address.GroupAddress.from_wire
+    real = GroupAddress.from_wire
 
     def elsewhere(granted, *args):
         for row in granted["workers"]:
             row["port"] = 1
         return real(granted, *args)
 
-    monkeypatch.setattr(alchemist.address.GroupAddress, "from_wire", elsewhere)
-    with pytest.raises(errors.GroupStartError, match=r"cannot be reached from here.*--advertise"):
+    monkeypatch.setattr(GroupAddress, "from_wire", elsewhere)
+    with pytest.raises(errors.GroupStartError, match=r"this process cannot reach them.*--advertise"):
         session.request_workers(2)
     monkeypatch.undo()
     session.request_workers(2)
@@ -109,20 +110,20 @@ def test_workers_that_cannot_be_reached_are_given_back(connect, monkeypatch):
 def test_command_that_reached_some_ranks_only_ends_the_group(connect, monkeypatch):
     session = connect(2)
     session.load_library("faults")
-    channels = session._workers._commands._channels
+    channels = session._workers.current._commands._channels
 
     class Interrupting:
         def __init__(self, sock):
             self.sock = sock
 
         def sendall(self, octets):
-            channels[1].sock = self.sock
+            channels[1]._sock = self.sock
             raise KeyboardInterrupt
 
         def __getattr__(self, name):
             return getattr(self.sock, name)
 
-    channels[1].sock = Interrupting(channels[1].sock)
+    channels[1]._sock = Interrupting(channels[1]._sock)
     with pytest.raises(KeyboardInterrupt):
         session.run_task("faults", "echo", value=1)
     with pytest.raises(errors.GroupDiedError):
@@ -167,6 +168,6 @@ def test_client_that_speaks_for_itself_cannot_name_a_path(session, tmp_path):
     evil.write_text(f"open({str(proof)!r}, 'w')\n")
     for name, path in (("evil", str(evil)), ("linalg", str(evil)), ("os", "os")):
         with pytest.raises(errors.LibraryRefusedError):
-            session._workers._commands.run(lambda n, name=name, path=path: m.LoadLibrary(n, name, path))
+            session._workers.current._commands.run(lambda n, name=name, path=path: m.LoadLibrary(n, name, path))
     assert not proof.exists()
     assert session.run_task("TestLib", "greet", name="you")

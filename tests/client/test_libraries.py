@@ -54,7 +54,7 @@ def package(tmp_path_factory):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: heat-package\nVersion: 4.2\n")
     (info / "entry_points.txt").write_text(
-        "[alchemist_ray.client.libraries]\nheat = heat_tasks\nversioned-heat = versioned_heat\n"
+        "[alchemist_ray.libraries]\nheat = heat_tasks\nversioned-heat = versioned_heat\n"
     )
     return site
 
@@ -139,7 +139,7 @@ def test_the_package_of_the_documentation_registers_its_library(tmp_path, monkey
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
     (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    from alchemist_ray.mpi_backend.driver.registry import Registry
+    from alchemist_ray.mpi_backend.registry import Registry
 
     (row,) = [row for row in Registry({}).rows() if row["name"] == "power"]
     assert row == {"name": "power", "version": "1.0", "source": "power", "provider": "power-iteration 1.0"}
@@ -472,7 +472,7 @@ def test_arrays_are_held_against_the_description(everything):
             call()
     for array, complaint in (
         (np.ones((2, 2, 2)), "a matrix has 2 dimensions, this array has 3"),
-        ([[1.0, 2.0], [3.0]], "this is no matrix: .*inhomogeneous"),
+        ([[1.0, 2.0], [3.0]], "this is not a matrix: .*inhomogeneous"),
         (np.empty((0, 3)), "is empty"),
         (np.array([["a"]]), "<U1"),
     ):

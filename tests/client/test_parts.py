@@ -38,7 +38,7 @@ def test_an_iterator_of_row_blocks_is_a_matrix(session, rng, pair):
     ("blocks", "shape", "complaint"),
     [
         ([np.ones((3, 4))], None, r"needs its shape: send_matrix\(blocks, shape=\(m, n\)\)"),
-        ([np.ones((3, 4))], (5, 4), "3 rows together, but the matrix was to have 5"),
+        ([np.ones((3, 4))], (5, 4), "3 rows together, but the matrix needs 5"),
         ([np.ones((3, 4)), np.ones((3, 4))], (5, 4), r"a block of shape \(3, 4\) at row 3 does not fit"),
         ([np.ones((3, 4)), np.ones((2, 5))], (5, 4), r"a block of shape \(2, 5\) at row 3 does not fit"),
         ([np.ones((3, 4)), np.ones((2, 4), complex)], (5, 4), "complex128 is not safely cast to the float64"),
@@ -63,7 +63,7 @@ def test_an_error_of_the_iterator_itself_comes_through(session):
 
 
 def test_shape_is_for_iterators(session):
-    with pytest.raises(errors.InvalidArrayError, match="give them for an iterator"):
+    with pytest.raises(errors.InvalidArrayError, match="give these for an iterator"):
         session.send_matrix(np.eye(3), shape=(3, 3))
 
 

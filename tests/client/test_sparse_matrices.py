@@ -121,10 +121,10 @@ def test_rows_come_block_by_block(session, rng):
 
 def test_a_layout_and_an_out_are_not_for_sparse_matrices(session, rng):
     A = matrix(rng, (100, 70), 0.1, "float64")
-    with pytest.raises(errors.LayoutError, match="always dealt by rows"):
+    with pytest.raises(errors.LayoutError, match="always distributed by rows"):
         session.send_matrix(A, "STAR_VR")
     handle = session.send_matrix(A, "VC_STAR")
-    with pytest.raises(errors.InvalidArrayError, match="leave out= away"):
+    with pytest.raises(errors.InvalidArrayError, match="omit out"):
         session.fetch_matrix(handle, out=np.empty(A.shape))
     with pytest.raises(errors.InvalidArrayError, match="int16"):
         session.send_matrix(A.astype(np.int16))

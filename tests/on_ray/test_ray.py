@@ -20,7 +20,7 @@ from tests_support import wait_until
 
 import alchemist_ray as alchemist
 from alchemist_ray import errors
-from alchemist_ray.calls.routine import ROUTINES
+from alchemist_ray.calls.catalogue import ROUTINES
 
 
 @pytest.fixture(scope="module", autouse=True)

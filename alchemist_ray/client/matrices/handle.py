@@ -1,42 +1,44 @@
-"""Matrix handles: matrices that happen to live with the workers of a session."""
+"""Matrix handles: matrices that live with the workers of a session."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.client.address import GroupAddress
-from alchemist_ray.client.matrices import indexing
-from alchemist_ray.client.matrices.arithmetic import Arithmetic, Computes
-from alchemist_ray.client.matrices.server_files import WritesFiles
+from alchemist_ray.client.matrices import arithmetic
+from alchemist_ray.client.matrices.computing import Computes
+from alchemist_ray.client.matrices.elements import DenseElements, Elements
+from alchemist_ray.client.matrices.ownership import Ownership
+from alchemist_ray.client.matrices.server_files import Path, write_file
 from alchemist_ray.client.transfer.meter import Meter
-from alchemist_ray.client.transfer.plane import forget_plane, plane_of
 from alchemist_ray.client.transfer.times import TransferTimes
-from alchemist_ray.errors import FreedMatrixError, GroupDiedError, InvalidArrayError
-from alchemist_ray.layouts.layout import Grid
-from alchemist_ray.layouts.region import Rectangle
+from alchemist_ray.errors import DetachedHandleError
+from alchemist_ray.layouts.choice import LayoutChoice, LayoutLike, LayoutOptions
+from alchemist_ray.layouts.grid import Grid
 from alchemist_ray.layouts.spec import MatrixSpec, SparseSpec
 from alchemist_ray.protocol.values import MatrixReference
 
 Array = npt.NDArray[Any]
 
-ROWS_BYTES = 64 * 2**20
-"""Size of the blocks that :meth:`MatrixHandle.rows` yields, unless told otherwise."""
 
-
-class MatrixHandle(Arithmetic, WritesFiles):
+class MatrixHandle:
     """A matrix that lives, distributed, with the workers of a session. Its elements move only when asked for.
 
     Handles are made by a session. They pickle: in another process, a handle reads the same matrix straight from the
-    workers. The matrix is freed by :meth:`free`, in any process; when the handle that the session made is garbage
-    collected; and with the session's workers. A pickled copy does not keep it alive.
+    workers. The matrix is freed by :meth:`free`, in any process; when the handle that the session made, and all copies
+    of it in this process, are garbage collected; and with the session's workers. A pickled handle does not keep the
+    matrix alive. ``copy.copy`` and ``copy.deepcopy`` give another handle of the same matrix.
 
     ``np.asarray(handle)`` fetches all of it, ``handle[1000:2000, :]`` a part, ``handle.rows()`` one block of rows after
-    the other. ``A @ B``, ``A + B``, ``2 * A``, ``A.T``, ``A.sum(axis)`` and ``A.norm()`` compute on the workers.
+    the other. ``A @ B``, ``A + B``, ``2 * A``, ``A.T``, ``A.sum(axis)`` and ``A.norm()`` compute on the workers:
+    operands are handles, numbers, or arrays, which are sent. Element types are NumPy's; a number does not widen a
+    matrix of its own kind (``2.5 * A`` of a float32 matrix is float32). Operators raise the errors of their tasks:
+    :class:`~.ArgumentValueError` where shapes do not fit, :class:`~.ArgumentError` for element types that cannot be
+    computed with, :class:`~.DetachedHandleError` where the handle has left the process of its session.
 
     Attributes
     ----------
@@ -48,6 +50,8 @@ class MatrixHandle(Arithmetic, WritesFiles):
         Where its workers are.
     """
 
+    __array_ufunc__ = None  # ``array + handle`` is computed by the handle
+
     def __init__(
         self,
         matrix_id: int,
@@ -56,20 +60,18 @@ class MatrixHandle(Arithmetic, WritesFiles):
         owned: bool,
         session: Computes | None = None,
     ) -> None:
-        self._session = session
         self.matrix_id = matrix_id
-        self.spec: MatrixSpec = spec  # type: ignore[assignment]  # of the handles of sparse matrices, theirs
+        self.spec: MatrixSpec = spec  # type: ignore[assignment]  # a sparse handle has a SparseSpec
         self.address = address
-        self._freed = False
-        if owned:
-            self._finalizer: weakref.finalize[Any, Any] | None = weakref.finalize(
-                self, plane_of(address).drop, matrix_id
-            )
-            self._finalizer.atexit = False
-        else:
-            self._finalizer = None
+        self._ownership = Ownership(matrix_id, address, owned)
+        self._session = session
+        self._elements = self._make_elements()
 
-    # --- what it is ---------------------------------------------------------------------------------------------------
+    def _make_elements(self) -> Elements:
+        """Return the reader of the elements."""
+        return DenseElements(self.matrix_id, self.spec, self.address)
+
+    # --- facts --------------------------------------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -113,24 +115,25 @@ class MatrixHandle(Arithmetic, WritesFiles):
 
     @property
     def freed(self) -> bool:
-        """Whether the matrix was freed through this handle."""
-        return self._freed
+        """Whether the matrix was freed through this handle or a copy of it."""
+        return self._ownership.freed
 
     def __len__(self) -> int:
         return self.shape[0]
 
+    def _described(self) -> str:
+        state = "freed, " if self.freed else ""
+        return f"{self.dtype}, {state}{self.spec.layout}"
+
     def __repr__(self) -> str:
         rows, cols = self.shape
-        state = "freed, " if self._freed else ""
-        return (
-            f"<MatrixHandle {self.matrix_id}: {rows} x {cols} {self.dtype}, {state}{self.spec.layout}, "
-            f"session {self.address.session}>"
-        )
+        where = f"session {self.address.session}"
+        return f"<{type(self).__name__} {self.matrix_id}: {rows} x {cols} {self._described()}, {where}>"
 
-    # --- its elements -------------------------------------------------------------------------------------------------
+    # --- elements -----------------------------------------------------------------------------------------------------
 
-    def fetch(self, out: Array | None = None, meter: Meter | None = None) -> tuple[Array, list[TransferTimes]]:
-        """Return the elements, and the seconds that each worker's part took.
+    def fetch(self, out: Array | None = None, meter: Meter | None = None) -> tuple[Any, list[TransferTimes]]:
+        """Return all elements, and the seconds that each worker's part took.
 
         Parameters
         ----------
@@ -139,10 +142,17 @@ class MatrixHandle(Arithmetic, WritesFiles):
         meter : Meter, optional
             Counts the bytes as they move.
 
+        Returns
+        -------
+        ndarray, shape (m, n)
+            Of a sparse matrix, a ``scipy.sparse.csr_array``.
+        list of TransferTimes
+            By rank.
+
         Raises
         ------
         InvalidArrayError
-            If `out` does not fit.
+            If `out` does not fit, or is given for a sparse matrix.
         FreedMatrixError
             If the matrix has been freed.
         IncompleteMatrixError
@@ -151,87 +161,263 @@ class MatrixHandle(Arithmetic, WritesFiles):
             If its workers are gone.
         """
         self.check_alive()
-        if out is None:
-            out = np.empty(self.shape, self.dtype)
-        elif out.shape != self.shape or out.dtype != self.dtype or not out.flags.writeable:
-            raise InvalidArrayError(
-                f"out must be a writeable array of shape {self.shape} and dtype {self.dtype}, "
-                f"not {out.shape} and {out.dtype}"
-            )
-        return out, plane_of(self.address).fetch(self.matrix_id, self.spec, out, meter=meter)
+        return self._elements.fetch(out, meter)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
-            raise ValueError("a MatrixHandle becomes an array only by copying it from its workers")
-        fetched, _ = self.fetch()
+            raise ValueError("a matrix handle becomes an array only by copying from its workers: omit copy=False")
+        self.check_alive()
+        fetched = self._elements.to_array()
         return fetched if dtype is None else fetched.astype(dtype, copy=False)
 
     def __getitem__(self, key: Any) -> Any:
         """Return a part as an array: integers and slices, of any step, as for an ndarray."""
         self.check_alive()
-        return indexing.part_of(key, self.shape, self.dtype, self._fetch_part)
+        return self._elements.part(key)
 
-    def _fetch_part(self, region: Rectangle, out: Array) -> None:
-        plane_of(self.address).fetch(self.matrix_id, self.spec, out, region)
-
-    def rows(self, start: int = 0, stop: int | None = None, block: int | None = None) -> Iterator[Array]:
-        """Yield the rows ``start .. stop-1`` as arrays of `block` rows each, the last one of what is left.
+    def rows(self, start: int = 0, stop: int | None = None, block: int | None = None) -> Iterator[Any]:
+        """Yield rows ``start .. stop-1`` as arrays of `block` rows each; the last block may have fewer.
 
         Parameters
         ----------
         start, stop : int
-            Of the rows; all by default. Negative ones count from the end.
+            First row, and the row after the last; all rows by default. Negative numbers count from the end.
         block : int, optional
-            Rows a time; by default as many as make 64 MiB.
+            Rows in an array; by default 64 MiB of them. A sparse matrix is fetched whole, and comes as one array by
+            default.
         """
         if block is not None and block < 1:
             raise ValueError(f"block must be at least 1 row, not {block}")
-        height = block or max(1, ROWS_BYTES // (self.shape[1] * self.dtype.itemsize))
-        first, last, _ = slice(start, stop).indices(self.shape[0])
-        for row in range(first, last, height):
-            yield self[row : min(row + height, last)]
+        self.check_alive()
+        yield from self._elements.rows(start, stop, block)
 
-    def __iter__(self) -> Iterator[Array]:
+    def __iter__(self) -> Iterator[Any]:
         for block in self.rows():
             yield from block
 
+    # --- lifetime -----------------------------------------------------------------------------------------------------
+
     def free(self) -> None:
-        """Free the matrix on its workers. Freeing it twice is no error."""
-        if self._freed:
-            return
-        self._freed = True
-        self.disown()
-        try:
-            plane_of(self.address).free([self.matrix_id])
-        except GroupDiedError:  # freed with its workers
-            forget_plane(self.address)
-        except BaseException:  # freed or not: it will be, with the next request
-            plane_of(self.address).drop(self.matrix_id)
-            raise
+        """Free the matrix on its workers. Freeing it twice has no effect."""
+        self._ownership.free()
 
     def drop(self) -> None:
-        """Have the matrix freed with the next request to its workers; no error if they are gone."""
-        if not self._freed:
-            self._freed = True
-            self.disown()
-            plane_of(self.address).drop(self.matrix_id)
+        """Have the matrix freed with the next request to its workers; dead workers are not an error."""
+        self._ownership.drop()
 
     def disown(self) -> None:
-        """Leave the matrix to somebody else to free."""
-        if self._finalizer is not None:
-            self._finalizer.detach()
-            self._finalizer = None
+        """Leave it to another owner to free the matrix."""
+        self._ownership.disown()
 
     def check_alive(self) -> None:
-        """Raise :class:`FreedMatrixError` if the matrix was freed through this handle."""
-        if self._freed:
-            raise FreedMatrixError(self.matrix_id)
+        """Raise :class:`~alchemist_ray.errors.FreedMatrixError` if the matrix was freed through this handle."""
+        self._ownership.check()
 
     def reference(self) -> MatrixReference:
-        """Return what stands for the matrix on the wire."""
+        """Return the reference that stands for the matrix on the wire."""
         self.check_alive()
         return MatrixReference(self.matrix_id)
 
+    def __copy__(self) -> Self:
+        twin = type(self)(self.matrix_id, self.spec, self.address, owned=False, session=self._session)
+        twin._ownership = self._ownership
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.__copy__()
+
     def __reduce__(self) -> tuple[Any, ...]:
         self.check_alive()
-        return MatrixHandle, (self.matrix_id, self.spec, self.address, False)
+        return type(self), (self.matrix_id, self.spec, self.address, False)
+
+    # --- arithmetic ---------------------------------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Computes:
+        """The session that runs the tasks of this handle.
+
+        Raises
+        ------
+        DetachedHandleError
+            If the handle has left the process of its session.
+        """
+        if self._session is None:
+            raise DetachedHandleError
+        return self._session
+
+    def __add__(self, other: Any) -> Any:
+        return arithmetic.elementwise(self, "add", other)
+
+    def __radd__(self, other: Any) -> Any:
+        return arithmetic.elementwise(self, "add", other, swapped=True)
+
+    def __sub__(self, other: Any) -> Any:
+        return arithmetic.elementwise(self, "subtract", other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return arithmetic.elementwise(self, "subtract", other, swapped=True)
+
+    def __mul__(self, other: Any) -> Any:
+        return arithmetic.elementwise(self, "multiply", other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return arithmetic.elementwise(self, "multiply", other, swapped=True)
+
+    def __truediv__(self, other: Any) -> Any:
+        return arithmetic.elementwise(self, "divide", other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return arithmetic.elementwise(self, "divide", other, swapped=True)
+
+    def __matmul__(self, other: Any) -> Any:
+        return arithmetic.product(self, other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return arithmetic.product(self, other, swapped=True)
+
+    def __neg__(self) -> Any:
+        return arithmetic.run(self, "elementwise", operation="negative")
+
+    def __abs__(self) -> Any:
+        return arithmetic.run(self, "elementwise", operation="absolute")
+
+    def astype(self, dtype: npt.DTypeLike) -> Any:
+        """Return the matrix with elements of `dtype`, one of :data:`.DTYPES`, in the same layout."""
+        return arithmetic.run(self, "astype", dtype=np.dtype(dtype).name)
+
+    def conj(self) -> Any:
+        """Return the complex conjugate, in the same layout."""
+        return arithmetic.run(self, "conj")
+
+    @property
+    def T(self) -> Any:
+        """The transpose, shape (n, m); every element stays on its worker."""
+        return arithmetic.run(self, "transpose")
+
+    @property
+    def H(self) -> Any:
+        """The conjugate transpose, shape (n, m); every element stays on its worker."""
+        return arithmetic.run(self, "transpose", conjugate=True)
+
+    def relayout(self, layout: LayoutLike, **options: Unpack[LayoutOptions]) -> Any:
+        """Return the same matrix in another layout; the workers exchange its elements.
+
+        Parameters
+        ----------
+        layout : str, Layout or LayoutChoice
+            Name of the distribution pair, e.g. ``"STAR_VR"``, or a whole layout.
+        **options
+            ``block_size``, ``grid``, ``align``: see :class:`.LayoutOptions`.
+
+        Raises
+        ------
+        LayoutError
+            If the layout does not exist, or does not fit the workers.
+        MatrixMemoryError
+            If the workers have no room for a second copy.
+        """
+        return arithmetic.run(self, "relayout", layout=LayoutChoice.of(layout, **options).to_wire())
+
+    def sum(self, axis: int | None = None) -> Any:
+        """Return the sum of all elements, or a handle of the sums along `axis`: shape (1, n) for 0, (m, 1) for 1."""
+        return arithmetic.run(self, "sum", axis=axis)
+
+    def norm(self, ord: str | int | float = "fro") -> float:  # noqa: A002 - the name that NumPy and SciPy have for it
+        """Return a norm: "fro", 1 (largest column sum), inf (largest row sum) or "max" (largest element)."""
+        norm: float = arithmetic.run(self, "norm", ord=ord)
+        return norm
+
+    # --- files on the server's host -----------------------------------------------------------------------------------
+    # A file appears, or replaces an old one, when it is complete; if anything fails, the old file stays as it was.
+
+    def write_hdf5(self, path: Path, dataset: str, *, overwrite: bool = False) -> str:
+        """Have the workers write the matrix to a dataset of an HDF5 file; other datasets of the file stay.
+
+        Parameters
+        ----------
+        path : str
+            The file, on the server's host, in one of the directories that the server's owner has named.
+        dataset : str
+            Name of the dataset, e.g. ``"group/name"``.
+        overwrite : bool
+            Whether to replace a dataset of that name.
+
+        Returns
+        -------
+        str
+            The absolute path on the server's host.
+
+        Raises
+        ------
+        FileRefusedError
+            If the path lies outside the server's directories.
+        FileWriteError
+            If the dataset exists and `overwrite` is False, or the disk is full.
+        """
+        return self._write("write_hdf5", path, overwrite, dataset=dataset)
+
+    def write_npy(self, path: Path, *, overwrite: bool = False) -> str:
+        """Have the workers write the matrix to a ``.npy`` file; see :meth:`write_hdf5`.
+
+        Parameters
+        ----------
+        path : str
+            The file, on the server's host.
+        overwrite : bool
+            Whether to replace an existing file.
+        """
+        return self._write("write_npy", path, overwrite)
+
+    def write_zarr(
+        self,
+        path: Path,
+        array: str = "",
+        *,
+        chunks: tuple[int, int] | None = None,
+        compression: str | None = "zstd",
+        overwrite: bool = False,
+    ) -> str:
+        """Have the workers write the matrix to a Zarr store, a directory; see :meth:`write_hdf5`.
+
+        Parameters
+        ----------
+        path : str
+            The store, on the server's host.
+        array : str
+            Name of the array in the store; empty if the store is the array.
+        chunks : (int, int), optional
+            Rows and columns of a chunk; by default some MiB of whole rows.
+        compression : str or None
+            ``"zstd"`` or None.
+        overwrite : bool
+            Whether to replace an existing array.
+        """
+        cut = None if chunks is None else list(chunks)
+        return self._write("write_zarr", path, overwrite, array=array, chunks=cut, compression=compression)
+
+    def write_parquet(
+        self,
+        path: Path,
+        columns: Sequence[str] | None = None,
+        *,
+        compression: str | None = "snappy",
+        overwrite: bool = False,
+    ) -> str:
+        """Have the workers write the matrix as Parquet, a directory with one file each; see :meth:`write_hdf5`.
+
+        Parameters
+        ----------
+        path : str
+            The directory, on the server's host.
+        columns : sequence of str, optional
+            Names of the columns; by default c0, c1, ...
+        compression : str or None
+            One of Parquet's: ``"snappy"``, ``"zstd"``, ``"gzip"`` and so on.
+        overwrite : bool
+            Whether to replace an existing directory.
+        """
+        names = None if columns is None else list(columns)
+        return self._write("write_parquet", path, overwrite, columns=names, compression=compression)
+
+    def _write(self, task: str, path: Path, overwrite: bool, **arguments: Any) -> str:
+        return write_file(self.session, task, self, path, overwrite=overwrite, **arguments)

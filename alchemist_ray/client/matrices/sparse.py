@@ -1,7 +1,7 @@
-"""Sparse matrices on the workers: handles, and how they are sent and fetched.
+"""Sparse matrices on the workers: handles, sending and fetching.
 
-A worker holds its rows as three arrays in one block of memory (:mod:`.csr`), which is written and read as bytes: a
-sparse matrix takes the same two paths as a dense one. What arrives is checked before any library sees it.
+A worker holds its rows as three arrays in one block of memory (:mod:`.csr`), which is written and read as bytes. So a
+sparse matrix takes the same two paths as a dense one. The worker checks the arrays before any library sees them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alchemist_ray.client.address import GroupAddress
+from alchemist_ray.client.matrices import arithmetic
 from alchemist_ray.client.matrices.handle import MatrixHandle
 from alchemist_ray.client.transfer.connection import Grant, WorkerConnection
 from alchemist_ray.client.transfer.meter import Meter
@@ -27,112 +29,105 @@ from alchemist_ray.layouts.spec import SparseSpec, check_dtype, check_shape
 Array = npt.NDArray[Any]
 
 
+class SparseElements:
+    """Reads a sparse matrix straight from its workers, as a ``scipy.sparse.csr_array``.
+
+    Parameters
+    ----------
+    matrix_id : int
+        The matrix's number in the session.
+    spec : SparseSpec
+        Shape, element type and entries by rank.
+    address : GroupAddress
+        Where its workers are.
+    """
+
+    def __init__(self, matrix_id: int, spec: SparseSpec, address: GroupAddress) -> None:
+        self._matrix_id = matrix_id
+        self._spec = spec
+        self._address = address
+
+    def fetch(self, out: Any = None, meter: Meter | None = None) -> tuple[Any, list[TransferTimes]]:
+        """Return the matrix, and the times of the transfer by rank; `out` must be None."""
+        if out is not None:
+            raise InvalidArrayError("a sparse matrix is fetched into new arrays: omit out")
+        try:
+            from scipy.sparse import csr_array
+        except ImportError as missing:
+            raise ImportError("a sparse matrix is fetched as a SciPy array: pip install scipy") from missing
+        arrays, times = fetch_sparse(plane_of(self._address), self._matrix_id, self._spec, meter or Meter())
+        return csr_array((arrays.values, arrays.indices, arrays.indptr), self._spec.shape), times
+
+    def to_array(self) -> Array:
+        """Return the matrix as a dense array."""
+        dense: Array = self.fetch()[0].toarray()
+        return dense
+
+    def part(self, key: Any) -> Any:
+        """Return the part that SciPy returns for `key`; the whole matrix is fetched for it."""
+        return self.fetch()[0][key]
+
+    def rows(self, start: int, stop: int | None, block: int | None) -> Iterator[Any]:
+        """Yield rows ``start .. stop-1`` as sparse arrays of `block` rows each, by default one array."""
+        first, last, _ = slice(start, stop).indices(self._spec.shape[0])
+        whole = self.fetch()[0]
+        for row in range(first, last, block or max(1, last - first)):
+            yield whole[row : min(row + block, last) if block else last]
+
+
 class SparseMatrixHandle(MatrixHandle):
-    """A sparse matrix that lives with the workers of a session, dealt out by rows.
+    """A sparse matrix that lives with the workers of a session, distributed by rows.
 
     ``session.fetch_matrix(handle)`` and ``handle[...]`` give a ``scipy.sparse.csr_array``; ``np.asarray(handle)`` is
     dense. ``A @ B`` and ``A.T @ B`` with dense B, ``2 * A``, ``A.T`` and ``A.norm()`` compute on the workers, as do the
     routines of ``linalg`` that say so.
     """
 
-    spec: SparseSpec  # type: ignore[assignment]  # that of a dense handle is a MatrixSpec
+    spec: SparseSpec  # type: ignore[assignment]  # a dense handle has a MatrixSpec
+
+    def _make_elements(self) -> SparseElements:
+        return SparseElements(self.matrix_id, self.spec, self.address)
 
     @property
     def nnz(self) -> int:
         """Number of entries."""
         return self.spec.nnz
 
-    def fetch(self, out: Any = None, meter: Meter | None = None) -> tuple[Any, list[TransferTimes]]:
-        """Return the matrix as a ``scipy.sparse.csr_array``, and the seconds that each worker's part took.
-
-        Raises
-        ------
-        InvalidArrayError
-            If `out` is given: the arrays of a sparse matrix are made as large as it turns out to be.
-        FreedMatrixError
-            If the matrix has been freed.
-        GroupDiedError
-            If its workers are gone.
-        """
-        self.check_alive()
-        if out is not None:
-            raise InvalidArrayError("a sparse matrix is fetched into arrays of its own: leave out= away")
-        try:
-            from scipy.sparse import csr_array
-        except ImportError as missing:
-            raise ImportError("a sparse matrix is fetched as one of SciPy: pip install scipy") from missing
-        arrays, times = fetch_sparse(plane_of(self.address), self.matrix_id, self.spec, meter or Meter())
-        return csr_array((arrays.values, arrays.indices, arrays.indptr), self.shape), times
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
-        if copy is False:
-            raise ValueError("a MatrixHandle becomes an array only by copying it from its workers")
-        dense: Array = self.fetch()[0].toarray()
-        return dense if dtype is None else dense.astype(dtype, copy=False)
-
-    def __getitem__(self, key: Any) -> Any:
-        """Return a part as SciPy does; all of the matrix is fetched for it."""
-        return self.fetch()[0][key]
-
-    def rows(self, start: int = 0, stop: int | None = None, block: int | None = None) -> Iterator[Any]:
-        """Yield the rows ``start .. stop-1`` as sparse arrays of `block` rows each; for that, all of it is fetched.
-
-        Parameters
-        ----------
-        start, stop : int
-            Of the rows; all by default. Negative ones count from the end.
-        block : int, optional
-            Rows a time; by default all at once.
-        """
-        if block is not None and block < 1:
-            raise ValueError(f"block must be at least 1 row, not {block}")
-        first, last, _ = slice(start, stop).indices(self.shape[0])
-        whole = self.fetch()[0]
-        for row in range(first, last, block or max(1, last - first)):
-            yield whole[row : min(row + block, last) if block else last]
-
     def to_dense(self) -> MatrixHandle:
-        """Return the matrix with all its zeros, dealt by rows as it is; see :meth:`relayout`.
+        """Return the matrix with all its zeros, distributed by rows as it is; see :meth:`relayout`.
 
         Raises
         ------
         MatrixMemoryError
             If the workers have no room for it.
         """
-        dense: MatrixHandle = self._compute("to_dense", A=self)
+        dense: MatrixHandle = arithmetic.run(self, "to_dense")
         return dense
 
-    def __repr__(self) -> str:
-        m, n = self.shape
-        state = "freed, " if self.freed else ""
-        return (
-            f"<SparseMatrixHandle {self.matrix_id}: {m} x {n} {self.dtype}, {self.nnz:,} entries, {state}"
-            f"session {self.address.session}>"
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return SparseMatrixHandle, super().__reduce__()[1]
+    def _described(self) -> str:
+        state = ", freed" if self.freed else ""
+        return f"{self.dtype}, {self.nnz:,} entries{state}"
 
 
 def is_sparse(matrix: Any) -> bool:
-    """Whether `matrix` is a sparse matrix or array of SciPy's, or behaves as one."""
+    """Whether `matrix` is a sparse matrix or array of SciPy's, or behaves like one."""
     return hasattr(matrix, "tocsr") and hasattr(matrix, "nnz")
 
 
 def sparse_arrays(matrix: Any, size: int) -> tuple[SparseSpec, CsrArrays]:
-    """Return what `matrix` (of SciPy) is when dealt to `size` workers, and its arrays in compressed rows.
+    """Return the spec of `matrix` (of SciPy's) on `size` workers, and its arrays in compressed rows.
 
     Raises
     ------
     InvalidArrayError
-        If it has no elements, is of a type that no matrix has, or its arrays are not those of compressed rows.
+        If it is empty, matrices do not have its type, or its arrays are not valid compressed rows.
     """
     csr = matrix.tocsr()
     m, n = check_shape(tuple(map(int, csr.shape)))
     dtype = check_dtype(csr.data.dtype)
     nnz = int(csr.indptr[-1])
-    arrays = CsrArrays(csr.indptr, csr.indices[:nnz], csr.data[:nnz])  # there may be room for more behind them
-    check(arrays, n)  # here, where copying by wrong pointers would end this process, and again where it arrives
+    arrays = CsrArrays(csr.indptr, csr.indices[:nnz], csr.data[:nnz])  # the arrays may be longer than nnz
+    check(arrays, n)  # wrong pointers would crash the copy here; the worker checks again
     counts = tuple(arrays.entries_of(*slab_rows(m, size, rank)) for rank in range(size))
     return SparseSpec((m, n), dtype, counts), arrays
 
@@ -145,9 +140,9 @@ def send_sparse(
     Raises
     ------
     MatrixMemoryError
-        If a worker has no room for its part; nothing has been sent, then.
+        If a worker has no room for its part; then nothing has been sent.
     InvalidArrayError
-        If the arrays are not those of a matrix in compressed rows.
+        If the arrays are not valid compressed rows.
     GroupDiedError
         If a worker is gone.
     """
@@ -224,7 +219,7 @@ def _read_slab(
     for number, ((begin, end), target) in enumerate(zip(slab.spans, targets, strict=True)):
         if begin == end:
             continue
-        # The row pointers are those of the slab, and integers may be narrower there than in the whole matrix.
+        # The row pointers count from the start of the slab, and its integers may be narrower than the whole matrix's.
         dtype = target.dtype if number == 2 else slab.index_dtype
         piece = target if number and target.dtype == dtype else np.empty(target.size, dtype)
         times += connection.read(matrix_id, Part.of_bytes(slab.nbytes, begin, end), _as_bytes(piece), meter)

@@ -31,12 +31,12 @@ from alchemist_ray.errors import (
     SimulationDivergedError,
     SingularMatrixError,
 )
+from alchemist_ray.mpi_backend import scalapack
 from alchemist_ray.mpi_backend.ali.c import types as c
 from alchemist_ray.mpi_backend.ali.c.descriptions import REQUIRED, Parameter, Result, kind_of, layout_choice
 from alchemist_ray.mpi_backend.ali.c.types import Kind, Status
 from alchemist_ray.mpi_backend.ali.c.values import check_elements, converted_array, seen_array, seen_matrix
 from alchemist_ray.mpi_backend.ali.context import TaskContext
-from alchemist_ray.mpi_backend.libraries import scalapack
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 

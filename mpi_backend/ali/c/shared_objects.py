@@ -38,7 +38,7 @@ from alchemist_ray.mpi_backend.ali.c.descriptions import (
 from alchemist_ray.mpi_backend.ali.c.simulators import simulator_class
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.library import task
-from alchemist_ray.mpi_backend.libraries.scalapack.loader import bound_mpi, libraries, open_mpi
+from alchemist_ray.mpi_backend.scalapack.loader import bound_mpi, libraries, open_mpi
 
 _ENTRY = "alchemist_library"
 

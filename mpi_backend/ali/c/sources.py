@@ -33,7 +33,7 @@ from types import ModuleType
 
 from alchemist_ray.errors import LibraryLoadError
 from alchemist_ray.mpi_backend.ali.c.shared_objects import import_shared_object
-from alchemist_ray.mpi_backend.libraries.scalapack.loader import open_mpi
+from alchemist_ray.mpi_backend.scalapack.loader import open_mpi
 
 CACHE = "ALCHEMIST_CACHE"
 """Environment variable that names another directory for what is compiled."""

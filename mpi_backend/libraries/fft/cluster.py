@@ -27,8 +27,8 @@ from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.mpi_backend.libraries.fft.axes import require_transformable
 from alchemist_ray.mpi_backend.libraries.linalg.checks import allocated
-from alchemist_ray.mpi_backend.libraries.scalapack import libraries
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+from alchemist_ray.mpi_backend.scalapack import libraries
 
 Array = npt.NDArray[Any]
 

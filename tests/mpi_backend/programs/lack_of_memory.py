@@ -17,8 +17,8 @@ from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.mpi_backend.libraries import linalg
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import eigenvalues, full_svd, hermitian
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import polar_decomposition as polar
-from alchemist_ray.mpi_backend.libraries.scalapack.spectral import Wanted
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+from alchemist_ray.mpi_backend.scalapack.spectral import Wanted
 
 comm = MPI.COMM_WORLD
 rng = np.random.default_rng(0)

@@ -1,6 +1,6 @@
-"""Run LAMMPS through the tasks and hold it against LAMMPS' own gathering and against theory; run by test_lammps.py.
+"""Run LAMMPS through the tasks and compare with LAMMPS' own gathering and with theory; run by test_lammps.py.
 
-The first rank prints one line of JSON: for each case its name and what is wrong, or None.
+The first rank prints one line of JSON: the name of each case, and its fault or None.
 """
 
 import json
@@ -30,13 +30,13 @@ LIQUID = (
 
 
 def note(name, wrong):
-    """Keep what the first rank with something wrong says."""
+    """Record a case with the fault of the first rank that has one."""
     said = [each for each in comm.allgather(wrong) if each is not None]
     found.append((name, said[0] if said else None))
 
 
 def differs(A, B, rtol=1e-12):
-    """Say how two arrays differ, or return None."""
+    """Return a text on how two arrays differ, or None."""
     if A.shape != B.shape:
         return f"{A.shape}, not {B.shape}"
     error = np.abs(A - B).max(initial=0)
@@ -44,7 +44,7 @@ def differs(A, B, rtol=1e-12):
 
 
 def of_lammps(number, name):
-    """Return what LAMMPS itself gathers, by ids."""
+    """Return a property as LAMMPS itself gathers it, sorted by id."""
     lmp = tasks._simulations[number]._lammps
     kind, width = (1, 3) if name in ("x", "v", "f") else (0, 1)
     ids = np.array(lmp.gather_atoms_concat("id", 0, 1))
@@ -52,7 +52,7 @@ def of_lammps(number, name):
 
 
 def atoms(number, label):
-    """Hold what the tasks read against what LAMMPS gathers."""
+    """Compare the results of the tasks with LAMMPS' own gathering."""
     for task, name in (("positions", "x"), ("velocities", "v"), ("forces", "f"), ("types", "type"), ("ids", "id")):
         A = getattr(tasks, task)(ctx, number)
         wrong = differs(A.to_global(), of_lammps(number, name), 0)
@@ -80,7 +80,7 @@ def liquid():
     note("wrapped by whole boxes", differs(turns, np.round(turns), 1e-9))
     note("the centre of mass rests", differs(free.mean(0), start.mean(0), 1e-10))
     atoms(number, "hot liquid")
-    # back to where they were, from another layout: the energy of then, on whatever ranks the atoms are now
+    # Move the atoms back, from another layout: they must have their old energy, although they are on other ranks now.
     tasks.set_positions(ctx, number, X.relayout(Layout.of("MC_MR", X.shape, comm.size, block=(3, 2))))
     tasks.run(ctx, number, 0)
     width = np.array(box["hi"])
@@ -93,7 +93,7 @@ def liquid():
     note("and wrapped", differs(tasks.positions(ctx, number).to_global(), np.mod(free, width), 1e-12))
     tasks.set_positions(ctx, number, X)
     half = width / 2
-    moved = X.to_global() + half  # every atom to the other end of the box, a long way from its rank
+    moved = X.to_global() + half  # every atom moves half a box, far away from its rank
     tasks.set_positions(ctx, number, DistMatrix.from_global(comm, moved, Layout.of("STAR_VR", moved.shape, comm.size)))
     tasks.run(ctx, number, 0)
     note(
@@ -125,7 +125,7 @@ def liquid():
 
 
 def pair_of_atoms():
-    """Two atoms at a distance r: energy and force are those of Lennard and Jones."""
+    """Two atoms at a distance r have the energy and the force of the Lennard-Jones potential."""
     r = 1.3
     script = (
         BOX.format(20) + f"create_atoms 1 single 9.7 10 10\ncreate_atoms 1 single {9.7 + r} 10 10\n" + PAIR.format(5)
@@ -183,7 +183,7 @@ def files():
 
 
 def refusal(act, error, text):
-    """Return what is wrong with how `act` is refused; ranks that only hear of it name the one that failed."""
+    """Return a text unless `act` raises `error`, or PeerFailedError on a rank without the fault."""
     try:
         act()
     except AlchemistError as failure:

@@ -9,7 +9,7 @@ import pytest
 from alchemist_ray.errors import LayoutError, LibraryLoadError
 from alchemist_ray.layouts.layout import PAIRS, Grid, Layout
 from alchemist_ray.mpi_backend.libraries import linalg  # noqa: F401 - it must not load what it does not use yet
-from alchemist_ray.mpi_backend.libraries.scalapack import loader, places
+from alchemist_ray.mpi_backend.scalapack import loader, places
 
 
 def nothing_is_loaded_before_it_is_used() -> None:

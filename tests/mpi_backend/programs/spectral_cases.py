@@ -23,7 +23,7 @@ from alchemist_ray.mpi_backend.libraries import linalg
 from alchemist_ray.mpi_backend.libraries.linalg import one_rank
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import eigenvalues, full_svd, hermitian
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import polar_decomposition as polar
-from alchemist_ray.mpi_backend.libraries.scalapack.spectral import Wanted
+from alchemist_ray.mpi_backend.scalapack.spectral import Wanted
 
 TYPES = ("float32", "float64", "complex64", "complex128")
 LAYOUTS = itertools.cycle(

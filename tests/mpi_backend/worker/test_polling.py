@@ -19,6 +19,9 @@ class Bytes:
     def __init__(self, sock):
         self.sock = sock
 
+    def fileno(self):
+        return self.sock.fileno()
+
     def receive(self):
         return self.sock.recv(1)
 

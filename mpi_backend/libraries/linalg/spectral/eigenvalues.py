@@ -18,7 +18,7 @@ from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy
 from alchemist_ray.mpi_backend.libraries.linalg.scaling import scale_safely
 from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_square
-from alchemist_ray.mpi_backend.libraries.scalapack import spectral
+from alchemist_ray.mpi_backend.scalapack import spectral
 
 Array = npt.NDArray[Any]
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.errors import ConvergenceError
+from alchemist_ray.mpi_backend import scalapack
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries import scalapack
 from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations import orthogonal
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
@@ -24,7 +24,7 @@ from alchemist_ray.mpi_backend.libraries.linalg.scaling import scale_safely
 from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_elements
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import RowSlab, slab_of
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import Triplets
-from alchemist_ray.mpi_backend.libraries.scalapack import spectral
+from alchemist_ray.mpi_backend.scalapack import spectral
 
 Array = npt.NDArray[Any]
 Factors = tuple[DistMatrix, Array, DistMatrix]

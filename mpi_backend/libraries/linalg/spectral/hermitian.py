@@ -21,8 +21,8 @@ from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
 from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy
 from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_square
-from alchemist_ray.mpi_backend.libraries.scalapack import spectral
-from alchemist_ray.mpi_backend.libraries.scalapack.spectral import Wanted
+from alchemist_ray.mpi_backend.scalapack import spectral
+from alchemist_ray.mpi_backend.scalapack.spectral import Wanted
 
 Array = npt.NDArray[Any]
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.errors import ArgumentError, ArgumentValueError, ConvergenceError
+from alchemist_ray.mpi_backend import scalapack
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries import scalapack
 from alchemist_ray.mpi_backend.libraries.linalg import checks
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy, leading_columns, leading_rows
 from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor

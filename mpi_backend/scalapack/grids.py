@@ -21,8 +21,8 @@ from mpi4py import MPI
 
 from alchemist_ray.errors import LayoutError
 from alchemist_ray.layouts.layout import Layout
-from alchemist_ray.mpi_backend.libraries.scalapack.loader import libraries
 from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
+from alchemist_ray.mpi_backend.scalapack.loader import libraries
 
 _DENSE = 1  # DTYPE_ of a descriptor
 _LARGEST_BLOCK = 2**31 - 1  # elements that 32-bit local indices reach

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM = Path(__file__).parents[1] / "programs" / "linalg_loading.py"
+PROGRAM = Path(__file__).parent / "programs" / "linalg_loading.py"
 
 
 def test_scalapack_is_found_or_missed_by_name() -> None:

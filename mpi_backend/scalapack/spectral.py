@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alchemist_ray.mpi_backend.libraries.scalapack.routines import _call, _call_with_workspace, _whole
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
+from alchemist_ray.mpi_backend.scalapack.routines import _call, _call_with_workspace, _whole
 
 Array = npt.NDArray[Any]
 

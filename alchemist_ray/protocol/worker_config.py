@@ -1,9 +1,11 @@
-"""What the driver tells the ranks of a worker group. No MPI here: the driver imports it."""
+"""The configuration that the driver hands to the ranks of a worker group."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+
+from alchemist_ray.protocol.server_options import WorkerOptions
 
 ENVIRONMENT = "ALCHEMIST_WORKER"
 """Environment variable that carries a :class:`WorkerConfig` to the ranks; a secret, so it is never in argv."""
@@ -23,14 +25,10 @@ class WorkerConfig:
         Number of each rank's worker on the server, by rank.
     bind, advertise : str
         Interface to listen on, and the address that clients are told.
-    ports : (int, int) or None
-        Range of ports to listen on; None: any.
     memory : int
         Bytes for matrices.
-    libraries, allow_library_paths : dict, bool
-        What the server's owner has registered, and whether clients may name a path themselves.
-    data_directories : list of str
-        Directories under which tasks may read and write files that a client names.
+    options : WorkerOptions
+        The server's options, as far as its workers need them; data directories are absolute.
     log_dir : str
         Where this worker's log goes.
     scratch : str
@@ -43,11 +41,8 @@ class WorkerConfig:
     worker_ids: list[int]
     bind: str
     advertise: str
-    ports: tuple[int, int] | None
     memory: int
-    libraries: dict[str, str]
-    allow_library_paths: bool
-    data_directories: list[str]
+    options: WorkerOptions
     log_dir: str
     scratch: str
 
@@ -59,5 +54,4 @@ class WorkerConfig:
     def from_json(cls, text: str) -> WorkerConfig:
         """Return the configuration that :meth:`to_json` wrote."""
         fields = json.loads(text)
-        ports = tuple(fields["ports"]) if fields["ports"] else None
-        return cls(**{**fields, "driver": tuple(fields["driver"]), "ports": ports})
+        return cls(**{**fields, "driver": tuple(fields["driver"]), "options": WorkerOptions.of(fields["options"])})

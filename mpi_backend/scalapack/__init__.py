@@ -4,9 +4,9 @@ Three concepts: the libraries of this process (:mod:`.loader`), BLACS grids and 
 (:mod:`.grids`), and the routines (:mod:`.routines`).
 """
 
-from alchemist_ray.mpi_backend.libraries.scalapack.grids import context, descriptor, places, release
-from alchemist_ray.mpi_backend.libraries.scalapack.loader import Libraries, libraries
-from alchemist_ray.mpi_backend.libraries.scalapack.routines import gesvd
+from alchemist_ray.mpi_backend.scalapack.grids import context, descriptor, places, release
+from alchemist_ray.mpi_backend.scalapack.loader import Libraries, libraries
+from alchemist_ray.mpi_backend.scalapack.routines import gesvd
 
 __all__ = [
     "Libraries",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alchemist_ray.errors import LibraryNotFoundError, LibraryRefusedError
-from alchemist_ray.mpi_backend.driver.registry import ENTRY_POINTS, Registry
+from alchemist_ray.mpi_backend.registry import ENTRY_POINTS, Registry
 
 LINALG = "alchemist_ray.mpi_backend.libraries.linalg"
 

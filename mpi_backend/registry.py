@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from alchemist_ray.errors import LibraryNotFoundError, LibraryRefusedError
+from alchemist_ray.protocol.server_options import LIBRARY_FILES
 
 ENTRY_POINTS = "alchemist_ray.libraries"
 """Entry-point group under which an installed package registers its libraries."""
 PACKAGE = "alchemist-ray"
 """The distribution whose own libraries are registered first, so that others may replace them."""
-
-PATH_ENDINGS = (".py", ".so", ".dylib", ".c")
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def _file_of(source: str) -> str | None:
 
     Nothing is imported for it, not even the packages that the module is in: the driver runs no code of a library.
     """
-    if source.endswith(PATH_ENDINGS):
+    if source.endswith(LIBRARY_FILES):
         return str(Path(source).resolve())
     spec, locations = None, None
     names = source.split(".")

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alchemist_ray.mpi_backend.libraries.scalapack.grids import descriptor
-from alchemist_ray.mpi_backend.libraries.scalapack.loader import libraries
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
+from alchemist_ray.mpi_backend.scalapack.grids import descriptor
+from alchemist_ray.mpi_backend.scalapack.loader import libraries
 
 Array = npt.NDArray[Any]
 
