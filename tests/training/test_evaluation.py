@@ -181,7 +181,7 @@ def test_an_episode_can_be_cut_off_and_recorded(walk):
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ({"function": "no_such_module:make"}, "the module no_such_module does not import"),
+        ({"function": "no_such_module:make"}, "the module no_such_module cannot be imported"),
         ({"function": "controllers:make"}, "controllers has no function make; it has make_return"),
         ({"function": "controllers:SETTING"}, "controllers has no function SETTING"),
         ({"function": "controllers:make_return", "options": {"again": 1}}, "unexpected keyword argument 'again'"),

@@ -55,7 +55,7 @@ def test_what_is_not_said_has_the_default_that_is_documented(load):
     [
         (WHOLE + "algoritm: {}", r"line 4: algoritm: unknown key; did you mean 'algorithm'\?"),
         (WHOLE + "runners:\n  vectorise: hpc", r"line 5: runners\.vectorise: unknown key; did you mean 'vectorize'\?"),
-        (WHOLE + "runners: {vectorize: hcp}", r"line 4: .*'hcp' is none of sync, async, hpc; did you mean 'hpc'\?"),
+        (WHOLE + "runners: {vectorize: hcp}", r"line 4: .*'hcp' is not one of sync, async, hpc; did you mean 'hpc'\?"),
         (
             WHOLE + "checkpoints:\n  interval: often",
             r"line 5: checkpoints\.interval: must be a valid integer, not 'often'",
@@ -78,12 +78,12 @@ def test_what_is_not_said_has_the_default_that_is_documented(load):
             WHOLE + "evaluation: {seeds: [7], interval_seeds: [7], interval: 2, checkpoint: best}",
             "seed 7 chooses a policy",
         ),
-        (WHOLE + "baselines: {none: nil}", r"baselines\.none\.kind: 'nil' is none of zero, random"),
+        (WHOLE + "baselines: {none: nil}", r"baselines\.none\.kind: 'nil' is not one of zero, random"),
         (WHOLE + "baselines: {none: {kind: zero, constant: 1}}", r"baselines\.none: give one of kind, constant and"),
         (WHOLE + "baselines: {own: {function: make}}", r"must be 'package\.module:function', not 'make'"),
         (WHOLE + "baselines: {PPO: zero}", r"baselines\.PPO: that is the name of the trained policy"),
         (WHOLE + "pictures: {beside: nobody}", "there is no baseline 'nobody'"),
-        (WHOLE + "search: {space: {a.b: {unifrom: [1, 2]}}}", r"'unifrom' is none of .*; did you mean 'uniform'\?"),
+        (WHOLE + "search: {space: {a.b: {unifrom: [1, 2]}}}", r"'unifrom' is not one of .*; did you mean 'uniform'\?"),
         (WHOLE + "server: {token: x, token_file: y}", "give one of token and token_file"),
         ("environment: {lib_name: heat}", "stop: missing"),
         ("stop: {seconds: 5}", "environment: missing"),
@@ -94,13 +94,13 @@ def test_what_is_not_said_has_the_default_that_is_documented(load):
             "environment: {lib_name: heat, kwargs: {a: 1}}\nstop: {seconds: 5}",
             "give the parameters of a simulation in params",
         ),
-        ("", "it is empty: at least environment and stop are needed"),
-        ("# nothing yet", "it is empty"),
+        ("", "the file is empty: at least environment and stop are needed"),
+        ("# nothing yet", "the file is empty"),
         ("- a\n- b", r"must be keys and values, not \['a', 'b'\]"),
-        ("stop: {seconds: [1}", r"line 1, column 19: no valid YAML: "),
-        ("stop:\n\tseconds: 1", r"line 2, column 1: no valid YAML: .*'\\t'"),
+        ("stop: {seconds: [1}", r"line 1, column 19: not valid YAML: "),
+        ("stop:\n\tseconds: 1", r"line 2, column 1: not valid YAML: .*'\\t'"),
         (WHOLE + "stop: {seconds: 5}", "line 4: stop is given twice, first in line 3"),
-        ("stop: !!python/object/apply:os.system [ls]", "no valid YAML"),
+        ("stop: !!python/object/apply:os.system [ls]", "not valid YAML"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(load, text, problem):
@@ -176,7 +176,7 @@ def test_the_directory_of_the_results_is_taken_as_it_is(load, tmp_path, place):
 
 def test_a_missing_file_names_those_that_there_are(load, tmp_path):
     load(WHOLE)
-    with pytest.raises(ExperimentError, match=r"there is no such file; there are .*walk\.yaml"):
+    with pytest.raises(ExperimentError, match=r"the file does not exist; its directory has .*walk\.yaml"):
         load_experiment(tmp_path / "wlak.yaml")
 
 
@@ -194,7 +194,7 @@ def test_overrides_take_the_place_of_what_the_file_says(load):
         ("stop.timesteps", "give KEY.PATH=VALUE"),
         ("stop.timestep=3", r"stop\.timestep: unknown key; did you mean 'timesteps'\?"),
         ("name.first=x", "--set name.first=x: name has no keys"),
-        ("seeds=[1", "no valid YAML"),
+        ("seeds=[1", "not valid YAML"),
     ],
 )
 def test_wrong_overrides_are_refused(load, override, problem):

@@ -341,7 +341,7 @@ def test_a_training_that_would_wait_for_ray_for_ever_is_refused(directory, tmp_p
         ("algorithm.model.fcnet_hiddens=64", r"must be like \[256, 256\], which is the default, not 64"),
         (
             "search={space: {algorithm.lr: {uniform: [0, 1]}}}",
-            r"what can be searched over is algorithm\.training\.NAME",
+            r"a search can only vary algorithm\.training\.NAME",
         ),
         (
             "search={space: {algorithm.training.lr: {uniform: [0]}}}",
