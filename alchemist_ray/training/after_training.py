@@ -10,7 +10,7 @@ from typing import Any
 
 from alchemist_ray.errors import ExperimentError
 from alchemist_ray.training import figures, results
-from alchemist_ray.training.comparison import Findings
+from alchemist_ray.training.comparison import Assessment
 from alchemist_ray.training.environments import make_environment, raising, server_token
 from alchemist_ray.training.evaluation import Evaluation, evaluate, units_of_actions
 from alchemist_ray.training.fields import draw_fields, write_animation
@@ -28,7 +28,7 @@ def evaluate_and_draw(
     rows: Sequence[Mapping[str, Any]],
     baselines: Mapping[str, PolicyMaker],
     say: Callable[[str], None],
-) -> Findings:
+) -> Assessment:
     """Evaluate; write the evaluations and draw them."""
     chosen = _chosen(experiment, trainings)
     makers = {_policy_name(experiment, t, chosen): _load(experiment, t) for t in chosen}
@@ -38,7 +38,7 @@ def evaluate_and_draw(
     with _Bench(experiment, chosen[0].env_config) as bench:
         evaluations = bench.evaluate({**makers, **baselines}, experiment.evaluation.seeds, shown)
         curve = _curve(experiment, directory, dict(zip(makers, chosen, strict=True)), evaluations, baselines, bench)
-    found = Findings(
+    found = Assessment(
         {name: evaluations[name] for name in makers}, {name: evaluations[name] for name in baselines}, reference
     )
     results.write_evaluations(directory, experiment, found, dict(zip(makers, chosen, strict=True)))

@@ -66,7 +66,7 @@ class TrainingSpread:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Assessment:
     """The outcome of the evaluation after the training.
 
     Attributes

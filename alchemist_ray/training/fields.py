@@ -37,7 +37,7 @@ LEAST_RATIO, GREATEST_RATIO = 0.15, 3.0
 
 
 @dataclass(frozen=True)
-class Scale:
+class ColourScale:
     """The colours of all pictures of one quantity.
 
     Attributes
@@ -56,7 +56,7 @@ class Scale:
     extend: str
 
     @classmethod
-    def of(cls, shots: Iterable[Shot]) -> Scale | None:
+    def of(cls, shots: Iterable[Shot]) -> ColourScale | None:
         """Return the scale of some fields; None if they are pictures in colours."""
         fields = [shot for shot in shots if isinstance(shot, dict)]
         if not fields:
@@ -116,7 +116,7 @@ def evenly(places: Sequence[int], count: int) -> list[int]:
 
 def _draw_panels(path: Path, telling: Mapping[str, Mapping[int, Shot]], steps: Sequence[int]) -> None:
     shots = [shot for pictures in telling.values() for shot in pictures.values()]
-    scale = Scale.of(shots)
+    scale = ColourScale.of(shots)
     figure, panels = _laid_out(len(steps), len(telling), PANEL, shots[0], scale)
     for row, (name, pictures) in zip(panels, telling.items(), strict=True):
         for axes, step in zip(row, steps, strict=True):
@@ -128,7 +128,7 @@ def _draw_panels(path: Path, telling: Mapping[str, Mapping[int, Shot]], steps: S
     figure.savefig(path)
 
 
-def _show(axes: Any, shot: Shot, scale: Scale | None) -> Any:
+def _show(axes: Any, shot: Shot, scale: ColourScale | None) -> Any:
     """Draw a picture into axes; return matplotlib's image."""
     axes.tick_params(labelsize=FONT - 1)
     if not isinstance(shot, dict) or scale is None:
@@ -182,7 +182,7 @@ class _Frames:
     def __init__(self, recordings: Mapping[str, Recording]) -> None:
         self._recordings = recordings
         first = next(iter(recordings.values())).pictures[0][1]
-        self._scale = Scale.of(shot for recording in recordings.values() for _, shot in recording.pictures)
+        self._scale = ColourScale.of(shot for recording in recordings.values() for _, shot in recording.pictures)
         width, count = next(iter(recordings.values())).width, len(recordings)
         columns, rows = (count, 1) if _ratio(first) > 0.5 else (1, count)
         self._figure, panels = _laid_out(columns, rows, width, first, self._scale)
@@ -216,7 +216,9 @@ class _Frames:
         return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _laid_out(columns: int, rows: int, width: int, first: Shot, scale: Scale | None) -> tuple[Figure, npt.NDArray[Any]]:
+def _laid_out(
+    columns: int, rows: int, width: int, first: Shot, scale: ColourScale | None
+) -> tuple[Figure, npt.NDArray[Any]]:
     """Return a figure with rows and columns of axes for pictures of a width in pixels. Its sides are even numbers."""
     height = round(width * _ratio(first))
     named = isinstance(first, dict) and bool(first.get("extent"))

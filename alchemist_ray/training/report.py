@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alchemist_ray.errors import ExperimentError
-from alchemist_ray.training.comparison import Findings
+from alchemist_ray.training.comparison import Assessment
 from alchemist_ray.training.evaluation import Evaluation
 from alchemist_ray.training.progress import duration
 from alchemist_ray.training.results import RUNS, runs_of
@@ -34,7 +34,7 @@ SMALL = (
 """The files of a report."""
 
 
-def write_page(path: Path, experiment: Experiment, trainings: Sequence[Training], found: Findings) -> None:
+def write_page(path: Path, experiment: Experiment, trainings: Sequence[Training], found: Assessment) -> None:
     """Write the page. The record of the runs must be in the same directory."""
     directory = path.parent
     runs = runs_of(directory)
@@ -90,7 +90,7 @@ def _spread_part(experiment: Experiment, trained: Mapping[str, Evaluation]) -> l
     return [f"Over the {len(trained)} trainings: mean ± standard deviation of the trainings' means.", rows]
 
 
-def _differences_part(found: Findings) -> list[str]:
+def _differences_part(found: Assessment) -> list[str]:
     rows = differences_table(found.evaluations, found.reference)
     if not rows:
         return []

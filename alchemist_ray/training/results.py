@@ -28,7 +28,7 @@ from typing import Any
 
 from alchemist_ray._version import __version__
 from alchemist_ray.errors import ExperimentError
-from alchemist_ray.training.comparison import Findings, TrainingSpread, differences_from
+from alchemist_ray.training.comparison import Assessment, TrainingSpread, differences_from
 from alchemist_ray.training.loading import parse, to_yaml
 from alchemist_ray.training.schema import Experiment
 from alchemist_ray.training.training import TUNE_DIRECTORY, Training
@@ -213,7 +213,9 @@ def _output(command: Sequence[str]) -> str | None:
 # --- evaluations ------------------------------------------------------------------------------------------------------
 
 
-def write_evaluations(directory: Path, experiment: Experiment, found: Findings, chosen: Mapping[str, Training]) -> None:
+def write_evaluations(
+    directory: Path, experiment: Experiment, found: Assessment, chosen: Mapping[str, Training]
+) -> None:
     """Write the evaluations, and which checkpoint each trained policy is from."""
     whole = {
         "seeds": experiment.evaluation.seeds,

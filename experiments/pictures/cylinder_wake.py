@@ -2,8 +2,8 @@
 
     python experiments/pictures/cylinder_wake.py            writes docs/pictures/cylinder_wake.gif
 
-The controller is the proportional one of the library, so nothing is trained. To show a trained policy, give a checkpoint
-of experiments/ppo_cylinder.yaml: ``--checkpoint results/ppo_cylinder/tune/training_000/checkpoint_...``.
+The controller is the proportional one of the library, so nothing is trained. To show a trained policy, give a
+checkpoint of experiments/ppo_cylinder.yaml: ``--checkpoint results/ppo_cylinder/tune/training_000/checkpoint_...``.
 """
 
 from __future__ import annotations

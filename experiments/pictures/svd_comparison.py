@@ -28,7 +28,7 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SvdTimes:
     """A row of the table: seconds of both, measured alternately."""
 
     peer: str
@@ -36,7 +36,7 @@ class Comparison:
     theirs: float
 
 
-def comparisons(text: str) -> list[Comparison]:
+def comparisons(text: str) -> list[SvdTimes]:
     """Return the rows of the SVD in the table.
 
     Raises
@@ -49,7 +49,7 @@ def comparisons(text: str) -> list[Comparison]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) > 3 and cells[0] == TASK:
             peer = next((label for begin, label in NAMES.items() if cells[1].startswith(begin)), cells[1])
-            found.append(Comparison(peer, seconds(cells[2]), seconds(cells[3])))
+            found.append(SvdTimes(peer, seconds(cells[2]), seconds(cells[3])))
     if not found:
         raise ValueError(f"{SOURCE} has no row of {TASK!r}: run make bench, or adapt TASK in {__file__}")
     return found

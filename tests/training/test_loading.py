@@ -94,7 +94,7 @@ def test_what_is_not_said_has_the_default_that_is_documented(load):
             "environment: {lib_name: heat, kwargs: {a: 1}}\nstop: {seconds: 5}",
             "give the parameters of a simulation in params",
         ),
-        ("", "the file is empty: at least environment and stop are needed"),
+        ("", "the file is empty: it needs at least environment and stop"),
         ("# nothing yet", "the file is empty"),
         ("- a\n- b", r"must be keys and values, not \['a', 'b'\]"),
         ("stop: {seconds: [1}", r"line 1, column 19: not valid YAML: "),
