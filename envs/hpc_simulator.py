@@ -391,7 +391,7 @@ class HPCSimulator(gymnasium.Env[Array, Array]):
         return self._picture
 
     def field(self) -> dict[str, Any]:
-        """Return what pictures are made of: ``values`` (ny, nx), ``name, unit, low, high``."""
+        """Return the numbers of a picture: ``values`` (ny, nx), ``name, unit, low, high``; some ``extent`` and ``axes``."""
         group = self._begun_group("render")
         with self._noting():
             field: dict[str, Any] = group.library["get_field"](self._simulation)
