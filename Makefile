@@ -8,6 +8,8 @@ VALIDATED := $(filter-out validation,$(basename $(notdir $(sort $(wildcard exper
 
 # Beside the Python that runs the whole suite, those that run a short one.
 PYTHON_VERSIONS ?= 3.12 3.13
+# Tianshou's metadata exclude pandas 3, with which the parts that the tests use work.
+TIANSHOU := tianshou deepdiff ordered-set overrides pettingzoo sensai-utils
 
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
@@ -62,6 +64,7 @@ validate: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps $(TIANSHOU)
 	touch $(READY)
 
 clean:

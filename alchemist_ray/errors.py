@@ -64,17 +64,50 @@ raised on a worker has `rank`, `host` and, as a note, the remote traceback.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 
+class _ErrorType(type):
+    """The class of the error classes: an error can also be made from nothing but its text.
+
+    Other packages copy exceptions by ``type(error)(text)``: gymnasium does when an environment cannot be made, and its
+    ``AsyncVectorEnv`` does with errors of other processes. Such a copy has the text, and None for each field.
+    """
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> _ErrorType:
+        namespace.setdefault("__repr__", _representation)  # before the one that dataclass makes, which knows no text
+        return super().__new__(mcs, name, bases, namespace, **keywords)
+
+    if not TYPE_CHECKING:  # a type checker shall look at the fields
+
+        def __call__(cls, *args: Any, **fields: Any) -> Any:
+            is_text = len(args) == 1 and not fields and isinstance(args[0], (str, BaseException))
+            if not is_text or (isinstance(args[0], str) and cls._takes_one_text()):
+                return super().__call__(*args, **fields)
+            return _from_text(cls, str(args[0]))
+
+        def _takes_one_text(cls) -> bool:
+            """Whether a single text is what the constructor takes anyway."""
+            own = [f for f in dataclasses.fields(cls) if f.init]
+            required = [f for f in own if f.default is f.default_factory is dataclasses.MISSING]
+            return bool(own) and required == own[:1] and own[0].type in ("str", str)
+
+
+def _representation(error: AlchemistError) -> str:
+    if error._own_text is not None:
+        return f"{type(error).__name__}({error._own_text!r})"
+    return f"{type(error).__name__}({', '.join(f'{name}={value!r}' for name, value in error.fields().items())})"
+
+
 @dataclass(eq=False)
-class AlchemistError(Exception):
+class AlchemistError(Exception, metaclass=_ErrorType):
     """Base class of all errors of Alchemist.
 
     Attributes
@@ -90,6 +123,7 @@ class AlchemistError(Exception):
     rank = None
     host = None
     cost = ""
+    _own_text: ClassVar[str | None] = None
 
     def _text(self) -> str:
         """Return the text made of the fields."""
@@ -97,13 +131,16 @@ class AlchemistError(Exception):
 
     def __str__(self) -> str:
         place = "" if self.rank is None else f" [rank {self.rank} on {self.host}]"
-        return self._text() + place + (f". {self.cost}" if self.cost else "")
+        text = self._text() if self._own_text is None else self._own_text
+        return text + place + (f". {self.cost}" if self.cost else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.__dict__.copy())
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields by name."""
+        """Return the fields by name; of an error that was made from its text, the text."""
+        if self._own_text is not None:
+            return {_TEXT: self._own_text}
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def raised_on(self, rank: int | None, host: str | None, traceback: str = "") -> Self:
@@ -114,8 +151,30 @@ class AlchemistError(Exception):
         return self
 
 
+_TEXT = "text"
+"""The one field of an error that was made from its text; no class has a field of this name."""
+
+
+def _blank(cls: type[AlchemistError]) -> AlchemistError:
+    """Return an error whose constructor has not run."""
+    for base in cls.__mro__:
+        if "__new__" in vars(base):
+            make: Any = base.__new__
+            with contextlib.suppress(TypeError):  # of several builtin bases, one lays out the object
+                error: AlchemistError = make(cls)
+                return error
+    raise AssertionError(cls)
+
+
+def _from_text(cls: type[AlchemistError], text: str) -> AlchemistError:
+    error = _blank(cls)
+    error.args = (text,)
+    error.__dict__.update({f.name: None for f in dataclasses.fields(cls)}, _own_text=text)
+    return error
+
+
 def _rebuild(cls: type[AlchemistError], state: dict[str, Any]) -> AlchemistError:
-    error = cls(**{f.name: state[f.name] for f in dataclasses.fields(cls) if f.init})
+    error = _blank(cls)
     error.__dict__.update(state)
     return error
 
@@ -768,6 +827,8 @@ def to_wire(error: AlchemistError) -> tuple[str, dict[str, Any]]:
 def from_wire(name: str, fields: Mapping[str, Any]) -> AlchemistError:
     """Return the error that :func:`to_wire` described; an unknown name or unknown fields make a RemoteTaskError."""
     cls = _subclasses(AlchemistError).get(name)
+    if cls is not None and fields.keys() == {_TEXT}:
+        return _from_text(cls, str(fields[_TEXT]))
     if cls is not None:
         wanted = {f.name for f in dataclasses.fields(cls) if f.init}
         try:

@@ -362,6 +362,11 @@ class AlchemistSession:
 
     # --- simulations --------------------------------------------------------------------------------------------------
 
+    @property
+    def simulations(self) -> SimulationSteps:
+        """Steps simulations without the overhead of a task; environments hold it."""
+        return self._simulations
+
     def step_simulation(
         self, library: str, simulation: int, action: npt.NDArray[Any], timeout: float | None = None
     ) -> Step:
