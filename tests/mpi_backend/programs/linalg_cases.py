@@ -13,8 +13,9 @@ import numpy as np
 from cases import Array, case, comm, ctx, dealt, main, raised, spread
 
 from alchemist_ray.layouts.layout import PAIRS, Grid, Layout
+from alchemist_ray.mpi_backend import scalapack
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
-from alchemist_ray.mpi_backend.libraries import linalg, scalapack, testlib
+from alchemist_ray.mpi_backend.libraries import linalg, testlib
 from alchemist_ray.mpi_backend.libraries.linalg import slabs
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import gram, lanczos, singular
 
