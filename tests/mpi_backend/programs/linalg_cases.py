@@ -232,7 +232,7 @@ def svd_methods() -> Iterator[tuple[str, Any]]:
         found = lanczos.lanczos_svd(slab, plan, tolerance, 0, 5000, lambda count, residual: None)
         label = f"{name} {shape} {k} {dtype}"
         yield f"Lanczos {label}", 1e9 if found is None else svd_residuals(A, *_as_results(slab, found))
-        found = gram.gram_svd(slab, k, tolerance)
+        found = gram.gram_svd(ctx, slab, k, tolerance)
         if found is not None:
             yield f"Gram {label}", svd_residuals(A, *_as_results(slab, found))
         elif name in ("linear", "clustered"):
@@ -241,7 +241,7 @@ def svd_methods() -> Iterator[tuple[str, Any]]:
         A = with_spectrum(*shape, np.linspace(1, 0, min(shape)), dtype)
         yield f"p?gesvd {shape} {dtype}", svd_residuals(A, *singular._full(ctx, spread(A), min(shape), 4.0))
     steep = with_spectrum(400, 300, np.r_[1.0, np.full(299, 1e-9)])
-    refused = gram.gram_svd(slabs.slab_of(spread(steep, "VC_STAR")), 2, 1e-10) is None
+    refused = gram.gram_svd(ctx, slabs.slab_of(spread(steep, "VC_STAR")), 2, 1e-10) is None
     yield "Gram refuses what it would spoil", 0.0 if refused else 1e9
 
 
