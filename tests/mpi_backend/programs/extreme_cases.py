@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-from cases import Array, case, comm, ctx, dealt, main, spread
+from cases import Array, case, ctx, dealt, main, spread
 
 from alchemist_ray.mpi_backend.ali import DistMatrix
 from alchemist_ray.mpi_backend.libraries import linalg
