@@ -3,7 +3,7 @@
 ::
 
     AlchemistError
-     +-- ServerUnreachableError (ConnectionError)      nobody answers at that address, or somebody else does
+     +-- ServerUnreachableError (ConnectionError)      no Alchemist server answers at that address
      +-- AuthenticationError (PermissionError)         the token is missing or wrong, on either side
      +-- ProtocolError                                 bytes that break the protocol
      |    +-- LocalProtocolError                       ... sent by this program: a bug on this side
@@ -24,41 +24,41 @@
      |    +-- LayoutError (ValueError)                 no such layout, or one that does not fit
      |    +-- InvalidArrayError (ValueError)           not a matrix that Alchemist can hold
      |    +-- MatrixMemoryError (MemoryError)          the workers have no room for it
-     |    +-- FreedMatrixError (LookupError)           the matrix has been freed, or never was
+     |    +-- FreedMatrixError (LookupError)           the matrix has been freed, or never existed
      |    +-- ForeignMatrixError                       the handle belongs to another session
      |    +-- DetachedHandleError                      the handle cannot compute: it has left its session's process
      |    +-- IncompleteMatrixError                    parts of it have not been written
      |    +-- RegionError (IndexError)                 a part lies outside, or was written twice
-     |    +-- FileError (OSError)                      something is wrong with a file on the server's side, or ours
+     |    +-- FileError (OSError)                      something is wrong with a file on the server or here
      |         +-- FileRefusedError (PermissionError)  outside the directories that the server's owner has named
      |         +-- FileMissingError (FileNotFoundError)  no such file
      |         +-- DatasetMissingError (LookupError)   the file has no such dataset, array or column
-     |         +-- FileContentError (ValueError)       what the file contains is not a matrix that we can hold
-     |         +-- FileWriteError                      it could not be written; the old file is as it was
+     |         +-- FileContentError (ValueError)       the file does not contain a matrix that we can hold
+     |         +-- FileWriteError                      the file could not be written; the old file is unchanged
      +-- LibraryError
      |    +-- LibraryNotFoundError (LookupError)       no library of that name is registered
      |    +-- LibraryRefusedError (PermissionError)    the server does not load libraries by path
-     |    +-- LibraryLoadError                         it does not import, or describes itself wrongly
+     |    +-- LibraryLoadError                         the library cannot be imported, or its description is wrong
      |    +-- TaskNotFoundError (LookupError)          the library has no such task
      |    +-- ArgumentError (TypeError)                an argument is missing, unknown or of the wrong type
      |    +-- ArgumentValueError (ValueError)          an argument is out of range, or shapes do not fit
      +-- ExperimentError (ValueError)                  an experiment's YAML is wrong, or it cannot be run
      +-- TaskError                                     raised while a task ran
-          +-- RemoteTaskError                          an exception of the library, on the rank that is named
-          +-- NonFiniteError (ValueError)              NaN or Inf where the routine cannot take it
+          +-- RemoteTaskError                          an exception of the library on one rank
+          +-- NonFiniteError (ValueError)              NaN or Inf in a matrix of a routine that needs finite numbers
           +-- SingularMatrixError (LinAlgError)        a matrix that must be inverted is singular
           +-- NotPositiveDefiniteError (LinAlgError)   a matrix that must be positive definite is not
           +-- ConvergenceError (LinAlgError)           an iteration did not reach its tolerance
           +-- TaskCancelledError                       the caller has cancelled it
           +-- TaskTimeoutError (TimeoutError)          it took longer than the caller allowed
-          +-- SimulationDivergedError (ArithmeticError)  a simulation has left the numbers in which it makes sense
-          +-- StateMisfitError (ValueError)            a simulation's state is not in the space that it has declared
+          +-- SimulationDivergedError (ArithmeticError)  the numbers of a simulation no longer make sense
+          +-- StateMisfitError (ValueError)            a simulation's state does not fit the space that it declares
           +-- ResultMismatchError                      the ranks returned different results
-          +-- PeerFailedError                          another rank failed, and tells why itself
+          +-- PeerFailedError                          another rank failed; its own error gives the reason
 
-An error is a dataclass: it takes fields and makes its own text, which says what happened, to what, and what to do. It
-pickles (Ray moves it), and it crosses Alchemist's own wire as its class name and fields. One that was raised on a
-worker carries `rank`, `host` and, as a note, the remote traceback.
+An error is a dataclass. It takes fields and makes its own text, which tells what happened, to what, and what to do. It
+can be pickled (Ray moves it), and it crosses Alchemist's own wire as its class name and fields. An error that was
+raised on a worker has `rank`, `host` and, as a note, the remote traceback.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class AlchemistError(Exception, metaclass=_ErrorType):
     _own_text: ClassVar[str | None] = None
 
     def _text(self) -> str:
-        """Return the text that the fields make."""
+        """Return the text made of the fields."""
         return type(self).__doc__ or type(self).__name__
 
     def __str__(self) -> str:
@@ -139,7 +139,7 @@ class AlchemistError(Exception, metaclass=_ErrorType):
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def raised_on(self, rank: int | None, host: str | None, traceback: str = "") -> Self:
-        """Say on which worker the error was raised; return the error itself."""
+        """Record the worker on which the error was raised; return the error itself."""
         self.rank, self.host = rank, host
         if traceback:
             self.add_note(f"\nTraceback on rank {rank} ({host}):\n{traceback.rstrip()}")
@@ -179,7 +179,7 @@ def _rebuild(cls: type[AlchemistError], state: dict[str, Any]) -> AlchemistError
 
 @dataclass(eq=False)
 class ServerUnreachableError(AlchemistError, ConnectionError):
-    """Nobody answers at that address, or what answers is no Alchemist server."""
+    """Nothing answers at that address, or the process that answers is not an Alchemist server."""
 
     hostname: str
     port: int
@@ -339,14 +339,14 @@ class GroupDiedError(SessionError):
 
 @dataclass(eq=False)
 class GroupEndedError(SessionError):
-    """The session has given the workers of a matrix back, or was stopped; the matrix was freed then."""
+    """The session gave back the workers of a matrix, or was stopped. This freed the matrix."""
 
     session: str
 
     def _text(self) -> str:
         return (
-            f"session {self.session} has given back the workers of this matrix, which was freed with them: send the "
-            "matrix again to the workers that the session has now"
+            f"session {self.session} has given back the workers of this matrix, and the matrix was freed with them: "
+            "send it again to the workers that the session has now"
         )
 
 
@@ -384,7 +384,7 @@ class MatrixError(AlchemistError):
 
 @dataclass(eq=False)
 class LayoutError(MatrixError, ValueError):
-    """There is no such layout, or it does not fit the matrix or the group."""
+    """The layout does not exist, or does not fit the matrix or the group."""
 
     reason: str
 
@@ -412,9 +412,9 @@ class MatrixMemoryError(MatrixError, MemoryError):
 
     def _text(self) -> str:
         return (
-            f"a worker would need {self.needed:,} bytes for its part of the matrix, but of its {self.limit:,} at most "
-            f"{self.available:,} are free in one piece. Free matrices, request more workers, or start the server with "
-            "a larger --memory-per-worker"
+            f"a worker would need {self.needed:,} bytes for its part of the matrix, but its largest free piece of "
+            f"memory has {self.available:,} of its {self.limit:,} bytes. Free matrices, request more workers, or start "
+            "the server with a larger --memory-per-worker"
         )
 
 
@@ -445,12 +445,13 @@ class ForeignMatrixError(MatrixError):
 
 @dataclass(eq=False)
 class DetachedHandleError(MatrixError):
-    """The handle has left the process of its session, which alone runs tasks."""
+    """The handle has left the process of its session, and only that process can run tasks."""
 
     def _text(self) -> str:
         return (
-            "this handle has left the process of its session (it was pickled, or comes from a Ray actor), and tasks "
-            "run there: compute in that process, call alchemist.matmul.remote(A, B) and the like, or fetch the matrix"
+            "this handle has left the process of its session (it was pickled, or comes from a Ray actor), and only "
+            "that process can run tasks: compute there, call functions such as alchemist.matmul.remote(A, B), or fetch "
+            "the matrix"
         )
 
 
@@ -492,7 +493,7 @@ class FileError(MatrixError, OSError):
 
 @dataclass(eq=False)
 class FileRefusedError(FileError, PermissionError):
-    """The file lies outside the directories that the server's owner has named, or may not be read or written there."""
+    """The file is outside the directories that the server's owner has named, or it may not be read or written there."""
 
     reason: str
 
@@ -502,9 +503,9 @@ class FileRefusedError(FileError, PermissionError):
 
 @dataclass(eq=False)
 class FileMissingError(FileError, FileNotFoundError):
-    """There is no such file on that host."""
+    """The file does not exist on that host."""
 
-    where: str = "on the server's host (a file of the client's machine is sent with send_hdf5() or send_matrix())"
+    where: str = "on the server's host (use send_hdf5() or send_matrix() for a file on the client's machine)"
 
     def _text(self) -> str:
         return f"there is no file {self.path} {self.where}"
@@ -523,7 +524,7 @@ class DatasetMissingError(FileError, LookupError):
 
 @dataclass(eq=False)
 class FileContentError(FileError, ValueError):
-    """What the file contains is not a matrix that Alchemist can hold, or it ends early."""
+    """The file does not contain a matrix that Alchemist can hold, or it ends early."""
 
     reason: str
 
@@ -533,12 +534,12 @@ class FileContentError(FileError, ValueError):
 
 @dataclass(eq=False)
 class FileWriteError(FileError):
-    """The file could not be written; what was there before is there still."""
+    """The file could not be written. An old file of that name is unchanged."""
 
     reason: str
 
     def _text(self) -> str:
-        return f"{self.path} could not be written: {self.reason}. What was there before is as it was"
+        return f"{self.path} could not be written: {self.reason}. An old file of that name is unchanged"
 
 
 # --- libraries --------------------------------------------------------------------------------------------------------
@@ -575,14 +576,15 @@ class LibraryRefusedError(LibraryError, PermissionError):
 
     def _text(self) -> str:
         return (
-            f"the server does not load library {self.library!r} from {self.path!r}: only its owner names paths. Ask "
-            f"for: alchemist serve --library {self.library}={self.path} (or --allow-library-paths)"
+            f"the server does not load library {self.library!r} from {self.path!r}: only its owner may name paths. Ask "
+            f"the owner to start it with: alchemist serve --library {self.library}={self.path} (or "
+            "--allow-library-paths)"
         )
 
 
 @dataclass(eq=False)
 class LibraryLoadError(LibraryError):
-    """The library does not import, or what it says about itself is wrong."""
+    """The library cannot be imported, or its description of itself is wrong."""
 
     library: str
     reason: str
@@ -632,7 +634,7 @@ class ArgumentValueError(LibraryError, ValueError):
 
 @dataclass(eq=False)
 class ExperimentError(AlchemistError, ValueError):
-    """An experiment cannot be run: its file is wrong, or what it needs is not there."""
+    """An experiment cannot be run: its file is wrong, or something that it needs is missing."""
 
     experiment: str
     problems: list[str]
@@ -665,13 +667,13 @@ class RemoteTaskError(TaskError):
 
 @dataclass(eq=False)
 class NonFiniteError(TaskError, ValueError):
-    """A matrix has NaN or Inf where the routine cannot take it."""
+    """A matrix contains NaN or Inf, and the routine cannot handle that."""
 
     task: str
     argument: str
 
     def _text(self) -> str:
-        return f"{self.task}: matrix {self.argument} contains NaN or Inf, which this routine cannot take"
+        return f"{self.task}: matrix {self.argument} contains NaN or Inf, which this routine cannot handle"
 
 
 @dataclass(eq=False)
@@ -738,7 +740,7 @@ class TaskTimeoutError(TaskError, TimeoutError):
 
 @dataclass(eq=False)
 class SimulationDivergedError(TaskError, ArithmeticError):
-    """A simulation has left the numbers in which it makes sense: it must be reset."""
+    """The numbers of a simulation no longer make sense; it must be reset."""
 
     task: str
     reason: str
@@ -749,37 +751,38 @@ class SimulationDivergedError(TaskError, ArithmeticError):
 
 @dataclass(eq=False)
 class StateMisfitError(TaskError, ValueError):
-    """The state that a simulation gives is not in the space that it has declared: a fault of the library."""
+    """The state of a simulation does not fit its observation space: a fault of the library."""
 
     task: str
     reason: str
 
     def _text(self) -> str:
-        return f"{self.task}: the state {self.reason}, as the library's observation_space has it: fix the library"
+        return f"{self.task}: the state {self.reason}. States must fit observation_space: fix the library"
 
 
 @dataclass(eq=False)
 class ResultMismatchError(TaskError):
-    """The ranks returned different results where one is expected."""
+    """The ranks returned different results, but one common result is expected."""
 
     task: str
     ranks: list[int]
 
     def _text(self) -> str:
         return (
-            f"the results of {self.task} differ: rank {', '.join(map(str, self.ranks))} returned something else than "
-            "rank 0. A task must return the same on every rank, or None on all but rank 0; matrices are returned by all"
+            f"the results of {self.task} differ: rank {', '.join(map(str, self.ranks))} did not return the same as "
+            "rank 0. A task must return the same value on every rank, or None on all ranks except 0. All ranks must "
+            "return the matrices"
         )
 
 
 @dataclass(eq=False)
 class PeerFailedError(TaskError):
-    """Another rank failed, and tells why itself."""
+    """Another rank failed; its own error gives the reason."""
 
     failed_rank: int
 
     def _text(self) -> str:
-        return f"rank {self.failed_rank} failed, and tells why itself"
+        return f"rank {self.failed_rank} failed; its own error gives the reason"
 
 
 # --- crossing the wire ------------------------------------------------------------------------------------------------
@@ -793,12 +796,12 @@ def _subclasses(cls: type[AlchemistError]) -> dict[str, type[AlchemistError]]:
 
 
 def to_wire(error: AlchemistError) -> tuple[str, dict[str, Any]]:
-    """Return the class name and the fields of `error`, made of what the wire carries."""
+    """Return the class name and the fields of `error`, all of types that can cross the wire."""
     return type(error).__name__, error.fields()
 
 
 def from_wire(name: str, fields: Mapping[str, Any]) -> AlchemistError:
-    """Return the error that :func:`to_wire` described; a name or fields this release does not know still make one."""
+    """Return the error that :func:`to_wire` described; an unknown name or unknown fields make a RemoteTaskError."""
     cls = _subclasses(AlchemistError).get(name)
     if cls is not None and fields.keys() == {_TEXT}:
         return _from_text(cls, str(fields[_TEXT]))
@@ -807,6 +810,6 @@ def from_wire(name: str, fields: Mapping[str, Any]) -> AlchemistError:
         try:
             return cls(**{key: value for key, value in fields.items() if key in wanted})
         except TypeError:
-            pass  # fields of another release: fall through to the plain text
+            pass  # the fields are those of another release: use the plain text below
     detail = ", ".join(f"{key}={value!r}" for key, value in fields.items())
     return RemoteTaskError(task="the server", exception=name, message=detail)

@@ -1,8 +1,8 @@
-"""The main job, on real data: ``make demo``.
+"""Show the main use on real data: ``make demo``.
 
-Two truncated singular value decompositions from Ray, by ScaLAPACK-class linear algebra on a group of MPI workers that
-is started for the purpose, each checked against NumPy: a photograph, whose rank-k approximation is saved as a picture,
-and all 8 x 8 patches of two photographs, a matrix of half a million rows.
+The demonstration starts a group of MPI workers and computes two truncated singular value decompositions on it from Ray.
+Both are checked against NumPy. The first matrix is a photograph, whose rank-k approximation is saved as a picture. The
+second matrix holds all 8 x 8 patches of two photographs, half a million rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PATCH, PATCH_RANK = 8, 16
 
 @contextlib.contextmanager
 def step(text: str) -> Iterator[None]:
-    """Say what is being done, and how long it took."""
+    """Print a step of the demonstration, run it, and print the seconds it took."""
     print(f"  {text:<62}", end="", flush=True)
     started = time.perf_counter()
     yield
@@ -35,18 +35,18 @@ def step(text: str) -> Iterator[None]:
 
 
 def check(A: np.ndarray, U: np.ndarray, S: np.ndarray, Vt: np.ndarray, reference: np.ndarray) -> None:
-    """Hold a truncated SVD against NumPy's singular values and against its definition."""
+    """Check a truncated SVD against NumPy's singular values and against its definition."""
     values = np.abs(S - reference[: S.size]).max() / S[0]
     residual = np.linalg.norm(A @ Vt.T - U * S, axis=0).max() / S[0]
     orthogonality = np.abs(U.T @ U - np.eye(S.size)).max()
-    print(f"  against NumPy: singular values {values:.0e} s1", end="")
+    print(f"  errors: singular values {values:.0e} s1", end="")
     print(f", |A v - s u| {residual:.0e} s1, |UtU - I| {orthogonality:.0e}")
     if max(values, residual, orthogonality) > 1e-8:
-        sys.exit("the decomposition is wrong")
+        sys.exit("the decomposition is wrong: an error is above 1e-8")
 
 
 def decompose_picture(photograph: np.ndarray) -> None:
-    """Approximate a photograph by a matrix of small rank, and save both side by side."""
+    """Approximate a photograph by a matrix of low rank, and save both side by side."""
     grey = photograph.mean(axis=2)
     print(f"\nA photograph, {grey.shape[0]} x {grey.shape[1]}, by {PICTURE_RANK} singular triplets")
     with step("alchemist.svd.remote"):
@@ -61,7 +61,7 @@ def decompose_picture(photograph: np.ndarray) -> None:
     OUTPUT.mkdir(exist_ok=True)
     path = OUTPUT / f"photograph-rank-{PICTURE_RANK}.png"
     Image.fromarray(np.hstack([grey, approximation]).clip(0, 255).astype(np.uint8)).save(path)
-    print(f"  left the photograph, right the approximation: {path}")
+    print(f"  the photograph (left) and its approximation (right): {path}")
 
 
 def decompose_patches(photographs: list[np.ndarray]) -> None:
@@ -87,7 +87,7 @@ def decompose_patches(photographs: list[np.ndarray]) -> None:
 
 
 def patches(photographs: list[np.ndarray]) -> np.ndarray:
-    """Return every patch of some photographs as a row of a float64 matrix, centred."""
+    """Return a float64 matrix whose rows are the patches of some photographs, minus their mean."""
     cut = [
         np.lib.stride_tricks.sliding_window_view(photograph, (PATCH, PATCH), axis=(0, 1))
         .transpose(0, 1, 3, 4, 2)

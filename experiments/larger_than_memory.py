@@ -1,8 +1,9 @@
-"""A matrix larger than its client: an HDF5 file becomes a distributed matrix, and its singular values are as made.
+"""Turn an HDF5 file that is larger than the client's memory into a distributed matrix, and check its singular values.
 
-The file is written by another process: a product of three matrices whose singular values are known, since the columns
-of the outer two are orthonormal (those of the discrete cosine transform, type II). The workers then read it themselves
-(``read_hdf5``), and this process sends it in chunks (``send_hdf5``); either way its own peak memory is printed.
+Another process writes the file: a product of three matrices whose singular values are known, because the columns of the
+outer two are orthonormal (columns of the discrete cosine transform, type II). First the workers read the file
+themselves (``read_hdf5``), then this process sends it in chunks (``send_hdf5``). The peak memory of this process is
+printed for both.
 
 Run with ``python experiments/larger_than_memory.py [--gigabytes 4] [--directory DIR]``.
 """
@@ -25,17 +26,17 @@ COLUMNS = 1000
 RANK = 20
 SINGULAR_VALUES = np.geomspace(1000.0, 1.0, RANK)
 LIMIT = 300e6
-"""Bytes that the client may take at its peak."""
+"""Limit of the client's peak memory in bytes."""
 
 
 def cosines(start: int, stop: int, extent: int) -> np.ndarray:
-    """Return rows ``start .. stop-1`` of the first columns, but the constant one, of the orthonormal DCT-II."""
+    """Return rows ``start .. stop-1`` of columns 1 to ``RANK`` of the orthonormal DCT-II (column 0 is constant)."""
     i, j = np.arange(start, stop)[:, np.newaxis], np.arange(1, RANK + 1)
     return np.sqrt(2 / extent) * np.cos(np.pi * (2 * i + 1) * j / (2 * extent))
 
 
 def make_file(path: str, rows: int) -> None:
-    """Write a rows x COLUMNS matrix with the singular values."""
+    """Write a rows x COLUMNS matrix that has the singular values SINGULAR_VALUES."""
     import h5py
 
     Vt = (cosines(0, COLUMNS, COLUMNS) * SINGULAR_VALUES).T
@@ -47,13 +48,13 @@ def make_file(path: str, rows: int) -> None:
 
 
 def peak() -> float:
-    """Return the peak memory of this program in bytes; not of the one that has started it, as getrusage may tell."""
+    """Return the peak memory of this process in bytes. getrusage may report the peak of its parent instead."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
 def measure(what: str, session: alchemist.AlchemistSession, make: Callable[[], alchemist.MatrixHandle]) -> bool:
-    """Make the matrix, take its SVD, print what it took; return whether values and memory are as they should be."""
+    """Make the matrix, compute its SVD, and print time and memory. Return whether values and memory are right."""
     started = time.perf_counter()
     A = make()
     made = time.perf_counter() - started
@@ -70,10 +71,10 @@ def measure(what: str, session: alchemist.AlchemistSession, make: Callable[[], a
 
 
 def main() -> int:
-    """Make the file, read it, send it; return 0 if all is as it should be."""
+    """Make the file, read it, and send it. Return 0 if values and memory are right."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=4.0, help="size of the file (default: %(default)s)")
-    parser.add_argument("--directory", help="where to put it (default: a temporary one)")
+    parser.add_argument("--directory", help="folder for the file (default: a temporary folder)")
     arguments = parser.parse_args()
     rows = int(arguments.gigabytes * 1e9) // (COLUMNS * 8)
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:

@@ -1,4 +1,4 @@
-"""What the tests share: a server, sessions, and a check that nothing outlives them."""
+"""Fixtures for all tests: a server, sessions, and a check that no process or shared memory is left over."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mpi_jobs import close_jobs
+from quick import pytest_collection_modifyitems, pytest_ignore_collect, pytest_runtest_call  # noqa: F401  # hooks
+from skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  # hooks
 
 import alchemist_ray as alchemist
 
@@ -24,7 +27,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def marked_processes() -> dict[int, str]:
-    """Return the processes that this test run has started and that still live, with their command lines."""
+    """Return the processes that this test run started and that are still alive, with their command lines."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -40,12 +43,12 @@ def marked_processes() -> dict[int, str]:
 
 
 def shared_memory() -> set[str]:
-    """Return the shared-memory segments of MPI and of ours."""
+    """Return the names of the shared-memory segments of MPI and of this package."""
     return {name for name in os.listdir("/dev/shm") if "mpich" in name.lower() or "alchemist" in name.lower()}
 
 
 def leaked(before: set[str]) -> set[str]:
-    """Return the segments that have come since `before`, but for those that MPI jobs of others have mapped."""
+    """Return the segments that are new since `before`, except those that foreign MPI jobs have mapped."""
     found = shared_memory() - before
     if not found:
         return found
@@ -60,9 +63,10 @@ def leaked(before: set[str]) -> set[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left() -> object:
-    """Fail the run if a process or a shared-memory segment of it is left at its end."""
+    """Fail the test run if one of its processes or shared-memory segments is left at the end."""
     before = shared_memory()
     yield
+    close_jobs()
     deadline = time.monotonic() + 10
     while (marked_processes() or leaked(before)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -72,9 +76,10 @@ def _nothing_is_left() -> object:
 
 @pytest.fixture(scope="module", autouse=True)
 def _modules_leave_nothing_behind():
-    """Take away Ray Tune's handler, which swallows the next Ctrl-C, and what has every collection of garbage take long.
+    """Remove Ray Tune's signal handler, which swallows the next Ctrl-C, and keep garbage collections short.
 
-    With RLlib and PyTorch imported a collection takes 0.2 s; some tests make hundreds.
+    With RLlib and PyTorch imported, a collection takes 0.2 s, and some tests make hundreds. Objects of a module that is
+    done are frozen, so that later collections skip them.
     """
     before = signal.getsignal(signal.SIGINT)
     yield
@@ -85,7 +90,7 @@ def _modules_leave_nothing_behind():
 
 @pytest.fixture(scope="session")
 def data_directory(tmp_path_factory):
-    """The directory under which the server's workers read and write files."""
+    """Return the directory in which the server's workers may read and write files."""
     return tmp_path_factory.mktemp("data")
 
 
@@ -102,7 +107,7 @@ def server(data_directory):
 
 @pytest.fixture
 def connect(server):
-    """Return a function that opens sessions on the server; they are stopped after the test."""
+    """Return a function that opens sessions on the server. They are stopped after the test."""
     opened = []
 
     def open_session(num_workers: int = 0, **options: object) -> alchemist.AlchemistSession:
@@ -120,7 +125,7 @@ def connect(server):
 
 @pytest.fixture(scope="module")
 def session(server):
-    """A session with two workers for the tests of a module."""
+    """Yield a session with two workers for the tests of a module."""
     with alchemist.AlchemistSession() as shared:
         shared.connect(server.hostname, server.port, server.token)
         shared.request_workers(2)
@@ -129,7 +134,7 @@ def session(server):
 
 @pytest.fixture(scope="module", params=["auto", "tcp"])
 def session_by_transport(request, server):
-    """A session with four workers for the tests of a module, over shared memory and then over TCP."""
+    """Yield a session with four workers for the tests of a module, first over shared memory and then over TCP."""
     with alchemist.AlchemistSession(transport=request.param) as shared:
         shared.connect(server.hostname, server.port, server.token)
         shared.request_workers(4)

@@ -1,4 +1,4 @@
-"""The error tree: its drawing, its texts, and its two journeys, by pickle and over the wire."""
+"""The error tree: its drawing, its texts, and its ways by pickle and over the wire."""
 
 import copy
 import dataclasses

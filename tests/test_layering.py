@@ -1,20 +1,60 @@
-"""What may import what: the client loads neither MPI nor Ray, the server no Ray, the protocol no I/O."""
+"""What each folder may import, and what importing the package loads.
+
+The table is the layering of the code: a folder may import the folders that it names, the folders that these may import,
+``errors`` and ``_version``. The real folders are checked; the symbolic links below ``alchemist_ray`` lead there too.
+"""
 
 import ast
-import importlib.util
 import json
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 import alchemist_ray
 
-PACKAGE = Path(alchemist_ray.__file__).parent
-BACKEND = PACKAGE / "mpi_backend"
-HEAVY = ("mpi4py", "ray", "torch", "h5py", "gymnasium")
-NEEDS_RAY = {"actor", "remote"}
+PACKAGE = Path(alchemist_ray.__file__).resolve().parent
+ROOT = PACKAGE.parent
+TOPS = ("alchemist_ray", "mpi_backend", "envs", "sim_libraries")
+ANYTHING = "anything"
+
+LAYERS = {
+    "layouts": (),
+    "protocol": (),
+    "host": (),
+    "transport": ("protocol",),
+    "client": ("transport", "layouts", "host"),
+    "calls": ("client",),
+    "on_ray": ("calls",),
+    "envs": ("client",),
+    "training": ("envs", "on_ray"),
+    "cli": ANYTHING,
+    "mpi_backend.logs": (),
+    "mpi_backend.registry": ("protocol",),
+    "mpi_backend.node": ("transport",),
+    "mpi_backend.driver": ("mpi_backend.node", "mpi_backend.registry", "mpi_backend.logs", "transport", "host"),
+    "mpi_backend.memory": (),
+    "mpi_backend.matrices": ("layouts",),
+    "mpi_backend.scalapack": ("mpi_backend.matrices",),
+    "mpi_backend.ali": ("mpi_backend.matrices", "mpi_backend.scalapack", "protocol"),
+    "mpi_backend.worker": (
+        "mpi_backend.ali",
+        "mpi_backend.memory",
+        "mpi_backend.registry",
+        "mpi_backend.logs",
+        "transport",
+    ),
+    "mpi_backend.libraries": ("mpi_backend.ali", "host"),
+    "sim_libraries": ("mpi_backend.libraries",),
+}
+
+FRAMEWORKS = {"ray": {"on_ray", "envs", "training"}, "torch": {"training"}, "mpi4py": {"mpi_backend", "sim_libraries"}}
+"""Third-party packages that only some folders may import."""
+
+NUMPY_ONLY = {"layouts", "protocol"}
+"""Folders without I/O, threads and sockets."""
 
 IO = {
     "asyncio", "ctypes", "fcntl", "http", "io", "mmap", "multiprocessing", "os", "pathlib", "select", "selectors",
@@ -22,159 +62,200 @@ IO = {
 }  # fmt: skip
 
 
-def loaded_by(code):
-    """Run `code` in a fresh interpreter; return the top-level names of the modules that it loaded."""
-    report = "\nimport json, sys; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
-    ran = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, timeout=60, check=False)
-    assert ran.returncode == 0, ran.stderr
-    return set(json.loads(ran.stdout.splitlines()[-1]))
+def files_of(top):
+    return sorted(path for path in (ROOT / top).rglob("*.py") if not path.is_symlink())
+
+
+FILES = [path for top in TOPS for path in files_of(top)]
+
+
+def layer_of(path):
+    """Return the layer of a file, or None for the package's own modules (``errors``, ``__init__`` and so on)."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[0] == "alchemist_ray":
+        return parts[1] if len(parts) > 2 else None
+    if parts[0] == "mpi_backend":
+        return None if parts[1] == "__init__" else f"mpi_backend.{parts[1]}"
+    return parts[0]
+
+
+def layer_of_module(name):
+    """Return the layer of a module of ours; None for ``alchemist_ray``, its ``errors`` and ``_version``."""
+    parts = name.split(".")[1:]
+    if not parts or parts[0] in ("errors", "_version"):
+        return None
+    if parts[0] == "mpi_backend":
+        return f"mpi_backend.{parts[1]}" if len(parts) > 1 else None
+    return parts[0]
 
 
 def imports_of(path):
-    """Return the full names of all modules that a file imports, at its top or inside a function."""
+    """Return the names of all modules that a file imports, at its top or inside a function."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
-            names.add(node.module)
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= full if node.module in ("alchemist_ray", "alchemist_ray.mpi_backend") else {node.module}
     return names
 
 
-def tops(names):
-    return {name.partition(".")[0] for name in names}
-
-
-def own_file(name):
-    """Return the file of a module of ours, or None."""
-    path = PACKAGE.parent.joinpath(*name.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if name.startswith("alchemist_ray.") and candidate.is_file():
-            return candidate
-    return None
-
-
-def reached_from(path):
-    """Return a file and every file of ours that it imports, directly or not."""
-    reached, waiting = set(), [path]
+def allowed(layer):
+    """Return all layers that a layer may import."""
+    if LAYERS[layer] == ANYTHING:
+        return set(LAYERS)
+    found, waiting = {layer}, list(LAYERS[layer])
     while waiting:
-        current = waiting.pop()
-        if current not in reached:
-            reached.add(current)
-            waiting += [file for file in map(own_file, imports_of(current)) if file]
-    return reached
+        found.add(current := waiting.pop())
+        waiting += LAYERS[current]
+    return found
 
 
-def modules_in(folder):
-    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+def test_the_folders_are_real_and_all_in_the_table():
+    assert not any(path.is_symlink() for top in TOPS for path in (ROOT / top,))
+    assert {layer for path in FILES if (layer := layer_of(path))} == set(LAYERS)
+    assert len(FILES) > 250
 
 
-@pytest.mark.parametrize("code", ["import alchemist_ray", "from alchemist_ray import *"])
-def test_importing_the_client_loads_neither_mpi_nor_ray(code):
-    loaded = loaded_by(code)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_folder_imports_what_lies_below_it(layer):
+    wrong = defaultdict(list)
+    for path in FILES:
+        if layer_of(path) == layer:
+            for name in imports_of(path):
+                if name.startswith("alchemist_ray") and layer_of_module(name) not in {None, *allowed(layer)}:
+                    wrong[str(path.relative_to(ROOT))].append(name)
+    assert not wrong
+
+
+def test_the_layers_have_no_circle():
+    for layer, below in LAYERS.items():
+        if below != ANYTHING:
+            assert all(layer not in allowed(other) for other in below), layer
+
+
+@pytest.mark.parametrize("package", FRAMEWORKS)
+def test_a_framework_is_imported_where_it_belongs(package):
+    users = {
+        path.relative_to(ROOT).parts[1 if path.relative_to(ROOT).parts[0] == "alchemist_ray" else 0]
+        for path in FILES
+        if package in {name.partition(".")[0] for name in imports_of(path)}
+    }
+    assert users <= FRAMEWORKS[package]
+
+
+def test_the_layouts_and_the_protocol_do_no_io():
+    for path in FILES:
+        if layer_of(path) in NUMPY_ONLY:
+            assert not {name.partition(".")[0] for name in imports_of(path)} & IO, path
+            called = {
+                node.func.id
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            }
+            assert not called & {"open", "print", "input", "exec", "eval", "__import__"}, path
+
+
+def test_a_socket_is_touched_in_transport_only():
+    users = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ("sock", "_sock")
+    }
+    assert {name.rsplit("/", 1)[0] for name in users} == {"alchemist_ray/transport"}
+
+
+def test_nothing_is_pickled_by_name():
+    pickles = {"pickle", "cloudpickle", "marshal", "dill"}
+    users = {
+        path.relative_to(ROOT).as_posix() for path in FILES if {n.partition(".")[0] for n in imports_of(path)} & pickles
+    }
+    assert users <= {"mpi_backend/ali/simulations/batches.py"}  # states that the ranks of one job send each other
+
+
+def test_the_linked_folders_are_imported_by_their_full_name():
+    for path in FILES:
+        assert not {name.partition(".")[0] for name in imports_of(path)} & set(TOPS[1:]), path
+
+
+def test_a_class_name_stands_for_one_class():
+    found = defaultdict(set)
+    for path in [*FILES, *files_of("experiments")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found[node.name.lstrip("_")].add(str(path.relative_to(ROOT)))
+    assert not {name: paths for name, paths in found.items() if len(paths) > 1}
+
+
+# --- what importing loads ---------------------------------------------------------------------------------------------
+
+
+def loaded_by(code):
+    """Run `code` in a fresh interpreter; return the names of the modules that it has loaded."""
+    report = "\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code + report], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return set(json.loads(ran.stdout.splitlines()[-1]))
+
+
+HEAVY = {"mpi4py", "ray", "torch", "h5py", "gymnasium"}
+
+
+def test_the_package_loads_none_of_its_modules():
+    loaded = loaded_by("import alchemist_ray")
+    assert {name for name in loaded if name.startswith("alchemist_ray.")} == {"alchemist_ray._version"}
+    assert "numpy" not in loaded
+
+
+def test_all_names_of_the_client_load_neither_mpi_nor_ray():
+    loaded = loaded_by("from alchemist_ray import *\nAlchemistSession, MatrixHandle, start_server")
     assert "numpy" in loaded
-    assert not loaded & set(HEAVY)
+    assert not loaded & HEAVY
 
 
 def test_the_check_would_see_a_heavy_module():
     assert "mpi4py" in loaded_by("import alchemist_ray, mpi4py")
 
 
-def test_every_client_module_but_those_for_ray_loads_neither_mpi_nor_ray():
-    names = [f"alchemist_ray.{name}" for name in modules_in(PACKAGE) if name not in NEEDS_RAY]
-    assert len(names) > 10
-    assert not loaded_by("import " + ", ".join(names)) & set(HEAVY)
+@pytest.mark.parametrize("layer", ["protocol", "layouts"])
+def test_the_lowest_layers_work_alone(layer):
+    modules = [path.stem for path in files_of(f"alchemist_ray/{layer}") if path.stem != "__init__"]
+    names = [f"alchemist_ray.{layer}", *(f"alchemist_ray.{layer}.{name}" for name in modules)]
+    loaded = loaded_by("import " + ", ".join(names))
+    ours = {name for name in loaded if name.startswith("alchemist_ray.")}
+    assert ours - {"alchemist_ray._version", "alchemist_ray.errors"} == set(names)
+    assert not loaded & {"socket", "ssl", "asyncio", "subprocess", "multiprocessing"}
 
 
-def test_the_server_modules_that_need_no_mpi_load_neither_mpi_nor_ray():
+def test_the_driver_loads_no_mpi():
     names = [
-        f"alchemist_ray.mpi_backend.{name}"
-        for name in modules_in(BACKEND)
-        if not _runs_on_ranks(BACKEND / f"{name}.py")
+        f"alchemist_ray.mpi_backend.{folder}.{path.stem}"
+        for folder in ("driver", "node")
+        for path in files_of(f"mpi_backend/{folder}")
+        if path.stem != "__init__"
     ]
-    assert {
-        f"alchemist_ray.mpi_backend.{name}" for name in ("driver", "serve", "group", "launchers", "registry")
-    } <= set(names)
-    assert not loaded_by("import " + ", ".join(names)) & set(HEAVY)
+    assert not loaded_by("import " + ", ".join(names)) & HEAVY
 
 
-def _runs_on_ranks(path):
-    return any("mpi4py" in tops(imports_of(file)) for file in reached_from(path))
-
-
-@pytest.mark.parametrize(
-    "name", ["driver", "serve", "group", "launchers", "registry", "inventory", "async_channel", "store"]
-)
-def test_the_driver_reaches_no_module_that_imports_mpi(name):
-    assert not _runs_on_ranks(BACKEND / f"{name}.py")
-
-
-@pytest.mark.parametrize("path", sorted(BACKEND.rglob("*.py")), ids=lambda path: str(path.relative_to(BACKEND)))
-def test_no_file_of_the_backend_imports_ray(path):
-    assert not tops(imports_of(path)) & {"ray", "torch"}
-    assert not imports_of(path) & {"alchemist_ray.on_ray.actor", "alchemist_ray.on_ray.remote"}
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
-def test_no_file_of_the_client_imports_mpi(path):
-    assert "mpi4py" not in tops(imports_of(path))
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
-def test_only_the_modules_for_ray_import_it_at_their_top(path):
-    top_level = {
-        name.name if isinstance(node, ast.Import) else node.module
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for name in node.names
-    }
-    assert ("ray" in tops(top_level)) == (path.stem in NEEDS_RAY)
-
-
-SANS_IO = [
-    *sorted((PACKAGE / "protocol").glob("*.py")),
-    PACKAGE / "layout.py",
-    PACKAGE / "overlap.py",
-    PACKAGE / "csr.py",
-    PACKAGE / "tiling.py",
-    PACKAGE / "spec.py",
-]
-
-
-@pytest.mark.parametrize("path", SANS_IO, ids=lambda path: path.name)
-def test_protocol_and_layout_do_no_io(path):
-    for file in reached_from(path):
-        assert not tops(imports_of(file)) & IO, f"{file} (reached from {path.name})"
-        called = {node.func.id for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}  # fmt: skip  # noqa: E501
-        assert not called & {"open", "print", "input", "exec", "eval", "__import__"}
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nothing_is_pickled_by_name(path):
-    allowed = {"actor.py", "remote.py"}  # Ray pickles what it moves
-    assert path.name in allowed or not tops(imports_of(path)) & {"pickle", "cloudpickle", "marshal", "shelve", "dill"}
-
-
-@pytest.mark.parametrize("folder", ["envs", "mpi_backend", "sim_libraries"])
-def test_the_backend_folders_are_imported_by_their_full_name(folder):
-    for path in PACKAGE.rglob("*.py"):
-        assert folder not in tops(imports_of(path)), path
-    assert importlib.util.find_spec(f"alchemist_ray.{folder}") is not None
-
-
-WITHOUT_RAY = "import sys; sys.modules['ray'] = None\nimport alchemist_ray\n"
+def test_a_client_loads_no_code_of_the_server():
+    loaded = loaded_by("from alchemist_ray import *\nimport alchemist_ray.calls.holder")
+    assert not {name for name in loaded if name.startswith(("alchemist_ray.mpi_backend", "alchemist_ray.sim"))}
 
 
 def test_without_ray_what_needs_it_says_how_to_get_it():
-    code = WITHOUT_RAY + (
+    loaded_by(
+        "import sys; sys.modules['ray'] = None\n"
+        "import alchemist_ray\n"
         "for name in ('svd', 'matmul', 'qr', 'solve', 'init', 'SessionActor'):\n"
         "    try: getattr(alchemist_ray, name)\n"
         "    except ImportError as missing: assert 'alchemist-ray[ray]' in str(missing), missing\n"
         "    else: raise SystemExit(name + ' came without ray')\n"
     )
-    loaded_by(code)
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error():
@@ -182,5 +263,8 @@ def test_a_name_that_does_not_exist_is_an_attribute_error():
         _ = alchemist_ray.no_such_name
 
 
-def test_names_for_ray_are_listed():
-    assert {"svd", "matmul", "qr", "solve", "init", "AlchemistSession"} <= set(dir(alchemist_ray))
+def test_all_names_are_listed_and_loaded():
+    listed = set(dir(alchemist_ray))
+    assert {"svd", "matmul", "qr", "solve", "init", "AlchemistSession", "HPCSimulator", "errors"} <= listed
+    for name in (*alchemist_ray._MODULES, "errors"):
+        assert getattr(alchemist_ray, name) is not None

@@ -1,9 +1,8 @@
-"""Small things that several test modules use."""
+"""Helpers that several test modules use."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -12,12 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mpi_jobs import mpi_environment, run_program
+
 from alchemist_ray import AlchemistSession
 from alchemist_ray.client.transfer.plane import plane_of
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    """Return whether `condition` comes true within `seconds`."""
+    """Return whether `condition` becomes true within `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -26,26 +27,35 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     return condition()
 
 
+def wait_for_task(session: AlchemistSession, task: str) -> None:
+    """Wait until a worker of the session runs `task`, such as ``"faults.nap"``, as its server sees them."""
+
+    def is_running() -> bool:
+        (row,) = [s for s in session.server_status()["sessions"] if s["id"] == session.session_id]
+        return any(worker["task"] == task for worker in row["workers"])
+
+    assert wait_until(is_running, 20), f"{task} was not started"
+
+
 def memory_in_use(session: AlchemistSession) -> list[int]:
-    """Return the bytes that each worker of the session has in use, what was dropped before being freed."""
+    """Free the dropped matrices of the session, and return the bytes that each of its workers has in use."""
     plane_of(session.address).free_dropped()
     (row,) = [s for s in session.server_status()["sessions"] if s["id"] == session.session_id]
     return [worker["memory_in_use"] for worker in row["workers"]]
 
 
 LIMIT = 30
-"""What a scaled residual may reach, as in the tests of LAPACK."""
+"""Largest accepted scaled residual, as in the tests of LAPACK."""
 
 PROGRAMS = Path(__file__).parent / "mpi_backend" / "programs"
 
 
 def mpirun(size: int, program: Path, *arguments: str | Path) -> str:
-    """Run a Python program on `size` ranks; return what it prints.
+    """Run a Python program on `size` ranks and return its output.
 
-    mpi4py runs it, so that an exception on one rank ends all; each rank computes with one thread. More ranks than cores
-    sleep for a moment where they would spin, while the one that they wait for has no core.
+    The program runs under ``-m mpi4py``, so that an exception on one rank ends all ranks. Each rank computes with one
+    thread. With more ranks than cores, waiting ranks sleep instead of spinning, so that other ranks get the cores.
     """
-    throttle = "1" if size > (os.cpu_count() or 1) else "0"
     mpiexec = Path(sys.executable).with_name("mpiexec")
     ran = subprocess.run(
         [mpiexec, "-n", str(size), sys.executable, "-m", "mpi4py", program, *arguments],
@@ -53,22 +63,21 @@ def mpirun(size: int, program: Path, *arguments: str | Path) -> str:
         text=True,
         timeout=110,
         check=False,
-        env=os.environ
-        | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPIR_CVAR_CH4_PROGRESS_THROTTLE": throttle},
+        env=mpi_environment(size),
     )
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
     return ran.stdout
 
 
 def run_cases(program: str, size: int, *cases: str) -> list[tuple[str, str, Any]]:
-    """Run cases of one of :data:`PROGRAMS`, which prints a line ``[case, label, result]`` for all that it has tried."""
-    results = [json.loads(line) for line in mpirun(size, PROGRAMS / program, *cases).splitlines()]
+    """Run cases of one of :data:`PROGRAMS`, which prints a line ``[case, label, result]`` for each result."""
+    results = [json.loads(line) for line in run_program(size, PROGRAMS / program, *cases).splitlines()]
     assert {name for name, _, _ in results} == set(cases)
     return [(name, label, result) for name, label, result in results]
 
 
 def too_large(results: Iterable[tuple[str, Any]]) -> list[str]:
-    """Return, of pairs of a label and scaled residuals, what is above :data:`LIMIT` or no number."""
+    """Return the residuals above :data:`LIMIT`, or NaN, as texts. Each result is a label with its scaled residuals."""
     wrong = []
     for label, result in results:
         residuals = result if isinstance(result, dict) else {"residual": result}
@@ -77,38 +86,45 @@ def too_large(results: Iterable[tuple[str, Any]]) -> list[str]:
 
 
 class Report:
-    """What the cases of one of :data:`PROGRAMS` have yielded on 1 to 4 ranks, each number of them started once.
+    """Results of the cases of one of :data:`PROGRAMS` on 1 to 4 ranks. There is one run for each number of ranks.
 
     Parameters
     ----------
     program
-        The name of the program.
+        Name of the program.
     cases
-        The cases to run, by the numbers of ranks to run them on.
+        Numbers of ranks -> the cases to run on each of them.
     """
 
     def __init__(self, program: str, cases: dict[tuple[int, ...], list[str]]) -> None:
         self.cases = cases
         self._program = program
-        self._results = cache(self._run)
+        self._outcome = cache(self._run)
 
-    def _run(self, size: int) -> dict[str, list[tuple[str, Any]]]:
+    def _run(self, size: int) -> dict[str, list[tuple[str, Any]]] | AssertionError:
+        """Return the results by case, or how the program failed, so that it fails once and not for each case."""
         names = [name for sizes, group in self.cases.items() if size in sizes for name in group]
         found: dict[str, list[tuple[str, Any]]] = {name: [] for name in names}
-        for name, label, result in run_cases(self._program, size, *names):
+        try:
+            results = run_cases(self._program, size, *names)
+        except AssertionError as failure:
+            return failure
+        for name, label, result in results:
             found[name].append((label, result))
         return found
 
     def pairs(self) -> list[tuple[int, str]]:
-        """Return each number of ranks with each of its cases."""
+        """Return all pairs of a number of ranks and one of its cases."""
         return [(size, name) for sizes, names in self.cases.items() for size in sizes for name in names]
 
     def of(self, size: int, name: str) -> list[tuple[str, Any]]:
         """Return the labels and results of a case."""
-        return self._results(size)[name]
+        outcome = self._outcome(size)
+        assert not isinstance(outcome, AssertionError), str(outcome)
+        return outcome[name]
 
     def check(self, size: int, name: str) -> None:
-        """Fail if a case has yielded nothing, or a residual that is too large."""
+        """Fail if a case has no results, or a residual that is too large."""
         assert self.of(size, name)
         wrong = too_large(self.of(size, name))
         assert not wrong, "\n".join(wrong[:20])

@@ -32,13 +32,13 @@ class TaskCall:
     Attributes
     ----------
     library, task : str
-        What is called.
+        The task.
     parameters : tuple of str
-        The parameters that are given, in the order in which their values come.
+        The given parameters, in the order of their values.
     operands : Operands
-        How those of them that are matrices are handed over.
+        How the matrices among them are sent.
     smaller_side : str
-        A parameter whose None stands for the smaller side of the matrix `A`; empty if there is none.
+        A parameter whose None means the smaller side of the matrix `A`; empty: none.
     timeout : float or None
         Seconds that the task may take.
     """
@@ -79,12 +79,12 @@ class SessionHolder:
         self._kept: dict[int, MatrixHandle] = {}
 
     def attach(self, instead_of: GroupAddress | None = None) -> Attachment:
-        """Return where the workers are, and from where the caller may number matrices that it writes itself.
+        """Return where the workers are, and the first number for matrices that the caller writes itself.
 
         Parameters
         ----------
         instead_of : GroupAddress, optional
-            Workers that the caller has found dead; the session looks for itself, and gets new ones if they are.
+            Workers that the caller has found dead. The session checks them, and gets new ones if they are dead.
         """
         session = self._ready()
         if instead_of is not None and instead_of == session.address:
@@ -105,7 +105,7 @@ class SessionHolder:
         return self._session
 
     def describe(self, library: str) -> LibraryDescription:
-        """Return what a library says about itself, loading it first if need be."""
+        """Return the description of a library; it is loaded first if necessary."""
         self._ready()
         return self._library(library).description
 
@@ -120,10 +120,9 @@ class SessionHolder:
         Parameters
         ----------
         call : TaskCall
-            What to run.
+            The call.
         *values
-            The values of its parameters. Matrices are arrays, sparse ones of SciPy, handles, or already placed with the
-            workers.
+            The values of its parameters. Matrices are arrays, sparse matrices of SciPy's, handles, or placed already.
 
         Returns
         -------
@@ -141,22 +140,22 @@ class SessionHolder:
                 arguments[call.smaller_side] = min(arguments["A"].shape)
             result = self._library(call.library).options(timeout=call.timeout)[call.task](**arguments)
         finally:
-            # At once, and not when they are collected: the caller of the next routine will want their memory.
+            # Freed now, not at garbage collection: the next call needs their memory.
             _free(operands[p] for p in operands if operands[p] is not given[p])
         if handles_out:
             return self._keep(result)
         return _map_matrices(result, lambda handle: _to_array(session, handle, vector))
 
     def _operands(self, call: TaskCall, given: dict[str, Any]) -> dict[str, MatrixHandle]:
-        """Return handles for the matrices of a call; should the workers be found dead by it, of new workers."""
-        # The placed ones first: they are ours to free from here on, also when another operand is refused.
+        """Return handles for the matrices of a call; if the workers prove dead, get new workers and try again."""
+        # The placed matrices first: from here on they must be freed here, also if another operand is refused.
         matrices = {p: given[p] for p in call.operands.layouts if p in given and _is_matrix(given[p])}
         ours = {p: self._own(value) for p, value in matrices.items() if isinstance(value, Placed)}
         try:
             return {p: ours[p] if p in ours else self._operand(call, p, value) for p, value in matrices.items()}
         except GroupDiedError:
             if ours or any(isinstance(value, MatrixHandle) for value in matrices.values()):
-                raise  # what was with the dead workers cannot be sent again from here
+                raise  # matrices on the dead workers cannot be sent again from here
             self._ready()
             return {p: self._operand(call, p, value) for p, value in matrices.items()}
 
@@ -169,7 +168,7 @@ class SessionHolder:
         return kind(placed.matrix_id, placed.spec, address, owned=True)
 
     def _operand(self, call: TaskCall, parameter: str, value: Any) -> MatrixHandle:
-        """Return a handle for a matrix, sending it to the workers if it is not there."""
+        """Return a handle for a matrix; an array is sent to the workers."""
         if isinstance(value, MatrixHandle):
             return value
         if is_sparse(value):
@@ -183,7 +182,7 @@ class SessionHolder:
         Parameters
         ----------
         library, task : str
-            What to run.
+            The task.
         arguments : dict
             Its arguments by name; matrices as handles.
         timeout : float, optional
@@ -193,7 +192,7 @@ class SessionHolder:
         return self._keep(self._library(library).options(timeout=timeout)[task](**arguments))
 
     def _keep(self, result: Any) -> Any:
-        """Keep the matrices of a result alive until they are freed by name: others hold copies of their handles."""
+        """Keep the matrices of a result alive until they are freed by name: callers hold copies of their handles."""
 
         def keep(handle: MatrixHandle) -> MatrixHandle:
             self._kept[handle.matrix_id] = handle
@@ -214,14 +213,14 @@ class SessionHolder:
 
 
 def _free(handles: Iterable[MatrixHandle]) -> None:
-    """Free matrices; those whose workers are gone are free already."""
+    """Free matrices; dead workers are not an error."""
     for handle in handles:
         with contextlib.suppress(GroupDiedError):
             handle.free()
 
 
 def _is_matrix(value: Any) -> bool:
-    """Whether the value of a parameter that takes matrices is one: it may take numbers, or None, as well."""
+    """Whether the value of a matrix parameter is a matrix; some of these parameters also take numbers or None."""
     return isinstance(value, (MatrixHandle, Placed)) or is_array_like(value) or is_sparse(value)
 
 
@@ -232,7 +231,7 @@ def _is_vector(value: Any) -> bool:
 
 
 def _to_array(session: AlchemistSession, handle: MatrixHandle, vector: bool) -> Any:
-    """Fetch a matrix and free it; a single column as a vector, if vectors were given."""
+    """Fetch a matrix and free it; return a single column as a vector if the caller gave vectors."""
     array = session.fetch_matrix(handle)
     _free([handle])
     return array[:, 0] if vector and isinstance(array, np.ndarray) and array.shape[1] == 1 else array

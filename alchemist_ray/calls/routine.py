@@ -24,10 +24,10 @@ from alchemist_ray.protocol.values import MatrixReference
 Array = npt.NDArray[Any]
 
 TALL = 2
-"""From this ratio of its sides on, a matrix is dealt out by whole rows (or, if it is wide, columns)."""
+"""A matrix whose sides have at least this ratio is distributed by whole rows (a wide one by whole columns)."""
 
 BY_SHAPE = ""
-"""In the place of a layout: whole rows of a tall matrix, whole columns of a wide one, else a two-dimensional grid."""
+"""Stands for a layout: whole rows of a tall matrix, whole columns of a wide one, otherwise a two-dimensional grid."""
 ON_GRID = "MC_MR"
 
 _SAMPLES: dict[str, Any] = {
@@ -45,7 +45,7 @@ _SAMPLES: dict[str, Any] = {
     "none": None,
     "any": None,
 }
-"""A value of each kind, to stand for one that is not there yet."""
+"""A value of each kind; it stands for a value that is not known yet."""
 
 
 def layout_for(layout: str, shape: tuple[int, int]) -> str:
@@ -64,14 +64,14 @@ def _never(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Operands:
-    """How the matrices of a routine are handed over.
+    """How the matrices of a routine are sent.
 
     Attributes
     ----------
     layouts : mapping
         For each parameter that is a matrix: the layout to send it in, or :data:`BY_SHAPE`.
     vectors : tuple of str or None
-        Which of them may be given as a vector, which becomes one column; None: all.
+        The parameters that may be vectors, which become one column; None: all.
     floating : bool
         Whether integers become float64, as in SciPy.
     """
@@ -81,12 +81,12 @@ class Operands:
     floating: bool = True
 
     def check(self, name: str, value: npt.ArrayLike) -> Array:
-        """Return the value of a parameter as an array of two dimensions, having seen that it can be sent.
+        """Check that the value of a parameter can be sent; return it as an array of two dimensions.
 
         Raises
         ------
         InvalidArrayError
-            If it is no matrix, or `name` may not be a vector.
+            If it is not a matrix, or is a vector and `name` may not be one.
         """
         try:
             array = as_array(value)
@@ -99,7 +99,7 @@ class Operands:
         return array
 
     def convert(self, name: str, value: npt.ArrayLike) -> Array:
-        """Return the value of a parameter as a matrix that can be sent; raises what :meth:`check` does."""
+        """Return the value of a parameter as a matrix that can be sent; the errors are those of :meth:`check`."""
         array = self.check(name, value)
         return array.astype(self._sent_dtype(array), copy=False)
 
@@ -115,7 +115,7 @@ class Operands:
 
 @dataclass(frozen=True)
 class Routine:
-    """A task that can be handed arrays.
+    """A task that takes arrays.
 
     Attributes
     ----------
@@ -124,11 +124,11 @@ class Routine:
     task : TaskDescription
         The task, as its callers see it.
     operands : Operands
-        How its matrices are handed over.
+        How its matrices are sent.
     name : str
-        What it is called here, if not as in the library.
+        Its name here, if that differs from the library's.
     smaller_side : str
-        A parameter whose None stands for the smaller side of the matrix `A`; empty if there is none.
+        A parameter whose None means the smaller side of the matrix `A`; empty: none.
     """
 
     library: str
@@ -139,30 +139,30 @@ class Routine:
 
     @classmethod
     def of(cls, library: str, task: TaskDescription) -> Routine:
-        """Return a routine made of what a library says about a task."""
+        """Return the routine for a library's description of a task."""
         layouts = {p.name: p.layout for p in task.parameters if _MATRICES & set(p.kinds)}
         return cls(library, task, Operands(layouts, floating=library == "linalg"))
 
     def bind(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], is_pending: Callable[[Any], bool] = _never
     ) -> dict[str, Any]:
-        """Return the arguments of a call by name, without defaults, held against the description.
+        """Check the arguments of a call against the description; return them by name, without defaults.
 
         Parameters
         ----------
         args, kwargs
             The arguments; matrices as handles, arrays, sparse matrices of SciPy, or lists.
         is_pending : callable
-            Whether a value stands for one that only the other side will see: it fits everywhere.
+            Whether a value is a reference to one that only the other side will see; it fits every parameter.
 
         Raises
         ------
         ArgumentError
             If an argument is missing, unknown or of the wrong type.
         ArgumentValueError
-            If an argument is none of the values that its parameter takes.
+            If an argument is not among the choices of its parameter.
         InvalidArrayError
-            If an array is no matrix that can be sent.
+            If an array cannot be sent as a matrix.
         """
         by_name = {p.name: p for p in self.task.parameters}
         positions = list(by_name.values())[: len(args)]
@@ -182,21 +182,21 @@ class Routine:
         return {name: given[name] for name in bound}
 
     def _stand_in(self, label: str, parameter: ParameterDescription, value: Any) -> Any:
-        """Return a reference for what will go as a matrix, having seen that it can; anything else as it is."""
+        """Check a value that goes as a matrix and return a reference for it; return other values unchanged."""
         if not self.sends(parameter.name, value):
             return value
         is_sparse_one = isinstance(value, SparseMatrixHandle) or is_sparse(value)
         if ("sparse" if is_sparse_one else "matrix") not in parameter.kinds:
             kind = "sparse" if is_sparse_one else "dense"
             raise ArgumentError(
-                label, f"argument {parameter.name!r} is a {kind} matrix; this task wants {parameter.wanted()}"
+                label, f"argument {parameter.name!r} is a {kind} matrix; this task takes {parameter.wanted()}"
             )
         if not (is_sparse_one or isinstance(value, MatrixHandle)):
             self.operands.check(parameter.name, value)
         return MatrixReference(0)
 
     def sends(self, name: str, value: Any) -> bool:
-        """Whether the value of a parameter goes as a matrix: a handle, an array, a sparse matrix, or nested lists."""
+        """Whether the value of a parameter is sent as a matrix: a handle, an array, a sparse matrix, nested lists."""
         if name not in self.operands.layouts:
             return False
         if isinstance(value, MatrixHandle) or is_sparse(value):

@@ -1,4 +1,4 @@
-"""Where a worker group is to be found: what a process needs to read and write its matrices."""
+"""The address of a worker group: all that a process needs to read and write its matrices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Endpoint:
     worker_id, rank : int
         Its number on the server, and its rank in the group.
     host : str
-        Its host name, for people.
+        Its host name, for messages.
     address, port : str, int
         Where it listens on TCP.
     socket_name : str
@@ -35,14 +35,14 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class GroupAddress:
-    """A worker group. Whoever holds this value may read and write its matrices; it pickles.
+    """The address of a worker group. A process that has it can read and write the group's matrices; it pickles.
 
     Attributes
     ----------
     group_id : int
         The group's number on its server.
     session : str
-        The session it belongs to, for people.
+        Name of the session that owns it, for messages.
     ticket : str
         The key to its workers.
     endpoints : tuple of Endpoint
@@ -69,13 +69,13 @@ class GroupAddress:
 
     @classmethod
     def from_wire(cls, granted: dict[str, Any], session: str, hostname: str, transport: str) -> GroupAddress:
-        """Return the address of the group that a driver at `hostname` has granted."""
+        """Return the address of a group that the driver at `hostname` has granted."""
         endpoints = tuple(
             Endpoint(
                 worker_id=row["id"],
                 rank=row["rank"],
                 host=row["host"],
-                # A worker that listens on every interface is reached where its driver was.
+                # A worker that listens on all interfaces is reached at its driver's address.
                 address=hostname if row["address"] in ("0.0.0.0", "::", "") else row["address"],  # noqa: S104
                 port=row["port"],
                 socket_name=row["socket_name"],

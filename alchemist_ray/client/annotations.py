@@ -1,9 +1,9 @@
-"""The types of parameters and results of tasks, as this side of the wire has them.
+"""The types of parameters and results of tasks, in the client's terms.
 
-A library's description names kinds of value (``matrix``, ``float``, ...) and says of a result what its author has
-written (``tuple[DistMatrix, ndarray]``). Here both become types of the client, where a matrix is a handle: as text for
-stubs and help, and as objects for ``inspect`` and ``typing``. What the server says is parsed, never evaluated; a name
-that is not known here becomes ``Any``.
+A library's description names kinds of values (``matrix``, ``float``, ...) and quotes the annotation of a result
+(``tuple[DistMatrix, ndarray]``). This module turns both into types of the client, where a matrix is a handle: text for
+stubs and help, objects for ``inspect`` and ``typing``. Text from the server is parsed, never evaluated; an unknown name
+becomes ``Any``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TYPES: dict[str, Any] = {
     "ObjectRef": ForwardRef("ray.ObjectRef"),
     **{kind.__name__: kind for kind in (int, float, complex, bool, str, bytes, list, tuple, dict)},
 }
-"""The names that the texts of this module are made of."""
+"""The names in the texts that this module makes."""
 
 PARAMETERS = {
     "matrix": "MatrixHandle",
@@ -43,10 +43,10 @@ PARAMETERS = {
     "none": "None",
     "any": "Any",
 }
-"""What a parameter of each kind takes; kinds that are not here are called as Python calls them."""
+"""The type for each kind of parameter; other kinds have Python's names."""
 
 REMOTE_PARAMETERS = {**PARAMETERS, **dict.fromkeys(("matrix", "sparse"), "ArrayLike | MatrixHandle | ObjectRef")}
-"""What a parameter of each kind takes where the task is a Ray remote function."""
+"""The type for each kind of parameter of a Ray remote function."""
 
 _RESULTS = {
     "DistMatrix": "MatrixHandle",
@@ -59,7 +59,7 @@ _RESULTS = {
     "NoneType": "None",
     "Literal": "Any",
 }
-"""What a name in the annotation of a result is here, when nothing stands in brackets behind it."""
+"""The client's name for a name in the annotation of a result, without brackets behind it."""
 
 
 def parameter_text(parameter: ParameterDescription, names: Mapping[str, str] = PARAMETERS) -> str:
@@ -76,7 +76,7 @@ def _kind_of(choice: Any) -> str:
 
 @cache
 def result_text(returns: str) -> str:
-    """Return the annotation of what a task gives, from what its author has written."""
+    """Return the annotation of the result of a task, from the annotation that its author wrote."""
     try:
         return ast.unparse(_translate(ast.parse(returns, mode="eval").body))
     except (SyntaxError, ValueError):
@@ -84,7 +84,7 @@ def result_text(returns: str) -> str:
 
 
 def _translate(node: ast.expr) -> ast.expr:
-    """Return an annotation in the names of this side."""
+    """Return an annotation with the client's names."""
     match node:
         case ast.BinOp(left, ast.BitOr(), right):
             return ast.BinOp(_translate(left), ast.BitOr(), _translate(right))
@@ -121,7 +121,7 @@ def _is_ellipsis(node: ast.expr) -> bool:
 
 @cache
 def as_type(text: str) -> Any:
-    """Return the type that a text of this module names."""
+    """Return the type for a text of this module."""
     return _type_of(ast.parse(text, mode="eval").body)
 
 
@@ -143,16 +143,16 @@ def _type_of(node: ast.expr) -> Any:
 
 
 def signature_of(task: TaskDescription, names: Mapping[str, str] = PARAMETERS, result: str = "") -> inspect.Signature:
-    """Return the signature of a task, with types as annotations, that shows itself by their short names.
+    """Return the signature of a task. Its annotations are types, but it prints their short names.
 
     Parameters
     ----------
     task : TaskDescription
         The task.
     names : mapping
-        What a parameter of each kind takes.
+        The type for each kind of parameter.
     result : str, optional
-        What it gives; by default what its author has written.
+        The type of the result; by default from the annotation that its author wrote.
     """
     texts = {p.name: parameter_text(p, names) for p in task.parameters}
     result = result or result_text(task.returns)
@@ -165,7 +165,7 @@ def signature_of(task: TaskDescription, names: Mapping[str, str] = PARAMETERS, r
 
 
 class _Readable(inspect.Signature):
-    """A signature whose annotations are types, shown without the modules that these are in."""
+    """A signature whose annotations are types, printed without their modules."""
 
     __slots__ = ("_shown",)
 
@@ -182,10 +182,14 @@ class _Readable(inspect.Signature):
     def __str__(self) -> str:
         return self._shown or super().__str__()
 
+    def format(self, **options: Any) -> str:
+        """Return the signature as text; from Python 3.13 on, ``help`` asks for it here."""
+        return self._shown or str(super().format(**options))  # type: ignore[misc]  # Python 3.11 and 3.12 have none
+
 
 @dataclass(frozen=True)
 class _Written:
-    """An annotation that shows as the text that it is."""
+    """An annotation that prints as its text."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""A client's connection to a driver: requests and answers, and what the driver says unasked."""
+"""A client's connection to a driver: requests, answers, and notices that the driver sends by itself."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class DriverConnection:
     hostname, port : str, int
         Where the driver listens.
     token : str or None
-        What clients must know; None looks for it (:mod:`alchemist_ray.transport.credentials`).
+        The server's token; None: look for it (:mod:`alchemist_ray.transport.credentials`).
     purpose : Purpose
-        ``SESSION``, or ``MONITOR`` to look only.
+        ``SESSION``, or ``MONITOR`` to look at the server only.
 
     Raises
     ------
@@ -44,25 +44,25 @@ class DriverConnection:
         self.port = port
         self._channel = Channel.open((hostname, port), purpose, Key.of(token or _found_token(hostname, port)))
         self._requests = 0
-        self._lock = threading.Lock()  # one request at a time: the answer to one must not be taken for another's
+        self._lock = threading.Lock()  # one request at a time, so that answers cannot be confused
         self._notices: deque[m.GroupDied] = deque()
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the driver has said of itself: ``version, host, pid`` and, of a session, ``session_id``."""
+        """Facts about the driver: ``version, host, pid`` and, for a session, ``session_id``."""
         return self._channel.facts
 
     def ask(self, make: Callable[[int], m.Message], seconds: float = REQUEST_SECONDS) -> Any:
-        """Send the request that `make` makes of its number; return the result.
+        """Send the request ``make(number)``; return the result.
 
         Raises
         ------
         AlchemistError
-            The error that the driver answers.
+            The error in the driver's answer.
         DeadlineError
             If it does not answer in time.
         NotConnectedError
-            If it is gone.
+            If the driver is gone.
         """
         try:
             with self._lock:
@@ -84,7 +84,7 @@ class DriverConnection:
                 return reply
 
     def _receive(self, seconds: float) -> m.Done | m.Failure | None:
-        """Return the next answer, or None if it was a notice, which is kept."""
+        """Return the next answer; keep a notice and return None."""
         message = self._channel.receive(seconds)
         if isinstance(message, m.GroupDied):
             self._notices.append(message)
@@ -94,7 +94,7 @@ class DriverConnection:
         return message
 
     def notices(self, wait: float = 0.0) -> list[m.GroupDied]:
-        """Return what the driver has said unasked since the last call, waiting up to `wait` seconds for something.
+        """Return the driver's notices since the last call; wait up to `wait` seconds for the first.
 
         Raises
         ------

@@ -1,7 +1,7 @@
-"""A worker group as the session that owns it sees it: libraries to load, tasks to run, matrices to send and fetch.
+"""The session's end of a worker group: it loads libraries, runs tasks, sends and fetches matrices.
 
-What a library's functions, the session's methods and the handles come down to. It knows nothing of the server: that the
-group is gone shows here as :class:`~alchemist_ray.errors.GroupDiedError`, and why, the session asks the driver.
+The functions of a library, the methods of a session and the handles all end here. This module knows nothing of the
+driver: it reports the loss of the group as :class:`~.GroupDiedError`, and the session asks the driver for the cause.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from alchemist_ray.protocol.values import MatrixReference
 Array = npt.NDArray[Any]
 
 MAX_RESULTS = 1000
-"""Numbers that are set aside for the matrices of a task whose answer has not come."""
+"""How many matrix numbers are reserved for a running task."""
 
 
 class GroupClient:
@@ -41,7 +41,7 @@ class GroupClient:
     address : GroupAddress
         The group; the session owns it.
     session : AlchemistSession, optional
-        What runs the tasks that arithmetic with handles comes down to.
+        The session; operators of handles run their tasks there.
 
     Raises
     ------
@@ -64,7 +64,7 @@ class GroupClient:
         timeout: float | None = None,
         is_cancelled: Callable[[], bool] | None = None,
     ) -> LibraryDescription:
-        """Load a library on every worker; return what it says about itself."""
+        """Load a library on every worker; return its description."""
         limits = Limits(f"loading library {name}", timeout, self._plane.cancel, is_cancelled)
         replies = self._commands.run(lambda n: m.LoadLibrary(n, name, path), limits=limits)
         return LibraryDescription.from_wire(replies[0].result)
@@ -72,7 +72,7 @@ class GroupClient:
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def bind(self, label: str, task: TaskDescription, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments of a call as they go over the wire, having held them against the task's description."""
+        """Check the arguments of a call against the task's description; return them as they go over the wire."""
         return task.bind(
             label,
             [self.to_reference(value) for value in args],
@@ -90,10 +90,10 @@ class GroupClient:
     ) -> Any:
         """Run a task on every worker; return its result, with handles for matrices.
 
-        After `timeout` seconds, or when `is_cancelled` says so, or on an interrupt, the workers are asked to stop.
+        The workers are asked to stop after `timeout` seconds, when `is_cancelled()` is true, or on an interrupt.
         """
         label = f"{library}.{task.name}"
-        first_id, self._next_id = self._next_id, self._next_id + MAX_RESULTS  # less, once the results are here
+        first_id, self._next_id = self._next_id, self._next_id + MAX_RESULTS  # lowered when the results arrive
         self._plane.free_dropped()
         try:
             replies = self.command(
@@ -125,11 +125,11 @@ class GroupClient:
             bar.close()
 
     def cancel(self) -> None:
-        """Ask the workers to stop the task that runs; do not wait for them. Called by any thread."""
+        """Ask the workers to stop the running task; do not wait for them. Any thread may call this."""
         self._plane.cancel(self._commands.current)
 
     def _require_alike(self, label: str, replies: Sequence[m.TaskDone]) -> None:
-        """Raise unless every rank has returned what rank 0 has, or None beside the same matrices."""
+        """Raise unless every rank has returned the result of rank 0, or None, and has kept the same matrices."""
         first = replies[0]
         different = [
             rank
@@ -145,7 +145,7 @@ class GroupClient:
             self._plane.drop(matrix_id)
 
     def to_reference(self, value: Any) -> Any:
-        """Return what stands for a handle on the wire, and anything else as it is.
+        """Return the wire reference for a handle, and any other value unchanged.
 
         Raises
         ------
@@ -170,8 +170,10 @@ class GroupClient:
         return matrix_id
 
     def create(self, spec: MatrixSpec) -> MatrixHandle:
-        """Make room for a matrix that is yet to be written; return a handle for it."""
-        handle = self._handle(self._next(), spec)  # first, so that an interrupt does not leave a matrix to nobody
+        """Make room for a matrix that will be written later; return a handle for it."""
+        handle = self._handle(
+            self._next(), spec
+        )  # made first, so that an interrupt cannot leave a matrix without an owner
         self._plane.create(handle.matrix_id, spec)
         return handle
 
@@ -208,7 +210,7 @@ class GroupClient:
 
 
 def _with_handles(value: Any, handles: dict[int, MatrixHandle]) -> Any:
-    """Return a task's result with handles in the place of references."""
+    """Return a task's result with handles instead of references."""
     match value:
         case MatrixReference():
             return handles[value.matrix_id]

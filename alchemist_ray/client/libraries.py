@@ -1,4 +1,4 @@
-"""A loaded library, on the client's side: real functions, made from what the library says about itself."""
+"""A loaded library on the client's side: real functions, made from the library's description of itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alchemist_ray.protocol.descriptions import LibraryDescription, TaskDescript
 
 
 class RunsTasks(Protocol):
-    """What runs the tasks: a session."""
+    """The function of a session that runs tasks."""
 
     def __call__(
         self,
@@ -34,9 +34,9 @@ class Library:
 
     Made by :meth:`AlchemistSession.load_library`. ``help(lib)`` lists the tasks, ``help(lib.task)`` documents one;
     signatures, defaults and completion work as for any Python function. ``lib["task"]`` is the same function as
-    ``lib.task``, and the only way to a task that is called like an attribute of this class.
+    ``lib.task``; use it for a task that has the name of an attribute of this class.
 
-    A library does not pickle, and nor do its functions: tasks run in the process of their session.
+    A library and its functions do not pickle: tasks run in the process of their session.
     """
 
     def __init__(self, description: LibraryDescription, run: RunsTasks, timeout: float | None = None) -> None:
@@ -55,21 +55,21 @@ class Library:
 
     @property
     def version(self) -> str:
-        """Version of the library, as it says itself."""
+        """Version of the library, from its own description."""
         return self.description.version
 
     def options(self, *, timeout: float | None) -> Library:
-        """Return the same library with another limit to the time that its tasks may take.
+        """Return the same library with another time limit for its tasks.
 
         Parameters
         ----------
         timeout : float or None
-            Seconds after which the caller of a task gets TaskTimeoutError; None: what the session says.
+            Seconds after which the caller of a task gets TaskTimeoutError; None: the limit of the session.
 
         Raises
         ------
         ArgumentValueError
-            If it is not more than 0.
+            If it is not greater than 0.
         """
         return Library(self.description, self._caller.run, check_timeout(self.name, timeout))
 
@@ -87,7 +87,7 @@ class Library:
         return self._functions[self.task(name).name]
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        # Reached only for what is not there; tells type checkers that any other name is a function.
+        # Called for missing names only; it tells type checkers that any other name is a function.
         if name.startswith("_") or name == "description":
             raise AttributeError(name)
         raise AttributeError(unknown_task(self.description, name))
@@ -115,7 +115,7 @@ def find_task(description: LibraryDescription, name: str) -> TaskDescription:
 
 
 def unknown_task(description: LibraryDescription, name: str) -> str:
-    """Return the words for a task that there is not: which was meant, perhaps, or which there are."""
+    """Return the text about a task that does not exist: the nearest name, or all names."""
     tasks = sorted(task.name for task in description.tasks)
     near = difflib.get_close_matches(name, tasks, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(tasks)}"
@@ -123,7 +123,7 @@ def unknown_task(description: LibraryDescription, name: str) -> str:
 
 
 def catalogue(description: LibraryDescription, signature: Callable[[TaskDescription], Any] = signature_of) -> str:
-    """Return what a library says about itself, and each of its tasks in two lines."""
+    """Return the description of a library, with two lines for each of its tasks."""
     head = description.doc or f"The library {description.name}."
     tasks = [f"{task.name}{signature(task)}\n    {_first_sentence(task.doc)}" for task in description.tasks]
     return "\n\n".join([head, "Tasks:", *(text.rstrip() for text in tasks)])
@@ -147,26 +147,26 @@ def whole_number(where: str, name: str, value: Any) -> int:
 
 
 def check_timeout(what: str, timeout: Any) -> float | None:
-    """Return a limit to the time of tasks; None if there is none.
+    """Return a time limit for tasks; None: there is no limit.
 
     Raises
     ------
     ArgumentError
-        If it is no number.
+        If it is not a number.
     ArgumentValueError
-        If it is not more than 0.
+        If it is not greater than 0.
     """
     if timeout is None or timeout == math.inf:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float, np.integer, np.floating)):
         raise ArgumentError(what, f"a timeout must be a number of seconds, not {type(timeout).__name__}")
     if not timeout > 0:
-        raise ArgumentValueError(what, f"a timeout must be more than 0 seconds, not {timeout!r}")
+        raise ArgumentValueError(what, f"a timeout must be greater than 0 seconds, not {timeout!r}")
     return float(timeout)
 
 
 class _Caller:
-    """Calls the tasks of a library. All its functions refer to it, so that none of them pickles."""
+    """Calls the tasks of a library. All functions of the library refer to it, so none of them pickles."""
 
     def __init__(self, library: str, run: RunsTasks, timeout: float | None) -> None:
         self.library = library
@@ -177,7 +177,7 @@ class _Caller:
         return self.run(self.library, task, args, kwargs, self.timeout)
 
     def refuse_to_pickle(self) -> NoReturn:
-        """Say why a library cannot go to another process, and what can."""
+        """Say why a library cannot be sent to another process, and what to do instead."""
         raise TypeError(
             f"library {self.library!r} runs tasks in the process of its session and does not pickle: from another "
             f"process call alchemist.library({self.library!r}).task.remote(...) through Ray, or open a session there"
@@ -196,7 +196,7 @@ def _as_function(caller: _Caller, task: TaskDescription) -> Callable[..., Any]:
     function.__qualname__ = f"{caller.library}.{task.name}"
     function.__module__ = caller.library
     function.__doc__ = task.doc
-    function.__signature__ = signature  # type: ignore[attr-defined]  # inspect looks for it
+    function.__signature__ = signature  # type: ignore[attr-defined]  # read by inspect
     function.__annotations__ = {
         **{name: p.annotation for name, p in signature.parameters.items()},
         "return": signature.return_annotation,

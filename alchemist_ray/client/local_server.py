@@ -1,8 +1,9 @@
-"""A server of one's own: started as a child process, stopped with its owner."""
+"""A server that this process starts as a child; it stops with its owner."""
 
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import json
 import os
 import select
@@ -11,15 +12,15 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from alchemist_ray.errors import ServerStartError
 from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.host.temporary_directories import make_log_dir
 from alchemist_ray.protocol.handshake import new_token
+from alchemist_ray.protocol.server_options import LIBRARY_FILES, ServerArguments, ServerOptions
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
@@ -28,14 +29,14 @@ STOP_SECONDS = 5.0
 class Server:
     """A running server that belongs to this process; made by :func:`start_server`.
 
-    It ends with :meth:`stop`, at the end of a ``with`` block, and at the latest with this process, however that ends.
+    It ends with :meth:`stop`, at the end of a ``with`` block, or with this process, even if that is killed.
 
     Attributes
     ----------
     hostname, port : str, int
         Where it listens.
     token : str
-        What clients must know to connect.
+        The secret that clients need to connect.
     num_workers : int
         Number of its workers.
     log_dir : str
@@ -43,22 +44,15 @@ class Server:
     """
 
     def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        hostname: str,
-        port: int,
-        token: str,
-        num_workers: int,
-        log_dir: str,
-        temporary_logs: bool,
+        self, process: subprocess.Popen[bytes], options: ServerOptions, port: int, temporary_logs: bool
     ) -> None:
-        self.hostname = hostname
+        self.hostname = options.hostname
         self.port = port
-        self.token = token
-        self.num_workers = num_workers
-        self.log_dir = log_dir
+        self.token = options.token
+        self.num_workers = options.num_workers
+        self.log_dir = options.log_dir or ""
         self._process = process
-        self._finalizer = weakref.finalize(self, _end, process, os.getpid(), log_dir if temporary_logs else None)
+        self._finalizer = weakref.finalize(self, _end, process, os.getpid(), self.log_dir if temporary_logs else None)
 
     @property
     def pid(self) -> int:
@@ -97,7 +91,7 @@ def _end(process: subprocess.Popen[bytes], owner: int, directory: str | None) ->
 
 def _stop_process(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
-        process.stdin.close()  # the server ends when its stdin does
+        process.stdin.close()  # the server ends when its stdin ends
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
@@ -107,42 +101,18 @@ def _stop_process(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
 
 
-def start_server(
-    num_workers: int | None = None,
-    *,
-    hostname: str = "127.0.0.1",
-    port: int = 0,
-    token: str | None = None,
-    worker_ports: tuple[int, int] | None = None,
-    memory_per_worker: int | None = None,
-    libraries: Mapping[str, str] | None = None,
-    allow_library_paths: bool = False,
-    data_directories: Sequence[str | os.PathLike[str]] = (),
-    log_dir: str | None = None,
-) -> Server:
+def start_server(num_workers: int | None = None, **options: Unpack[ServerArguments]) -> Server:
     """Start a server as a child of this process.
 
     Parameters
     ----------
     num_workers : int, optional
         Number of workers (MPI ranks) that it can give to sessions; the number of cores by default.
-    hostname, port : str, int
-        Interface and port to listen on; port 0 takes a free one.
-    token : str, optional
-        What clients must know to connect; a random one by default.
-    worker_ports : (int, int), optional
-        Range of the workers' ports; by default any.
-    memory_per_worker : int, optional
-        Bytes that a worker has for matrices; by default an equal share of 80 % of the machine's memory.
-    libraries : mapping, optional
-        Name -> Python module or path of further libraries.
-    allow_library_paths : bool
-        Whether sessions may load libraries from any path.
-    data_directories : sequence of str
-        Directories under which the workers read and write files that sessions name; by default none. Relative paths
-        begin at the first.
-    log_dir : str, optional
-        Where logs go; by default a temporary directory that is removed when the server stops.
+    **options
+        The other fields of :class:`~alchemist_ray.protocol.server_options.ServerOptions`: ``hostname``
+        ("127.0.0.1"), ``port`` (a free one), ``token`` (a random one), ``advertise``, ``worker_ports``,
+        ``memory_per_worker``, ``libraries``, ``allow_library_paths``, ``data_directories``, ``log_dir``. Relative paths
+        begin in the current directory.
 
     Returns
     -------
@@ -153,54 +123,54 @@ def start_server(
     ------
     ServerStartError
         If the server part of Alchemist is not installed, or it cannot listen there.
+    TypeError
+        If an option is unknown.
     """
-    settings: dict[str, Any] = {
-        "num_workers": num_workers or os.cpu_count() or 1,
-        "token": token or new_token(),
-        "hostname": hostname,
-        "port": port,
-        "worker_ports": worker_ports,
-        "memory_per_worker": memory_per_worker,
-        "libraries": dict(libraries or {}),
-        "allow_library_paths": allow_library_paths,
-        "data_directories": [os.path.abspath(directory) for directory in data_directories],
-        "log_dir": log_dir or make_log_dir(),
-        "temporary_logs": log_dir is None,
-    }
-    Path(settings["log_dir"]).mkdir(parents=True, exist_ok=True)
-    with (Path(settings["log_dir"]) / "driver.err").open("wb") as errors:
+    log_dir = options.get("log_dir")
+    settings = ServerOptions.of(
+        {
+            **options,
+            "num_workers": num_workers or os.cpu_count() or 1,
+            "token": options.get("token") or new_token(),
+            "libraries": {name: _absolute(source) for name, source in options.get("libraries", {}).items()},
+            "data_directories": [os.path.abspath(directory) for directory in options.get("data_directories", ())],
+            "log_dir": os.path.abspath(log_dir) if log_dir else make_log_dir(),
+        }
+    )
+    assert settings.log_dir is not None  # it has just been set
+    Path(settings.log_dir).mkdir(parents=True, exist_ok=True)
+    with (Path(settings.log_dir) / "driver.err").open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "alchemist_ray.mpi_backend.driver.serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            start_new_session=True,  # a Ctrl-C in our terminal is ours to handle
+            start_new_session=True,  # Ctrl-C in this terminal is for this process
         )
     try:
-        facts = _ask_ready(process, settings)
+        facts = _ask_ready(process, settings, temporary_logs=not log_dir)
     except BaseException:
-        _end(process, os.getpid(), None if log_dir else settings["log_dir"])
+        _end(process, os.getpid(), None if log_dir else settings.log_dir)
         raise
-    return Server(
-        process,
-        hostname,
-        facts["port"],
-        settings["token"],
-        settings["num_workers"],
-        settings["log_dir"],
-        temporary_logs=log_dir is None,
-    )
+    return Server(process, settings, facts["port"], temporary_logs=not log_dir)
 
 
-def _ask_ready(process: subprocess.Popen[bytes], settings: dict[str, Any]) -> dict[str, Any]:
+def _absolute(source: str) -> str:
+    """Return the source of a library: a module's name as it is, a file by its absolute path."""
+    return os.path.abspath(source) if source.endswith(LIBRARY_FILES) or os.sep in source else source
+
+
+def _ask_ready(process: subprocess.Popen[bytes], settings: ServerOptions, temporary_logs: bool) -> dict[str, Any]:
+    """Hand the options to the driver; return the facts that it answers when it is ready."""
     if process.stdin is None or process.stdout is None:
         raise ServerStartError("its pipes are missing")
-    process.stdin.write(json.dumps(settings).encode() + b"\n")
+    fields = {**dataclasses.asdict(settings), "temporary_logs": temporary_logs}
+    process.stdin.write(json.dumps(fields).encode() + b"\n")
     process.stdin.flush()
     readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
     line = process.stdout.readline() if readable else b""
     if not line:
-        errors = (Path(settings["log_dir"]) / "driver.err").read_text(errors="replace").strip()
+        errors = (Path(settings.log_dir or "") / "driver.err").read_text(errors="replace").strip()
         raise ServerStartError(errors.splitlines()[-1] if errors else f"not ready within {START_SECONDS:g} s")
     facts: dict[str, Any] = json.loads(line)
     if "error" in facts:
@@ -226,9 +196,9 @@ MIN_DEFAULT_WORKERS = 8
 def default_server() -> Server:
     """Return the server of this process, starting it on first use; it stops with the process.
 
-    It offers more workers than there are cores, since ranks may share a core, and each may fill the memory that one
-    worker a core would have, read and write what its user may, and load any library: it is one user's own. The
-    environment variable ``ALCHEMIST_NUM_WORKERS`` sets how many.
+    It offers more workers than the machine has cores, since ranks may share a core. A worker may use the memory that it
+    would have with one worker for each core, read and write the files of its user, and load any library, since the
+    server belongs to one user. The environment variable ``ALCHEMIST_NUM_WORKERS`` sets the number of workers.
     """
     global _default
     with _lock:

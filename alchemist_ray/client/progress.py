@@ -1,4 +1,4 @@
-"""Progress bars for long tasks and transfers, where there is somebody to see them and tqdm is installed."""
+"""Progress bars for long tasks and transfers, on a terminal and if tqdm is installed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SHOW_AFTER_SECONDS = 0.5
 
 
 class ProgressDisplay(Protocol):
-    """What shows the progress of one task."""
+    """A display of the progress of one task."""
 
     def __call__(self, report: m.Progress) -> None:
         """Show a report."""
 
     def close(self) -> None:
-        """Take the display away: the task has ended."""
+        """Remove the display: the task has ended."""
 
 
 class ProgressBar:
@@ -29,7 +29,7 @@ class ProgressBar:
     Parameters
     ----------
     task : str
-        What runs.
+        Name of the task.
     show : bool, optional
         Whether to show it; by default if stderr is a terminal.
     """
@@ -56,21 +56,21 @@ class ProgressBar:
             self._bar.update(report.done - self._bar.n)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
 
 
 @contextlib.contextmanager
 def transfer_bar(what: str, nbytes: int, show: bool | None = None) -> Iterator[Meter]:
-    """Give a meter that shows the bytes and the rate of a transfer, should it take longer than a moment.
+    """Give a meter that shows the bytes and the rate of a transfer, if the transfer takes longer than a moment.
 
     Parameters
     ----------
     what : str
-        What is moved.
+        Words for the transfer, e.g. "Sending".
     nbytes : int
-        Bytes of all of it.
+        Bytes in total.
     show : bool, optional
         Whether to show it; by default if stderr is a terminal.
     """

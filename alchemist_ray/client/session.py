@@ -24,7 +24,7 @@ from alchemist_ray.client.matrices.sparse import is_sparse
 from alchemist_ray.client.matrices.store import MatrixStore
 from alchemist_ray.client.matrices.writer import MatrixWriter
 from alchemist_ray.client.progress import ProgressBar, ProgressDisplay
-from alchemist_ray.client.simulations import BatchStep, Simulations, Step
+from alchemist_ray.client.simulations import BatchStep, SimulationSteps, Step
 from alchemist_ray.client.workers import SessionWorkers
 from alchemist_ray.errors import InvalidArrayError
 from alchemist_ray.layouts.choice import LayoutChoice, LayoutLike, LayoutOptions
@@ -80,7 +80,7 @@ class AlchemistSession:
         self.is_cancelled: Callable[[], bool] | None = None
         self._workers = SessionWorkers(self, transport)
         self._store = MatrixStore(self._workers)
-        self._simulations = Simulations(self._workers, self)
+        self._simulations = SimulationSteps(self._workers, self)
         self._say("Starting Alchemist session ... ready")
 
     # --- the server ---------------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ class AlchemistSession:
     # --- simulations --------------------------------------------------------------------------------------------------
 
     @property
-    def simulations(self) -> Simulations:
+    def simulations(self) -> SimulationSteps:
         """Steps simulations without the overhead of a task; environments hold it."""
         return self._simulations
 

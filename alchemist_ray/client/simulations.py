@@ -22,7 +22,7 @@ BatchStep = tuple[npt.NDArray[Any] | None, npt.NDArray[np.float64], list[str], l
 FLOAT64 = np.dtype(np.float64)
 
 
-class Simulations:
+class SimulationSteps:
     """Steps simulations on the workers of a session.
 
     Parameters

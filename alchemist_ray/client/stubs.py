@@ -1,15 +1,15 @@
-"""Stubs: what a library says about itself, as a ``.pyi`` file that type checkers and editors read.
+"""Stubs: the description of a library as a ``.pyi`` file for type checkers and editors.
 
-The stub has one class, a protocol that :class:`~alchemist_ray.client.libraries.Library` satisfies, so that declaring a
-variable with it is enough::
+The stub has one class, a protocol that :class:`~alchemist_ray.client.libraries.Library` satisfies. Declare a variable
+with it::
 
     if TYPE_CHECKING:
-        from linalg import LinalgLibrary              # linalg.pyi, which lies beside this script
+        from linalg import LinalgLibrary              # linalg.pyi, beside this script
 
     linalg: "LinalgLibrary" = session.load_library("linalg")
     U, S, Vt = linalg.truncated_svd(A, k=20)          # checked, completed, documented
 
-mypy takes the assignment as it is; checkers that do not look at ``__getattr__`` want a ``typing.cast`` around it.
+mypy accepts the assignment as it is; checkers that ignore ``__getattr__`` need a ``typing.cast`` around it.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ _OWN = """\
 def stub_of(description: LibraryDescription) -> str:
     """Return the text of a stub for a library.
 
-    Tasks that cannot be attributes of its class (they are called like a Python keyword, or like an attribute that every
-    library has) are left to ``lib["task"]``.
+    Tasks that cannot be attributes of the class (their name is a Python keyword, or an attribute of every library) are
+    reached by ``lib["task"]``.
     """
     cls = class_name(description.name)
     version = f" {description.version}" if description.version else ""
@@ -91,7 +91,7 @@ def _parameter(parameter: ParameterDescription) -> str:
 
 
 def _default(parameter: ParameterDescription) -> str:
-    """Return a default as stubs write it: itself if it is a literal of the parameter's type."""
+    """Return a default as stubs write it: a literal of the parameter's type, or ``...``."""
     value = parameter.default
     if not parameter.admits(value) or not _is_literal(value):
         return "..."
@@ -115,7 +115,7 @@ def _docstring(text: str, indent: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return `text`, which comes from the server, as it may stand in a docstring."""
+    """Return `text`, which comes from the server, escaped for a docstring."""
     return text.replace("\\", "\\\\").replace('"""', r"\"\"\"")
 
 

@@ -44,7 +44,7 @@ SessionActor = ray.remote(max_restarts=3)(RaySessionHolder)
 
 
 def _is_cancelled() -> bool:
-    """Whether ``ray.cancel`` was called on the call of the actor that runs."""
+    """Whether ``ray.cancel`` was called for the running call of the actor."""
     return bool(ray.get_runtime_context().is_canceled())
 
 
@@ -66,6 +66,6 @@ class RayProgress:
         self._bar.update(percent - self._bar._x)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()

@@ -1,9 +1,9 @@
 """Tasks as Ray remote functions: ``alchemist.svd.remote(A, k)``, ``alchemist.library("name").task.remote(...)``.
 
-A call is held against what the library says about the task, finds its session (an actor), sees to it that the matrices
-are with that session's workers, and submits the task to the actor. A large array is written by the caller straight to
-the workers: Ray's object store, which would copy it at a tenth of the speed, never sees it. An ``ObjectRef`` is passed
-on as it is, and read by the actor.
+A call checks its arguments against the library's description of the task, finds its session (an actor), writes large
+arrays to the session's workers, and submits the task to the actor. The caller writes these arrays straight to the
+workers; Ray's object store, which copies at a tenth of the speed, never holds them. An ``ObjectRef`` is passed on, and
+the actor reads it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def put(A: npt.ArrayLike, layout: str | Layout = "MC_MR", session: SessionLike |
     Parameters
     ----------
     A : array_like, shape (m, n)
-        The matrix; or a sparse one of SciPy's.
+        The matrix; or a sparse matrix of SciPy's. A vector becomes one column.
     layout : str or Layout
-        How it is to be distributed; a sparse matrix is always dealt by rows.
+        How to distribute it; a sparse matrix is always distributed by rows.
     session : ActorHandle or str, optional
-        The session; by default this process's own.
+        The session; by default the default session of this process.
 
     Returns
     -------
@@ -64,14 +64,14 @@ def _remote_signature(task: TaskDescription) -> inspect.Signature:
 
 @dataclass(frozen=True)
 class Options:
-    """Where a remote function runs, and for how long at most.
+    """Where a remote function runs, and its time limit.
 
     Attributes
     ----------
     session : ActorHandle or str or None
         The session's actor, or its name.
     num_workers : int or None
-        Else: size of the session of this process to run in.
+        Without a session: the size of the session of this process to run in.
     timeout : float or None
         Seconds.
     """
@@ -81,7 +81,7 @@ class Options:
     timeout: float | None = None
 
     def but(self, session: SessionLike | None, num_workers: int | None, timeout: float | None) -> Options:
-        """Return the options with those changed that are given.
+        """Return the options, changed where arguments are given.
 
         Raises
         ------
@@ -98,7 +98,7 @@ class Options:
         return Options(session, num_workers, limit)
 
     def find(self, handles: list[MatrixHandle]) -> RemoteSession:
-        """Return the session that is meant, in which `handles` may be."""
+        """Return the session to run in; `handles` are arguments of the call."""
         return find_session(self.session, self.num_workers, handles)
 
 
@@ -106,16 +106,16 @@ class RemoteRoutine:
     """A task as a Ray remote function.
 
     Call it as ``function.remote(...)``. Matrices are given as arrays, sparse matrices of SciPy, ObjectRefs of these, or
-    handles. Results are arrays, or handles if a matrix was given as a handle. Where a matrix is wanted, a vector is one
-    column, and a result of one column is a vector then, too. ``function.options(session=..., num_workers=...,
-    timeout=...).remote(...)`` says where, and for how long.
+    handles. Results are arrays, or handles if a matrix was given as a handle. A vector stands for a matrix of one
+    column; then a result of one column is a vector. ``function.options(session=..., num_workers=...,
+    timeout=...).remote(...)`` chooses where it runs, and for how long.
 
     Parameters
     ----------
     routine : Routine or (str, str)
-        The task; or the names of library and task, if the library is yet to be asked what it says about it.
+        The task; or the names of library and task, if a session must describe the task first.
     options : Options
-        Where, and for how long.
+        Where it runs, and its time limit.
     """
 
     def __init__(self, routine: Routine | tuple[str, str], options: Options = Options()) -> None:
@@ -131,11 +131,11 @@ class RemoteRoutine:
             self.__name__ = routine[1]
             self.__doc__ = (
                 f"The task {routine[1]} of the library {routine[0]} as a Ray remote function.\n\n"
-                f"What it takes only a session knows: help(alchemist.library({routine[0]!r}).{routine[1]})."
+                f"For its parameters: help(alchemist.library({routine[0]!r}).{routine[1]})."
             )
 
     def _learn(self, routine: Routine) -> Routine:
-        """Take in what the library says about the task."""
+        """Take over the library's description of the task."""
         self._routine = routine
         self.__name__ = routine.name or routine.task.name
         self.__signature__ = _remote_signature(routine.task)
@@ -145,16 +145,16 @@ class RemoteRoutine:
     def options(
         self, *, session: SessionLike | None = None, num_workers: int | None = None, timeout: float | None = None
     ) -> RemoteRoutine:
-        """Return the same function with other surroundings.
+        """Return the same function with other options.
 
         Parameters
         ----------
         session : ActorHandle or str, optional
             The :class:`SessionActor` to run in, or its name.
         num_workers : int, optional
-            Run in this process's session with so many workers, made on first use.
+            Run in the session of this process with this many workers, which is made on first use.
         timeout : float, optional
-            Seconds that the task may take, from when the session begins it; then it raises TaskTimeoutError.
+            Seconds that the task may take once the session has started it; after that it raises TaskTimeoutError.
         """
         changed = copy.copy(self)
         changed._options = self._options.but(session, num_workers, timeout)
@@ -166,7 +166,7 @@ class RemoteRoutine:
         Raises
         ------
         ArgumentError, ArgumentValueError, InvalidArrayError
-            If an argument does not fit; nothing has been sent, then.
+            If an argument does not fit; then nothing has been sent.
         MatrixMemoryError
             If the workers have no room for a matrix.
         """
@@ -180,7 +180,7 @@ class RemoteRoutine:
         timeout = self._options.timeout
         call = TaskCall(*self._names, tuple(arguments), operands, routine.smaller_side, timeout)
         session = self._options.find(handles)
-        placed: list[MatrixHandle] = []  # ours until the actor has them
+        placed: list[MatrixHandle] = []  # freed here unless the actor gets them
         try:
             values = [_pass(session, operands, name, value, placed) for name, value in arguments.items()]
             result = session.actor.run_routine.remote(call, *values)
@@ -193,7 +193,7 @@ class RemoteRoutine:
         return result
 
     def _ask(self, session: RemoteSession) -> Routine:
-        """Ask a session what the library says about the task."""
+        """Ask a session for the library's description of the task."""
         library, task = self._names
         return self._learn(Routine.of(library, find_task(session.describe(library), task)))
 
@@ -236,14 +236,14 @@ class RemoteLibrary:
     def options(
         self, *, session: SessionLike | None = None, num_workers: int | None = None, timeout: float | None = None
     ) -> RemoteLibrary:
-        """Return the same library with other surroundings; see :meth:`RemoteRoutine.options`."""
+        """Return the same library with other options; see :meth:`RemoteRoutine.options`."""
         return RemoteLibrary(self.description, self._options.but(session, num_workers, timeout))
 
     def __getitem__(self, name: str) -> RemoteRoutine:
         return self._functions[find_task(self.description, name).name]
 
     def __getattr__(self, name: str) -> RemoteRoutine:
-        # Reached only for what is not there; tells type checkers that any other name is a function.
+        # Called for missing names only; it tells type checkers that any other name is a function.
         raise AttributeError(name if name.startswith("_") else unknown_task(self.description, name))
 
     def __repr__(self) -> str:
@@ -266,7 +266,7 @@ def library(
     name : str
         Its registered name.
     session, num_workers, timeout : optional
-        Where its tasks run, and for how long; see :meth:`RemoteRoutine.options`.
+        Where its tasks run, and their time limit; see :meth:`RemoteRoutine.options`.
 
     Raises
     ------

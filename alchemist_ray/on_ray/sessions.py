@@ -28,7 +28,7 @@ NAMESPACE = "alchemist"
 
 
 class RemoteSession:
-    """A session actor, as one process that submits to it sees it."""
+    """A session actor, seen from one process that submits calls to it."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
@@ -37,7 +37,7 @@ class RemoteSession:
         self._libraries: dict[str, LibraryDescription] = {}
 
     def describe(self, library: str) -> LibraryDescription:
-        """Return what a library of the session says about itself; the actor is asked once."""
+        """Return the description of a library of the session; the actor is asked once."""
         if library not in self._libraries:
             self._libraries[library] = ray.get(self.actor.describe.remote(library))
         return self._libraries[library]
@@ -53,7 +53,7 @@ class RemoteSession:
         Parameters
         ----------
         instead_of : GroupAddress, optional
-            Workers that this process has found dead; the actor then looks for itself.
+            Workers that this process has found dead; the actor then checks them.
         """
         with self._lock:
             if self._placer is None or self._placer.address == instead_of:
@@ -74,7 +74,7 @@ class RemoteSession:
 
 @dataclass(frozen=True)
 class _Defaults:
-    """What :func:`init` has set for sessions that are made on first use."""
+    """The settings of :func:`init` for sessions that are made on first use."""
 
     num_workers: int | None = None
     hostname: str | None = None
@@ -99,12 +99,12 @@ os.register_at_fork(after_in_child=_start_afresh)
 def init(
     num_workers: int | None = None, hostname: str | None = None, port: int | None = None, token: str | None = None
 ) -> Any:
-    """Say how the default session is made, and make it.
+    """Set how the default session is made, and make it.
 
     Parameters
     ----------
     num_workers : int, optional
-        Size of its worker group; by default as many as there are cores.
+        Size of its worker group; by default the number of cores.
     hostname, port, token : optional
         The server to connect to; by default one is started on this machine and ends with the Ray job.
 
@@ -116,7 +116,7 @@ def init(
     Raises
     ------
     ServerUnreachableError, AuthenticationError, NotEnoughWorkersError
-        If there is no such server, the token is wrong, or the server has too few free workers.
+        If the server is not there, the token is wrong, or the server has too few free workers.
     """
     global _defaults
     shutdown()
@@ -144,7 +144,7 @@ def shutdown() -> None:
         if process == here and isinstance(what, _OnFirstUse):
             with contextlib.suppress(
                 ray.exceptions.RayError, TimeoutError
-            ):  # gone already, or busy: killed all the same
+            ):  # it is gone already, or busy; it is killed in any case
                 ray.get(session.actor.stop.remote(), timeout=10)
             ray.kill(session.actor)
             _await_name_free(what.actor_name)
@@ -173,12 +173,12 @@ class _OnFirstUse:
 
 
 def _process_key() -> str:
-    """Return what tells this process's connection to its Ray cluster from any other."""
+    """Return a key for the connection of this process to its Ray cluster."""
     return str(ray.get_runtime_context().get_worker_id())
 
 
 def default_session(num_workers: int | None) -> RemoteSession:
-    """Return the session of this process with so many workers, making it on first use."""
+    """Return the session of this process with this many workers; it is made on first use."""
     if not ray.is_initialized():
         ray.init()
     count = num_workers if num_workers is not None else _defaults.num_workers
@@ -189,7 +189,7 @@ def default_session(num_workers: int | None) -> RemoteSession:
             count, _defaults.hostname, _defaults.port, _defaults.token, show_progress=sys.stderr.isatty()
         )
         if key not in _sessions or _sessions[key].actor._actor_id != actor._actor_id:
-            _sessions[key] = RemoteSession(actor)  # the first, or the one that we knew has died
+            _sessions[key] = RemoteSession(actor)  # the first one, or the known one has died
         return _sessions[key]
 
 
@@ -202,7 +202,7 @@ def _named_session(session: SessionLike) -> RemoteSession:
 
 
 def find_session(session: SessionLike | None, num_workers: int | None, handles: list[MatrixHandle]) -> RemoteSession:
-    """Return the session named, or the one of that size, or the one the handles belong to, or the default one."""
+    """Return the named session, the session of that size, the session of the handles, or the default session."""
     if session is not None:
         return _named_session(session)
     if num_workers is not None:

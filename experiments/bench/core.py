@@ -1,7 +1,7 @@
-"""How fast the path from a Ray call to ScaLAPACK and back is: ``python experiments/bench/core.py``.
+"""Measure the path from a Ray call to ScaLAPACK and back: ``python experiments/bench/core.py``.
 
-Each figure is a ratio of two things measured alternately in one run, given as the median of the ratios with their
-spread. Options choose what is measured and how often; see ``--help``.
+Each figure compares two things that are measured alternately in one run: the median of their ratios, with its spread.
+Options choose the benchmarks and the number of measurements; see ``--help``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOOPS = 2_000
 
 
 def bench_open(repeats: int) -> list[Comparison]:
-    """Open a session with two workers; against the bare MPI job."""
+    """Open a session with two workers. Baseline: the bare MPI job."""
     mpiexec = str(Path(sys.executable).with_name("mpiexec"))
     bare = [mpiexec, "-n", "2", sys.executable, "-c", "import numpy; from mpi4py import MPI"]
     ours, embedded, theirs = [], [], []
@@ -67,7 +67,7 @@ def _seconds_with_a_server_of_its_own() -> float:
 
 
 def bench_noop(repeats: int) -> list[Comparison]:
-    """Run a task that does nothing on two workers; against two socket round trips."""
+    """Run a task that does nothing on two workers. Baseline: two socket round trips."""
     found = []
     with alchemist.start_server(num_workers=2) as server:
         for transport, family, name in (("tcp", socket.AF_INET, "TCP"), ("auto", socket.AF_UNIX, "Unix-socket")):
@@ -90,7 +90,7 @@ def bench_noop(repeats: int) -> list[Comparison]:
 
 
 def bench_svd(repeats: int) -> list[Comparison]:
-    """Compute a truncated SVD from Ray, arrays in and out; against NumPy in-process and against Dask."""
+    """Compute a truncated SVD from Ray, arrays in and out. Baselines: NumPy in the process, and Dask."""
     import ray
 
     A = np.random.default_rng(0).standard_normal((ROWS, COLUMNS))
@@ -129,7 +129,7 @@ def _numpy_svd(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @contextlib.contextmanager
 def _dask_workers(count: int) -> Iterator[None]:
-    """Have Dask compute on worker processes of one thread each."""
+    """Let Dask compute on worker processes that have one thread each."""
     from dask.distributed import Client, LocalCluster
 
     with (
@@ -140,7 +140,7 @@ def _dask_workers(count: int) -> Iterator[None]:
 
 
 def _dask_seconds(A: np.ndarray, **scheduler: object) -> float:
-    """Return how long Dask takes, arrays in and out, with this scheduler (default: the workers there are)."""
+    """Return the seconds that Dask takes, arrays in and out, with this scheduler (default: the running cluster)."""
     import dask
     import dask.array as da
 
@@ -149,12 +149,12 @@ def _dask_seconds(A: np.ndarray, **scheduler: object) -> float:
         dask.compute(*da.linalg.svd_compressed(chunked, RANK, n_power_iter=2, seed=0), **scheduler)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the graph is large: it holds the array
+        warnings.simplefilter("ignore")  # Dask warns that the graph is large, since it holds the array
         return seconds(compute)
 
 
 def bench_gemm(repeats: int) -> list[Comparison]:
-    """Multiply two matrices that are with the workers; against NumPy with two threads. Speeds, so more is better."""
+    """Multiply two matrices that the workers hold, as a speed: higher is better. Baseline: NumPy with two threads."""
     rng = np.random.default_rng(0)
     A, B = rng.standard_normal((MATMUL, MATMUL)), rng.standard_normal((MATMUL, MATMUL))
     with alchemist.start_server(num_workers=2) as server, alchemist.AlchemistSession() as session:
@@ -176,7 +176,7 @@ def bench_gemm(repeats: int) -> list[Comparison]:
 
 
 def bench_import(repeats: int) -> list[Comparison]:
-    """Import the package in a fresh interpreter; against 0.3 s."""
+    """Import the package in a new interpreter. Baseline: 0.3 s."""
 
     def fresh(code: str) -> float:
         return seconds(lambda: subprocess.run([sys.executable, "-c", code], check=True))
@@ -201,7 +201,7 @@ BENCHES = {
 
 
 def main() -> int:
-    """Run the benchmarks that were asked for and print their table."""
+    """Run the chosen benchmarks and print their table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="*", choices=[*BENCHES, []], help="which figures (default: all)")
     parser.add_argument("--repeats", type=int, default=7, help="measurements of each (default: %(default)s)")

@@ -1,7 +1,7 @@
-"""What an environment costs beside its simulation: ``python experiments/bench/environments.py``.
+"""Measure the cost of an environment apart from its simulation: ``python experiments/bench/environments.py``.
 
-The simulation does nothing. Each figure is a ratio of two things measured alternately in one run: the median of
-the ratios, with their spread. ``--results DIR`` also writes the table to ``DIR/environments.md``.
+The simulation does nothing. Each figure compares two things that are measured alternately in one run: the median of
+their ratios, with its spread. ``--results DIR`` also writes the table to ``DIR/environments.md``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SIMULATIONS = 16
 VECTOR_STEPS = 500
 ASKED_RATE = 20_000.0
 SLOWEST = 0.5
-"""Seconds that a step took in 2019."""
+"""Seconds of a step in 2019."""
 SAMPLES = 4_000
 
 
@@ -43,7 +43,7 @@ def _server() -> Iterator[dict[str, Any]]:
 
 
 def bench_step(repeats: int) -> list[Comparison]:
-    """Step one environment on two ranks; against two socket round trips, and against half a second."""
+    """Step one environment on two ranks. Baselines: two socket round trips, and half a second."""
     with _server() as config, echoes(socket.AF_UNIX, 2) as sockets:
         env = alchemist.HPCSimulator(config)
         env.reset(seed=0)
@@ -63,7 +63,7 @@ def bench_step(repeats: int) -> list[Comparison]:
 
 
 def bench_vector(repeats: int) -> list[Comparison]:
-    """Step 16 simulations on two ranks by one call; rates, so more is better."""
+    """Step 16 simulations on two ranks with one call. These are rates: higher is better."""
     from alchemist_ray.envs import HPCVectorEnv
 
     with _server() as config:
@@ -78,7 +78,7 @@ def bench_vector(repeats: int) -> list[Comparison]:
 
 
 class InProcess(gymnasium.Env[Any, Any]):
-    """An environment with the same spaces that does nothing in its own process."""
+    """An environment that has spaces of the same kind, runs in the caller's process and does nothing."""
 
     def __init__(self, env_config: Any = None) -> None:
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
@@ -92,13 +92,13 @@ class InProcess(gymnasium.Env[Any, Any]):
         return np.zeros(4, np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Count."""
+        """Count the step."""
         self._steps += 1
         return np.zeros(4, np.float32), 0.0, False, self._steps == 200, {}
 
 
 def bench_ppo(repeats: int) -> list[Comparison]:
-    """Train with PPO on one environment; against the same training on one in its own process. Samples a second."""
+    """Train with PPO on one environment, in samples a second. Baseline: the same on an environment in the process."""
     import ray
     from ray.rllib.algorithms.ppo import PPOConfig
 
@@ -121,7 +121,7 @@ def bench_ppo(repeats: int) -> list[Comparison]:
         theirs.stop()
     ray.shutdown()
     what = "PPO of RLlib on HPCSimulator, 2 ranks"
-    baseline = "the same on an environment in the same process"
+    baseline = "the same on an environment in the process"
     return [Comparison(what, baseline, *zip(*pairs, strict=True), ">= 0.8", (1.0, "samples/s"))]
 
 
@@ -129,11 +129,11 @@ BENCHES = {"step": bench_step, "vector": bench_vector, "ppo": bench_ppo}
 
 
 def main() -> int:
-    """Run the benchmarks that were asked for and print their table."""
+    """Run the chosen benchmarks and print their table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="*", choices=[*BENCHES, []], help="which figures (default: all)")
     parser.add_argument("--repeats", type=int, default=7, help="measurements of each (default: %(default)s)")
-    parser.add_argument("--results", type=Path, help="where to write environments.md")
+    parser.add_argument("--results", type=Path, help="directory for environments.md")
     arguments = parser.parse_args()
     head = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     print(head, flush=True)
@@ -145,7 +145,7 @@ def main() -> int:
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
             print_table(table)
-        page = f"# Environments\n\n`make bench-environments` on {head}; medians.\n\n{text.getvalue()}"
+        page = f"# Speed of the environments\n\nMedians from `make bench-environments` on {head}.\n\n{text.getvalue()}"
         (arguments.results / "environments.md").write_text(page)
     return 0 if all(comparison.reached for comparison in table) else 1
 

@@ -1,8 +1,8 @@
-"""How fast and how accurate the linear algebra is: ``python experiments/bench/linalg.py``.
+"""Measure the speed and the accuracy of the linear algebra: ``python experiments/bench/linalg.py``.
 
-Two workers and SciPy with two threads take turns in one run, on matrices that are with the workers already; results
-stay there. A ratio is the median of the ratios of such pairs. A second table has the scaled residuals of every dense
-routine on matrices that are hard in different ways; 30 is the largest that LAPACK lets pass.
+Two workers and SciPy with two threads run alternately. The workers hold the matrices before the clock starts, and they
+keep the results. Each ratio is the median over such pairs. A second table has the scaled residuals of every dense
+routine for matrices that are difficult in different ways. LAPACK's own tests accept residuals up to 30.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def two_workers() -> Iterator[alchemist.AlchemistSession]:
 
 @contextlib.contextmanager
 def sent(session: alchemist.AlchemistSession, *matrices: Any) -> Iterator[list[alchemist.MatrixHandle]]:
-    """Yield handles for matrices that are with the workers for as long."""
+    """Send matrices, yield their handles, and free them at the end."""
     handles = [session.send_matrix(A) for A in matrices]
     yield handles
     for handle in handles:
@@ -46,7 +46,7 @@ def sent(session: alchemist.AlchemistSession, *matrices: Any) -> Iterator[list[a
 
 
 def as_arrays(result: Any) -> Any:
-    """Return a result with an array for each handle."""
+    """Return a result with each handle replaced by its array."""
     if isinstance(result, tuple):
         return tuple(as_arrays(member) for member in result)
     return np.asarray(result) if isinstance(result, alchemist.MatrixHandle) else result
@@ -56,7 +56,7 @@ def as_arrays(result: Any) -> Any:
 
 
 def bench_dense(session: alchemist.AlchemistSession, names: list[str], repeats: int) -> list[Comparison]:
-    """Time the dense routines against SciPy's."""
+    """Compare the times of the dense routines with SciPy's."""
     lib = session.load_library("linalg")
     found = []
     for case in CASES:
@@ -67,7 +67,7 @@ def bench_dense(session: alchemist.AlchemistSession, names: list[str], repeats: 
         A = matrix(case.kind, rng.standard_normal((case.order, case.order)))
         b = rng.standard_normal((case.order, RIGHT_HAND_SIDES))
         with sent(session, A, b) as (on_workers, right):
-            case.ours(lib, on_workers, right)  # the first touch of its memory
+            case.ours(lib, on_workers, right)  # touches its memory for the first time
             pairs = [
                 (seconds(lambda: case.ours(lib, on_workers, right)), seconds(lambda: case.theirs(A, b)))  # noqa: B023
                 for _ in range(repeats)
@@ -78,7 +78,7 @@ def bench_dense(session: alchemist.AlchemistSession, names: list[str], repeats: 
 
 
 def accuracy(session: alchemist.AlchemistSession, names: list[str], order: int) -> tuple[list[list[str]], bool]:
-    """Return a table of scaled residuals, and whether none is too large."""
+    """Return a table of scaled residuals, and whether all are within the limit."""
     lib = session.load_library("linalg")
     rows, fine = [["residual", *FAMILIES]], True
     for case in CASES:
@@ -108,7 +108,7 @@ def _residual(session: alchemist.AlchemistSession, lib: Any, case: Case, A: np.n
 
 
 def bench_truncated(session: alchemist.AlchemistSession, repeats: int) -> list[Comparison]:
-    """Time the truncated SVD against SciPy's in-process."""
+    """Compare the time of the truncated SVD with SciPy's in the process."""
     lib = session.load_library("linalg")
     rng = np.random.default_rng(0)
     tall = rng.standard_normal((100_000, 1000))
@@ -153,11 +153,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="*", help="names of dense routines, 'truncated_svd', 'load' (default: all)")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each (default: %(default)s)")
-    parser.add_argument("--accuracy", type=int, default=600, metavar="N", help="order for the residuals; 0: none")
+    parser.add_argument("--accuracy", type=int, default=600, metavar="N", help="order for residuals; 0 to skip them")
     arguments = parser.parse_args()
     known = {case.name for case in CASES} | {"truncated_svd", "load"}
     if unknown := set(arguments.what) - known:
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+        parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; choose from {', '.join(sorted(known))}")
     names, everything = arguments.what, not arguments.what
     dense = [name for name in names if name not in ("truncated_svd", "load")]
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
@@ -173,7 +173,7 @@ def main() -> int:
             table += bench_load(session, arguments.repeats)
     print_table(table)
     if residuals:
-        print(f"\nScaled residuals at order {arguments.accuracy}; at most {RESIDUAL:g} is asked:\n")
+        print(f"\nScaled residuals at order {arguments.accuracy}; they should be at most {RESIDUAL:g}:\n")
         print_rows(residuals)
     return 0 if fine and all(comparison.reached for comparison in table) else 1
 

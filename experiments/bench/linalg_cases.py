@@ -1,7 +1,7 @@
-"""The dense routines of ``linalg`` beside SciPy's: what each is called with, and how good an answer is.
+"""The dense routines of ``linalg`` and their counterparts in SciPy: the calls, and the residuals of their results.
 
-A residual is LAPACK's own: scaled by the norms, the machine precision and the order, at most 30 if the routine is
-backward stable (LAPACK Working Note 41, section 3).
+The residuals are those of LAPACK: scaled by the norms, the machine precision and the order. They are at most 30 if the
+routine is backward stable (LAPACK Working Note 41, section 3).
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ class Case:
     Attributes
     ----------
     name : str
-        For the table.
+        Name in the table.
     order : int
-        Of the matrix that it is measured with.
+        Order of the matrix.
     kind : {"general", "hermitian", "positive", "small"}
-        Of matrix: "small" is a general one of norm about 1.
+        Kind of matrix. "small" is a general matrix with a norm of about 1.
     ours : callable
-        ``ours(lib, A, b)`` on handles.
+        ``ours(lib, A, b)``, which takes handles.
     theirs : callable
-        SciPy's, on arrays.
+        ``theirs(A, b)``, which calls SciPy or NumPy on arrays.
     residual : callable or None
-        ``residual(A, b, result)``, arrays; None where SciPy's answer is no truth and there is no residual.
+        ``residual(A, b, result)``, which takes arrays; None for an estimate, whose error has no such bound.
     asked : str
-        For the ratio of the times.
+        Target for the ratio of the times.
     singular : bool
-        Whether it takes singular matrices.
+        Whether the routine accepts singular matrices.
     """
 
     name: str
@@ -81,14 +81,14 @@ FAMILIES: dict[str, Callable[[np.random.Generator, int], Array]] = {
     "rank-deficient": _rank_deficient,
     "clustered": lambda rng, n: _with_singular_values(rng, np.repeat([1.0, 1.0 - 1e-13, 1e-4, 1e-8], -(-n // 4))[:n]),
 }
-"""Matrices that are hard in different ways, by name."""
+"""Functions that make matrices, difficult in different ways, by name."""
 
 SINGULAR = ("Hilbert-like", "rank-deficient")
-"""The families that are singular, exactly or to working precision."""
+"""The families whose matrices are singular, exactly or to working precision."""
 
 
 def matrix(kind: str, A: Array) -> Array:
-    """Return what `A` becomes for a routine that wants a matrix of this kind."""
+    """Turn `A` into a matrix of this kind."""
     match kind:
         case "hermitian":
             return (A + A.T) / 2
@@ -170,7 +170,7 @@ def _eigenvalues_of_hermitian(A: Array, b: Array, w: Array) -> float:
 
 
 def _eigvals(A: Array, b: Array, w: Array) -> float:
-    """How far the matrix is from one that has these eigenvalues: for a few of them, the smallest singular value."""
+    """Return how far the matrix is from one with these eigenvalues: the smallest singular value, for a few of them."""
     chosen = w[np.linspace(0, len(w) - 1, 5).astype(int)]
     smallest = max(np.linalg.svd(A - value * np.eye(len(A)), compute_uv=False)[-1] for value in chosen)
     return float(smallest) / (EPS * len(A) * _norm(A))
@@ -192,7 +192,7 @@ def _polar(A: Array, b: Array, result: Any) -> float:
 def _slogdet(A: Array, b: Array, result: Any) -> float:
     sign, logarithm = result
     true_sign, true = np.linalg.slogdet(A)
-    scale = EPS * len(A) * max(1 + abs(true), np.linalg.cond(A))  # a determinant is as sensitive as an inverse
+    scale = EPS * len(A) * max(1 + abs(true), np.linalg.cond(A))  # a determinant is as ill-conditioned as an inverse
     return abs(logarithm - true) / scale + (0 if sign == true_sign else np.inf)
 
 

@@ -1,4 +1,4 @@
-"""Measure things side by side: one run, alternating, medians of ratios with their spread."""
+"""Compare two things in one run: measure them alternately, and take the median and the spread of their ratios."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Self
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """Return how long one call of `action` takes."""
+    """Return the seconds that one call of `action` takes."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
 
 
 def alternate(repeats: int, ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[list[float], list[float]]:
-    """Measure two things in turn, `repeats` times each, after one of each that is not counted.
+    """Measure two things in turn, `repeats` times each, after one uncounted measurement of each.
 
     Parameters
     ----------
     repeats : int
         Pairs of measurements.
     ours, theirs : callable
-        Each does one measurement and returns its seconds (or whatever is measured).
+        Each does one measurement and returns its seconds, or its value in another unit.
     """
     ours(), theirs()
     pairs = [(ours(), theirs()) for _ in range(repeats)]
@@ -33,18 +33,18 @@ def alternate(repeats: int, ours: Callable[[], float], theirs: Callable[[], floa
 
 @dataclass(frozen=True)
 class Comparison:
-    """A measurement held against a baseline of the same run.
+    """A measurement and its baseline from the same run.
 
     Attributes
     ----------
     what, baseline : str
-        What was measured, and against what.
+        Names of the measurement and of its baseline.
     ours, theirs : sequence of float
-        Seconds (or another unit, the same for both), pairwise from the same moment.
+        Seconds, or another unit that both share. The values of a pair were measured one right after the other.
     asked : str
-        What the ratio should be, e.g. ``"<= 3"``; empty: nothing was asked.
+        Target of the ratio, e.g. ``"<= 3"``; empty if there is none.
     unit : float, str
-        Factor and name to print the values with.
+        Factor by which values are multiplied for the table, and the unit after that.
     """
 
     what: str
@@ -58,13 +58,13 @@ class Comparison:
     def of_rates(
         cls, what: str, baseline: str, nbytes: int, times: tuple[Sequence[float], Sequence[float]], asked: str
     ) -> Self:
-        """Return the comparison of the rates at which `nbytes` were moved in the seconds of :func:`alternate`."""
+        """Return a comparison of rates, given `nbytes` and the seconds of moves as :func:`alternate` returns them."""
         ours, theirs = ([nbytes / seconds for seconds in side] for side in times)
         return cls(what, baseline, ours, theirs, asked, (1e-9, "GB/s"))
 
     @property
     def ratios(self) -> list[float]:
-        """Ours over theirs, pairwise."""
+        """Ours divided by theirs, for each pair."""
         return [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
 
     @property
@@ -74,7 +74,7 @@ class Comparison:
 
     @property
     def reached(self) -> bool:
-        """Whether the median ratio is what was asked."""
+        """Whether the median ratio meets the target."""
         if not self.asked:
             return True
         relation, _, limit = self.asked.partition(" ")
@@ -101,21 +101,21 @@ def _ratio_text(ratio: float) -> str:
 
 @dataclass
 class Findings:
-    """What a benchmark has found.
+    """The results of a benchmark.
 
     Attributes
     ----------
     comparisons : list of Comparison
-        What belongs into the table.
+        Rows of the main table.
     details : dict of list of list of str
-        What stands behind it: further tables, head and rows, by title.
+        Further tables, by title. Each is a list of rows, of which the first is the head.
     """
 
     comparisons: list[Comparison] = field(default_factory=list)
     details: dict[str, list[list[str]]] = field(default_factory=dict)
 
     def add(self, other: Findings) -> None:
-        """Take in what another benchmark has found."""
+        """Add the results of another benchmark."""
         self.comparisons.extend(other.comparisons)
         self.details.update(other.details)
 
@@ -129,7 +129,7 @@ def print_table(comparisons: Sequence[Comparison]) -> None:
 
 
 def print_rows(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of cells, the first of them the head, as a Markdown table."""
+    """Print rows of cells as a Markdown table. The first row is the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for number, row in enumerate(rows):
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")

@@ -1,9 +1,10 @@
-"""Plot transfer rates by layout and message size, Figure 11 of the CUG 2019 paper redone.
+"""Plot transfer rates by layout and message size, as Figure 11 of the CUG 2019 paper does.
 
-``python experiments/bench/plot_transfer.py docs/results/transfer.json`` draws the measurements of ``transfer.py`` into
-``transfer-rates.svg`` beside it. The paper shows three layouts; here are all fourteen. By size, they are drawn as four
-families, by what of a row-major matrix each worker gets (whole rows, pieces of rows, tiles, everything): a line for the
-median of a family, and a band from its slowest to its fastest layout. At the largest size, each has bars of its own.
+``python experiments/bench/plot_transfer.py docs/results/transfer.json`` plots the measurements of ``transfer.py`` in
+``transfer-rates.svg``, in the same folder. The paper shows three layouts; this plot shows all fourteen. The curves over
+the size group the layouts into four families, by the part of a row-major matrix that a worker gets: whole rows, pieces
+of rows, tiles, or everything. Each family has a line for its median and a band from its slowest to its fastest layout.
+At the largest size every layout has its own bars.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Curves = dict[str, list[float]]
 
 
 def plot(measured: dict[str, Any], path: Path) -> None:
-    """Draw the rates of a sweep (see ``transfer_sweep.py``) into an SVG file."""
+    """Plot the rates of a sweep (see ``transfer_sweep.py``) in an SVG file."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -64,7 +65,7 @@ def _curves(measured: dict[str, Any], transport: str, block: str, direction: str
 
 
 def _draw_by_size(panel: Any, measured: dict[str, Any], curves: Curves) -> None:
-    """Draw the families, and the two baselines, by size."""
+    """Plot the rates of the families and of the two baselines over the size."""
     sizes = measured["bytes"]
     panel.plot(sizes, measured["copy"], color="black", linestyle="--", linewidth=1, label="np.copyto, 1 thread")
     panel.plot(sizes, measured["socket"], color="black", linestyle=":", linewidth=1.5, label="raw socket, 1 stream")
@@ -81,7 +82,7 @@ def _draw_by_size(panel: Any, measured: dict[str, Any], curves: Curves) -> None:
 
 
 def _draw_largest(panel: Any, measured: dict[str, Any], transport: str, block: str) -> None:
-    """Draw a pair of bars a layout, sending and fetching, of the largest size, and the two baselines."""
+    """Plot the largest size: for each layout a bar for sending and one for fetching, and the two baselines."""
     pairs = [pair for family in FAMILIES.values() for pair in family]
     colours = [colour for family, colour in zip(FAMILIES.values(), COLOURS, strict=True) for _ in family]
     for offset, direction, alpha in ((-0.2, "send", 1.0), (0.2, "fetch", 0.5)):
@@ -96,7 +97,7 @@ def _draw_largest(panel: Any, measured: dict[str, Any], transport: str, block: s
 
 
 def _share_axes(panels: Any) -> None:
-    """Give the panels of a kind the same range of rates, and name it once."""
+    """Give panels of the same kind the same range of rates, and label it once in each row."""
     for rows in (panels[:2], panels[2:]):
         limits = [panel.get_ylim() for panel in rows.flat]
         for panel in rows.flat:
@@ -113,9 +114,9 @@ def _size(nbytes: int) -> str:
 
 
 def main() -> None:
-    """Plot the measurements in a file."""
+    """Plot the measurements of a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("measured", type=Path, help="what bench/transfer.py has written")
+    parser.add_argument("measured", type=Path, help="the transfer.json that transfer.py wrote")
     arguments = parser.parse_args()
     plot(json.loads(arguments.measured.read_text()), arguments.measured.with_name("transfer-rates.svg"))
 

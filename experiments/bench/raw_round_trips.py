@@ -1,4 +1,4 @@
-"""What a message and its answer cost at the least: bare sockets to processes that send back what they get."""
+"""Measure the least cost of a message and its answer: bare sockets to processes that echo."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def median_of_calls(action: Callable[[], object], count: int) -> float:
 
 @contextlib.contextmanager
 def echoes(family: int, count: int) -> Iterator[list[socket.socket]]:
-    """Yield sockets to `count` processes that send back what they get."""
+    """Yield sockets to `count` processes that send every byte back."""
     script = (
         "import socket, sys\n"
         "sock = socket.socket(fileno=int(sys.argv[1]))\n"

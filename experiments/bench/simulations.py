@@ -1,15 +1,16 @@
-"""How fast the simulations are: ``python experiments/bench/simulations.py [NAME ...]``.
+"""Measure the speed of the simulations: ``python experiments/bench/simulations.py [NAME ...]``.
 
-Each simulation runs at its default parameters, its actions in the middle of their range, on one rank and on two in
-turn, every time in an MPI job of its own. What a step costs includes the state and the score. A run counts as its
-median step; work is in the unit of the field. ``NAME:parameter=number,...`` measures it at other parameters.
-``--results DIR`` also writes the tables to ``DIR/simulations.md``.
+Each simulation runs with its default parameters and with actions in the middle of their range. It runs on one rank and
+on two ranks in turn, each time as a separate MPI job. A step includes reading the state and the score. The result of a
+run is its median step. Work is counted in the unit that the field uses. ``NAME:parameter=number,...`` measures a
+simulation with other parameters. ``--results DIR`` also writes the tables to ``DIR/simulations.md``.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import functools
+import importlib.metadata
 import inspect
 import json
 import os
@@ -19,32 +20,43 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+from alchemist_ray.mpi_backend.driver.registry import ENTRY_POINTS, Registry
+
+if TYPE_CHECKING:
+    from alchemist_ray.mpi_backend.ali import Simulator
 
 EFFICIENCY = 0.75
-"""What is asked of two ranks: a speed of at least 2 x 0.75 times that of one."""
+"""Two ranks should be at least 2 x 0.75 times as fast as one."""
 LATTICE, ASKED_OF_LATTICE = "cylinder_flow", 40.0
-"""The lattice Boltzmann simulation, and the MLUPS that are asked of it on one rank."""
-CLASSES = {
-    "heat": "Heat",
-    "kuramoto_sivashinsky": "KuramotoSivashinsky",
-    "cylinder_flow": "CylinderFlow",
-    "lammps_md": "LammpsMD",
-    "shallow_water": "ShallowWater",
-    "acoustics": "Acoustics",
-}
+"""The lattice Boltzmann simulation, and the MLUPS that it should reach on one rank."""
 LARGER = ["kuramoto_sivashinsky:length=2816"]
-"""Measured as well: what by default is too little work for two ranks."""
+"""Larger cases of simulations whose defaults are too little work for two ranks."""
 WARM_UP = 3
+CORES = os.cpu_count()
 
 
-def _module_of(name: str) -> str:
-    """Return the module that has the class of a simulation; that of a simulation in C is made by its package."""
-    return f"alchemist_ray.sim_libraries.{name}" + ("" if name == "acoustics" else ".simulator")
+@functools.cache
+def simulations() -> list[str]:
+    """Return the names of the simulations of this package: libraries registered from ``sim_libraries``."""
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return sorted({point.name for point in points if point.value.startswith("alchemist_ray.sim_libraries.")})
+
+
+def class_of(name: str) -> type[Simulator]:
+    """Return the class of a simulation: the one simulator that its library defines."""
+    from alchemist_ray.mpi_backend.ali.library import import_library
+    from alchemist_ray.mpi_backend.ali.simulations.calls import simulator_of
+
+    kind = simulator_of(name, import_library(name, Registry({}).resolve(name, None)))
+    if kind is None:
+        raise LookupError(f"the library {name} has no simulator")
+    return kind
 
 
 def name_and_parameters(case: str) -> tuple[str, dict[str, float]]:
-    """Return what ``NAME:parameter=number,...`` says."""
+    """Split ``NAME:parameter=number,...`` into the name and the parameters."""
     name, _, rest = case.partition(":")
     pairs = (pair.partition("=") for pair in rest.split(",") if pair)
     return name, {key: int(value) if value.isdigit() else float(value) for key, _, value in pairs}
@@ -54,14 +66,14 @@ def name_and_parameters(case: str) -> tuple[str, dict[str, float]]:
 
 
 def run_on_ranks(case: str, seconds: float) -> None:
-    """Step through one simulation for about `seconds`; rank 0 prints how long its steps took. Collective."""
+    """Step one simulation for about `seconds`. Rank 0 prints the time of each step. Collective."""
     from mpi4py import MPI
 
     from alchemist_ray.mpi_backend.ali import TaskContext
 
     comm = MPI.COMM_WORLD
     name, parameters = name_and_parameters(case)
-    kind = getattr(importlib.import_module(_module_of(name)), CLASSES[name])
+    kind = class_of(name)
     simulation = kind.__new__(kind)
     simulation.context = TaskContext(comm, f"{name}.create")
     simulation.__init__(comm, **parameters)
@@ -96,16 +108,16 @@ def run_on_ranks(case: str, seconds: float) -> None:
 
 @dataclass
 class Speeds:
-    """How fast a simulation was on one rank and on two, in work per second, by run.
+    """The speed of a simulation on one rank and on two, for each run.
 
     Attributes
     ----------
     name, unit : str
-        Of the simulation, and of its work.
+        Name of the simulation, and unit of its work.
     step, fastest : dict
-        Number of ranks -> seconds of the median and the fastest step, of each run.
+        Number of ranks -> seconds of the median step and of the fastest step, one for each run.
     rate : dict
-        Number of ranks -> work per second, of each run.
+        Number of ranks -> work per second, one for each run.
     """
 
     name: str
@@ -134,7 +146,7 @@ class Speeds:
 
     @property
     def efficiencies(self) -> list[float]:
-        """Speed on two ranks over twice that on one, of each pair of runs."""
+        """Speed on two ranks divided by twice the speed on one, for each pair of runs."""
         return [two / (2 * one) for one, two in zip(self.rate[1], self.rate[2], strict=True)]
 
     @property
@@ -144,12 +156,12 @@ class Speeds:
 
     @property
     def is_default(self) -> bool:
-        """Whether it ran at its default parameters, of which something is asked."""
+        """Whether it ran with its default parameters. Only these have a target."""
         return ":" not in self.name
 
     @property
     def falls_short(self) -> bool:
-        """Whether two ranks were less efficient than is asked."""
+        """Whether two ranks were less efficient than the target."""
         return self.is_default and self.efficiency < EFFICIENCY
 
     def row(self) -> list[str]:
@@ -175,54 +187,56 @@ HEAD = ["simulation", "unit", "1 rank", "2 ranks", "step, ms (1 / 2)", "efficien
 
 
 def parameters_of(name: str) -> str:
-    """Return the whole numbers among the default parameters of a simulation: its size."""
-    kind: Any = getattr(importlib.import_module(_module_of(name)), CLASSES[name])
-    defaults = {p.name: p.default for p in inspect.signature(kind).parameters.values()}
+    """Return the integers among the default parameters of a simulation, which give its size."""
+    defaults = {p.name: p.default for p in inspect.signature(class_of(name)).parameters.values()}
     return ", ".join(f"{key} = {value}" for key, value in defaults.items() if type(value) is int)
 
 
-INTRODUCTION = f"""# Simulations: a run
+INTRODUCTION = f"""# Speed of the simulations
 
-`python experiments/bench/simulations.py` on {os.cpu_count()} cores, each rank with one thread. One rank and two take
-turns, each run in an MPI job of its own; a run counts as its median step, a figure is the median of the runs. The
-efficiency is that of pairs of runs: the speed on two ranks over twice that on one. Beside it stands that of the fastest
-steps of all runs, which other work on the machine has disturbed least.
+Measured by `python experiments/bench/simulations.py` on {CORES} cores, with one thread for each rank. Runs on one rank
+and on two ranks alternate, and each run is a separate MPI job. The result of a run is its median step, and each figure
+is the median of the runs. The efficiency compares pairs of runs: the speed on two ranks divided by twice the speed on
+one. The last efficiency is that of the fastest steps of all runs, which other work on the machine disturbed least.
 """
 
 
 def table(rows: list[list[str]]) -> list[str]:
-    """Return rows of cells, the first of them the head, as the lines of a Markdown table."""
+    """Return the lines of a Markdown table. The first row of cells is the head."""
     return ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]
 
 
 def report(measured: list[Speeds]) -> list[str]:
-    """Return the lines under the table: the sizes, and the lattice Boltzmann kernel against what is asked of it."""
+    """Return the lines under the table: the sizes, and the speed of the lattice Boltzmann kernel with its target."""
     sizes = [f"`{speeds.name}` {parameters_of(speeds.name)}" for speeds in measured if speeds.is_default]
     lines = [f"Defaults: {'; '.join(sizes)}."]
     for speeds in measured:
         if speeds.name == LATTICE:
             rate = statistics.median(speeds.rate[1])
             reached = "reached" if rate >= ASKED_OF_LATTICE else "NOT reached"
-            asked = f"{ASKED_OF_LATTICE:g} asked, {reached}"
+            asked = f"the target of {ASKED_OF_LATTICE:g} is {reached}"
             lines += ["", f"Lattice Boltzmann on one core: {rate:.1f} {speeds.unit}/s; {asked}."]
     return lines
 
 
 def main() -> int:
-    """Measure the simulations that were asked for."""
+    """Measure the chosen simulations and print their table."""
+    names = simulations()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CLASSES)}, or NAME:parameter=number")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(names)}, or NAME:parameter=number (default: all)"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="pairs of runs (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of stepping in each run (default: %(default)s)")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="directory to write the tables to as well")
+    parser.add_argument("--seconds", type=float, default=3.0, help="stepping time of a run (default: %(default)s)")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="also write the tables to this directory")
     parser.add_argument("--on-ranks", metavar="NAME", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.on_ranks:
         run_on_ranks(arguments.on_ranks, arguments.seconds)
         return 0
-    if unknown := {name_and_parameters(case)[0] for case in arguments.names} - set(CLASSES):
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(CLASSES)}")
-    measured = [Speeds(name) for name in arguments.names or [*CLASSES, *LARGER]]
+    if unknown := {name_and_parameters(case)[0] for case in arguments.names} - set(names):
+        parser.error(f"unknown simulation {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
+    measured = [Speeds(name) for name in arguments.names or [*names, *LARGER]]
     for number in range(1, arguments.repeats + 1):
         for speeds in measured:
             print(f"{speeds.name}, {number} of {arguments.repeats} ...", file=sys.stderr, flush=True)

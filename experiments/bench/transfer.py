@@ -1,10 +1,10 @@
-"""How fast matrices move: ``python experiments/bench/transfer.py``.
+"""Measure the rates at which matrices move: ``python experiments/bench/transfer.py``.
 
-Prints one table of everything that was asked for and a second one of each of the fourteen layouts with a block size of
-1, and writes the rates by layout and size, with their plot, into a directory. Each figure is a ratio of two things
-measured alternately in one run, of which the first pair does not count: so both find their pages touched. Rates are
-those of the bytes of the matrix, each element counted once, as one process sends it to, or fetches it from, two workers
-on one host.
+Prints a table of the chosen benchmarks, and a second table of all fourteen layouts with a block size of 1. Writes the
+rates by layout and size, and their plot, to a directory. Each figure compares two things that are measured alternately
+in one run. The first pair does not count, so that both sides use pages that have been touched. One process sends the
+matrix to two workers on the same host, or fetches it from them. A rate counts the bytes of the matrix, each element
+once.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ SWEEP = "sweep"
 
 
 def main() -> int:
-    """Run the benchmarks that were asked for and print their tables."""
+    """Run the chosen benchmarks and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="*", choices=[*BENCHES, SWEEP, []], help="which figures (default: all)")
     parser.add_argument("--megabytes", type=int, default=800, help="size of the matrix (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="8 MB, twice: to see whether everything runs")
-    parser.add_argument("--results", type=Path, default=Path("output"), help="where the plot goes (default: output)")
+    parser.add_argument("--quick", action="store_true", help="move 8 MB twice, to test the benchmarks")
+    parser.add_argument("--results", type=Path, default=Path("output"), help="directory for the plot (default: output)")
     arguments = parser.parse_args()
     scale = Scale(8, 2) if arguments.quick else Scale(arguments.megabytes, arguments.repeats)
     chosen = arguments.what or [*BENCHES, SWEEP]
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def draw(scale: Scale, results: Path) -> None:
-    """Measure rates by layout and size; write them, and their plot, into `results`."""
+    """Measure rates by layout and size. Write them and their plot to `results`."""
     print(f"{SWEEP} ...", file=sys.stderr, flush=True)
     measured = sweep(scale)
     results.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
-"""What transfers are held against: copying in memory, and a bare socket.
+"""The baselines of transfers: a copy in memory, and a bare socket.
 
-The socket is one TCP stream over loopback between two processes; both ends have the matrix, or the room for it, in
-pages that are touched, and use ``sendall`` of the whole and ``recv_into`` of 16 MiB at a time into its place. That is
-all there is: no layout, no second copy, no header but a count. Run as a program, this is the far end.
+The socket is one TCP stream over loopback between two processes. Both ends hold the matrix, or the memory for it, in
+pages that have been touched. One end calls ``sendall`` once for the whole matrix; the other end receives up to 16 MiB
+at a time with ``recv_into``, directly into place. There is no layout, no second copy, and no header except a count.
+Run as a program, this module is the far end.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ _TAKE, _GIVE = b"t", b"g"
 
 
 def copy_seconds(target: np.ndarray, source: np.ndarray) -> float:
-    """Copy a matrix in memory, with one thread; return the seconds."""
+    """Copy a matrix in memory with one thread, and return the seconds."""
     started = time.perf_counter()
     np.copyto(target, source)
     return time.perf_counter() - started
 
 
 class RawSocket:
-    """A connection to a process that takes, or gives, so many bytes.
+    """A connection to a process that receives or sends a given number of bytes.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ class RawSocket:
             self._process = subprocess.Popen(command, pass_fds=[far.fileno()])
 
     def send_seconds(self, source: np.ndarray) -> float:
-        """Send the bytes of a contiguous array; return the seconds until the far end has them all."""
+        """Send the bytes of a contiguous array. Return the seconds until the far end has all of them."""
         octets = _octets(source)
         started = time.perf_counter()
         self._socket.sendall(_ORDER.pack(_TAKE, len(octets)))
@@ -57,7 +58,7 @@ class RawSocket:
         return time.perf_counter() - started
 
     def fetch_seconds(self, target: np.ndarray) -> float:
-        """Fill a contiguous array with what the far end has; return the seconds."""
+        """Fill a contiguous array with bytes of the far end, and return the seconds."""
         octets = _octets(target)
         started = time.perf_counter()
         self._socket.sendall(_ORDER.pack(_GIVE, len(octets)))
@@ -79,7 +80,7 @@ def _octets(array: np.ndarray) -> memoryview:
 
 
 def _receive(sock: socket.socket, octets: memoryview) -> None:
-    """Fill `octets`; raise EOFError if the connection ends first."""
+    """Fill `octets`. Raise EOFError if the connection ends first."""
     filled = 0
     while filled < len(octets):
         received = sock.recv_into(octets[filled : filled + CHUNK], 0, socket.MSG_WAITALL)
@@ -102,7 +103,7 @@ def _serve(sock: socket.socket, nbytes: int) -> None:
 
 
 def main() -> None:
-    """Serve the far end of a :class:`RawSocket` until the near end closes it."""
+    """Run the far end of a :class:`RawSocket` until the near end closes it."""
     with socket.socket(fileno=int(sys.argv[1])) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:

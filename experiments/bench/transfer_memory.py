@@ -1,4 +1,4 @@
-"""Memory that a transfer takes beyond the matrix itself, in the sender and in each worker."""
+"""Measure the memory of a transfer beyond the matrix itself, in the sender and in each worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAYOUTS = (("VC_STAR", None), ("MC_MR", None), ("MC_MR", 1), ("STAR_VC", 1))
 
 
 def bench_memory(scale: Scale) -> Findings:
-    """Measure what is resident at the peak of a transfer, beyond the matrix; against 64 MiB."""
+    """Measure the peak of the resident memory during a transfer, without the matrix. Limit: 64 MiB."""
     found = Findings()
     for transport, name in (("auto", "shared memory"), ("tcp", "TCP")):
         scale.matrix.sum(), scale.target.sum()
@@ -33,7 +33,7 @@ def bench_memory(scale: Scale) -> Findings:
 
 
 def _peaks_of_all(session: alchemist.AlchemistSession, watch: PeakWatch, scale: Scale) -> tuple[int, int]:
-    """Return the largest peaks, over layouts and directions, of the sender and of a worker."""
+    """Return the largest peak of the sender and that of any worker, over all layouts and both directions."""
     A, out = scale.matrix, scale.target
     peaks: list[list[int]] = []
     for pair, block in LAYOUTS:
@@ -44,20 +44,20 @@ def _peaks_of_all(session: alchemist.AlchemistSession, watch: PeakWatch, scale: 
 
 
 class PeakWatch:
-    """Watches the resident memory of processes, from when it is made.
+    """Measures by how much the resident memory of processes has grown since this object was made.
 
-    The matrix is not counted: what a worker holds lies in shared memory, and so do its pages where the sender maps
-    them, and the client's arrays are touched before. So what is watched is what is resident (VmRSS) less the shared
-    pages (RssShmem). What a transfer leaves behind counts for the next one too.
+    The matrix is not counted. Workers keep matrices in shared memory, which the sender may map, and the client's arrays
+    have been touched before. So the measure is the resident memory (VmRSS) without the shared pages (RssShmem). Memory
+    that one transfer leaves behind also counts for the next.
     """
 
     def __init__(self, pids: Sequence[int]) -> None:
         self._private = {pid: _resident(pid, "VmRSS") - _resident(pid, "RssShmem") for pid in pids}
 
     def beyond_the_matrix(self, transfer: Callable[[], object]) -> list[int]:
-        """Return by how many bytes each process has grown, at its peak during a transfer, since it is watched."""
+        """Run a transfer. Return for each process by how many bytes its peak exceeds its memory at the start."""
         for pid in self._private:
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # sets VmHWM to what is resident now; see proc(5)
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets VmHWM to VmRSS; see proc(5)
         transfer()
         return [
             max(0, _resident(pid, "VmHWM") - _resident(pid, "RssShmem") - private)
@@ -71,4 +71,4 @@ def _resident(pid: int, field: str) -> int:
         name, _, value = line.partition(":")
         if name == field:
             return int(value.split()[0]) * 1024
-    raise RuntimeError(f"the kernel does not tell {field}")
+    raise RuntimeError(f"/proc/{pid}/status has no field {field}")

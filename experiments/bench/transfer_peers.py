@@ -1,7 +1,8 @@
-"""How others move a matrix to another process: Ray's object store, Dask's scatter, Arrow Flight.
+"""Other ways to move a matrix to another process: Ray's object store, Dask's scatter, Arrow Flight.
 
-Each is a context manager that starts what is needed, yields a function that moves a matrix once and returns the seconds
-until the other process has it, and ends what it has started. Run as a program, this is the Flight server.
+Each peer is a context manager. It starts the processes it needs, yields a function, and ends the processes. The
+function moves a matrix once and returns the seconds until the other process has it. Run as a program, this module is
+the Flight server.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from transfer_sessions import WORKERS, Scale, send_seconds, workers
 Move = Callable[[np.ndarray], float]
 
 FLIGHT_BATCH_BYTES = 4 * 2**20
-"""Of 1, 4, 16 and 64 MiB, the size at which Flight was fastest."""
+"""The size at which Flight was fastest; 1, 4, 16 and 64 MiB were tried."""
 
 
 def bench_peers(scale: Scale) -> Findings:
-    """Move one matrix to other processes; against Ray, Dask and Arrow Flight."""
+    """Move one matrix to other processes. Baselines: Ray, Dask and Arrow Flight."""
     A = scale.matrix
     what = f"send VC_STAR, shared memory, {scale}"
     found = Findings()
@@ -39,7 +40,7 @@ def bench_peers(scale: Scale) -> Findings:
 
 @contextlib.contextmanager
 def ray_actor(nbytes: int) -> Iterator[Move]:
-    """Put a matrix into Ray's object store, and have an actor get it."""
+    """Put a matrix into Ray's object store, and let an actor get it."""
     import ray
 
     class Receiver:
@@ -88,7 +89,7 @@ def dask_scatter(nbytes: int, **options: Any) -> Iterator[Move]:
 
 @contextlib.contextmanager
 def arrow_flight(nbytes: int) -> Iterator[Move]:
-    """Put a matrix to an Arrow Flight server, in record batches that are views of it."""
+    """Put a matrix into an Arrow Flight server, as record batches that are views of the matrix."""
     import pyarrow
     from pyarrow import flight
 
@@ -128,11 +129,11 @@ PEERS: dict[str, Callable[[int], contextlib.AbstractContextManager[Move]]] = {
 
 def _check(arrived: bool) -> None:
     if not arrived:
-        raise RuntimeError("the matrix has not arrived")
+        raise RuntimeError("the matrix did not arrive, or arrived changed")
 
 
 def serve_flight() -> None:
-    """Serve Arrow Flight on a port that is printed, keeping what was put last, until standard input is closed."""
+    """Print a port and serve Arrow Flight on it until standard input is closed. The last table put is kept."""
     from pyarrow import flight
 
     class FlightServer(flight.FlightServerBase):

@@ -1,4 +1,4 @@
-"""What a transfer costs beside moving elements: planning, and the exchange of messages about it."""
+"""Measure the costs of a transfer apart from its elements: planning, and the messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYOUTS = (("VC_STAR", None), ("MC_MR", None), ("MC_MR", 1))
 
 
 def bench_planning(scale: Scale) -> Findings:
-    """Do all of a transfer but moving its elements; against the transfer of 0.1 GB."""
+    """Plan a transfer, and move a tiny matrix. Baseline: the transfer of 0.1 GB."""
     planned = Scale(max(1, scale.megabytes // 8), scale.repeats)
     found = Findings()
     with workers("auto") as session:
@@ -58,7 +58,7 @@ def _share(
 
 
 def _plan(shape: tuple[int, int], pair: str, block: int | None) -> list[Part]:
-    """Find who holds what of a matrix, as sending it does before the first element moves."""
+    """Find which rank holds which part of a matrix, as a send does before the first element moves."""
     layout = Layout.of(pair, shape, WORKERS, block=block)
     spec = MatrixSpec(shape, np.dtype(np.float64), layout)
     whole = Rectangle(0, shape[0], 0, shape[1])
@@ -67,7 +67,7 @@ def _plan(shape: tuple[int, int], pair: str, block: int | None) -> list[Part]:
 
 
 def _many_ranks(scale: Scale) -> Comparison:
-    """Plan for as many ranks and rows as the arithmetic is made for."""
+    """Plan for the largest numbers of ranks and rows that the layouts are designed for."""
     shape = (MANY_ROWS, COLUMNS)
 
     def plan() -> None:

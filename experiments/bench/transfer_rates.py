@@ -1,4 +1,4 @@
-"""Rates of whole transfers: sending, fetching and relayout, against memory and against a bare socket."""
+"""Measure the rates of sending, fetching and relayout. Baselines: a copy in memory, and a bare socket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOCKET = "raw loopback socket, 1 stream"
 
 
 def bench_shared_memory(scale: Scale) -> Findings:
-    """Send and fetch over shared memory; against copying in memory."""
+    """Send and fetch over shared memory. Baseline: a copy in memory."""
     A, out = scale.matrix, scale.target
     copy = partial(copy_seconds, out, A)
     found = Findings()
@@ -37,7 +37,7 @@ def bench_shared_memory(scale: Scale) -> Findings:
 
 
 def bench_tcp(scale: Scale) -> Findings:
-    """Send and fetch over TCP; against a bare socket."""
+    """Send and fetch over TCP. Baseline: a bare socket."""
     A, out = scale.matrix, scale.target
     what = f"VC_STAR, default block, TCP, {scale}"
     with workers("tcp") as session, RawSocket(A.nbytes) as raw:
@@ -54,7 +54,7 @@ def bench_tcp(scale: Scale) -> Findings:
 
 
 def bench_layouts(scale: Scale) -> Findings:
-    """Send and fetch each of the layouts with a block size of 1, both ways; against a bare socket."""
+    """Send and fetch every layout with a block size of 1, over both transports. Baseline: a bare socket."""
     columns: list[Sequence[Comparison]] = []
     with RawSocket(scale.nbytes) as raw:
         for transport in TRANSPORTS:
@@ -91,11 +91,11 @@ def _layout(
 
 
 def bench_relayout(scale: Scale) -> Findings:
-    """Change the layout inside the group; against copying in memory."""
+    """Change the layout inside the group. Baseline: a copy in memory."""
     A, out = scale.matrix, scale.target
     with workers("auto") as session, sent(session, A, "MC_MR") as handle:
         if not same(session.fetch_matrix(handle.relayout("VC_STAR")), A):
-            raise RuntimeError("another layout has changed the matrix")
+            raise RuntimeError("the matrix changed when its layout was changed")
         times = alternate(scale.repeats, partial(_relayout_seconds, handle, "VC_STAR"), partial(copy_seconds, out, A))
     what = f"relayout MC_MR to VC_STAR in the group, {WORKERS} ranks, {scale}"
     return Findings([Comparison.of_rates(what, COPY, A.nbytes, times, ">= 0.3")])

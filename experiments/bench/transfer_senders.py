@@ -1,7 +1,8 @@
-"""Many senders at once on one matrix: threads of one process, and processes of several threads each.
+"""Measure many senders that write one matrix at once: threads of one process, and processes with several threads.
 
-They are held against one sender that writes the same parts, one after the other, and against one that writes the matrix
-in one go: each part costs two exchanges with a worker, and many short copies do not run as fast as two long ones.
+There are two baselines: one sender that writes the same parts one after the other, and one sender that writes the whole
+matrix at once. They differ because each part costs two exchanges with a worker, and because many short copies are
+slower than two long ones.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PROCESSES = 16
 
 
 def bench_senders(scale: Scale) -> Findings:
-    """Write one matrix from 64 senders at once; against one sender, of the same parts and of all at once."""
+    """Write one matrix from 64 senders at once. Baselines: one sender, with the same parts or the whole matrix."""
     rows = scale.matrix.shape[0]
     A = _rows_of(0, rows)
     found = Findings()
@@ -49,18 +50,18 @@ def bench_senders(scale: Scale) -> Findings:
 
 
 def _rows_of(start: int, stop: int) -> np.ndarray:
-    """Return rows of the matrix that is sent: every element is its own number, so that none can be in a wrong place."""
+    """Return rows of the matrix that is sent. All elements differ, so that one in the wrong place is found."""
     return np.arange(start * COLUMNS, stop * COLUMNS, dtype=np.float64).reshape(-1, COLUMNS)
 
 
 def _shares(start: int, stop: int, count: int) -> list[tuple[int, int]]:
-    """Cut rows into `count` ranges of about the same length."""
+    """Divide rows into `count` ranges of about the same length."""
     cuts = [start + (stop - start) * k // count for k in range(count + 1)]
     return list(itertools.pairwise(cuts))
 
 
 def _one_sender(session: alchemist.AlchemistSession, A: np.ndarray, parts: int) -> float:
-    """Write `A` in parts, one after the other; return the seconds until the matrix is complete."""
+    """Write `A` in parts, one after the other. Return the seconds until the matrix is complete."""
     writer = session.matrix_writer(A.shape, A.dtype, "VC_STAR")
     started = time.perf_counter()
     for start, stop in _shares(0, A.shape[0], parts):
@@ -72,7 +73,7 @@ def _one_sender(session: alchemist.AlchemistSession, A: np.ndarray, parts: int) 
 
 
 def _threads(session: alchemist.AlchemistSession, A: np.ndarray) -> float:
-    """Write `A` from threads, each its rows; return the seconds until the matrix is complete."""
+    """Write `A` from threads that each have some rows. Return the seconds until the matrix is complete."""
     writer = session.matrix_writer(A.shape, A.dtype, "VC_STAR")
     ready = threading.Barrier(SENDERS + 1)
 
@@ -91,7 +92,7 @@ def _threads(session: alchemist.AlchemistSession, A: np.ndarray) -> float:
 
 
 def _processes(session: alchemist.AlchemistSession, A: np.ndarray, senders: list[Connection]) -> float:
-    """Write the same matrix from processes that have its rows; return the seconds until the matrix is complete."""
+    """Write the same matrix from processes that hold its rows. Return the seconds until the matrix is complete."""
     writer = session.matrix_writer(A.shape, A.dtype, "VC_STAR")
     started = time.perf_counter()
     for sender in senders:
@@ -104,18 +105,18 @@ def _processes(session: alchemist.AlchemistSession, A: np.ndarray, senders: list
 
 
 def _complete(session: alchemist.AlchemistSession, A: np.ndarray, writer: MatrixWriter, started: float) -> float:
-    """Close the writer, note the time, and hold what the workers have against `A`."""
+    """Close the writer, take the time, and check that the workers hold the elements of `A`."""
     handle = writer.close()
     elapsed = time.perf_counter() - started
     if not same(session.fetch_matrix(handle), A):
-        raise RuntimeError("what many senders have written is not what they have sent")
+        raise RuntimeError("the matrix that many senders wrote differs from the one they sent")
     handle.free()
     return elapsed
 
 
 @contextlib.contextmanager
 def _sender_processes(rows: int) -> Iterator[list[Connection]]:
-    """Yield connections to processes that each have some rows and write them when they are sent a writer."""
+    """Yield connections to processes. Each process holds some rows and writes them when it receives a writer."""
     context = multiprocessing.get_context("spawn")
     senders, processes = [], []
     for start, stop in _shares(0, rows, PROCESSES):
@@ -137,7 +138,7 @@ def _sender_processes(rows: int) -> Iterator[list[Connection]]:
 
 
 def _send_rows(orders: Connection, start: int, stop: int) -> None:
-    """Write rows `start` to `stop` with several threads, for each writer that comes."""
+    """Write rows `start` to `stop` with several threads, each time a writer arrives."""
     block = _rows_of(start, stop)
     orders.send(None)
     with contextlib.suppress(EOFError):
@@ -158,5 +159,5 @@ def _send_rows(orders: Connection, start: int, stop: int) -> None:
 def _write(writer: MatrixWriter, rows: np.ndarray, row: int, failures: list[BaseException]) -> None:
     try:
         writer.write(rows, row=row)
-    except BaseException as failure:  # noqa: BLE001 - told to the process that waits for it
+    except BaseException as failure:  # noqa: BLE001 - sent to the process that waits for it
         failures.append(failure)

@@ -1,4 +1,4 @@
-"""What every benchmark of transfers needs: how much to move, workers to move it to, and moves that are timed."""
+"""Helpers for the benchmarks of transfers: the matrix, a session with workers, and timed moves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = 1_000
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is moved, and how often.
+    """The size of the matrix and the number of measurements.
 
     Attributes
     ----------
@@ -34,12 +34,12 @@ class Scale:
 
     @cached_property
     def matrix(self) -> np.ndarray:
-        """The matrix that is moved: float64, 1,000 columns, C-ordered."""
+        """The matrix to move: float64, 1,000 columns, C-ordered."""
         return np.random.default_rng(0).standard_normal((self.megabytes * 10**6 // (8 * COLUMNS), COLUMNS))
 
     @cached_property
     def target(self) -> np.ndarray:
-        """A matrix of the same shape to fill, all its pages touched."""
+        """A matrix of the same shape to fetch into, with all its pages touched."""
         return np.zeros_like(self.matrix) + 1.0
 
     @property
@@ -53,7 +53,7 @@ class Scale:
 
 @contextlib.contextmanager
 def workers(transport: str) -> Iterator[alchemist.AlchemistSession]:
-    """Yield a session with workers of its own, over shared memory (``"auto"``) or over TCP (``"tcp"``)."""
+    """Start a server with two workers and yield a session, over shared memory (``"auto"``) or TCP (``"tcp"``)."""
     with (
         alchemist.start_server(num_workers=WORKERS) as server,
         alchemist.AlchemistSession(transport=transport) as session,
@@ -65,7 +65,7 @@ def workers(transport: str) -> Iterator[alchemist.AlchemistSession]:
 
 
 def send_seconds(session: alchemist.AlchemistSession, A: np.ndarray, layout: str, **choice: Any) -> float:
-    """Send a matrix; return the seconds. It is freed again, so that the next one takes pages that are touched."""
+    """Send a matrix and return the seconds. It is freed afterwards, so that the next send reuses its touched pages."""
     started = time.perf_counter()
     handle = session.send_matrix(A, layout, **choice)
     elapsed = time.perf_counter() - started
@@ -74,7 +74,7 @@ def send_seconds(session: alchemist.AlchemistSession, A: np.ndarray, layout: str
 
 
 def fetch_seconds(session: alchemist.AlchemistSession, handle: alchemist.MatrixHandle, out: np.ndarray) -> float:
-    """Fetch a matrix into `out`; return the seconds."""
+    """Fetch a matrix into `out` and return the seconds."""
     started = time.perf_counter()
     session.fetch_matrix(handle, out=out)
     return time.perf_counter() - started
@@ -84,7 +84,7 @@ def fetch_seconds(session: alchemist.AlchemistSession, handle: alchemist.MatrixH
 def sent(
     session: alchemist.AlchemistSession, A: np.ndarray, layout: str, **choice: Any
 ) -> Iterator[alchemist.MatrixHandle]:
-    """Yield a handle of a matrix that is with the workers, and comes back the same."""
+    """Send a matrix, check that it comes back unchanged, yield its handle, and free it at the end."""
     handle = session.send_matrix(A, layout, **choice)
     if not same(session.fetch_matrix(handle), A):
         raise RuntimeError(f"a matrix in {handle.spec.layout} came back changed")
@@ -93,6 +93,6 @@ def sent(
 
 
 def same(A: np.ndarray, B: np.ndarray) -> bool:
-    """Return whether two matrices are equal; some rows at a time, as the benchmarks of memory must not find traces."""
+    """Return whether two matrices are equal. Compares a few rows at a time, so that measured memory does not grow."""
     step = max(1, 2**17 // A.shape[1])
     return all(np.array_equal(A[start : start + step], B[start : start + step]) for start in range(0, A.shape[0], step))

@@ -1,4 +1,4 @@
-"""Transfer rates by layout and size of the message, for the plot that redoes Figure 11 of the CUG 2019 paper."""
+"""Measure transfer rates by layout and size, for a plot like Figure 11 of the CUG 2019 paper."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from alchemist_ray.layouts.layout import PAIRS
 
 SMALLEST = 1_000
 LEAST, MOST, BYTES_A_POINT = 3, 30, 10**8
-"""Measurements of a point: so many bytes in all, but no fewer and no more than these."""
+"""Least and largest number of measurements of a point; in between, as many as move `BYTES_A_POINT` in total."""
 
 
 def sizes(largest: int) -> list[int]:
-    """Return the sizes that are measured, in bytes: 1 KB, and ten times that until the largest."""
+    """Return the sizes to measure, in bytes: powers of ten from 1 KB, then the largest."""
     powers = [10**k for k in range(3, 12) if SMALLEST <= 10**k < largest]
     return [*powers, largest]
 
 
 def sweep(scale: Scale) -> dict[str, Any]:
-    """Return the rates in GB/s of sends and fetches in all layouts and of many sizes, and those of the baselines."""
+    """Return rates in GB/s by size: sends and fetches in every layout, and the baselines."""
     matrices = [_matrix(nbytes) for nbytes in sizes(scale.nbytes)]
     targets = [np.ones_like(A) for A in matrices]
     curves = []
@@ -62,7 +62,7 @@ def _curves(
     pair: str,
     block: int | None,
 ) -> list[dict[str, Any]]:
-    """Return the rates of one layout by size: a curve for sending, and one for fetching."""
+    """Return the rates of one layout by size, as one curve for sending and one for fetching."""
     sends, fetches = [], []
     for A, out in zip(matrices, targets, strict=True):
         sends.append(_rate(A, partial(send_seconds, session, A, pair, block_size=block)))
@@ -78,14 +78,14 @@ def _socket_rates(matrices: list[np.ndarray]) -> list[float]:
 
 
 def _rate(A: np.ndarray, timed: Callable[[], float]) -> float:
-    """Return the median rate of something that moves `A`, in GB/s, after once that is not counted."""
+    """Return the median rate in GB/s of a move of `A`, after one move that does not count."""
     timed()
     repeats = min(max(BYTES_A_POINT // A.nbytes, LEAST), MOST)
     return round(A.nbytes / statistics.median(timed() for _ in range(repeats)) / 1e9, 6)
 
 
 def save(measured: dict[str, Any], path: Path) -> None:
-    """Write what :func:`sweep` has measured, a curve a line."""
+    """Write the result of :func:`sweep` as JSON, with one curve on each line."""
     head = {name: value for name, value in measured.items() if name != "curves"}
     lines = [json.dumps(head)[:-1] + ', "curves": [', ",\n".join(map(json.dumps, measured["curves"])), "]}"]
     path.write_text("\n".join(lines) + "\n")

@@ -1,6 +1,6 @@
-"""Hold the room against acoustics and the laws of its scheme: ``python experiments/validate/acoustics.py``.
+"""Compare the room with acoustics and with the properties of its scheme: ``python experiments/validate/acoustics.py``.
 
-Prints tables in Markdown; it takes about a minute on one core. ``--results DIR`` also writes them to
+Prints tables in Markdown, which takes about a minute on one core. ``--results DIR`` also writes them to
 ``DIR/validation_acoustics.md``.
 """
 
@@ -24,32 +24,32 @@ HEARING = 20e-6
 """Reference of sound levels [Pa]."""
 RIGID: dict[str, Any] = {"absorption": [0.0] * 4, "obstacles": [], "radius": 0.1}
 CONTROLLED: dict[str, Any] = {"nx": 160, "substeps": 5}
-"""The room in which control is tried: with the interval of the default one, but fewer cells."""
+"""The room in which control is tried: its interval is that of the default room, and it has fewer cells."""
 STEPS = 600
-"""Steps of an episode with control, in whose last third all is taken to be steady: 0.22 s."""
+"""Steps of an episode with control, 0.22 s. The last third is taken as the steady state."""
 
 
 def room(**parameters: Any) -> Simulator:
-    """Return a simulation on one rank, at its beginning."""
+    """Return a simulation on one rank at the start of an episode."""
     made = Acoustics(MPI.COMM_SELF, **parameters)
     made.reset(1)
     return made
 
 
 def pressure(simulation: Simulator) -> np.ndarray:
-    """Return the pressure [Pa], the row at the floor first."""
+    """Return the pressure [Pa]. The first row is at the floor."""
     return simulation.get_field().values[::-1]
 
 
 def run(simulation: Simulator, steps: int) -> Simulator:
-    """Let a simulation go on with its loudspeakers silent."""
+    """Step a simulation with silent loudspeakers, and return it."""
     for _ in range(steps):
         simulation.step(np.zeros(simulation.action_space.bounds()[0].shape))
     return simulation
 
 
 def mode(nx: int, m: int, n: int) -> np.ndarray:
-    """Return a mode of the rigid room at the middle of the cells."""
+    """Return the values of a mode of the rigid room at the cell centres."""
     h = WIDTH / nx
     x, y = (np.arange(nx) + 0.5) * h, (np.arange(round(HEIGHT / h)) + 0.5)[:, None] * h
     return np.cos(math.pi * m * x / WIDTH) * np.cos(math.pi * n * y / HEIGHT)
@@ -59,7 +59,7 @@ def mode(nx: int, m: int, n: int) -> np.ndarray:
 
 
 def frequencies() -> Iterator[Row]:
-    """Find the frequency of modes from the projection of the field, against both equations."""
+    """Measure frequencies of modes by projecting the field. Compare them with the wave equation and the scheme."""
     nx, courant = 60, 0.95
     h = WIDTH / nx
     for m, n in ((1, 0), (1, 1), (4, 3), (12, 9), (30, 20)):
@@ -85,7 +85,7 @@ def frequencies() -> Iterator[Row]:
 
 
 def convergence() -> Iterator[Row]:
-    """Refine the grid; the exact solution is a standing wave of the wave equation, after about 2.4 periods."""
+    """Refine the grid. The exact solution is a standing wave of the wave equation, after about 2.4 periods."""
     m, n = 3, 2
     omega = math.pi * C * math.hypot(m / WIDTH, n / HEIGHT)
     before = math.nan
@@ -98,7 +98,7 @@ def convergence() -> Iterator[Row]:
 
 
 def duct(nx: int, share: float) -> float:
-    """Return what share of the energy of two plane pulses is left when each has met the left wall of a duct once."""
+    """Return the share of energy left in two plane pulses after each was reflected once by the left wall of a duct."""
     h = WIDTH / nx
     simulation = room(
         nx=nx,
@@ -119,37 +119,38 @@ def duct(nx: int, share: float) -> float:
 
 
 def absorbed() -> Iterator[Row]:
-    """Let a wall absorb a share of plane pulses, on finer and finer grids."""
+    """Let a wall absorb a share of plane pulses, and refine the grid."""
     for share in (0.0, 0.2, 0.5, 0.9, 1.0):
         yield [f"{share}", f"{1 - share:.1f}", *(f"{duct(nx, share):.6f}" for nx in (24, 48, 96, 192))]
 
 
 def conserved() -> Iterator[Row]:
-    """Energy of a pulse among rigid walls and a screen, air that loudspeakers bring, energy of a mode."""
+    """Check the energy of a pulse in a rigid room with a screen, the air that loudspeakers add, and a mode's energy."""
     simulation = room(absorption=[0.0] * 4, noise="pulse")
     first, worst = simulation.get_info()["energy"], 0.0
     for _ in range(1000):
         worst = max(worst, abs(run(simulation, 1).get_info()["energy"] / first - 1))
-    yield ["energy of a pulse between rigid walls and a screen, in 12,000 time steps", f"{worst:.1e}"]
+    yield ["energy of a pulse between rigid walls and a screen, over 12,000 time steps", f"{worst:.1e}"]
     simulation = room(noise="silence", drive=0.01, **RIGID)
     for _ in range(100):
         simulation.step(np.array([1.0, 0.5, -0.25, 0.0]))
     brought = RHO * C**2 * 0.01 * 1.25 * simulation.get_info()["time"] / (WIDTH * HEIGHT)
     yield [
-        "mean pressure that loudspeakers have pumped up against rho c^2 q t / A",
+        "mean pressure raised by the loudspeakers, compared with rho c^2 q t / A",
         f"{abs(pressure(simulation).mean() / brought - 1):.1e}",
     ]
     nx, courant = 300, 0.95
     truth = WIDTH * HEIGHT / (4 * RHO * C**2) * (1 - courant**2 / 2 * math.sin(math.pi / (2 * nx)) ** 2)
     found = room(nx=nx, courant=courant, noise="mode", **RIGID).get_info()["energy"]
-    yield ["energy of a mode of 1 Pa against A / (4 rho c^2) cos^2(omega dt / 2)", f"{abs(found / truth - 1):.1e}"]
+    compared = "compared with A / (4 rho c^2) cos^2(omega dt / 2)"
+    yield [f"energy of a mode of 1 Pa, {compared}", f"{abs(found / truth - 1):.1e}"]
 
 
 # --- control --------------------------------------------------------------------------------------------------------
 
 
 def heard(simulation: Simulator, actions: np.ndarray) -> np.ndarray:
-    """Return the pressure in the quiet zone in the last third of an episode: a row a step."""
+    """Return the pressure in the quiet zone during the last third of an episode, one row for each step."""
     rows = []
     for number, action in enumerate(actions):
         simulation.step(action)
@@ -164,7 +165,7 @@ def level(pressures: np.ndarray) -> float:
 
 
 def controlled() -> Iterator[Row]:
-    """Find the amplitudes and phases of the loudspeakers that least squares gives for one tone, and play them."""
+    """Find the loudspeakers' amplitudes and phases that cancel one tone best (least squares), and play them."""
     for frequency in (100.0, 150.0, 200.0):
         noisy: dict[str, Any] = {**CONTROLLED, "tones": 1, "band": [frequency, frequency]}
         interval = run(room(noise="silence", **CONTROLLED), 1).get_info()["time"]
@@ -194,19 +195,29 @@ def controlled() -> Iterator[Row]:
 TABLES = (
     (
         "Frequencies of modes at 60 x 45 cells",
-        ["mode", "analytic [Hz]", "simulated [Hz]", "against the scheme's dispersion relation", "against analytic"],
+        [
+            "mode",
+            "analytic [Hz]",
+            "simulated [Hz]",
+            "difference from the scheme's dispersion relation",
+            "difference from analytic",
+        ],
         frequencies,
     ),
-    ("Error of mode (3, 2) of amplitude 1 Pa by cells", ["cells", "largest error [Pa]", "order"], convergence),
     (
-        "Energy of plane pulses after one reflection by a wall, by cells in 6 m",
+        "Error of mode (3, 2) with an amplitude of 1 Pa, by number of cells",
+        ["cells", "largest error [Pa]", "order"],
+        convergence,
+    ),
+    (
+        "Energy of plane pulses after one reflection at a wall, by number of cells in 6 m",
         ["absorption", "exact", "24", "48", "96", "192"],
         absorbed,
     ),
-    ("Balances", ["what", "relative difference"], conserved),
+    ("Balances", ["balance", "relative difference"], conserved),
     (
-        "The best that steady control of one tone can do, 160 x 120 cells",
-        ["tone [Hz]", "no control [dB]", "controlled [dB]", "lower by [dB]", "greatest amplitude of an action"],
+        "The best steady control of one tone, 160 x 120 cells",
+        ["tone [Hz]", "no control [dB]", "controlled [dB]", "reduction [dB]", "largest amplitude of an action"],
         controlled,
     ),
 )

@@ -1,7 +1,7 @@
-"""Hold the flow past a cylinder against its benchmark: ``python experiments/validate/cylinder_flow.py``.
+"""Compare the flow past a cylinder with its benchmark: ``python experiments/validate/cylinder_flow.py``.
 
-Prints tables in Markdown. ``--results DIR`` also writes them to ``DIR/validation_cylinder_flow.md``; ``--quick`` leaves
-out the finest lattice, without which it takes about two minutes on one core. It may be run by mpiexec on any number of
+Prints tables in Markdown. ``--results DIR`` also writes them to ``DIR/validation_cylinder_flow.md``. ``--quick`` skips
+the finest lattice and takes about two minutes on one core. The program also runs under mpiexec with any number of
 ranks.
 """
 
@@ -23,7 +23,7 @@ comm = MPI.COMM_WORLD
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something that the benchmark gives an interval for."""
+    """A quantity for which the benchmark gives an interval."""
 
     name: str
     low: float
@@ -31,7 +31,7 @@ class Quantity:
     digits: int = 4
 
     def said(self, value: float) -> str:
-        """Return a value, and how far outside of the interval it lies."""
+        """Return the text for a value: the value, and how far it lies outside the interval."""
         outside = (value - self.high) / self.high if value > self.high else min(value - self.low, 0) / self.low
         return f"{value:.{self.digits}f} ({f'{outside:+.1%}' if outside else 'within'})"
 
@@ -41,7 +41,7 @@ UNSTEADY = [Quantity("C_D max", 3.22, 3.24), Quantity("C_L max", 0.99, 1.01), Qu
 
 
 def steady(resolution: int, u_max: float) -> list[float]:
-    """Return drag and lift of the benchmark 2D-1 (Re = 20)."""
+    """Return drag and lift coefficients of the benchmark 2D-1 (Re = 20)."""
     flow = ChannelFlow(comm, ChannelGeometry(resolution), 20.0, u_max)
     unit = flow.time_unit
     flow.advance(np.zeros(round(50 * unit)))
@@ -49,9 +49,10 @@ def steady(resolution: int, u_max: float) -> list[float]:
 
 
 def unsteady(resolution: int, u_max: float) -> tuple[list[float], list[float]]:
-    """Return largest drag, largest lift and Strouhal number of the benchmark 2D-2 (Re = 100), and what else there is.
+    """Return two lists of results of the benchmark 2D-2 (Re = 100).
 
-    That is: mean drag, least lift, and the relative difference of what flows out from what flows in, over a period.
+    The first has the largest drag, the largest lift and the Strouhal number. The second has the mean drag, the least
+    lift, and the relative difference between outflow and inflow over a period.
     """
     flow = ChannelFlow(comm, ChannelGeometry(resolution), 100.0, u_max)
     unit = flow.time_unit
@@ -83,7 +84,7 @@ def poiseuille(resolution: int) -> float:
 
 
 def tell(started: float, what: str) -> None:
-    """Say on standard error what is done."""
+    """Report progress on standard error."""
     if comm.rank == 0:
         print(f"{time.perf_counter() - started:.0f} s: {what}", file=sys.stderr, flush=True)
 
@@ -91,7 +92,7 @@ def tell(started: float, what: str) -> None:
 def tables(quick: bool) -> list[str]:
     """Return the lines of all tables. *Collective over the world*."""
     started = time.perf_counter()
-    lines = ["| case | nodes per D | u_max | quantity | benchmark | here |", "|---|---|---|---|---|---|"]
+    lines = ["| case | nodes per D | u_max | quantity | benchmark | simulated |", "|---|---|---|---|---|---|"]
     for resolution, u_max in ((20, 0.1), (40, 0.1)):
         for quantity, value in zip(STEADY, steady(resolution, u_max), strict=True):
             lines.append(_row("2D-1, steady, Re = 20", resolution, u_max, quantity, value))
@@ -103,7 +104,7 @@ def tables(quick: bool) -> list[str]:
             lines.append(_row("2D-2, unsteady, Re = 100", resolution, u_max, quantity, value))
         others.append(f"| {resolution} | {u_max} | {more[0]:.4f} | {more[1]:.4f} | {more[2]:+.1e} |")
         tell(started, f"2D-2 at {resolution}, {u_max}")
-    lines += ["", "2D-2, beside what the benchmark asks:", *others, ""]
+    lines += ["", "More results of 2D-2, for which the benchmark gives no interval:", *others, ""]
     lines += ["| Poiseuille flow, nodes per D | largest error of the velocity |", "|---|---|"]
     return lines + [f"| {resolution} | {poiseuille(resolution):.1e} |" for resolution in (10, 20, 40)]
 
@@ -115,7 +116,7 @@ def _row(case: str, resolution: int, u_max: float, quantity: Quantity, value: fl
 
 if __name__ == "__main__":
     parser = arguments_of(__doc__)
-    parser.add_argument("--quick", action="store_true", help="leave out the finest lattice")
+    parser.add_argument("--quick", action="store_true", help="skip the finest lattice")
     arguments = parser.parse_args()
     text = tables(arguments.quick)
     if comm.rank == 0:

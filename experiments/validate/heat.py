@@ -1,6 +1,6 @@
-"""Hold the heated plate against analytic solutions and the Riccati equation: ``python experiments/validate/heat.py``.
+"""Compare the heated plate with analytic solutions and the Riccati equation: ``python experiments/validate/heat.py``.
 
-Prints tables in Markdown; it takes about a minute on one core. ``--results DIR`` also writes them to
+Prints tables in Markdown, which takes about a minute on one core. ``--results DIR`` also writes them to
 ``DIR/validation_heat.md``.
 """
 
@@ -21,7 +21,7 @@ Row = list[str]
 
 DEFAULT = Plate(n=256)
 STEPS = 40
-"""Length of an episode."""
+"""Steps of an episode."""
 SEEDS = range(10001, 10011)
 
 
@@ -39,7 +39,7 @@ def driven(seed: int, steps: int) -> np.ndarray:
 
 
 def decay() -> Iterator[Row]:
-    """Let modes decay without control, at the default resolution."""
+    """Measure how modes decay without control, at 256 x 256 cells."""
     simulation = plate()
     for k, m in ((0, 1), (1, 1), (2, 0), (2, 1), (3, 3)):
         amplitudes = np.zeros((INITIAL_MODES, INITIAL_MODES))
@@ -66,19 +66,19 @@ def error_against(system: tuple[np.ndarray, np.ndarray], simulation: Heat) -> fl
 
 
 def in_space() -> Iterator[Row]:
-    """Refine the grid; the exact solution is that of a grid of 8192 cells a row, whose error is below 1e-7 K."""
+    """Refine the grid. The reference is a grid of 8192 cells in a row, whose error is below 1e-7 K."""
     exact = Integrator(Plate(n=8192)).exact_modal_system(4)
     yield from orders({n: error_against(exact, plate(n=n, supersteps=64)) for n in (16, 32, 64, 128)})
 
 
 def in_time() -> Iterator[Row]:
-    """Refine the time steps; the exact solution is that of the same grid."""
+    """Refine the time steps. The reference is the exact solution in time on the same grid."""
     exact = Integrator(Plate(n=64)).exact_modal_system(4)
     yield from orders({steps: error_against(exact, plate(n=64, supersteps=steps)) for steps in (1, 2, 4, 8, 16)})
 
 
 def orders(errors: dict[int, float]) -> Iterator[Row]:
-    """Yield rows with errors by number of cells or steps, and the order between each two of them."""
+    """Yield rows with the errors by number of cells or steps, and the order of convergence between rows."""
     before: tuple[int, float] | None = None
     for count, error in errors.items():
         order = f"{math.log(before[1] / error) / math.log(count / before[0]):.2f}" if before else ""
@@ -87,7 +87,7 @@ def orders(errors: dict[int, float]) -> Iterator[Row]:
 
 
 def conserved() -> Iterator[Row]:
-    """Compare heat gained with heat put in, all modes with their system, a steady state with a linear one."""
+    """Check the heat balance, all modes against their linear system, and a steady state against a linear profile."""
     simulation = plate()
     capacity = DEFAULT.conductivity / DEFAULT.diffusivity * DEFAULT.side**2 / 1000
     simulation.reset(3)
@@ -99,20 +99,21 @@ def conserved() -> Iterator[Row]:
         heat += simulation.get_info()["heat"]
         x = a * x + B @ action
     gained = capacity * simulation.get_info()["mean_temperature"] - before
-    yield ["heat gained in 20 driven steps against heat put in", f"{abs(gained - heat) / heat:.1e}"]
+    yield ["heat gained in 20 driven steps, compared with the heat put in", f"{abs(gained - heat) / heat:.1e}"]
     difference = np.abs(all_modes(simulation) - x).max() / np.abs(x).max()
-    yield [f"all {DEFAULT.n**2} modes after these steps against x <- a x + B u", f"{difference:.1e}"]
+    yield [f"all {DEFAULT.n**2} modes after these steps, compared with x <- a x + B u", f"{difference:.1e}"]
     coarse = plate(n=64, interval=6000.0, supersteps=50)
     coarse.reset(1)
     for _ in range(6):
         coarse.step(np.array([2.0, 2.0, -2.0, -2.0, 0.0, 0.0, 0.0, 0.0]))
     exact = 2000.0 / DEFAULT.conductivity * (0.5 - (np.arange(64) + 0.5) / 64)
     found = coarse.temperature - coarse.temperature.mean()
-    yield ["steady state, flux in at the west and out at the east, against a linear T", f"{relative(found, exact):.1e}"]
+    steady = "steady state with flux in at the west and out at the east, compared with a linear T"
+    yield [steady, f"{relative(found, exact):.1e}"]
 
 
 def relative(found: np.ndarray, exact: np.ndarray) -> float:
-    """Return the largest difference in terms of the largest value."""
+    """Return the largest difference, relative to the largest exact value."""
     return float(np.abs(found - exact).max() / np.abs(exact).max())
 
 
@@ -126,7 +127,7 @@ def all_modes(simulation: Heat) -> np.ndarray:
 
 
 def episode(simulation: Heat, controller: Controller | None, seed: int) -> tuple[np.ndarray, float, float]:
-    """Return the initial modes, the cost of an episode, and the greatest action [kW/m2]."""
+    """Play an episode. Return the initial modes, the cost, and the largest action [kW/m2]."""
     simulation.reset(seed)
     start, cost, greatest = all_modes(simulation), 0.0, 0.0
     for step in range(STEPS):
@@ -138,19 +139,19 @@ def episode(simulation: Heat, controller: Controller | None, seed: int) -> tuple
 
 
 def controller_of(simulation: Heat, modes: int) -> Controller:
-    """Return the controller that knows so many modes in each direction."""
+    """Return the controller that models this many modes in each direction."""
     low, high = simulation.action_space.bounds()
     return Controller(Regulator(simulation.integrator, modes=modes), 4, low, high)
 
 
 def lowest(x: np.ndarray, modes: int) -> np.ndarray:
-    """Return the amplitudes of the lowest modes of all of them."""
+    """Return the amplitudes of the lowest `modes` x `modes` modes."""
     n = math.isqrt(x.size)
     return x.reshape(n, n)[:modes, :modes].ravel()
 
 
 def by_modes() -> Iterator[Row]:
-    """Keep more and more modes; the sums are over all seeds, on a grid of 64 x 64."""
+    """Increase the number of modes in the regulator. The costs are summed over all seeds, on a grid of 64 x 64."""
     simulation = plate(n=64)
     for modes in (4, 6, 8, 12, 16):
         regulator = Regulator(simulation.integrator, modes=modes)
@@ -166,7 +167,7 @@ def by_modes() -> Iterator[Row]:
 
 
 def by_seed() -> Iterator[Row]:
-    """Play an episode for each seed at the default resolution."""
+    """Play an episode for each seed at 256 x 256 cells."""
     simulation = plate()
     regulator = Regulator(simulation.integrator, modes=16)
     totals = np.zeros(3)
@@ -180,7 +181,7 @@ def by_seed() -> Iterator[Row]:
 
 
 def figures(costs: np.ndarray) -> Row:
-    """Return predicted, simulated and uncontrolled cost, and how far the second is from the first."""
+    """Return the predicted and the simulated cost, their relative difference, and the uncontrolled cost."""
     predicted, simulated, idle = costs
     return [f"{predicted:.4f}", f"{simulated:.4f}", f"{simulated / predicted - 1:+.2%}", f"{idle:.4f}"]
 
@@ -189,17 +190,27 @@ def figures(costs: np.ndarray) -> Row:
 
 TABLES = (
     ("Decay rates at 256 x 256 cells", ["mode", "analytic [1/s]", "simulated [1/s]", "relative error"], decay),
-    ("Error by cells in a row, 64 supersteps", ["cells", "rms error [K]", "order"], in_space),
-    ("Error by supersteps of an interval of 60 s, 64 x 64 cells", ["supersteps", "rms error [K]", "order"], in_time),
-    ("Balances", ["what", "relative difference"], conserved),
+    ("Error by number of cells in a row, 64 supersteps", ["cells", "rms error [K]", "order"], in_space),
     (
-        "Cost of ten controlled episodes by modes in the regulator, 64 x 64 cells",
-        ["modes in each direction", "predicted, endless [K2]", f"predicted, {STEPS} steps [K2]", "simulated [K2]"],
+        "Error by number of supersteps in an interval of 60 s, 64 x 64 cells",
+        ["supersteps", "rms error [K]", "order"],
+        in_time,
+    ),
+    ("Balances", ["balance", "relative difference"], conserved),
+    (
+        "Cost of ten controlled episodes by number of modes in the regulator, 64 x 64 cells",
+        [
+            "modes in each direction",
+            "predicted, infinite horizon [K2]",
+            f"predicted, {STEPS} steps [K2]",
+            "simulated [K2]",
+        ],
         by_modes,
     ),
     (
-        f"Cost of {STEPS} steps at 256 x 256 cells, predicted with 16 x 16 modes, controlled with {MODES} x {MODES}",
-        ["seed", "x0'(P - I)x0 [K2]", "simulated [K2]", "difference", "no control [K2]", "greatest flux [kW/m2]"],
+        f"Cost of {STEPS} steps at 256 x 256 cells, predicted with 16 x 16 modes, "
+        f"controlled with {MODES} x {MODES} modes",
+        ["seed", "x0'(P - I)x0 [K2]", "simulated [K2]", "difference", "no control [K2]", "largest flux [kW/m2]"],
         by_seed,
     ),
 )

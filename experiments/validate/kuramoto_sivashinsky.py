@@ -1,9 +1,8 @@
-"""Validate the Kuramoto-Sivashinsky simulation: print a table of what it gives beside what is known.
+"""Compare the Kuramoto-Sivashinsky simulation with known results, in a Markdown table.
 
-    python experiments/validate/kuramoto_sivashinsky.py --results docs/results
-
-takes a minute on one core. The waves for L = 22 are those of Cvitanovic, Davidchack & Siminos, SIAM J. Appl. Dyn.
-Syst. 9, 1 (2010).
+``python experiments/validate/kuramoto_sivashinsky.py`` takes a minute on one core. ``--results DIR`` also writes the
+table to ``DIR/validation_kuramoto_sivashinsky.md``. The waves for L = 22 are from Cvitanovic, Davidchack & Siminos,
+SIAM J. Appl. Dyn. Syst. 9, 1 (2010).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ PUBLISHED = {
     "TW1": (0.4649, 0.73699, 0.1156, 0.8173),
     "TW2": (0.6048, 0.34954, 0.3370, 0.0),
 }
-"""Energy, speed, and the growth rate and frequency of the fastest disturbance."""
+"""Energy and speed of each wave, and growth rate and frequency of its fastest-growing disturbance."""
 SHAPES = {
     "E1": ([0.5j], 0.0),
     "E2": ([0, 1j], 0.0),
@@ -36,7 +35,7 @@ SHAPES = {
     "TW1": ([0.435, 0.356 - 0.037j, 0.266 - 0.123j, 0.09 - 0.2j, -0.051 - 0.094j], 0.7),
     "TW2": ([0.419, 0.178 + 0.146j, -0.287 - 0.422j, -0.093 + 0.32j], -0.35),
 }
-"""Rough Fourier coefficients and speeds, from which Newton's method finds them."""
+"""Rough Fourier coefficients and speeds, from which Newton's method finds the waves."""
 
 
 def rows() -> Iterator[tuple[str, str, str]]:
@@ -51,7 +50,7 @@ def rows() -> Iterator[tuple[str, str, str]]:
 
 
 def begin(u: Array, **parameters: Any) -> KuramotoSivashinsky:
-    """Return a simulation that begins with the samples `u`."""
+    """Return a simulation that starts from the samples `u`."""
     simulation = KuramotoSivashinsky(MPI.COMM_SELF, points=u.size, burn_in=0.0, **parameters)
     simulation.reset(0)
     simulation.set_solution(u)
@@ -59,7 +58,7 @@ def begin(u: Array, **parameters: Any) -> KuramotoSivashinsky:
 
 
 def run(simulation: KuramotoSivashinsky, steps: int, action: Array = REST) -> Array:
-    """Step, and return the solution."""
+    """Take some steps and return the solution."""
     for _ in range(steps):
         simulation.step(action)
     return solution(simulation)
@@ -81,7 +80,7 @@ def on_the_attractor(points: int, length: float = 22.0, seed: int = 1) -> Array:
 
 
 def growth_rates() -> Iterator[tuple[str, str, str]]:
-    """Small waves grow with k^2 - k^4."""
+    """Compare the growth rates of small waves with k^2 - k^4."""
     x = np.arange(64) * 22 / 64
     for mode in (1, 2, 3, 4, 6):
         k = 2 * np.pi * mode / 22
@@ -91,7 +90,7 @@ def growth_rates() -> Iterator[tuple[str, str, str]]:
 
 
 def order_in_time() -> Iterator[tuple[str, str, str]]:
-    """Errors after a unit of time; the order shows at steps below the times of the damped modes."""
+    """Measure errors after one unit of time. The order shows once the step is below the damped modes' time scales."""
     u, steps = on_the_attractor(96), (0.05, 1 / 32, 1 / 64, 1 / 128, 1 / 256)
     for what, action in (("free", REST), ("actuated", np.array([1.0, -1.0, 0.5, -0.5]))):
         exact = run(begin(u, time_step=0.0005), 4, action)
@@ -103,7 +102,7 @@ def order_in_time() -> Iterator[tuple[str, str, str]]:
 
 
 def convergence_in_space() -> Iterator[tuple[str, str, str]]:
-    """Errors after two units of time against 192 points."""
+    """Measure errors after two units of time. The reference has 192 points."""
     action = np.array([1.0, -1.0, 0.5, -0.5])
     for what, actions in (("free", REST), ("actuated", action)):
         exact = run(begin(on_the_attractor(192)), 8, actions)[::6]
@@ -116,7 +115,7 @@ def convergence_in_space() -> Iterator[tuple[str, str, str]]:
 
 
 def conservation() -> Iterator[tuple[str, str, str]]:
-    """Mean and energy of u are balanced."""
+    """Check the balances of the mean and the energy of u."""
     simulation = KuramotoSivashinsky(MPI.COMM_SELF)
     simulation.reset(1)
     mean = abs(np.mean(run(simulation, 400)))
@@ -127,11 +126,11 @@ def conservation() -> Iterator[tuple[str, str, str]]:
         simulation.step(np.array([0.5, -0.5, 0.5, -0.5]))
         info = simulation.get_info()
         worst = max(worst, abs((info["energy"] - before) / 0.25 - info["power"] + info["dissipation"]))
-    yield "energy change - power + dissipation, largest over t = 50, actuated", "0", f"{worst:.1e}"
+    yield "largest of energy change - power + dissipation over t = 50, actuated", "0", f"{worst:.1e}"
 
 
 def waves() -> Iterator[tuple[str, str, str]]:
-    """Equilibria and travelling waves for L = 22."""
+    """Compare equilibria and travelling waves for L = 22 with published ones."""
     for name, (energy, speed, rate, frequency) in PUBLISHED.items():
         coefficients, guess = SHAPES[name]
         wave = find_wave(np.fft.irfft(64 * np.array([0, *coefficients]), 64), 22.0, guess)
@@ -140,12 +139,13 @@ def waves() -> Iterator[tuple[str, str, str]]:
         found = f"{value.real:.4f} ± {abs(value.imag):.4f}i"
         yield f"{name}: leading eigenvalue", f"{rate:.4f} ± {frequency:.4f}i", found
         off_course, growth = followed(wave)
-        yield f"{name} in the simulation: largest departure after t = 2", "0", f"{off_course:.1e}"
-        yield f"{name} in the simulation: relative error of a disturbance's growth over t = 2", "0", f"{growth:.1e}"
+        yield f"{name} in the simulation: largest deviation after t = 2", "0", f"{off_course:.1e}"
+        what = f"{name} in the simulation: relative error of the growth of a disturbance over t = 2"
+        yield what, "0", f"{growth:.1e}"
 
 
 def followed(wave: Wave) -> tuple[float, float]:
-    """Return how far a simulation departs from a wave, and the relative error of how its fastest disturbance grows."""
+    """Return how far a simulation deviates from a wave, and the relative error of its fastest disturbance's growth."""
     value, mode = wave.eigenvalues[0], wave.modes[:, 0]
     shift = np.exp(-2j * np.pi / 22 * np.arange(33) * wave.speed * 2.0)
     kept, disturbed = (run(begin(u), 8) for u in (wave.u, wave.u + 1e-6 * mode.real))
@@ -155,16 +155,17 @@ def followed(wave: Wave) -> tuple[float, float]:
 
 
 def patches() -> Iterator[tuple[str, str, str]]:
-    """Two patches against one transform over the whole."""
+    """Compare two patches with one transform over the whole domain."""
     for points in (768, 1536):
         u = on_the_attractor(points, 256.0)
         ends = [run(begin(u, length=256.0, patches=count), 40, np.array([1.0, -1.0, 0.5, -0.5])) for count in (1, 2)]
         difference = f"{np.abs(ends[0] - ends[1]).max():.1e}"
-        yield f"L = 256, {points} points: 2 patches against 1, t = 10", "0 to truncation error", difference
+        what = f"L = 256, {points} points: difference between 2 patches and 1, t = 10"
+        yield what, "0 to truncation error", difference
 
 
 def attractor() -> Iterator[tuple[str, str, str]]:
-    """Statistics of the attractor for L = 22."""
+    """Measure statistics of the attractor for L = 22."""
     simulation, scores = KuramotoSivashinsky(MPI.COMM_SELF), []
     for seed in range(40):
         simulation.reset(seed)
@@ -176,7 +177,7 @@ def attractor() -> Iterator[tuple[str, str, str]]:
 
 
 def lyapunov_exponent(time: float) -> float:
-    """Return the mean growth rate of a small disturbance that is scaled back each unit of time (Benettin's method)."""
+    """Return the mean growth rate of a small disturbance that is rescaled at each unit of time (Benettin's method)."""
     u = on_the_attractor(64)
     pair = begin(u), begin(u + 1e-7 * np.cos(2 * np.pi * np.arange(64) / 64))
     total = 0.0
@@ -190,5 +191,5 @@ def lyapunov_exponent(time: float) -> float:
 
 
 if __name__ == "__main__":
-    lines = table_lines(["what", "expected", "found"], rows())
+    lines = table_lines(["quantity", "expected", "found"], rows())
     publish("kuramoto_sivashinsky", lines, arguments_of(__doc__).parse_args().results)

@@ -1,10 +1,11 @@
-"""Hold LAMMPS under its thermostat against published numbers: ``python experiments/validate/lammps_md.py``.
+"""Compare LAMMPS under its thermostat with published numbers: ``python experiments/validate/lammps_md.py``.
 
-Prints tables in Markdown; it takes some two minutes on one core. ``--results DIR`` also writes them to
-``DIR/validation_lammps_md.md``. ``--search`` finds the best linear cooling schedules for
-``experiments/ppo_lammps_md.yaml`` instead: all starts and ends of a grid, then the best of them on more seeds, in two
-minutes. ``--compare DIR`` compares, in depths of the potential, what the policies in DIR, the results of that
-experiment, have reached.
+Prints tables in Markdown, which takes about two minutes on one core. ``--results DIR`` also writes them to
+``DIR/validation_lammps_md.md``.
+
+``--search`` instead finds the best linear cooling schedules for ``experiments/ppo_lammps_md.yaml``. It tries a grid of
+starts and ends, then the best of them on more seeds, in two minutes. ``--compare DIR`` instead compares the policies of
+that experiment, whose results are in DIR: the energies that they reach, in depths of the potential.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ Row = list[str]
 
 EXPERIMENT = Path(__file__).parents[1] / "ppo_lammps_md.yaml"
 SEARCH_SEEDS, REFINE_SEEDS, KEPT = range(30001, 30041), range(31001, 31201), 4
-"""Of the search for linear schedules, neither trained nor evaluated on; how many are tried again."""
+"""Seeds of the two rounds, disjoint from those of training and evaluation, and how many schedules reach round two."""
 SCHEDULES: dict[str, tuple[Callable[[Array], float], Sequence[float], Sequence[float]]] = {
     "absolute": (lambda state: 1.0, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), (0.05, 0.1, 0.15, 0.2, 0.3)),
     "of the first state": (scale_by_energy, (0.5, 0.65, 0.8, 0.95, 1.1, 1.3, 1.6), (0.1, 0.2, 0.35, 0.5, 0.65)),
 }
-"""What start and end are multiples of, given the first state; the starts and ends that are tried."""
+"""Kind of schedule -> unit of its temperatures as a function of the first state, starts to try, ends to try."""
 
 FLUID = """
 units lj
@@ -57,7 +58,7 @@ pair_modify tail yes
 timestep 0.004
 """
 PUBLISHED = {0.776: (-5.5121, 0.0067714), 0.86: (-6.0305, None)}
-"""Density: energy per atom and pressure at T = 0.85; NIST's Monte Carlo, cut at 3 with long-range corrections."""
+"""Density -> energy per atom and pressure at T = 0.85. From NIST's Monte Carlo, cutoff 3 with tail corrections."""
 
 
 def simulation(**parameters: Any) -> LammpsMD:
@@ -69,7 +70,7 @@ def simulation(**parameters: Any) -> LammpsMD:
 
 
 def minima() -> Iterator[Row]:
-    """Quench the structures of least energy."""
+    """Quench the clusters of least energy."""
     for points in (icosahedron(), truncated_octahedron()):
         quenched = simulation(
             script=script_of(points), temperature_low=1e-3, start_temperature=1e-3, steps_per_action=20, melt_steps=20,
@@ -82,7 +83,7 @@ def minima() -> Iterator[Row]:
 
 
 def conserved() -> Iterator[Row]:
-    """Follow the energy of a liquid of 500 atoms whose bath takes for ever: over 20 units of time."""
+    """Follow the energy of a liquid of 500 atoms over 20 units of time. The damping is so large that no bath acts."""
     before = 0.0
     for timestep in (0.01, 0.005, 0.0025):
         script = systems.melt(500, 0.8442).replace("timestep 0.01", f"timestep {timestep}")
@@ -100,7 +101,7 @@ def conserved() -> Iterator[Row]:
 
 
 def total_energy(liquid: LammpsMD) -> float:
-    """Return potential and kinetic energy per atom."""
+    """Return the sum of potential and kinetic energy per atom."""
     lammps, ctx, atoms = liquid._running, liquid._ctx, liquid._natoms
     kinetic = 1.5 * (atoms - 1) * lammps.compute(ctx, "alchemist_temperature")
     return float(lammps.compute(ctx, "thermo_pe") + kinetic) / atoms
@@ -122,7 +123,7 @@ def canonical() -> Iterator[Row]:
 
 
 def fluid() -> Iterator[Row]:
-    """Compare energy and pressure of the Lennard-Jones fluid with NIST's."""
+    """Compare energy and pressure of the Lennard-Jones fluid with NIST's values."""
     for density, (energy, pressure) in PUBLISHED.items():
         liquid = simulation(script=FLUID.format(density=density), start_temperature=1.5, steps_per_action=100,
                             melt_steps=1000, actions=1000)  # fmt: skip
@@ -140,7 +141,7 @@ def fluid() -> Iterator[Row]:
 
 
 def with_error(samples: list[float]) -> str:
-    """Return the mean, and its standard error from ten blocks."""
+    """Return the mean and its standard error, estimated from ten blocks."""
     blocks = [np.mean(block) for block in np.array_split(samples, 10)]
     return f"{np.mean(samples):.4f} ± {np.std(blocks, ddof=1) / math.sqrt(10):.4f}"
 
@@ -157,7 +158,7 @@ class Annealing:
         self.low, self.high = (float(bound[0]) for bound in self.simulation.action_space.bounds())
 
     def excesses(self, scale: Callable[[Array], float], start: float, end: float, seeds: Iterable[int]) -> Array:
-        """Return the energy above the ground state, in depths, in which a linear schedule ends with each seed."""
+        """Return the final energy of a linear schedule above the ground state for each seed, in depths."""
         return np.array([self._excess(scale, start, end, seed) for seed in seeds])
 
     def _excess(self, scale: Callable[[Array], float], start: float, end: float, seed: int) -> float:
@@ -176,7 +177,7 @@ def excess_in_depths(final_energy: float, depth: float) -> float:
 
 
 def search() -> Iterator[Row]:
-    """Try linear schedules of each kind: a grid, then the best of them on more seeds. The last of each is the best."""
+    """Try linear schedules of each kind: a grid, then the best of them on more seeds. The best comes last."""
     annealing = Annealing()
     for kind, (scale, starts, ends) in SCHEDULES.items():
         pairs = [(start, end) for start, end in itertools.product(starts, ends) if start >= end]
@@ -194,7 +195,7 @@ def mean_of(values: Array) -> str:
 
 
 def compare(results: Path) -> Iterator[Row]:
-    """Compare the policies of an evaluation, episode by episode, with the trained one."""
+    """Compare each policy of an evaluation with the trained one, episode by episode."""
     evaluations = json.loads((results / "evaluation.json").read_text())["policies"]
     found = {
         name: np.array([
@@ -212,33 +213,33 @@ def compare(results: Path) -> Iterator[Row]:
 
 TABLES = (
     (
-        "Energy of the minimum of a cluster, against the Cambridge Cluster Database",
+        "Least energy of a cluster, compared with the Cambridge Cluster Database",
         ["cluster", "published", "found", "difference"],
         minima,
     ),
     (
-        "Energy per atom without a bath: fluctuation and drift over 18 units of time",
+        "Energy per atom without a heat bath: fluctuation and drift over 18 units of time",
         ["time step", "fluctuation", "drift", "order"],
         conserved,
     ),
     (
-        "Kinetic temperature at T = 1: mean, and variance in terms of 2 T²/(3N - 3)",
+        "Kinetic temperature at T = 1: mean, and variance as a multiple of 2 T²/(3N - 3)",
         ["thermostat", "mean", "variance"],
         canonical,
     ),
-    ("Lennard-Jones fluid at T = 0.85, against NIST", ["density", "", "published", "found"], fluid),
+    ("Lennard-Jones fluid at T = 0.85, compared with NIST", ["density", "quantity", "published", "found"], fluid),
 )
-TRIED = ["start and end", "start", "end", "seeds", "(energy - ground state) / depth"]
+TRIED = ["temperatures", "start", "end", "seeds", "(energy - ground state) / depth"]
 COMPARED = [
     "policy",
     "(energy - ground state) / depth",
     "in the ground state",
-    "more than the first, on the same seeds",
+    "difference from the first, on the same seeds",
 ]
 
 
 def main() -> None:
-    """Print the tables, or one of those about the experiment."""
+    """Print the validation tables, or one of the tables about the experiment."""
     parser = arguments_of(__doc__)
     parser.add_argument("--search", action="store_true", help="find the best linear cooling schedules")
     parser.add_argument("--compare", type=Path, metavar="DIR", help="compare the policies of an evaluation")
@@ -252,14 +253,14 @@ def main() -> None:
 
 
 def search_to(directory: Path | None) -> None:
-    """Print the search as it goes, and write it."""
+    """Print the table of the search row by row, and write it to `directory` unless that is None."""
     lines = []
     for line in table_lines(TRIED, search()):
         print(line, flush=True)
         lines.append(line)
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
-        heading = "# Linear cooling schedules\n\nBy `python experiments/validate/lammps_md.py --search`.\n"
+        heading = "# Linear cooling schedules\n\nPrinted by `python experiments/validate/lammps_md.py --search`.\n"
         (directory / "linear_schedules_lammps_md.md").write_text("\n".join([heading, *lines]) + "\n")
 
 

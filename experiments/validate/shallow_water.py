@@ -1,6 +1,6 @@
-"""Hold the shallow-water solver against exact solutions: ``python experiments/validate/shallow_water.py``.
+"""Compare the shallow-water solver with exact solutions: ``python experiments/validate/shallow_water.py``.
 
-Prints a table in Markdown; it takes about a minute on one core. ``--results DIR`` also writes it to
+Prints a table in Markdown, which takes about a minute on one core. ``--results DIR`` also writes it to
 ``DIR/validation_shallow_water.md``.
 """
 
@@ -22,12 +22,12 @@ Row = list[str]
 
 
 def bumps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return an uneven bed between -3 m and 2 m."""
+    """Return an uneven bed with heights between -3 m and 2 m."""
     return -1.0 + np.sin(x / 7) * np.cos(y / 5) + 0.7 * np.sin(x / 1.7 + y) + 0.3 * np.cos(9 * y)
 
 
 def lake_at_rest() -> Iterator[Row]:
-    """Let a lake with islands rest."""
+    """Check that a lake with islands stays at rest."""
     solver = Solver(comm, CellGrid(96, 64, 1.0, 1.0), bumps)
     solver.begin(np.maximum(-0.4 - solver.bed[INSIDE], 0.0))
     h = solver.state[0][INSIDE].copy()
@@ -35,8 +35,8 @@ def lake_at_rest() -> Iterator[Row]:
     steps = solver.advance(100.0)
     moved = np.abs(solver.state[1:, *INSIDE]).max()
     dry = (h == 0).mean()
-    yield [f"lake at rest, {dry:.0%} of it islands, {steps} steps", "96 x 64", "largest speed", f"{moved:.1e} m/s", ""]
-    yield ["", "", "change of a depth", f"{np.abs(solver.state[0][INSIDE] - h).max():.1e} m", ""]
+    yield [f"lake at rest with {dry:.0%} islands, {steps} steps", "96 x 64", "largest speed", f"{moved:.1e} m/s", ""]
+    yield ["", "", "largest change of the depth", f"{np.abs(solver.state[0][INSIDE] - h).max():.1e} m", ""]
     yield ["", "", "change of the volume", f"{abs(solver.state[0][INSIDE].sum() - volume) / volume:.1e}", ""]
 
 
@@ -55,15 +55,15 @@ def dam_break_error(n: int, right: float, t: float) -> tuple[float, float]:
 
 
 def dam_breaks() -> Iterator[Row]:
-    """Break a dam over water and over a dry bed."""
+    """Compare dam breaks over water and over a dry bed with the exact solutions."""
     for name, right in (("Stoker's dam break, 1 m over 0.1 m", 0.1), ("Ritter's dam break, 1 m over a dry bed", 0.0)):
         errors = {n: dam_break_error(n, right, 3.5) for n in (100, 200, 400, 800)}
         yield from convergence(name, "L1 error of the depth", {n: error for n, (error, _) in errors.items()})
-        yield ["", "", "change of the volume, largest", f"{max(change for _, change in errors.values()):.1e}", ""]
+        yield ["", "", "largest change of the volume", f"{max(change for _, change in errors.values()):.1e}", ""]
 
 
 def standing_wave_error(n: int) -> float:
-    """Return the relative error of the frequency of the first standing wave of a closed basin, over ten periods."""
+    """Return the relative error of the frequency of a closed basin's first standing wave, measured over ten periods."""
     length, depth, amplitude = 1000.0, 10.0, 1e-4
     solver = Solver(
         comm,
@@ -86,7 +86,7 @@ def standing_wave_error(n: int) -> float:
 
 
 def standing_wave() -> Iterator[Row]:
-    """Let a small wave stand in a basin."""
+    """Compare the frequency of a small standing wave with the exact one."""
     errors = {n: standing_wave_error(n) for n in (16, 32, 64)}
     yield from convergence("standing wave in a closed basin, 10 periods", "error of the frequency", errors)
 
@@ -104,15 +104,15 @@ def bowl_error(n: int) -> tuple[float, float]:
 
 
 def bowls() -> Iterator[Row]:
-    """Let water go round in a bowl."""
+    """Compare water that circles in a bowl with Thacker's exact solution."""
     errors = {n: bowl_error(n) for n in (50, 100, 200)}
     name = "Thacker's planar surface in a paraboloid, one period"
     yield from convergence(name, "L1 error of the depth", {n: error for n, (error, _) in errors.items()})
-    yield ["", "", "change of the volume, largest", f"{max(change for _, change in errors.values()):.1e}", ""]
+    yield ["", "", "largest change of the volume", f"{max(change for _, change in errors.values()):.1e}", ""]
 
 
 def convergence(name: str, what: str, errors: dict[int, float]) -> Iterator[Row]:
-    """Yield rows with errors by number of cells, and the order between each two of them."""
+    """Yield rows with the errors by number of cells, and the order of convergence between rows."""
     before: tuple[int, float] | None = None
     for n, error in errors.items():
         order = f"{math.log(before[1] / error) / math.log(n / before[0]):.2f}" if before else ""

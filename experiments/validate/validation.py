@@ -1,4 +1,4 @@
-"""What the validations of the simulations share: tables in Markdown, printed as they come, and written to a page."""
+"""Helpers for the validations of the simulations: print Markdown tables row by row, and write them to a page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 Table = tuple[str, Sequence[str], Callable[[], Iterable[Sequence[str]]]]
-"""A title, the heads of the columns, and what gives the rows."""
+"""A title, the heads of the columns, and a function that returns the rows."""
 
 
 def lines_of(tables: Iterable[Table]) -> Iterator[str]:
@@ -27,19 +27,19 @@ def table_lines(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator
 
 
 def arguments_of(description: str) -> argparse.ArgumentParser:
-    """Return the options that every validation has."""
+    """Return a parser with the options that all validations have."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--results", type=Path, metavar="DIR", help="directory to write the tables to as well")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="also write the tables to this directory")
     return parser
 
 
 def publish(simulation: str, lines: Iterable[str], directory: Path | None) -> None:
-    """Print lines as they come, and write them to a page of `directory`, if there is one."""
+    """Print each line at once, and write all lines to a page in `directory` unless it is None."""
     kept = []
     for line in lines:
         print(line, flush=True)
         kept.append(line)
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
-        heading = f"# Validation of `{simulation}`\n\nBy `python experiments/validate/{simulation}.py`.\n\n"
+        heading = f"# Validation of `{simulation}`\n\nPrinted by `python experiments/validate/{simulation}.py`.\n\n"
         (directory / f"validation_{simulation}.md").write_text(heading + "\n".join(kept).rstrip() + "\n")

@@ -1,4 +1,4 @@
-"""What a running task is given beside its arguments."""
+"""The context that a running task gets in addition to its arguments."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from alchemist_ray.mpi_backend.matrices.distmatrix import Allocate, DistMatrix, 
 
 
 def _silent(done: float, total: float, message: str) -> None:
-    """Report progress to nobody."""
+    """Ignore the progress."""
 
 
 def _never() -> bool:
-    """Whether the caller has cancelled a task that nobody can cancel."""
+    """Return False: this task cannot be cancelled."""
     return False
 
 
@@ -32,7 +32,7 @@ def _current_directory() -> Path:
 
 @dataclass(frozen=True)
 class TaskContext:
-    """The surroundings of one task on one rank.
+    """The context of one task on one rank.
 
     Attributes
     ----------
@@ -41,18 +41,18 @@ class TaskContext:
     task : str
         ``library.task``, for messages.
     allocate : callable
-        ``allocate(shape, dtype)`` makes the local block of a matrix, in the memory that results are served from.
+        ``allocate(shape, dtype)`` makes the local block of a matrix, in the memory from which clients read results.
     report : callable
         ``report(done, total, message)``; use :meth:`progress`.
     directories : tuple of Path
-        The directories under which a task may read and write files, as the server's owner has named them. Relative
-        paths begin at the first.
+        The directories under which a task may read and write files, as named by the server's owner. Relative paths
+        start at the first.
     cancelled : callable
-        Whether this rank has heard that the caller has cancelled the task; use :meth:`check_cancelled`.
+        Whether this rank knows that the caller has cancelled the task; use :meth:`check_cancelled`.
     make_scratch : callable
         Makes this rank's scratch directory; use :attr:`scratch`.
     log : logging.Logger
-        Goes to this worker's log file.
+        Writes to this worker's log file.
     """
 
     comm: MPI.Comm
@@ -65,19 +65,20 @@ class TaskContext:
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("alchemist.library"))
 
     def progress(self, done: float, total: float, message: str = "") -> None:
-        """Tell the caller how far the task is (`done` of `total`, in any unit). Local; only rank 0's word is sent."""
+        """Tell the caller how far the task is (`done` of `total`, in any unit). Local; only rank 0's calls are sent."""
         if self.comm.rank == 0:
             self.report(done, total, message)
 
     def check_cancelled(self) -> None:
-        """Stop here, on all ranks, if the caller has cancelled the task or its time is up. Collective over comm.
+        """Stop the task on all ranks if its caller has cancelled it or its time is up. Collective over comm.
 
-        A long task calls this between its steps; it costs one small reduction. A task that never does runs to its end.
+        A long task calls this between its steps. The call costs one small reduction. A task that never calls it runs to
+        its end.
 
         Raises
         ------
         TaskCancelledError
-            On every rank, if any has heard of it.
+            On every rank, if any rank knows that the task was cancelled.
         """
         if self.cancelled is _never:
             return
@@ -88,7 +89,7 @@ class TaskContext:
 
     @property
     def scratch(self) -> Path:
-        """A directory of this rank's own for temporary files, on its host; removed when the session's workers end."""
+        """The directory of this rank for temporary files, on its host; removed when the session's workers end."""
         return self.make_scratch()
 
     def empty(self, shape: tuple[int, int], dtype: npt.DTypeLike, layout: Layout | str) -> DistMatrix:
@@ -98,7 +99,7 @@ class TaskContext:
         return DistMatrix.empty(self.comm, shape, np.dtype(dtype), layout, self.allocate)
 
     def from_replicated(self, A: npt.NDArray[Any], layout: Layout | str) -> DistMatrix:
-        """Return `A`, which every rank holds whole, as a distributed matrix. Local."""
+        """Return `A` as a distributed matrix; every rank has the whole array. Local."""
         if isinstance(layout, str):
             layout = Layout.of(layout, (A.shape[0], A.shape[1]), self.comm.size)
         return DistMatrix.from_global(self.comm, A, layout, self.allocate)

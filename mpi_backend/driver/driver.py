@@ -1,8 +1,8 @@
 """The driver: admits clients, owns the worker slots, starts and ends worker groups. It never touches matrix data.
 
-An asyncio program with one connection a session and one a worker. A session's workers are an MPI job of their own
-(:class:`.WorkerGroup`), so whatever a library does to its ranks, no other session
-notices.
+The driver is an asyncio program with one connection to each session and one to each worker. The workers of a session
+are an MPI job of their own (:class:`.WorkerGroup`), so a library that kills or blocks its ranks affects no other
+session.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,76 +32,22 @@ from alchemist_ray.errors import (
 from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.host.temporary_directories import make_log_dir
 from alchemist_ray.mpi_backend.driver.group import GroupSettings, WorkerGroup
-from alchemist_ray.mpi_backend.driver.inventory import Inventory, Slot
-from alchemist_ray.mpi_backend.driver.registry import Registry
+from alchemist_ray.mpi_backend.driver.inventory import Inventory
 from alchemist_ray.mpi_backend.logs import tail
 from alchemist_ray.mpi_backend.node.launchers import HydraLauncher, Launcher
+from alchemist_ray.mpi_backend.node.slots import Slot
+from alchemist_ray.mpi_backend.registry import Registry
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
+from alchemist_ray.protocol.server_options import ServerOptions
 from alchemist_ray.transport.async_channel import AsyncChannel
 
 log = logging.getLogger("alchemist")
 
 RULE = "=" * 60
 MAX_LOG_LINES = 10_000
-"""Lines of a log that a client gets at a time."""
-MIN_TOKEN = 8
-"""Characters of the shortest token that a server takes; the tokens that it makes have 43."""
-
-
-@dataclass(frozen=True)
-class DriverConfig:
-    """How a server runs.
-
-    Attributes
-    ----------
-    num_workers : int
-        Worker slots of this machine.
-    token : str
-        What clients must prove to know.
-    hostname, port : str, int
-        Interface and port to listen on; port 0 takes a free one.
-    advertise : str
-        Address that clients are told to reach workers at; empty: `hostname`.
-    worker_ports : (int, int) or None
-        Range of the workers' ports; None: any.
-    memory_per_worker : int or None
-        Bytes for matrices; None: an equal share of 80 % of the machine's memory.
-    libraries : mapping
-        Name -> module or path, beside the installed ones.
-    allow_library_paths : bool
-        Whether clients may load libraries from a path of their own.
-    data_directories : sequence of str
-        Directories under which workers read and write files that clients name; relative paths begin at the first.
-    log_dir : str or None
-        Where logs go; None: a temporary directory that is removed at the end.
-    """
-
-    num_workers: int
-    token: str
-    hostname: str = "127.0.0.1"
-    port: int = 0
-    advertise: str = ""
-    worker_ports: tuple[int, int] | None = None
-    memory_per_worker: int | None = None
-    libraries: Mapping[str, str] = field(default_factory=dict)
-    allow_library_paths: bool = False
-    data_directories: Sequence[str] = ()
-    log_dir: str | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.token) < MIN_TOKEN:
-            raise ServerStartError(f"a token of {len(self.token)} characters: it needs at least {MIN_TOKEN}")
-        for directory in self.data_directories:
-            if not os.path.isdir(directory):
-                raise ServerStartError(f"the data directory {directory} does not exist")
-
-    def memory(self) -> int:
-        """Return the bytes that each worker has for matrices."""
-        if self.memory_per_worker is not None:
-            return self.memory_per_worker
-        return int(0.8 * physical_memory()) // self.num_workers
+"""A client gets at most this many lines of each log."""
 
 
 @dataclass
@@ -121,18 +66,21 @@ class Driver:
 
     Parameters
     ----------
-    config : DriverConfig
-        How it runs.
+    options : ServerOptions
+        The configuration.
     launcher : Launcher, optional
-        How worker groups are started; Hydra on this machine by default.
+        Starts the worker groups; by default with Hydra on this machine.
     """
 
-    def __init__(self, config: DriverConfig, launcher: Launcher | None = None) -> None:
-        self.config = config
+    def __init__(self, options: ServerOptions, launcher: Launcher | None = None) -> None:
+        self.options = options
+        self._worker_options = replace(
+            options.for_workers(), data_directories=[os.path.abspath(path) for path in options.data_directories]
+        )
         self._launcher = launcher or HydraLauncher()
-        self._inventory = Inventory([(socket.gethostname(), config.num_workers)])
-        self._registry = Registry(config.libraries, config.allow_library_paths)
-        self._key = Key.of(config.token)
+        self._inventory = Inventory([(socket.gethostname(), options.num_workers)])
+        self._registry = Registry(options.libraries, options.allow_library_paths)
+        self._key = Key.of(options.token)
         self._sessions: dict[int, Session] = {}
         self._session_numbers = itertools.count(1)
         self._group_numbers = itertools.count(1)
@@ -145,31 +93,35 @@ class Driver:
     # --- starting and stopping ----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises
         ------
         ServerStartError
-            If the address cannot be listened on, or the log directory cannot be written.
+            If the driver cannot listen at the address, or cannot write to the log directory.
         """
-        config = self.config
+        options = self.options
+        for directory in options.data_directories:
+            if not os.path.isdir(directory):
+                raise ServerStartError(f"the data directory {os.path.abspath(directory)} does not exist")
+        self._launcher.check()
         try:
-            self._log_dir = Path(config.log_dir or make_log_dir())
+            self._log_dir = Path(options.log_dir or make_log_dir())
             self._log_dir.mkdir(parents=True, exist_ok=True)
-            self._server = await asyncio.start_server(self._connected, config.hostname, config.port)
+            self._server = await asyncio.start_server(self._connected, options.hostname, options.port)
         except OSError as failure:
             self._remove_temporary_logs()
-            raise ServerStartError(f"{config.hostname}:{config.port}: {failure.strerror or failure}") from failure
+            raise ServerStartError(f"{options.hostname}:{options.port}: {failure.strerror or failure}") from failure
         self.port = self._server.sockets[0].getsockname()[1]
 
     def announce(self) -> None:
-        """Log that the server is ready, and for what."""
-        config = self.config
+        """Log that the server is ready, with its configuration."""
+        options = self.options
         for line in (
             RULE,
             f"Starting Alchemist {__version__}",
-            f"Running on {socket.gethostname()} {config.hostname}:{self.port}",
-            f"{config.num_workers} workers, {config.memory() / 2**30:.1f} GiB for matrices each",
+            f"Running on {socket.gethostname()} {options.hostname}:{self.port}",
+            f"{options.num_workers} workers, {self._memory() / 2**30:.1f} GiB for matrices each",
             f"Libraries: {', '.join(self._registry.names())}",
             f"Logs in {self._log_dir}",
             "Alchemist is ready",
@@ -191,7 +143,7 @@ class Driver:
         log.info("Alchemist has stopped")
 
     def _remove_temporary_logs(self) -> None:
-        if self.config.log_dir is None and self._log_dir != Path():
+        if self.options.log_dir is None and self._log_dir != Path():
             shutil.rmtree(self._log_dir, ignore_errors=True)
 
     # --- connections --------------------------------------------------------------------------------------------------
@@ -250,7 +202,7 @@ class Driver:
                 await asyncio.shield(session.group.end("the session was closed"))
 
     async def _answer_all(self, channel: AsyncChannel, session: Session | None) -> None:
-        """Answer requests until the client closes the connection, also while one of them takes its time."""
+        """Answer requests until the client closes the connection, even if it does so during a slow request."""
         while True:
             request: Any = await channel.receive()
             answering = asyncio.ensure_future(self._answer(request, session))
@@ -265,7 +217,7 @@ class Driver:
                 await channel.send(await answering)
             finally:
                 closed.cancel()
-                await asyncio.wait({closed})  # until then, nobody else may read
+                await asyncio.wait({closed})  # nothing else may read before it has ended
 
     async def _answer(self, request: Any, session: Session | None) -> m.Message:
         try:
@@ -296,7 +248,9 @@ class Driver:
     async def _start_group(self, session: Session, count: int) -> dict[str, Any]:
         if session.group is not None:
             held = len(session.group.slots)
-            raise ArgumentValueError("request_workers", f"the session has {held} workers already: yield them first")
+            raise ArgumentValueError(
+                "request_workers", f"the session already has {held} workers: call yield_workers() first"
+            )
         group_id = next(self._group_numbers)
         slots = self._inventory.take(count, session.session_id)
         group = WorkerGroup(group_id, slots, self._group_settings(session))
@@ -322,26 +276,28 @@ class Driver:
         logs = sorted(self._log_dir_of(session).glob("worker-*.log"))
         return {path.stem: tail(path, min(max(lines, 1), MAX_LOG_LINES)) for path in logs}
 
+    def _memory(self) -> int:
+        """Return the bytes that each worker has for matrices."""
+        given = self.options.memory_per_worker
+        return int(0.8 * physical_memory()) // self.options.num_workers if given is None else given
+
     def _group_settings(self, session: Session) -> GroupSettings:
-        everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - what its owner chose
-        loopback = everywhere.get(self.config.hostname, self.config.hostname)
+        everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - its owner chose it
+        loopback = everywhere.get(self.options.hostname, self.options.hostname)
         log_dir = self._log_dir_of(session)
         log_dir.mkdir(parents=True, exist_ok=True)
         return GroupSettings(
             driver=(loopback, self.port),
-            bind=self.config.hostname,
-            advertise=self.config.advertise or self.config.hostname,
-            ports=self.config.worker_ports,
-            memory=self.config.memory(),
-            libraries=dict(self.config.libraries),
-            allow_library_paths=self.config.allow_library_paths,
-            data_directories=[os.path.abspath(directory) for directory in self.config.data_directories],
+            bind=self.options.hostname,
+            advertise=self.options.advertise or self.options.hostname,
+            memory=self._memory(),
+            options=self._worker_options,
             log_dir=log_dir,
             threads=max(1, (os.cpu_count() or 1) // len(self._inventory.slots)),
         )
 
     async def _watch(self, session: Session, group: WorkerGroup) -> None:
-        """Wait for the end of a group; tell the session when it was not asked for."""
+        """Wait for the end of a group; tell the session if it did not ask for that end."""
         reason = await group.ended()
         self._forget(session, group)
         if group.end_was_asked_for:
@@ -365,7 +321,7 @@ class Driver:
         if self._groups.pop(group.group_id, None) is not None:
             self._inventory.release(session.session_id)
 
-    # --- what there is to see -----------------------------------------------------------------------------------------
+    # --- status -------------------------------------------------------------------------------------------------------
 
     def _worker_rows(self) -> list[dict[str, Any]]:
         return [self._worker_row(slot) for slot in self._inventory.slots]
@@ -389,7 +345,7 @@ class Driver:
         sessions = await asyncio.gather(*(_session_row(session) for session in list(self._sessions.values())))
         return {
             **self._facts(),
-            "hostname": self.config.hostname,
+            "hostname": self.options.hostname,
             "port": self.port,
             "log_dir": str(self._log_dir),
             "workers": self._worker_rows(),

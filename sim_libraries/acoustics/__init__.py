@@ -1,7 +1,7 @@
-"""Sound in a room, and loudspeakers that are to silence a part of it: a simulation in C (:file:`acoustics.c`).
+"""Sound in a room with loudspeakers that make a part of it quiet: a simulation in C (:file:`acoustics.c`).
 
-Servers offer it as the library ``acoustics``, and compile it when it is first loaded. In one's own process, it is
-compiled when its class is first asked for: ``from alchemist_ray.sim_libraries.acoustics import Acoustics``.
+A server offers it as the library ``acoustics`` and compiles it when it is first loaded. To use the class in your own
+process, import it, which compiles it as well: ``from alchemist_ray.sim_libraries.acoustics import Acoustics``.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 SOURCE = Path(__file__).with_name("acoustics.c")
 
 ENVIRONMENT = {"lib_name": "acoustics", "max_episode_steps": 200}
-"""The gymnasium environment that the package registers over this simulation."""
+"""The gymnasium environment that the package registers for this simulation."""
 
 
 def __getattr__(name: str) -> Any:
-    """Return the class of the simulation.
+    """Compile the simulation when ``Acoustics`` is imported, and return its class.
 
     Raises
     ------
     LibraryLoadError
-        If it cannot be compiled.
+        If the source cannot be compiled.
     """
     if name != "Acoustics":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

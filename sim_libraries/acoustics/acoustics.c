@@ -1,5 +1,5 @@
-/* Sound in a closed room with absorbing walls and rigid obstacles, and loudspeakers that are to silence a part of it: a
- * simulator in C, with what it computes in scheme.h, and what it can be told in parameters.h. */
+/* A simulator in C: sound in a closed room with absorbing walls and rigid obstacles, and loudspeakers that should make
+ * a part of it quiet. The numerical scheme is in scheme.h, the parameters are read in parameters.h. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -8,11 +8,11 @@
 #include "room.h"
 #include "scheme.h"
 
-/* --- what is seen of it --------------------------------------------------------------------------------------- */
+/* --- steps, states and pictures ------------------------------------------------------------------------------- */
 
 static double sum_of_squares(const double *p, int64_t n)
 {
-    double lanes[8] = {0.0}; /* sums that do not wait for one another */
+    double lanes[8] = {0.0}; /* independent sums, which the compiler can vectorise */
     int64_t i = 0;
     for (; i + 8 <= n; i += 8)
         for (int k = 0; k < 8; k++)
@@ -22,7 +22,7 @@ static double sum_of_squares(const double *p, int64_t n)
     return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
-/* Add the squares of this rank's pressures in the quiet zone, a sum for each row of it. */
+/* Add the squares of this rank's pressures in the quiet zone to one sum for each row of the zone. */
 static void listen(const room *r, double *sums)
 {
     const cells *q = &r->quiet;
@@ -40,8 +40,9 @@ static double heard_in_row(const room *r, const microphone *m, int64_t j)
     return (1.0 - m->right) * p[0] + m->right * p[1];
 }
 
-/* Let all ranks know the microphones, the mean square of `substeps` substeps, and the energy: one of them, or two at a
- * microphone between them, have something to add to each number, so that the sums are exact. Collective. */
+/* Share the microphone pressures, the mean square over `substeps` substeps, and the energy among all ranks. One rank
+ * contributes to each number, or two if a microphone lies between them, so the sums do not depend on their order.
+ * Collective. */
 static void share(room *r, int64_t substeps)
 {
     const int64_t rows = r->quiet.j1 - r->quiet.j0, M = r->microphones;
@@ -143,9 +144,9 @@ static int get_field(alchemist_call *call, void *simulation, double *values)
     return ALCHEMIST_OK;
 }
 
-/* --- how it begins -------------------------------------------------------------------------------------------- */
+/* --- the beginning of an episode ------------------------------------------------------------------------------ */
 
-/* Uniform in 0 .. 1, by SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). */
+/* Return a random number, uniform in 0 .. 1, by SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). */
 static double draw(room *r)
 {
     uint64_t z = r->now.random += 0x9e3779b97f4a7c15u;
@@ -154,7 +155,7 @@ static double draw(room *r)
     return (double)((z ^ (z >> 31)) >> 11) / 9007199254740992.0;
 }
 
-/* The initial pressure, around a point that the seed gives or as a mode of the rigid room. */
+/* Return the initial pressure: a pulse around a point that the seed draws, or a mode of the rigid room. */
 static double initial_pressure(const room *r, int64_t i, int64_t j, const double *centre)
 {
     const double x = ((double)i + 0.5) * r->h, y = ((double)j + 0.5) * r->h;
@@ -165,7 +166,7 @@ static double initial_pressure(const room *r, int64_t i, int64_t j, const double
                              (8.0 * r->radius * r->radius));
 }
 
-/* Fill in p(0), and u(-1/2) so that the air is at rest at t = 0: half of what a substep takes from u. */
+/* Set p(0), and set u(-1/2) such that the air is at rest at t = 0: to minus half the change of u in a substep. */
 static void begin_with_pressure(room *r, const double *centre)
 {
     const double lambda = r->lambda;
@@ -197,7 +198,7 @@ static int reset(alchemist_call *call, void *simulation, const int64_t *seed)
     memset(r->p, 0, r->doubles * sizeof *r->p);
     memset(sums, 0, (size_t)(r->quiet.j1 - r->quiet.j0) * sizeof *sums);
     if (seed != NULL)
-        r->now.random = (uint64_t)*seed; /* else it goes on from where the last episode has left it */
+        r->now.random = (uint64_t)*seed; /* otherwise the generator continues from the last episode */
     for (int k = 0; k < r->tones; k++) {
         r->now.frequency[k] = r->band[0] + (r->band[1] - r->band[0]) * draw(r);
         r->now.phase[k] = 2.0 * pi * draw(r);
@@ -251,9 +252,9 @@ static double work_per_step(void *simulation)
     return (double)r->nx * (double)r->ny * (double)r->substeps / 1e6;
 }
 
-/* --- how it is made ------------------------------------------------------------------------------------------- */
+/* --- creation and destruction --------------------------------------------------------------------------------- */
 
-/* Take all memory of this rank; return whether there was enough. */
+/* Allocate all memory of this rank. Return whether there was enough. */
 static int allocate(room *r)
 {
     const size_t states = (size_t)(r->history * r->microphones), names = (size_t)r->loudspeakers + states;
@@ -295,7 +296,7 @@ static void describe_components(room *r)
     }
 }
 
-/* What is sent and received in every substep, set up once. */
+/* Set up the persistent requests for the messages of a substep. */
 static void prepare_halo(room *r)
 {
     const int below = r->rank > 0 ? r->rank - 1 : MPI_PROC_NULL;
@@ -337,9 +338,9 @@ static int create(alchemist_call *call, void **simulation)
 {
     room *r = calloc(1, sizeof *r);
     int made = r != NULL, status;
-    MPI_Allreduce(MPI_IN_PLACE, &made, 1, MPI_INT, MPI_MIN, call->comm); /* all ranks go on, or none does */
+    MPI_Allreduce(MPI_IN_PLACE, &made, 1, MPI_INT, MPI_MIN, call->comm); /* all ranks continue, or none */
     if (made) {
-        status = describe_room(call, r); /* the same on all ranks, as it is made of the arguments alone */
+        status = describe_room(call, r); /* the same on all ranks, since it depends on the arguments only */
         if (status != ALCHEMIST_OK) {
             forget(r);
             return status;
@@ -353,15 +354,15 @@ static int create(alchemist_call *call, void **simulation)
     if (!made) {
         if (r != NULL)
             forget(r);
-        return alchemist_fail(call, ALCHEMIST_NO_MEMORY, "a rank has no room for its part of the room");
+        return alchemist_fail(call, ALCHEMIST_NO_MEMORY, "a rank has not enough memory for its part of the room");
     }
     for (int k = 0; k < r->size; k++) {
         r->offsets[k] = (int)(r->ny * k / r->size * r->nx);
         r->counts[k] = (int)(r->ny * (k + 1) / r->size * r->nx) - r->offsets[k];
     }
     describe_components(r);
-    MPI_Comm_dup(call->comm, &r->comm); /* of its own: no message of another simulation can get between */
-    MPI_Comm_set_errhandler(r->comm, MPI_ERRORS_ARE_FATAL); /* a rank that has lost another one cannot go on */
+    MPI_Comm_dup(call->comm, &r->comm); /* keeps its messages apart from those of other simulations */
+    MPI_Comm_set_errhandler(r->comm, MPI_ERRORS_ARE_FATAL); /* a rank that has lost another cannot continue */
     prepare_halo(r);
     *simulation = r;
     return ALCHEMIST_OK;
@@ -380,51 +381,53 @@ static int spaces(alchemist_call *call, void *simulation, alchemist_box *action,
     return ALCHEMIST_OK;
 }
 
-/* --- what it says about itself -------------------------------------------------------------------------------- */
+/* --- description ---------------------------------------------------------------------------------------------- */
 
 static const alchemist_parameter parameters[] = {
-    {"nx", ALCHEMIST_INT, "400", "Cells across the room; they are square.", 0, NULL},
-    {"width", ALCHEMIST_FLOAT, "6.0", "Of the room, in m.", 0, NULL},
-    {"height", ALCHEMIST_FLOAT, "4.5", "Of the room, in m: a multiple of width / nx.", 0, NULL},
-    {"sound_speed", ALCHEMIST_FLOAT, "343.0", "In m/s.", 0, NULL},
-    {"density", ALCHEMIST_FLOAT, "1.2", "In kg/m^3.", 0, NULL},
-    {"courant", ALCHEMIST_FLOAT, "0.95", "Time step over the largest stable one, width / nx / (sound_speed sqrt 2).", 0,
-     NULL},
-    {"substeps", ALCHEMIST_INT, "12", "Time steps of a step, in which the loudspeakers are held.", 0, NULL},
+    {"nx", ALCHEMIST_INT, "400", "Number of cells across the room; cells are square.", 0, NULL},
+    {"width", ALCHEMIST_FLOAT, "6.0", "Width of the room, in m.", 0, NULL},
+    {"height", ALCHEMIST_FLOAT, "4.5", "Height of the room, in m: a multiple of width / nx.", 0, NULL},
+    {"sound_speed", ALCHEMIST_FLOAT, "343.0", "Speed of sound, in m/s.", 0, NULL},
+    {"density", ALCHEMIST_FLOAT, "1.2", "Density of the air, in kg/m^3.", 0, NULL},
+    {"courant", ALCHEMIST_FLOAT, "0.95",
+     "Time step divided by the largest stable one, width / nx / (sound_speed sqrt 2).", 0, NULL},
+    {"substeps", ALCHEMIST_INT, "12", "Time steps in a step; the loudspeakers are constant during a step.", 0, NULL},
     {"absorption", ALCHEMIST_ARRAY, "[0.2, 0.2, 0.2, 0.2]",
-     "Share of the energy of a wave at a right angle that the left, right, bottom and top wall take; 0 is rigid.",
+     "Share of energy that the left, right, bottom and top wall absorb from a wave at a right angle; 0 is rigid.",
      ALCHEMIST_FLOAT64, NULL},
     {"obstacles", ALCHEMIST_ARRAY, "[[2.4, 2.0, 2.5, 4.5]]",
      "Rigid rectangles [x0, y0, x1, y1], in m from the lower left corner.", ALCHEMIST_FLOAT64, NULL},
     {"loudspeakers", ALCHEMIST_ARRAY, "[[3.4, 0.8], [5.4, 0.8], [3.4, 2.8], [5.4, 2.8]]", "Places [x, y], in m.",
      ALCHEMIST_FLOAT64, NULL},
-    {"drive", ALCHEMIST_FLOAT, "0.015", "Flow of a loudspeaker at the action 1, in m^2/s: m^3/s for each m of depth.", 0,
-     NULL},
-    {"radius", ALCHEMIST_FLOAT, "0.06", "Of the Gaussian patch that a loudspeaker moves, in m.", 0, NULL},
+    {"drive", ALCHEMIST_FLOAT, "0.015", "Flow of a loudspeaker at the action 1, in m^2/s: m^3/s for each m of depth.",
+     0, NULL},
+    {"radius", ALCHEMIST_FLOAT, "0.06", "Standard deviation of the Gaussian patch of a loudspeaker, in m.", 0, NULL},
     {"microphones", ALCHEMIST_ARRAY,
      "[[1.2, 3.0], [2.4, 1.2], [3.9, 1.3], [4.9, 1.3], [3.9, 2.3], [4.9, 2.3], [4.4, 1.8], [3.0, 1.8]]",
      "Places [x, y], in m.", ALCHEMIST_FLOAT64, NULL},
-    {"history", ALCHEMIST_INT, "2", "Steps whose microphone pressures make a state, the last one first.", 0, NULL},
-    {"quiet_zone", ALCHEMIST_ARRAY, "[3.9, 1.3, 4.9, 2.3]", "Rectangle [x0, y0, x1, y1] that is to be silent, in m.",
+    {"history", ALCHEMIST_INT, "2", "Number of steps in the state, the latest first.", 0, NULL},
+    {"quiet_zone", ALCHEMIST_ARRAY, "[3.9, 1.3, 4.9, 2.3]", "Rectangle [x0, y0, x1, y1] to make quiet, in m.",
      ALCHEMIST_FLOAT64, NULL},
     {"noise", ALCHEMIST_STRING, "'tones'",
-     "What is heard: 'tones' of a source; at first a 'pulse' at a place that the seed gives, or a 'mode' of the room;\n"
-     "or 'silence'.",
+     "Kind of noise: 'tones' of a source, an initial 'pulse' at a place that the seed draws, an initial 'mode' of the\n"
+     "room, or 'silence'.",
      0, NULL},
     {"noise_at", ALCHEMIST_ARRAY, "[0.8, 3.6]", "Place [x, y] of the source, in m.", ALCHEMIST_FLOAT64, NULL},
     {"noise_drive", ALCHEMIST_FLOAT, "0.01", "Flow of the source, sqrt 2 times its root mean square, in m^2/s.", 0,
      NULL},
-    {"tones", ALCHEMIST_INT, "2", "How many; the seed gives their frequencies and phases.", 0, NULL},
-    {"band", ALCHEMIST_ARRAY, "[100.0, 200.0]", "Frequencies of the tones, in Hz.", ALCHEMIST_FLOAT64, NULL},
-    {"settle", ALCHEMIST_FLOAT, "0.03", "How long the tones have sounded when an episode begins, in s.", 0, NULL},
-    {"pressure", ALCHEMIST_FLOAT, "1.0", "Amplitude of the pulse or the mode, in Pa; pictures show twice that.", 0,
+    {"tones", ALCHEMIST_INT, "2", "Number of tones; the seed draws their frequencies and phases.", 0, NULL},
+    {"band", ALCHEMIST_ARRAY, "[100.0, 200.0]", "Lowest and highest frequency of the tones, in Hz.", ALCHEMIST_FLOAT64,
      NULL},
-    {"mode", ALCHEMIST_ARRAY, "[1.0, 0.0]", "Half waves across and up, of the mode.", ALCHEMIST_FLOAT64, NULL},
+    {"settle", ALCHEMIST_FLOAT, "0.03", "Time for which the tones have sounded when an episode begins, in s.", 0, NULL},
+    {"pressure", ALCHEMIST_FLOAT, "1.0", "Amplitude of the pulse or the mode, in Pa; colours go up to twice that.", 0,
+     NULL},
+    {"mode", ALCHEMIST_ARRAY, "[1.0, 0.0]", "Number of half waves of the mode, across and up.", ALCHEMIST_FLOAT64,
+     NULL},
     ALCHEMIST_END,
 };
 
 static const alchemist_simulator simulator = {
-    "Acoustics", "Sound in a room, and loudspeakers that are to silence a part of it.",
+    "Acoustics", "Sound in a room with loudspeakers that make a part of it quiet.",
     parameters, create, spaces, reset, step, get_state, get_score, NULL, destroy,
     info_names, get_info, describe_field, get_field, snapshot_bytes, snapshot, restore,
     "MLUP", work_per_step,

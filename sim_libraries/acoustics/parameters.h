@@ -1,5 +1,5 @@
-/* From the parameters of create to a room, each of them checked. All is made of the arguments and of the number of
- * ranks, so that every rank comes to the same result, or refuses for the same reason. */
+/* Check the parameters of create and turn them into a room. Everything depends only on the arguments and the number of
+ * ranks, so all ranks get the same room, or fail for the same reason. */
 #ifndef PARAMETERS_H
 #define PARAMETERS_H
 
@@ -15,7 +15,8 @@
             return alchemist_fail(call, ALCHEMIST_VALUE_ERROR, __VA_ARGS__);                                         \
     } while (0)
 
-/* Look at a list of `length` tuples of `width` numbers, at least `least`; NULL and a failure noted if it is none. */
+/* Return a list of tuples of `width` numbers, and set `length`. Otherwise, or if there are fewer than `least` tuples,
+ * report a failure and return NULL. */
 static const double *tuples(alchemist_call *call, const char *name, int64_t width, int least, int *length)
 {
     const alchemist_array *array = alchemist_get_array(call, name);
@@ -32,10 +33,10 @@ static const double *tuples(alchemist_call *call, const char *name, int64_t widt
             alchemist_fail(call, ALCHEMIST_VALUE_ERROR, "%s contains %g", name, numbers[k]);
             return NULL;
         }
-    return size == 0 ? &hearing : numbers; /* of no tuples, nothing is read */
+    return size == 0 ? &hearing : numbers; /* not NULL; with no tuples the caller reads nothing */
 }
 
-/* Look at a list of `size` numbers between two bounds; NULL and a failure noted if it is not. */
+/* Return a list of `size` numbers between two bounds. Otherwise report a failure and return NULL. */
 static const double *numbers(alchemist_call *call, const char *name, int64_t size, double low, double high)
 {
     const alchemist_array *array = alchemist_get_array(call, name);
@@ -45,14 +46,14 @@ static const double *numbers(alchemist_call *call, const char *name, int64_t siz
     }
     for (int64_t k = 0; k < size; k++)
         if (!(low <= ((const double *)array->elements)[k] && ((const double *)array->elements)[k] <= high)) {
-            alchemist_fail(call, ALCHEMIST_VALUE_ERROR, "%s contains %g, which is not within %g..%g", name,
+            alchemist_fail(call, ALCHEMIST_VALUE_ERROR, "%s contains %g, which is outside %g..%g", name,
                            ((const double *)array->elements)[k], low, high);
             return NULL;
         }
     return array->elements;
 }
 
-/* The cells whose middle is within a rectangle in m. */
+/* Return the cells whose centres are inside a rectangle in m. */
 static cells within(const room *r, const double *rectangle)
 {
     cells found;
@@ -93,12 +94,12 @@ static int read_grid(alchemist_call *call, room *r)
     r->h = width / (double)r->nx;
     rows = height / r->h;
     REQUIRE(rows < 1e5 && fabs(rows - floor(rows + 0.5)) < 1e-6 * rows,
-            "height must be a multiple of the cells' size, width / nx = %g m, and not %g m", r->h, height);
+            "height must be a multiple of the cell size, width / nx = %g m, not %g m", r->h, height);
     r->ny = (int64_t)floor(rows + 0.5);
     REQUIRE(r->nx * r->ny < INT_MAX, "nx is %lld: the room has more than %d cells", (long long)r->nx, INT_MAX);
-    REQUIRE(r->ny >= 2 * (int64_t)call->size, "the room has %lld rows, which is less than two for each of %d ranks",
+    REQUIRE(r->ny >= 2 * (int64_t)call->size, "the room has %lld rows of cells, but each of the %d ranks needs two",
             (long long)r->ny, (int)call->size);
-    REQUIRE(courant > 0.0 && courant <= 1.0, "courant must be within 0..1, not %g: above, the scheme is unstable",
+    REQUIRE(courant > 0.0 && courant <= 1.0, "courant must be within 0..1, not %g: the scheme is unstable above 1",
             courant);
     r->c = alchemist_get_float(call, "sound_speed"), r->rho = alchemist_get_float(call, "density");
     REQUIRE(isfinite(r->c) && r->c > 0.0, "sound_speed must be positive, not %g m/s", r->c);
@@ -109,7 +110,7 @@ static int read_grid(alchemist_call *call, room *r)
     REQUIRE(r->substeps >= 1 && r->substeps <= 1000000, "substeps must be within 1..1000000, not %lld",
             (long long)r->substeps);
     REQUIRE(r->history >= 1 && r->history <= 1000, "history must be within 1..1000, not %lld", (long long)r->history);
-    REQUIRE(settle >= 0.0 && settle / r->dt < 1e9, "settle must be positive or zero, and not %g s", settle);
+    REQUIRE(settle >= 0.0 && settle / r->dt < 1e9, "settle must be positive or zero, not %g s", settle);
     r->settle_steps = (int64_t)ceil(settle / (r->dt * (double)r->substeps));
     return ALCHEMIST_OK;
 }
@@ -131,13 +132,13 @@ static int read_walls(alchemist_call *call, room *r)
         cells *o = &r->obstacle[k];
         *o = within(r, obstacle + 4 * k);
         REQUIRE(o->i0 >= 0 && o->j0 >= 0 && o->i1 <= r->nx && o->j1 <= r->ny && !is_empty(o),
-                "obstacle %d, from (%g, %g) to (%g, %g) m, contains no cell, or lies not in the room", k + 1,
+                "obstacle %d, from (%g, %g) to (%g, %g) m, contains no cell or is not inside the room", k + 1,
                 obstacle[4 * k], obstacle[4 * k + 1], obstacle[4 * k + 2], obstacle[4 * k + 3]);
     }
     return ALCHEMIST_OK;
 }
 
-/* Put a source at a point. Weights are Gaussian with r->radius, and made to have the integral 1. */
+/* Put a source at a point. Its weights are a Gaussian with standard deviation r->radius, scaled to the integral 1. */
 static int place(alchemist_call *call, const room *r, source *s, const double *point, const char *what, int number)
 {
     const double x = point[0], y = point[1], far = reach * r->radius;
@@ -147,12 +148,12 @@ static int place(alchemist_call *call, const room *r, source *s, const double *p
     s->at.i0 = s->at.i0 > 0 ? s->at.i0 : 0, s->at.i1 = s->at.i1 < r->nx ? s->at.i1 : r->nx;
     s->at.j0 = s->at.j0 > 0 ? s->at.j0 : 0, s->at.j1 = s->at.j1 < r->ny ? s->at.j1 : r->ny;
     REQUIRE(is_in_room(r, point) && !is_empty(&s->at), "%s %d at (%g, %g) m is not in the room", what, number, x, y);
-    REQUIRE(!touches_solid(r, &s->at), "%s %d at (%g, %g) m reaches into an obstacle: it has %g m around it", what,
+    REQUIRE(!touches_solid(r, &s->at), "%s %d at (%g, %g) m is less than %g m from an obstacle", what,
             number, x, y, far);
     s->across = malloc((size_t)(s->at.i1 - s->at.i0) * sizeof *s->across);
     s->up = malloc((size_t)(s->at.j1 - s->at.j0) * sizeof *s->up);
     if (s->across == NULL || s->up == NULL)
-        return ALCHEMIST_OK; /* create() sees to it, with all ranks */
+        return ALCHEMIST_OK; /* create() checks this, together with all ranks */
     for (int64_t i = s->at.i0; i < s->at.i1; i++)
         columns += s->across[i - s->at.i0] = exp(-0.5 * pow((((double)i + 0.5) * r->h - x) / r->radius, 2.0));
     for (int64_t j = s->at.j0; j < s->at.j1; j++)
@@ -164,7 +165,7 @@ static int place(alchemist_call *call, const room *r, source *s, const double *p
     return ALCHEMIST_OK;
 }
 
-/* The lower one of two neighbours of which a point is between the middles, and the share of the upper one. */
+/* Return the lower of the two cells whose centres enclose a position, and set the interpolation weight of the upper. */
 static int64_t between(double position, int64_t n, double *share)
 {
     const double cell = fmin(fmax(position - 0.5, 0.0), (double)(n - 1));
@@ -188,7 +189,7 @@ static int read_devices(alchemist_call *call, room *r)
     REQUIRE(isfinite(r->drive) && r->drive >= 0.0, "drive must be positive or zero, not %g m^2/s", r->drive);
     r->quiet = within(r, zone);
     REQUIRE(r->quiet.i1 <= r->nx && r->quiet.j1 <= r->ny && !is_empty(&r->quiet),
-            "quiet_zone, from (%g, %g) to (%g, %g) m, contains no cell, or lies not in the room", zone[0], zone[1],
+            "quiet_zone, from (%g, %g) to (%g, %g) m, contains no cell or is not inside the room", zone[0], zone[1],
             zone[2], zone[3]);
     REQUIRE(!touches_solid(r, &r->quiet), "quiet_zone overlaps an obstacle");
     for (int k = 0; k < r->loudspeakers && status == ALCHEMIST_OK; k++)
@@ -222,8 +223,8 @@ static int read_noise(alchemist_call *call, room *r)
     r->noise = (noise_kind)kind;
     REQUIRE(tones >= 1 && tones <= TONES, "tones must be within 1..%d, not %lld", TONES, (long long)tones);
     REQUIRE(r->noise != TONAL || (0.0 < band[0] && band[0] <= band[1] && band[1] <= 0.1 * r->c / r->h),
-            "band is %g..%g Hz: it must rise, within 0..%g Hz, where a wave has 10 cells", band[0], band[1],
-            0.1 * r->c / r->h);
+            "band must ascend within 0..%g Hz, so that a wave has at least 10 cells, not %g..%g Hz",
+            0.1 * r->c / r->h, band[0], band[1]);
     r->tones = (int)tones;
     for (int k = 0; k < 2; k++) {
         r->band[k] = band[k];

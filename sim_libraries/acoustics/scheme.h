@@ -1,21 +1,23 @@
-/* Linear acoustics in two dimensions, for the pressure p in Pa and u = rho c v, the velocity in units of pressure:
+/* Linear acoustics in two dimensions, for the pressure p in Pa and the velocity in units of pressure, u = rho c v:
  *
  *     dp/dt = -c div u + rho c^2 sum_k w_k(x) q_k(t),    du/dt = -c grad p,    p = xi u.n on the walls.
  *
- * The scheme is the staggered leapfrog of Yee (IEEE Trans. Antennas Propag. 14, 302, 1966) as Botteldooren has it for
- * rooms (J. Acoust. Soc. Am. 98, 3302, 1995): p in the middle of square cells at times n dt, the components of u in the
- * middle of their faces at (n - 1/2) dt, and one coefficient, lambda = c dt / h <= 1 / sqrt 2. A wall is half a cell
- * away from the pressure beside it, so that a face in a wall of impedance xi has half the mass of an inner one:
+ * The scheme is the staggered leapfrog of Yee (IEEE Trans. Antennas Propag. 14, 302, 1966), applied to rooms as by
+ * Botteldooren (J. Acoust. Soc. Am. 98, 3302, 1995). The pressure p is at the centres of square cells at times n dt.
+ * The components of u are at the centres of the faces at times (n - 1/2) dt. The only coefficient is
+ * lambda = c dt / h <= 1 / sqrt 2. A wall is half a cell away from the pressure next to it, so a face in a wall of
+ * impedance xi has half the mass of an inner face:
  *
  *     (1 + xi lambda) u.n(n + 1/2) = (1 - xi lambda) u.n(n - 1/2) + 2 lambda p(n).
  *
- * With sources at rest, E below is then constant up to rounding where all is rigid, and falls where it is not, by
- * lambda xi / 2 (u.n(n + 1/2) + u.n(n - 1/2))^2 a face of a wall and step: energy() has the proof's terms.
+ * While the sources are at rest, the energy E (see energy() and the proof there) is constant up to rounding if
+ * everything is rigid. Otherwise each face of a wall lowers it in each step by
+ * lambda xi / 2 (u.n(n + 1/2) + u.n(n - 1/2))^2.
  *
- * Each rank has a run of rows, since what is next to each other in a row is so in memory: nothing is packed to be sent.
- * The faces between two ranks are advanced by both, to the same bits, so that pressures alone are exchanged, once a
- * substep and while the inner rows are advanced. Sums are made row by row, and the rows added in their order on every
- * rank: no result depends on the number of ranks, not in the last bit.
+ * Each rank has consecutive rows. A row is contiguous in memory, so rows are sent without packing. Both neighbours
+ * advance the faces between them and get the same bits. So the ranks exchange pressures only, once in each substep, and
+ * advance their inner rows meanwhile. Each row is summed first, and every rank adds the sums of the rows in the same
+ * order: results are the same on any number of ranks, to the last bit.
  */
 #ifndef SCHEME_H
 #define SCHEME_H
@@ -24,7 +26,7 @@
 
 #include "room.h"
 
-/* Faces between two rows of cells. */
+/* Advance the faces between two rows of cells. */
 static void advance_faces(double *restrict u, const double *restrict below, const double *restrict above, int64_t n,
                           double lambda)
 {
@@ -32,7 +34,7 @@ static void advance_faces(double *restrict u, const double *restrict below, cons
         u[i] -= lambda * (above[i] - below[i]);
 }
 
-/* Faces in the wall below (outward = -1) or above (1). */
+/* Advance the faces in the wall below (outward = -1) or above (1). */
 static void advance_wall(double *restrict u, const double *restrict p, int64_t n, const wall *w, double outward)
 {
     for (int64_t i = 0; i < n; i++)
@@ -46,7 +48,7 @@ static void advance_pressure(double *restrict p, const double *restrict u, const
         p[i] -= lambda * ((u[i + 1] - u[i]) + (above[i] - below[i]));
 }
 
-/* The faces above local row f; its rows are 1 .. count, and 0 and count + 1 are those of the neighbours. */
+/* Advance the faces above local row f. This rank has the rows 1 .. count; rows 0 and count + 1 are the neighbours'. */
 static void advance_faces_above(room *r, int64_t f)
 {
     double *u = r->uy + f * r->stride, *p = r->p + f * r->stride;
@@ -64,7 +66,7 @@ static void advance_faces_above(room *r, int64_t f)
     }
 }
 
-/* The pressures of local row j, and the faces between its cells; those below and above it have been advanced. */
+/* Advance the faces between the cells of local row j, then its pressures. The faces below and above come first. */
 static void advance_row(room *r, int64_t j)
 {
     double *p = r->p + j * r->stride, *u = r->ux + (j - 1) * r->face_stride, *above = r->uy + j * r->stride;
@@ -95,7 +97,7 @@ static void inject(room *r, const source *s, double flow)
     }
 }
 
-/* The flow of the noise at half a substep from now, in m^2/s. */
+/* Return the flow of the noise source half a substep from now, in m^2/s. */
 static double noise_flow(const room *r)
 {
     const double t = ((double)r->now.substeps_done + 0.5) * r->dt;
@@ -126,18 +128,18 @@ static void advance(room *r, const double *action)
     r->now.substeps_done++;
 }
 
-/* The energy of a row, in Pa^2: p(n) p(n - 1) + u(n - 1/2)^2, where half of what moves in a face is of either cell,
- * and where p(n - 1) is what the scheme without sources comes from. So summed over the room, u in a wall has the weight
- * of half a cell, and
+/* Return the energy of a row, in Pa^2: p(n) p(n - 1) + u(n - 1/2)^2. A face gives half of its energy to each of its two
+ * cells. p(n - 1) is computed backwards from p(n) by the scheme without sources. Summed over the room, u in a wall has
+ * the weight of half a cell, and
  *
  *     E(n + 1/2) - E(n - 1/2) = p(n) [p(n + 1) - p(n - 1)] + [u(n + 1/2) - u(n - 1/2)] [u(n + 1/2) + u(n - 1/2)]
  *
- * vanishes but for the walls, as the divergence is minus the transpose of the gradient. */
+ * vanishes except at the walls, because the divergence is minus the transpose of the gradient. */
 static double energy(const room *r, int64_t j)
 {
     const double *p = r->p + j * r->stride, *u = r->ux + (j - 1) * r->face_stride;
     const double *above = r->uy + j * r->stride, *below = above - r->stride;
-    double lanes[4] = {0.0, 0.0, 0.0, 0.0}; /* sums that do not wait for one another */
+    double lanes[4] = {0.0, 0.0, 0.0, 0.0}; /* independent sums, which the processor can overlap */
     for (int64_t i = 0; i < r->nx; i++) {
         const double before = p[i] + r->lambda * ((u[i + 1] - u[i]) + (above[i] - below[i]));
         lanes[i & 3] += p[i] * before + 0.5 * (u[i] * u[i] + u[i + 1] * u[i + 1] + above[i] * above[i] +

@@ -1,4 +1,4 @@
-"""Opposition control of the vortex street: turn the cylinder in proportion to what crosses the middle of its wake."""
+"""Opposition control of the vortex street: rotate the cylinder in proportion to the transverse velocity in its wake."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ SENSOR = "velocity y 1.50 0.00"
 
 
 def make(env: gymnasium.Env[Any, Any], gain: float = 0.7) -> Callable[[Array, int], Array]:
-    """Return a proportional controller of a cylinder flow environment with rotation.
+    """Return a proportional controller for a cylinder flow environment with rotation.
 
-    Its peripheral speed is `gain` times the transverse velocity 1.5 D behind the centre, as far as the action space
-    allows. The default gain was found by trying a few.
+    The surface speed is `gain` times the transverse velocity 1.5 D behind the centre, clipped to the action space. The
+    default gain is the best of a few that were tried.
 
     Parameters
     ----------
     env : gymnasium.Env
-        An :class:`~alchemist_ray.envs.HPCSimulator` of the library ``cylinder_flow``, or wrappers around one that leave
-        observations and actions as they are.
+        An :class:`~alchemist_ray.envs.HPCSimulator` of the library ``cylinder_flow``, or wrappers around one that do
+        not change observations and actions.
     gain : float
+        Surface speed divided by transverse velocity.
 
     Returns
     -------
     policy : callable
-        ``policy(observation, step)`` gives the action.
+        ``policy(observation, step)`` returns the action.
     """
     simulator: Any = env.unwrapped
     space = simulator.action_space

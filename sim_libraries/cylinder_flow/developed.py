@@ -1,7 +1,7 @@
-"""The developed vortex street that episodes start from.
+"""The developed vortex street from which episodes start.
 
-It takes some 40 D/U to develop, and is the same for all episodes of a kind: so it is computed once per process and set
-of parameters, and kept at a few phases of the shedding period.
+The street needs about 40 D/U to develop and depends on the parameters only. So each process computes it once for each
+set of parameters and keeps it at a few phases of the shedding period.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class DevelopedFlow:
     Attributes
     ----------
     states : tuple of FlowState
-        This rank's part at equal intervals of a shedding period.
+        This rank's part of the flow, at equally spaced phases of a shedding period.
     period : int
-        Time steps of a period.
+        Number of time steps in a period.
     drag, lift_amplitude : float
         Mean drag coefficient, and half the range of the lift coefficient, over whole periods.
     """
@@ -49,16 +49,18 @@ class DevelopedFlow:
 def developed_flow(
     flow: ChannelFlow, key: tuple[Hashable, ...], start_time: float, report: ReportTime
 ) -> DevelopedFlow:
-    """Return the developed flow for `flow`, whose own state is lost. *Collective over its ranks*.
+    """Return the developed flow for `flow`. The state of `flow` itself is lost. *Collective over its ranks*.
 
     Parameters
     ----------
+    flow : ChannelFlow
+        The flow that is advanced, unless the process has the developed flow already.
     key : tuple
-        Tells flows apart that differ in a parameter.
+        The parameters of the flow.
     start_time : float
-        How long the flow develops, in D/U.
+        Time that the flow gets to develop, in D/U.
     report : callable
-        Is told how much is done, and of how much.
+        Called as ``report(done, total)``, in D/U.
     """
     comm = flow.comm
     key = (*key, start_time, comm.size, comm.rank)
@@ -93,7 +95,7 @@ def _develop(flow: ChannelFlow, start_time: float, report: ReportTime) -> Develo
 
 
 def _whole_periods(lift: Array, usual: int) -> tuple[int, int, int]:
-    """Return a range of time steps that is a whole number of periods, and how long one is.
+    """Return the start and end of a whole number of periods, and the length of a period, in time steps.
 
     A flow that does not oscillate, or not yet, gets the usual period.
     """

@@ -1,8 +1,8 @@
-"""The flow in the channel, in strips of columns over the ranks of a communicator.
+"""The flow in the channel, divided into strips of columns over the ranks of a communicator.
 
-Each rank holds its strip and, beside it, `halo` columns of either neighbour; it advances that many time steps between
-two exchanges, computing some of its neighbours' columns once more. A step of the default channel takes tens of
-microseconds, so that an exchange in every step would cost as much as the step.
+Each rank holds its strip and `HALO` columns of each neighbour. It advances up to `HALO` time steps between two
+exchanges, and computes some columns of its neighbours itself. A step of the default channel takes tens of microseconds,
+so an exchange in every step would cost as much as the step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ANCHOR = 0.01
 
 @dataclass(frozen=True)
 class FlowState:
-    """A rank's part of the state of a flow: populations after collision, and the speed of the actuator."""
+    """One rank's part of the state of a flow: populations after collision, and the speed of the actuator."""
 
     populations: Array
     speed: float
@@ -36,10 +36,11 @@ class ChannelFlow:
     comm : MPI.Comm
         The ranks that share the channel; each gets at least `HALO` columns.
     channel : ChannelGeometry
+        The channel at its resolution.
     reynolds : float
-        By the mean velocity of the inflow and the diameter.
+        Reynolds number of the mean inflow velocity and the diameter.
     u_max : float
-        Largest velocity of the inflow, in lattice units.
+        Largest inflow velocity, in lattice units.
     actuation : str
         ``"rotation"`` or ``"jets"``.
     """
@@ -58,7 +59,7 @@ class ChannelFlow:
         self.begin()
 
     def _divide(self, actuation: str) -> None:
-        """Set which columns are this rank's, and what lies in them."""
+        """Find the columns of this rank, their fluid nodes, and their links to the cylinder."""
         rank, size, nx = self.comm.rank, self.comm.size, self.channel.nx
         self.first, self.last = map(int, self.channel.strips(size, HALO)[rank : rank + 2])
         self._neighbours = (rank > 0, rank < size - 1)
@@ -74,7 +75,7 @@ class ChannelFlow:
         self._numbers = links.numbers[near]
 
     def begin(self) -> None:
-        """Set the inflow everywhere, led round the cylinder. Local."""
+        """Start with the inflow velocity everywhere, deflected around the cylinder. Local."""
         columns = self.first - self._own[0] + np.arange(self._width)
         jx, jy = self.u_mean * self.channel.start(columns)
         self._f = np.zeros((2, 9, self.channel.ny + 2, self._width))
@@ -86,9 +87,18 @@ class ChannelFlow:
         self.speed = 0.0
 
     def advance(self, speeds: Array) -> Array:
-        """Advance by ``len(speeds)`` time steps; return force in x and y and its power on the wall in each, (n, 3).
+        """Advance by ``len(speeds)`` time steps. *Collective over comm*.
 
-        *Collective over comm*; lattice units; all ranks get the sum over the cylinder.
+        Parameters
+        ----------
+        speeds : ndarray, shape (n,)
+            Speed of the actuator in each time step, in lattice units.
+
+        Returns
+        -------
+        ndarray, shape (n, 3)
+            Force in x, force in y, and power of the force on the moving wall in each time step, in lattice units. All
+            ranks get the sum over the cylinder.
         """
         forces = np.empty((len(speeds), 3))
         for begin in range(0, len(speeds), HALO if self.comm.size > 1 else max(len(speeds), 1)):
@@ -111,12 +121,15 @@ class ChannelFlow:
         return self.channel.resolution / self.u_mean
 
     def coefficients(self, forces: Array) -> Array:
-        """Return forces by rho U^2 D / 2, and powers by rho U^3 D / 2: of drag, lift and power, shape (n, 3). Local."""
+        """Return the coefficients of drag, lift and power, shape (n, 3). Local.
+
+        Forces are divided by rho U^2 D / 2, and powers by rho U^3 D / 2.
+        """
         scale = 0.5 * self.u_mean**2 * self.channel.resolution
         return forces / (scale * np.array([1.0, 1.0, self.u_mean]))
 
     def _exchange(self) -> None:
-        """Fetch the columns of the neighbours' strips."""
+        """Fetch the columns of the neighbours' strips. Collective."""
         f, (first, last) = self._f[self._current], self._own
         sides = ((-1, slice(first, first + HALO), slice(0, first)), (1, slice(last - HALO, last), slice(last, None)))
         waiting, arrived = [], []
@@ -132,7 +145,7 @@ class ChannelFlow:
             f[:, :, ghosts] = incoming
 
     def state(self) -> FlowState:
-        """Return this rank's part of the state, a copy. Local."""
+        """Return a copy of this rank's part of the state. Local."""
         return FlowState(self._f[self._current].copy(), self.speed)
 
     def set_state(self, state: FlowState) -> None:

@@ -1,8 +1,7 @@
 """The channel of Schaefer and Turek (1996) on a lattice, and the links between fluid and cylinder.
 
-Lengths are in node spacings. Nodes lie at half-integer coordinates, so that inlet and channel walls, which lie half-way
-between nodes, are at x = 0, y = 0 and y = 4.1 D exactly; the centre of the cylinder, at (2 D, 2 D), is 2.1 D below
-the upper wall.
+Lengths are in node spacings. Nodes have half-integer coordinates. Inlet and channel walls lie half-way between nodes,
+exactly at x = 0, y = 0 and y = 4.1 D. The centre of the cylinder is at (2 D, 2 D), 2.1 D below the upper wall.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ LINK_WORK = 15
 class Links:
     """The lattice links from fluid nodes into the cylinder.
 
-    The population that leaves node x along c_i comes back at a fraction q of the link, as (Ginzburg, Verhaeghe,
-    d'Humieres 2008, "CLI") ::
+    A population leaves node x along c_i and meets the surface at the fraction q of the link. It returns as (Ginzburg,
+    Verhaeghe, d'Humieres 2008, "CLI") ::
 
         f_back(x, t+1) = f_i(x) + (1 - 2q) / (1 + 2q) (f_i(x - c_i) - f_back(x)) - 12 / (1 + 2q) w_i c_i . u_wall
 
     Attributes
     ----------
     places : ndarray of int, shape (n, 6)
-        x, y, i, back, c_x, c_y; x and y are indices of the node, counted from 0.
+        x, y, i, back, c_x, c_y. x and y are the indices of the node, counted from 0.
     numbers : ndarray, shape (n, 4)
-        The two factors above, and the wall velocity (x, y) where the link meets the surface, for an actuator's speed
-        of 1.
+        (1 - 2q) / (1 + 2q), 12 w_i / (1 + 2q), and the wall velocity (x, y) where the link meets the surface, for an
+        actuator speed of 1.
     """
 
     places: Array
@@ -45,16 +44,16 @@ class Links:
 
 @dataclass(frozen=True)
 class ChannelGeometry:
-    """The channel at a resolution.
+    """The channel at a given resolution.
 
     Attributes
     ----------
     resolution : int
         Nodes per diameter of the cylinder, a multiple of 10.
     length : float
-        Of the channel, in diameters.
+        Length of the channel, in diameters.
     cylinder : bool
-        Whether there is one; without, the flow is that of Poiseuille.
+        Whether the channel has a cylinder. Without it the flow is Poiseuille flow.
     """
 
     resolution: int
@@ -78,27 +77,27 @@ class ChannelGeometry:
 
     @property
     def radius(self) -> float:
-        """Of the cylinder."""
+        """Radius of the cylinder."""
         return 0.5 * self.resolution
 
     @cached_property
     def solid(self) -> Array:
-        """Which nodes lie in the cylinder: bool, shape (ny, nx)."""
+        """Whether each node lies in the cylinder: bool, shape (ny, nx)."""
         y, x = np.ogrid[: self.ny, : self.nx]
         if not self.cylinder:
             return np.zeros((self.ny, self.nx), bool)
         return np.asarray(np.hypot(x + 0.5 - self.centre, y + 0.5 - self.centre) <= self.radius)
 
     def inflow(self, u_max: float) -> Array:
-        """Return the parabolic velocity at heights 0, 1/2, ..., ny."""
+        """Return the parabolic inflow velocity at heights 0, 1/2, ..., ny."""
         y = np.arange(2 * self.ny + 1) / 2
         return 4 * u_max * y * (self.ny - y) / self.ny**2
 
     def start(self, columns: Array) -> Array:
-        """Return velocities, in units of the mean one, to start from: shape (2, ny, columns).
+        """Return initial velocities in units of the mean velocity, shape (2, ny, columns).
 
-        The inflow, with its stream function drawn to a constant at the cylinder: free of divergence, so that little
-        sound is made when the flow is set off.
+        They are the inflow, whose stream function is made constant at the cylinder. The field has no divergence, so the
+        start makes little sound.
         """
         x, y = columns + 0.5 - self.centre, np.arange(-1, self.ny + 1)[:, None] + 0.5
         height = np.clip(y / self.ny, 0, 1)
@@ -110,7 +109,7 @@ class ChannelGeometry:
         return 0.5 * np.stack([stream[2:, 1:-1] - stream[:-2, 1:-1], stream[1:-1, :-2] - stream[1:-1, 2:]])
 
     def spans(self, first: int, last: int) -> Array:
-        """Return the runs of fluid nodes in columns [first, last): rows (y, begin, end), end excluded."""
+        """Return the sequences of fluid nodes in columns [first, last), as rows (y, begin, end) with `end` excluded."""
         fluid = ~self.solid[:, first:last]
         edges = np.diff(np.pad(fluid, ((0, 0), (1, 1))).astype(np.int8), axis=1)
         rows, begin = np.nonzero(edges == 1)
@@ -118,10 +117,10 @@ class ChannelGeometry:
         return np.stack([rows, begin + first, end + first], axis=1)
 
     def strips(self, size: int, least: int) -> Array:
-        """Return where strips of equal work begin, and where the last one ends: shape (size + 1,).
+        """Return the first column of each strip and the end of the last strip, shape (size + 1,).
 
-        A link to the cylinder takes as long as some `LINK_WORK` nodes. Strips are of equal width where one would be
-        narrower than `least`.
+        Strips have equal work; a link to the cylinder takes about as long as `LINK_WORK` nodes. If a strip would be
+        narrower than `least`, all strips have equal width instead.
         """
         links = np.bincount(self._cut_links()[0][:, 0], minlength=self.nx)
         work = np.cumsum((~self.solid).sum(axis=0) + LINK_WORK * links)
@@ -130,7 +129,7 @@ class ChannelGeometry:
         return edges if np.diff(edges).min() >= least else self.nx * np.arange(size + 1) // size
 
     def links(self, actuation: str) -> Links:
-        """Return all links, ordered by column, row and direction, for ``"rotation"`` or ``"jets"``."""
+        """Return all links for ``"rotation"`` or ``"jets"``, ordered by column, row and direction."""
         places, meets, share = self._cut_links()
         slope = (1 - 2 * share) / (1 + 2 * share)
         pull = 12 / (1 + 2 * share) * WEIGHT[places[:, 2]]
@@ -138,7 +137,7 @@ class ChannelGeometry:
         return Links(places, np.column_stack([slope, pull, wall]))
 
     def _cut_links(self) -> tuple[Array, Array, Array]:
-        """Return the links' places, where they meet the surface, and at which fraction of them that is."""
+        """Return the places of the links, their points on the surface, and the fractions q of the links there."""
         found = []
         for i in range(1, 9):
             shifted = np.roll(self.solid, (-CY[i], -CX[i]), axis=(0, 1))
@@ -156,14 +155,14 @@ class ChannelGeometry:
 
 
 def _rotation(meets: Array) -> Array:
-    """Return the wall velocity of a cylinder that turns counter-clockwise with peripheral speed 1."""
+    """Return the wall velocity of a cylinder that rotates counter-clockwise with the surface speed 1."""
     return np.column_stack([-meets[:, 1], meets[:, 0]])
 
 
 def _jets(meets: Array) -> Array:
-    """Return the wall velocity of jets at top and bottom: one blows as much as the other one sucks.
+    """Return the wall velocity of a jet at the top that blows and a jet at the bottom that sucks in as much.
 
-    Cosine profiles over 10 degrees, along the normal, positive at the top (Rabault et al. 2019, section 2.1).
+    The profiles are cosines over 10 degrees, along the normal (Rabault et al. 2019, section 2.1).
     """
     angle = np.arctan2(meets[:, 1], meets[:, 0])
     speed = np.zeros(len(meets))

@@ -1,20 +1,20 @@
 """The D2Q9 lattice and its compiled kernel.
 
-Populations are kept as f_i - w_i (so that rounding is that of the disturbance, not of the density 1) in arrays
-(9, ny + 2, width), structure of arrays, x contiguous; two such arrays take turns. What is stored is the state after
-collision. One time step
+Populations are stored as f_i - w_i, so that rounding errors are relative to the disturbance and not to the density 1.
+They are in arrays of the shape (9, ny + 2, width), with x contiguous; two such arrays take turns. They hold the state
+after collision. One time step
 
-1. writes, into the places outside of the fluid from which populations will be pulled, what the boundaries send back:
-   inlet, channel walls, cylinder, outlet; each such place is pulled from by one fluid node only, so all conditions,
-   the cylinder's included, are passes over short lists;
-2. sweeps the rows of fluid nodes, pulling, colliding and storing; the loop has no branch and is vectorised by LLVM.
+1. writes the populations that the boundaries (inlet, channel walls, cylinder, outlet) send back, to the places outside
+   the fluid from which the sweep will pull them. Only one fluid node pulls from such a place, so all boundary
+   conditions, including the cylinder's, are passes over short lists;
+2. sweeps the rows of fluid nodes: pull, collide, store. The loop has no branch, and LLVM vectorises it.
 
-Collision: two relaxation times (Ginzburg, Verhaeghe, d'Humieres, Commun. Comput. Phys. 3, 427, 2008) with
-Lambda = 3/16, for which a half-way wall lies exactly half-way in Poiseuille flow whatever the viscosity; the
-equilibrium is the incompressible one of He and Luo (J. Stat. Phys. 88, 927, 1997), whose steady states are free of
+Collision has two relaxation times (Ginzburg, Verhaeghe, d'Humieres, Commun. Comput. Phys. 3, 427, 2008) with
+Lambda = 3/16. With this value a half-way wall lies exactly half-way in Poiseuille flow for any viscosity. The
+equilibrium is the incompressible one of He and Luo (J. Stat. Phys. 88, 927, 1997), whose steady states have no
 compressibility error.
 
-Lattice units: node spacing, time step and density are 1, the speed of sound is 1/sqrt(3).
+In lattice units node spacing, time step and density are 1, and the speed of sound is 1/sqrt(3).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def relaxation_rates(viscosity: float) -> tuple[float, float]:
 
 @compiled_with_fma
 def _relax_row(sources: Rows, targets: Rows, n: int, even: float, odd: float) -> None:
-    """Collide what arrives at `n` nodes of a row; sources are shifted so that index k is pulled by node k."""
+    """Collide the populations that arrive at `n` nodes of a row. Sources are shifted: node k pulls from index k."""
     s0, s1, s2, s3, s4, s5, s6, s7, s8 = sources
     d0, d1, d2, d3, d4, d5, d6, d7, d8 = targets
     half_even, half_odd = 0.5 * even, 0.5 * odd
@@ -104,7 +104,7 @@ def _sweep(s: Array, d: Array, spans: Array, low: int, high: int, even: float, o
 
 @compiled
 def _reflect_at_walls(s: Array, low: int, high: int) -> None:
-    """Half-way bounce-back at both channel walls, for the nodes in columns [low, high)."""
+    """Apply half-way bounce-back at both channel walls, for the nodes in columns [low, high)."""
     top = s.shape[1] - 2
     for x in range(low, high):
         s[2, 0, x] = s[4, 1, x]
@@ -117,9 +117,10 @@ def _reflect_at_walls(s: Array, low: int, high: int) -> None:
 
 @compiled
 def _let_in(s: Array, x: int, inflow: Array) -> None:
-    """Half-way bounce-back at the inlet, left of column `x`, with the momentum of the inflow.
+    """Apply half-way bounce-back at the inlet, left of column `x`, with the momentum of the inflow.
 
-    ``inflow[k]`` is the velocity at height k / 2 above the lower wall: links end on nodes' heights and between them.
+    ``inflow[k]`` is the velocity at height k / 2 above the lower wall. Links end at the heights of nodes and half-way
+    between them.
     """
     for y in range(1, s.shape[1] - 1):
         s[1, y, x - 1] = s[3, y, x] + (6 / 9) * inflow[2 * y - 1]
@@ -129,10 +130,10 @@ def _let_in(s: Array, x: int, inflow: Array) -> None:
 
 @compiled
 def _let_out(s: Array, d: Array, x: int, speed: float, anchor: float) -> None:
-    """Carry what comes back through the outlet, right of column `x`, outwards with a wave of the given speed.
+    """Set the populations that return through the outlet, right of column `x`: a wave of the given speed leaves there.
 
-    Geier et al., Comput. Math. Appl. 70, 507 (2015), Appendix F; `anchor` draws the density there gently to 1, without
-    which it would drift.
+    See Geier et al., Comput. Math. Appl. 70, 507 (2015), Appendix F. `anchor` pulls the density there gently to 1;
+    otherwise it would drift.
     """
     for y in range(1, s.shape[1] - 1):
         excess = 0.0
@@ -153,10 +154,11 @@ def _reflect_at_cylinder(
     own: tuple[int, int],
     force: Array,
 ) -> None:
-    """Central linear interpolated bounce-back on links that start in columns [low, high); see `geometry.Links`.
+    """Apply central linear interpolated bounce-back to links that start in columns [low, high); see `geometry.Links`.
 
-    Adds to `force` (x, y, and its power on the moving wall) what the links of columns [own[0], own[1]) exert on the
-    cylinder, by momentum exchange in the Galilean-invariant form of Wen et al., J. Comput. Phys. 266, 161 (2014).
+    Adds the force of the links in columns [own[0], own[1]) on the cylinder to `force`: x, y, and its power on the
+    moving wall. It is computed by momentum exchange in the Galilean-invariant form of Wen et al., J. Comput. Phys. 266,
+    161 (2014).
     """
     for k in range(places.shape[0]):
         x = places[k, 0]
@@ -191,33 +193,33 @@ def advance(
     speeds: Array,
     forces: Array,
 ) -> None:
-    """Advance the local strip by ``len(speeds)`` time steps without word from the neighbours. Local.
+    """Advance the local strip by ``len(speeds)`` time steps without communication. Local.
 
     Parameters
     ----------
     f : ndarray, shape (2, 9, ny + 2, width)
-        Populations after collision, minus the weights; ``f[current]`` is valid to as many columns beyond the strip's
-        own as there are steps. The valid region shrinks by a column a step on sides with a neighbour.
+        Populations after collision, minus the weights. ``f[current]`` must be valid in one column beyond the strip for
+        each step. On sides with a neighbour the valid region shrinks by one column in each step.
     current : int
-        Which half holds the present state; with an odd number of steps the other one does afterwards.
+        Index of the half that holds the present state. After an odd number of steps it is the other half.
     spans : ndarray of int, shape (n, 3)
-        Runs of fluid nodes: row, first column, past the last one.
+        Sequences of fluid nodes: row, first column, end column (excluded).
     places, numbers : ndarray
         Links that cross the cylinder's surface, see :class:`~.geometry.Links`.
     inflow : ndarray, shape (2 ny + 1,)
-        Velocity of the inflow at multiples of half a node spacing.
+        Inflow velocity at multiples of half a node spacing.
     own : tuple of int
-        First column that the strip owns, and the first behind.
+        First column of the strip, and its end column (excluded).
     neighbours : tuple of bool
-        Whether other strips lie on the left and on the right; else inlet and outlet do.
+        Whether there is a strip on the left and on the right. Otherwise the inlet or the outlet is there.
     rates : tuple of float
-        Relaxation of the even and the odd populations.
+        Relaxation rates of the even and the odd populations.
     outlet : tuple of float
-        Speed of waves that leave, and how strongly the density is drawn to 1.
+        Speed of waves that leave, and the strength with which the density is pulled to 1.
     speeds : ndarray, shape (n,)
-        What the actuator does in each step: the factor of the links' wall velocities.
+        Speed of the actuator in each step, by which the wall velocities of the links are multiplied.
     forces : ndarray, shape (n, 3)
-        On return, what the strip's links exert on the cylinder in each step: force in x, in y, and its power.
+        On return, the force of the strip's links on the cylinder in each step: in x, in y, and its power.
     """
     n = speeds.shape[0]
     for t in range(n):

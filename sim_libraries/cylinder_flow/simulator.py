@@ -1,4 +1,4 @@
-"""The flow past a cylinder as something to control: actions, states, score."""
+"""The simulator of the flow past a cylinder: actions, states, score."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lift_penalty": (lambda value: 0 <= value <= 10, "from 0 to 10"),
     "start_time": (lambda value: 0 <= value <= 1000, "from 0 to 1000"),
 }
-"""What the parameters may be, and how that is said."""
+"""Parameter -> a check of its value, and the text that describes valid values."""
 
 
 @dataclass(frozen=True)
 class FlowMeans:
-    """Means over the last action: coefficients of drag, lift and of the actuator's power."""
+    """Means over the last action: the coefficients of drag, of lift, and of the actuator's power."""
 
     drag: float
     lift: float
@@ -47,7 +47,7 @@ class FlowMeans:
 
 @dataclass(frozen=True)
 class FlowSnapshot:
-    """What it takes to continue: this rank's part of the flow, and what the episode knows."""
+    """The state to continue from: this rank's part of the flow, and the values of the episode."""
 
     flow: FlowState
     outcome: FlowMeans
@@ -56,34 +56,35 @@ class FlowSnapshot:
 
 
 class CylinderFlow(Simulator):
-    """Control of the vortex street behind a cylinder in a channel, by rotating it or by two jets.
+    """Control the vortex street behind a cylinder in a channel, by rotating the cylinder or by two jets.
 
-    The channel is that of the benchmark 2D-2 of Schaefer and Turek (1996): 4.1 D high, the centre of the cylinder 2 D
-    from the inlet and from the lower wall, a parabolic inflow of mean velocity U. An episode begins in the developed
-    vortex street, at a phase that the seed chooses.
+    The channel is that of the benchmark 2D-2 of Schaefer and Turek (1996). It is 4.1 D high, the centre of the cylinder
+    is 2 D from the inlet and 2 D from the lower wall, and the inflow is parabolic with the mean velocity U. An episode
+    begins in the developed vortex street, at a phase that the seed draws.
 
     Parameters
     ----------
     resolution : int
-        Lattice nodes per diameter, a multiple of 10 from 20 on. There are 90.2 resolution^2 of them at default length.
+        Lattice nodes per diameter, a multiple of 10, at least 20. The default length has 90.2 resolution^2 nodes.
     reynolds : float
-        U D / viscosity.
+        Reynolds number U D / viscosity.
     length : float
-        Of the channel, in D.
+        Length of the channel, in D.
     u_max : float
-        Largest inflow velocity in lattice units: 1.5 U, and 0.58 times the Mach number. Smaller is slower and closer
-        to incompressible flow.
+        Largest inflow velocity in lattice units: 1.5 U, and 0.58 times the Mach number. A smaller value is slower and
+        closer to incompressible flow.
     actuation : {"rotation", "jets"}
-        What is controlled: the peripheral speed of the cylinder (counter-clockwise), or the velocity in the middle of
-        a jet at its top, while one at the bottom sucks as much.
+        Meaning of the action: the surface speed of the cylinder (counter-clockwise), or the velocity in the middle of
+        a jet at the top, while a jet at the bottom sucks in as much.
     amplitude : float
-        The largest action, in U.
+        Largest action, in U.
     action_time : float
-        How long an action lasts, in D/U. The actuator goes there from its present speed at constant rate.
+        Duration of an action, in D/U. The speed of the actuator changes at a constant rate and reaches the action at
+        the end.
     lift_penalty : float
-        Factor of the mean lift in the score.
+        Weight of the mean lift in the score.
     start_time : float
-        How long the flow develops before the first episode, in D/U.
+        Time for which the flow develops before the first episode, in D/U.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class CylinderFlow(Simulator):
         resolution, length = parameters["resolution"], parameters["length"]
         most = round(length * resolution) // HALO
         if self.comm.size > most:
-            reason = f"at resolution {resolution} and length {length} it takes at most {most} workers"
+            reason = f"resolution {resolution} and length {length} allow at most {most} workers"
             raise ArgumentValueError(self.context.task, f"{reason}, not {self.comm.size}")
 
     def _set_spaces(self, actuation: str, amplitude: float) -> None:
@@ -147,18 +148,18 @@ class CylinderFlow(Simulator):
 
     @property
     def work_per_step(self) -> tuple[float, str]:
-        """Lattice updates of a step, in millions."""
+        """Lattice updates in a step, in millions."""
         return self._flow.channel.nx * self._flow.channel.ny * self._steps_per_action / 1e6, "MLUP"
 
     def reset(self, seed: int | None) -> None:
-        """Begin in the developed vortex street, at a phase that the seed chooses.
+        """Begin in the developed vortex street, at a phase that the seed draws.
 
-        The first reset in a process computes that flow, which takes seconds.
+        The first reset in a process computes the street, which takes seconds.
 
         Raises
         ------
         SimulationDivergedError
-            If that flow is not finite: the resolution is too low for the Reynolds number, or `u_max` is too large.
+            If the street is not finite: the resolution is too low for the Reynolds number, or `u_max` is too large.
         """
         developed = self._develop()
         part = self.comm.bcast(float(np.random.default_rng(seed).random()))
@@ -181,7 +182,7 @@ class CylinderFlow(Simulator):
             raise SimulationDivergedError(self.context.task, "the drag is not finite")
 
     def step(self, action: Array) -> None:
-        """Move the actuator to a new speed at constant rate, during one action time.
+        """Change the speed of the actuator to `action` at a constant rate, during one action time.
 
         Raises
         ------
@@ -197,7 +198,7 @@ class CylinderFlow(Simulator):
         self._steps += 1
 
     def get_state(self) -> Array | None:
-        """Return pressures round the cylinder, velocities in its wake and the actuator's speed, on rank 0."""
+        """Return pressures around the cylinder, velocities in its wake and the actuator's speed, on rank 0."""
         flow, n = self._flow, len(ROUND)
         density, ux, uy = flow.probe(self._probe_x, self._probe_y)
         if self.comm.rank != 0:
@@ -206,7 +207,7 @@ class CylinderFlow(Simulator):
         return np.concatenate([pressure, ux[n:] / flow.u_mean, uy[n:] / flow.u_mean, [flow.speed / flow.u_mean]])
 
     def get_score(self) -> float:
-        """Return by how much the mean drag was below that without control, less the penalty for the mean lift."""
+        """Return the reduction of the mean drag compared with no control, minus the penalty for the mean lift."""
         return self._uncontrolled_drag - self._outcome.drag - self._lift_penalty * abs(self._outcome.lift)
 
     def get_info(self) -> Mapping[str, float]:
@@ -231,7 +232,7 @@ class CylinderFlow(Simulator):
         return Field(vorticity[::-1], "vorticity", "U/D", -VORTICITY_SHOWN, VORTICITY_SHOWN)
 
     def snapshot(self) -> FlowSnapshot:
-        """Return this rank's part of all that it takes to continue. Local."""
+        """Return this rank's part of the state. Local."""
         return FlowSnapshot(self._flow.state(), self._outcome, self._uncontrolled_drag, self._steps)
 
     def restore(self, state: FlowSnapshot) -> None:

@@ -1,10 +1,10 @@
-"""Who has which cells of a square grid, and the exchange of those at the borders.
+"""The distribution of a square grid of cells over ranks, and the exchange of halos.
 
-The ranks form a grid of rows and columns, as nearly square as their number allows (``MPI_Dims_create``), and so does
-the block of cells of each. A block is stored with `halo` cells of its neighbours around it. A wide halo is exchanged
-once for `halo` stages of an explicit scheme, each of which leaves one ring less of it valid; the rings are computed
-twice, here and by the neighbour, which costs less than the messages saved. Columns go first, then rows over the whole
-padded width, so that corners arrive without messages of their own.
+The ranks form a grid of rows and columns that is as square as possible (``MPI_Dims_create``), and each rank has a block
+of cells. A block is stored with `halo` cells of its neighbours around it. The halo is exchanged once in `halo` stages
+of an explicit scheme; each stage leaves one ring less of it valid. Both neighbours compute the rings, which costs less
+than the messages that are saved. Columns are exchanged first, then rows over the whole padded width, so that corners
+need no messages of their own.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ Array = npt.NDArray[Any]
 
 
 class CellBlock:
-    """The cells of one rank, of an n x n grid.
+    """The block of one rank in an n x n grid of cells.
 
     Parameters
     ----------
     comm : MPI.Comm
-        Its ranks share the grid. Only :meth:`exchange` and :meth:`gather` communicate.
+        The ranks that share the grid. Only :meth:`exchange` and :meth:`gather` communicate.
     n : int
-        Cells in each direction; at least as many as :func:`process_grid` has rows.
+        Cells in each direction; at least the number of rows of :func:`process_grid`.
     halo : int
-        How many cells of a neighbour to keep; no more than the smallest block has are kept.
+        Width of the halo in cells. It is limited to the size of the smallest block.
 
     Attributes
     ----------
     y, x : slice
-        The cells of this rank, of 0 .. n - 1.
+        Rows and columns of this rank's cells, within 0 .. n - 1.
     shape : tuple of int
-        Of the padded array.
+        Shape of the padded array.
     interior : tuple of slice
         This rank's own cells in the padded array.
     owned : ndarray of 4 ints
-        The same: first row, end, first column, end.
+        The same cells as numbers: first row, end, first column, end.
     walls : ndarray of 4 bools
         Whether the block ends at the edge of the grid: west (low x), east, south (low y), north.
     halo : int
@@ -74,22 +74,27 @@ class CellBlock:
         return row * columns + column if inside else MPI.PROC_NULL
 
     def padded(self, *leading: int) -> Array:
-        """Return padded arrays of zeros, with other axes before those of the block. Local."""
+        """Return a padded array of zeros, with `leading` axes before those of the block. Local."""
         return np.zeros((*leading, *self.shape))
 
     def region(self, margin: int) -> tuple[int, int, int, int]:
-        """Return this rank's own cells and `margin` rings of its neighbours': first row, end, first column, end."""
+        """Return this rank's cells and `margin` rings of its neighbours' cells: first row, end, first column, end."""
         west, east, south, north = (0 if wall else margin for wall in self.walls)
         i0, i1, j0, j1 = (int(bound) for bound in self.owned)
         return i0 - south, i1 + north, j0 - west, j1 + east
 
     def along_edges(self, values: Array) -> Array:
-        """Return, of values per cell along the edges (4, n), those that lie beside this padded block.
+        """Return the part next to this padded block of values for each cell along the edges.
+
+        Parameters
+        ----------
+        values : ndarray, shape (4, n)
+            One value for each cell along the west, east, south and north edge.
 
         Returns
         -------
         ndarray, shape (4, the longer side of the padded block)
-            West and east by rows, south and north by columns; in halos that stick out of the grid the last value.
+            West and east by rows, south and north by columns. Halo cells outside the grid get the last value.
         """
         beside = np.zeros((4, max(self.shape)))
         for edge in range(4):
@@ -105,7 +110,7 @@ class CellBlock:
         self._exchange_rows(stacked, _cuts(i0, i1, self.halo))
 
     def _exchange_columns(self, rows: Array, cuts: list[slice]) -> None:
-        """Exchange columns, which are packed for it; `cuts` are halo, own, own, halo, ascending."""
+        """Exchange columns, which are packed for that. `cuts` are halo, own, own, halo in ascending order."""
         low_halo, low_own, high_own, high_halo = cuts
         neighbours = [
             (rank, np.ascontiguousarray(rows[..., own]), halo)
@@ -120,7 +125,7 @@ class CellBlock:
             rows[..., halo] = into
 
     def _exchange_rows(self, stacked: Array, cuts: list[slice]) -> None:
-        """Exchange rows, which are contiguous over the padded width, in place."""
+        """Exchange rows in place. They are contiguous over the padded width."""
         low_halo, low_own, high_own, high_halo = cuts
         south, north = self._y_neighbours
         requests = []
@@ -131,7 +136,7 @@ class CellBlock:
         MPI.Request.Waitall(requests)
 
     def gather(self, cells: Array) -> Array | None:
-        """Return the whole grid on rank 0, from the own cells of all ranks. Collective."""
+        """Return the whole grid on rank 0, put together from the cells of all ranks. Collective."""
         parts = self._comm.gather(np.ascontiguousarray(cells))
         if parts is None:
             return None
@@ -142,7 +147,7 @@ class CellBlock:
 
 
 def process_grid(size: int) -> tuple[int, int]:
-    """Return the rows and columns of the grid of `size` ranks, rows first the more."""
+    """Return the numbers of rows and columns of a grid of `size` ranks; there are at least as many rows."""
     rows, columns = MPI.Compute_dims(size, 2)
     return int(rows), int(columns)
 

@@ -1,21 +1,22 @@
 """The optimal controller of the heated plate: the linear-quadratic regulator.
 
-In the amplitudes x of its cosine modes [K] the discretised plate goes from step to step by x' = A x + B u, A diagonal,
-and an episode costs
+Let x be the amplitudes of the plate's cosine modes [K]. A step of the discretised plate is x' = A x + B u with a
+diagonal A. The cost of an episode is
 
-    J = sum over the steps of  x'^T x' + u^T R u,      R = flux_weight / actuators,
+    J = sum over the steps of  x'^T x' + u^T R u,      R = flux_weight / actuators.
 
-which are the scores of the simulation with the sign turned, if all modes are in x. The optimal action is u = -K x with
+If x has all modes, J is minus the sum of the simulation's scores. The optimal action is u = -K x, where P solves the
+discrete algebraic Riccati equation
 
-    P = I + A^T P A - A^T P B K,      K = (R + B^T P B)^-1 B^T P A,
+    P = I + A^T P A - A^T P B K,      K = (R + B^T P B)^-1 B^T P A.
 
-the discrete algebraic Riccati equation, and J = x_0^T (P - I) x_0 for ever after; for an episode of N steps P is what N
-steps of the same recursion make of I [1]_.
+The cost over an infinite horizon is J = x_0^T (P - I) x_0. For an episode of N steps, P is the result of N steps of the
+same recursion that starts from I [1]_.
 
-The simulation shows the lowest modes only. The others do not act on these, and begin independent of them with mean
-zero, so that their mean, given all that was seen, is what the model makes of the actions alone: the controller uses
-that, and is optimal among all that see what it sees (the separation principle). Only the bounds of the actions are not
-in its model.
+The state of the simulation has the lowest modes only. The other modes do not act on these; at the start they are
+independent of them and have mean zero. So their mean, given all observations, is the model's response to the actions.
+The controller uses this mean, and it is optimal among all controllers that have the same observations (the separation
+principle). Its model does not include the bounds of the actions.
 
 References
 ----------
@@ -41,7 +42,7 @@ Array = npt.NDArray[Any]
 Policy = Callable[[Array, int], Array]
 
 MODES = 8
-"""Modes in each direction that the controller knows of; more change its cost by less than 1e-4 of itself."""
+"""Modes in each direction in the controller's model. More modes change its cost by less than 1e-4 of its value."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Regulator:
     integrator : Integrator
         The discretised plate.
     flux_weight : float
-        As of :class:`~alchemist_ray.sim_libraries.heat.Heat`.
+        Weight of the flux in the cost, see :class:`~alchemist_ray.sim_libraries.heat.simulator.Heat`.
     modes : int
-        How many modes in each direction it knows of.
+        Number of modes in each direction in the model.
     """
 
     integrator: Integrator
@@ -64,7 +65,7 @@ class Regulator:
 
     @classmethod
     def of(cls, params: Mapping[str, Any], modes: int = MODES) -> Regulator:
-        """Return that of a simulation with the parameters `params`; those that are not given are the defaults."""
+        """Return the regulator of a simulation with the parameters `params`; missing parameters have their defaults."""
         plate, integrator = (_given(params, kind) for kind in (Plate, Integrator))
         return cls(Integrator(Plate(**plate), **integrator), params.get("flux_weight", FLUX_WEIGHT), modes)
 
@@ -75,7 +76,7 @@ class Regulator:
 
     @functools.cached_property
     def R(self) -> Array:
-        """What actions cost, shape (actuators, actuators)."""
+        """Cost matrix of the actions, shape (actuators, actuators)."""
         actuators = self.integrator.plate.actuators
         return np.eye(actuators) * (self.flux_weight / actuators)
 
@@ -83,7 +84,8 @@ class Regulator:
     def P(self) -> Array:
         """The solution of the discrete algebraic Riccati equation, shape (modes**2, modes**2).
 
-        Not balanced: no actuator drives some modes but by rounding errors, which balancing would blow up.
+        The equation is not balanced: actuators drive some modes by rounding errors only, and balancing would amplify
+        these errors.
         """
         a, B = self.system
         return np.asarray(scipy.linalg.solve_discrete_are(np.diag(a), B, np.eye(a.size), self.R, balanced=False))
@@ -94,12 +96,12 @@ class Regulator:
         return self.gain(self.P)
 
     def gain(self, P: Array) -> Array:
-        """Return the optimal gain if x^T P x is what the state after the step is worth."""
+        """Return the optimal gain if x^T P x is the cost of the state after the step."""
         a, B = self.system
         return np.linalg.solve(self.R + B.T @ P @ B, B.T @ P * a)
 
     def horizon(self, steps: int) -> Array:
-        """Return P for an episode of so many steps, by the Riccati recursion."""
+        """Return P for an episode of `steps` steps, by the Riccati recursion."""
         a, B = self.system
         P = np.eye(a.size)
         for _ in range(steps):
@@ -108,27 +110,29 @@ class Regulator:
         return P
 
     def cost(self, x: Array, P: Array | None = None) -> float:
-        """Return the optimal cost [K2] of all that follows on the amplitudes `x`, shape (modes**2,)."""
+        """Return the optimal cost [K2] of all steps from the amplitudes `x`, shape (modes**2,)."""
         P = self.P if P is None else P
         return float(x @ P @ x - x @ x)
 
 
 class Controller:
-    """The regulator with the observations of an environment; of one episode at a time.
+    """The regulator applied to the observations of an environment, one episode at a time.
 
     Parameters
     ----------
     regulator : Regulator
+        The regulator of the plate.
     observed_modes : int
-        How many modes in each direction an observation has.
+        Number of modes in each direction in an observation.
     low, high : ndarray, shape (actuators,)
-        Bounds of the actions [kW/m2], to which they are clipped.
+        Bounds of the actions [kW/m2]. Actions are clipped to them.
     """
 
     def __init__(self, regulator: Regulator, observed_modes: int, low: Array, high: Array) -> None:
         if observed_modes > regulator.modes:
             raise ValueError(
-                f"the regulator must know all {observed_modes} modes that are observed, not {regulator.modes}"
+                f"the regulator has {regulator.modes} modes in each direction, but must have all {observed_modes} "
+                "observed modes: raise its modes"
             )
         self._regulator, self._low, self._high = regulator, low, high
         pairs = itertools.product(range(observed_modes), repeat=2)
@@ -136,7 +140,7 @@ class Controller:
         self._x = np.zeros(regulator.modes**2)
 
     def __call__(self, observation: Array, step: int) -> Array:
-        """Return the action [kW/m2] for an observation [K]; step 0 begins an episode."""
+        """Return the action [kW/m2] for an observation [K]. Step 0 begins an episode."""
         if step == 0:
             self._x[:] = 0.0
         self._x[self._observed] = observation
@@ -152,15 +156,15 @@ def make(env: gymnasium.Env[Any, Any], modes: int = MODES) -> Policy:
     Parameters
     ----------
     env : gymnasium.Env
-        An :class:`~alchemist_ray.envs.HPCSimulator` of the library ``heat``, or wrappers around one that leave
-        observations and actions as they are.
+        An :class:`~alchemist_ray.envs.HPCSimulator` of the library ``heat``, or wrappers around one that do not change
+        observations and actions.
     modes : int
-        How many modes in each direction the controller knows of, at least those observed.
+        Number of modes in each direction in the controller's model. It is raised to that of the observations.
 
     Returns
     -------
     policy : callable
-        ``policy(observation, step)`` gives the action; `step` counts from 0 in each episode.
+        ``policy(observation, step)`` returns the action. `step` counts from 0 in each episode.
     """
     simulator: Any = env.unwrapped
     space = simulator.action_space

@@ -1,10 +1,10 @@
-"""What is done to the cells of one rank, compiled.
+"""Compiled kernels for the cells of one rank.
 
-Arrays are padded: around the cells of the rank lie those of neighbours, and one ghost cell behind an edge of the plate.
-`region` is where to compute, ``(first row, end, first column, end)`` in the padded array; `walls` says which of its
-sides (west, east, south, north) are edges of the plate. Ghost cells are filled before they are read.
+Arrays are padded: around the cells of the rank are cells of its neighbours, and one ghost cell beyond each edge of the
+plate. `region` says where to compute: ``(first row, end, first column, end)`` in the padded array. `walls` says which
+of its sides (west, east, south, north) are edges of the plate. Ghost cells are filled before they are read.
 
-Rows are taken as views and run through from 0: that is what the compiler vectorises.
+Loops take a row as a view and count from 0, because the compiler vectorises this form.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ compiled_with_sums_in_any_order: Callable[[Kernel], Kernel] = njit(cache=True, f
 
 @compiled
 def fill_ghosts(T: Array, offsets: Array, region: Region, walls: Array) -> None:
-    """Set the ghost cells at the walls of `region` to the cells within plus `offsets` (4, rows or columns of `T`)."""
+    """Set the ghost cells at the walls of `region` to the inner cells plus `offsets` (4, rows or columns of `T`)."""
     i0, i1, j0, j1 = region
     if walls[0]:
         for i in range(i0, i1):
@@ -44,7 +44,7 @@ def fill_ghosts(T: Array, offsets: Array, region: Region, walls: Array) -> None:
 
 @compiled
 def mirror(Z: Array, region: Region, walls: Array) -> None:
-    """Set the ghost cells at the walls of `region` to the cells within: no flux."""
+    """Set the ghost cells at the walls of `region` to the inner cells, so that there is no flux."""
     i0, i1, j0, j1 = region
     if walls[0]:
         for i in range(i0, i1):
@@ -76,7 +76,7 @@ def begin(T: Array, offsets: Array, euler: float, c: float, D: Array, Z: Array, 
 
 @compiled
 def stage(Z1: Array, Z2: Array, D: Array, weights: Array, region: Region) -> None:
-    """Overwrite Z_(j-2) with Z_j, in `region`; `weights` are those of Z_(j-1), its neighbours, Z_(j-2) and D."""
+    """Overwrite Z_(j-2) with Z_j in `region`. `weights` belong to Z_(j-1), its neighbours, Z_(j-2) and D."""
     i0, i1, j0, j1 = region
     centre, beside, before, driven = weights
     for i in range(i0, i1):
@@ -92,18 +92,25 @@ def stage(Z1: Array, Z2: Array, D: Array, weights: Array, region: Region) -> Non
 def run_stages(
     Z: Array, D: Array, weights: Array, first: int, last: int, owned: Array, valid: int, walls: Array
 ) -> None:
-    """Run the stages `first` to `last` with no exchange in between.
+    """Run the stages `first` to `last` without an exchange in between.
 
     Parameters
     ----------
     Z : ndarray, shape (2, rows, columns)
         Z_j is in Z[j % 2].
+    D : ndarray, shape (rows, columns)
+        The Euler increment.
     weights : ndarray, shape (s + 1, 4)
-        Of each stage, as :func:`stage` has them.
+        The weights of each stage, see :func:`stage`.
+    first, last : int
+        Numbers of the first and the last stage.
     owned : ndarray of 4 ints
         The region of this rank's own cells.
     valid : int
-        How far beyond it, on sides that are no walls, Z_(first - 1) is known. One less with each stage.
+        Number of rings beyond that region in which Z_(first - 1) is valid, on sides without a wall. Each stage lowers
+        it by one.
+    walls : ndarray of 4 bools
+        The sides that are edges of the plate.
     """
     for j in range(first, last + 1):
         valid -= 1
@@ -119,9 +126,9 @@ def run_stages(
 
 @compiled_with_sums_in_any_order
 def moments(T: Array, cos_y: Array, cos_x: Array, sums: Array) -> None:
-    """Set `sums` to the sums of phi_k(y) phi_l(x) T over the cells of a block, k major, and of T^2 behind them.
+    """Set `sums` to the sums of phi_k(y) phi_l(x) T over the cells of a block, with k major, and last the sum of T^2.
 
-    The sums are taken in an order that vectorises, the same at each call.
+    The order of summation vectorises and is the same in each call.
     """
     ny, nx = T.shape
     modes = cos_y.shape[0]

@@ -1,35 +1,37 @@
-r"""The heated plate: its geometry, its modes, its time integrator, and all three as a linear system of few modes.
+r"""The model of the heated plate: its geometry, its modes, its time integrator, and the resulting linear system.
 
-Without MPI and without numba, so that controllers on the client's side can use it as well as the simulation.
+This module needs neither MPI nor numba, so both the simulation and controllers on the client can use it.
 
-The temperature deviation T [K] from the wanted one, in a square plate of side L with heated edges, obeys
+The deviation T [K] from the target temperature, in a square plate with sides of length L and heated edges, obeys
 
     dT/dt = kappa (d2T/dx2 + d2T/dy2),      k dT/dn = q  on the edges,
 
-kappa the diffusivity [m2/s], k the conductivity [W/(m K)], q the flux into the plate [W/m2], n the outward normal.
+where kappa is the diffusivity [m2/s], k the conductivity [W/(m K)], q the flux into the plate [W/m2], and n the outward
+normal.
 
-*Space.* n x n cells of width h = L/n, T in their centres, fluxes between them by central differences, the flux q
-through the edges as it is given (finite volumes, second order, conserves heat to rounding). The cosines
-phi_k(x) phi_l(y), phi_0 = 1, phi_k(x) = sqrt(2) cos(pi k x / L) in the cell centres, are exact eigenvectors of that
-operator, orthonormal in the mean over the cells, with eigenvalues lambda_k + lambda_l,
+*Space.* There are n x n cells of width h = L/n. T is at their centres, and central differences give the fluxes between
+them; q is the flux through the edges. (These are finite volumes of second order, which conserve heat to rounding.) The
+cosines phi_k(x) phi_l(y), phi_0 = 1, phi_k(x) = sqrt(2) cos(pi k x / L) at the cell centres, are exact eigenvectors of
+this operator. They are orthonormal in the mean over the cells. Their eigenvalues are lambda_k + lambda_l,
 
     lambda_k = -(4 kappa / h^2) sin^2(pi k / 2n)  ->  -kappa (pi k / L)^2.
 
-*Time.* The action is held for an interval, which is integrated in a number of supersteps of length tau by the
-second-order Runge-Kutta-Legendre scheme RKL2 [1]_: explicit, s stages stable up to
+*Time.* The action is held for an interval. The interval is integrated in a number of supersteps of length tau by the
+second-order Runge-Kutta-Legendre scheme RKL2 [1]_. The scheme is explicit, and s stages are stable up to
 
-    tau |lambda|_max <= (s^2 + s - 2) / 2,      |lambda|_max = 8 kappa / h^2,
+    tau |lambda|_max <= (s^2 + s - 2) / 2,      |lambda|_max = 8 kappa / h^2.
 
-so that the work grows with the root of tau / h^2 where that of explicit Euler grows with tau / h^2. In terms of
-Z_j = Y_j - Y_0 and of D = tau (A T + f), the Euler increment with the fluxes f in it, the stages are
+So the work grows with the square root of tau / h^2, while the work of explicit Euler grows with tau / h^2. Let
+Z_j = Y_j - Y_0, and let D = tau (A T + f) be the Euler increment, which includes the fluxes f. The stages are
 
-    Z_1 = c_1 D,    Z_j = mu_j Z_(j-1) + nu_j Z_(j-2) + mut_j tau A Z_(j-1) + c_j D,    T <- T + Z_s,
+    Z_1 = c_1 D,    Z_j = mu_j Z_(j-1) + nu_j Z_(j-2) + mut_j tau A Z_(j-1) + c_j D,    T <- T + Z_s.
 
-which reads one array less than the form of [1]_ and has the fluxes in D alone.
+This form reads one array less than that of [1]_, and the fluxes occur in D only.
 
-*Both.* All of it is linear with constant coefficients, and a mode stays a mode. In modal coordinates one interval of
-the discretised plate is x <- a * x + B u, with a and B from the recursion above on numbers: what the simulation
-computes, to rounding. Controllers are designed on it, and the simulation is tested against it.
+*Linear system.* The whole scheme is linear with constant coefficients, and it maps each mode to itself. In modal
+coordinates one interval of the discretised plate is x <- a * x + B u, where a and B follow from the recursion above
+applied to numbers. The simulation computes the same, to rounding. Controllers are designed with this system, and the
+simulation is tested against it.
 
 References
 ----------
@@ -55,7 +57,7 @@ SIDES = ("west", "east", "south", "north")
 KILOWATT = 1000.0
 
 FLUX_WEIGHT = 0.1
-"""What the mean square flux through the edges costs in a step [K2 / (kW/m2)2]."""
+"""Weight of the mean square flux through the edges in the cost of a step [K2 / (kW/m2)2]."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,11 @@ class Plate:
     side : float
         Length of an edge [m].
     diffusivity : float
-        kappa [m2/s]; of copper by default.
+        kappa [m2/s]; by default that of copper.
     conductivity : float
-        k [W/(m K)]; of copper by default.
+        k [W/(m K)]; by default that of copper.
     actuators_per_side : int
-        How many there are on each edge. Those of an edge follow each other along x or y, the edges as in :data:`SIDES`.
+        Number of actuators on each edge. Edges are in the order of :data:`SIDES`, actuators of an edge along x or y.
     """
 
     n: int = 512
@@ -94,11 +96,11 @@ class Plate:
 
     @property
     def actuator_names(self) -> list[str]:
-        """What the actuators are called: ``west_1, west_2, ...``."""
+        """Names of the actuators: ``west_1, west_2, ...``."""
         return [f"{side}_{1 + number}" for side in SIDES for number in range(self.actuators_per_side)]
 
     def cosines(self, modes: int) -> Array:
-        """Return the first `modes` cosines in the centres of the cells of a row, shape (modes, n)."""
+        """Return the first `modes` cosines at the cell centres of a row, shape (modes, n)."""
         centres = (np.arange(self.n) + 0.5) / self.n
         k = np.arange(modes)[:, None]
         return np.where(k == 0, 1.0, math.sqrt(2.0)) * np.cos(np.pi * k * centres)
@@ -115,7 +117,7 @@ class Plate:
         return KILOWATT * each[:, actuator_of_cell]
 
     def ghost_offsets(self, action: Array) -> Array:
-        """Return the excess h q / k [K] of the ghost cells behind the edges over the cells within, shape (4, n)."""
+        """Return by how much (h q / k [K]) ghost cells exceed the cells inside the edges, shape (4, n)."""
         return self.edge_fluxes(action) * (self.spacing / self.conductivity)
 
     def forcing(self, modes: int) -> Array:
@@ -134,14 +136,14 @@ class Plate:
 
 @dataclass(frozen=True)
 class Stages:
-    """The coefficients of RKL2 with s stages; entry j of each array is that of stage j, and entry 0 is unused.
+    """The coefficients of RKL2 with s stages. Entry j of each array belongs to stage j; entry 0 is unused.
 
     Attributes
     ----------
     mu, nu : ndarray, shape (s + 1,)
-        Weights of the last stage and of the one before.
+        Weights of the previous stage and of the stage before it.
     mut : ndarray, shape (s + 1,)
-        Weight of the operator on the last stage.
+        Weight of the operator applied to the previous stage.
     c : ndarray, shape (s + 1,)
         Weight of the Euler increment D.
     """
@@ -180,16 +182,16 @@ class Stages:
 
 @dataclass(frozen=True)
 class Integrator:
-    """How an interval of constant action is integrated.
+    """The time integration of an interval with a constant action.
 
     Attributes
     ----------
     plate : Plate
-        What is integrated.
+        The plate.
     interval : float
-        How long an action is held [s].
+        Duration of an action [s].
     supersteps : int
-        Into how many steps of RKL2 the interval is divided.
+        Number of RKL2 steps in the interval.
     """
 
     plate: Plate
@@ -208,21 +210,22 @@ class Integrator:
 
     @functools.cached_property
     def stages(self) -> Stages:
-        """The coefficients, with the least odd number of stages that is stable, and at least 3.
+        """The coefficients with the smallest odd number of stages that is stable and at least 3.
 
-        With an odd number the highest modes are damped without changing sign.
+        With an odd number the highest modes are damped without a change of sign.
         """
         s = max(3, math.ceil((math.sqrt(9 + 64 * self.euler_number) - 1) / 2))
         return Stages.of(s + 1 - s % 2)
 
     def modal_system(self, modes: int) -> tuple[Array, Array]:
-        """Return what one interval does to the modes (k, l) < `modes`: x <- a * x + B u, to rounding.
+        """Return the effect of one interval on the modes (k, l) < `modes`: x <- a * x + B u, to rounding.
 
         Returns
         -------
         a : ndarray, shape (modes**2,)
+            Factor of each mode.
         B : ndarray, shape (modes**2, actuators)
-            [K per kW/m2]. The mode (k of y, l of x) is entry k modes + l of both.
+            Response to the actuators [K per kW/m2]. In both, entry k modes + l belongs to the mode (k of y, l of x).
         """
         z = self.plate.eigenvalues(modes).ravel() * self.tau
         response = self.stages.response(z)
@@ -238,14 +241,14 @@ class Integrator:
 
 
 INITIAL_MODES = 6
-"""How many cosines in each direction a random initial temperature is made of."""
+"""Number of cosines in each direction in a random initial temperature."""
 
 
 def random_amplitudes(seed: int, rms: float) -> Array:
     """Return the modal amplitudes [K] of a smooth random temperature, shape (INITIAL_MODES, INITIAL_MODES).
 
-    They are independent, normal, with deviations that fall as 1 / (1 + k^2 + l^2), and such that the mean square
-    temperature is `rms` squared in the mean over the seeds.
+    They are independent and normal, with standard deviations proportional to 1 / (1 + k^2 + l^2). They are scaled such
+    that the mean square temperature, averaged over seeds, is `rms` squared.
     """
     k = np.arange(INITIAL_MODES)
     deviations = 1 / (1.0 + k[:, None] ** 2 + k[None, :] ** 2)

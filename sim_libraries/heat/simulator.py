@@ -1,4 +1,4 @@
-"""The plate as a simulation that is stepped from outside."""
+"""The simulator of the heated plate: actions, states, score."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ MAX_SEED = 2**31
 
 @dataclass(frozen=True)
 class PlateState:
-    """What is known of the plate after a step.
+    """The measured values after a step.
 
     Attributes
     ----------
     amplitudes : ndarray
-        Of the observed modes [K].
+        Amplitudes of the observed modes [K].
     mean_square : float
-        Of the temperature [K2].
+        Mean square of the temperature [K2].
     flux_square : float
-        Of the flux through the edges in the step, its mean [(kW/m2)2].
+        Mean square of the flux through the edges in the step [(kW/m2)2].
     heat : float
-        Into the plate in the step, per metre of its thickness [kJ/m].
+        Heat put into the plate in the step, per metre of its thickness [kJ/m].
     """
 
     amplitudes: Array
@@ -45,18 +45,17 @@ class PlateState:
 
 
 class Heat(Simulator):
-    """Bring a plate to a uniform wanted temperature by heating and cooling its edges.
+    """Bring a plate to a uniform target temperature by heating and cooling its edges.
 
-    The heat equation for the deviation T [K] from the wanted temperature on a square plate, which begins with a smooth
-    random T. An action is the heat flux [kW/m2] into the plate through each of the actuators, which cover the edges; it
-    is held for `interval` seconds. The state is the amplitudes [K] of the lowest cosine modes of T, whose squares sum
-    up to the mean square of T but for that of the modes not observed. The score is
+    The simulation solves the heat equation for the deviation T [K] from the target temperature on a square plate, from
+    a smooth random T. Actuators cover the edges. An action is the heat flux [kW/m2] into the plate through each
+    actuator, and it is held for `interval` seconds. The state is the amplitudes [K] of the lowest cosine modes of T.
+    The squares of all amplitudes add up to the mean square of T. The score is
 
         -(mean over the plate of T^2 at the end of the step + flux_weight * mean over the edges of the flux^2)   [K2].
 
-    The simulation has no end of its own; 40 steps of a minute are an episode that makes sense. The equations, the
-    discretisation and its validation are in ``docs/simulations/heat.md`` and in
-    :mod:`~alchemist_ray.sim_libraries.heat.model`.
+    The simulation never ends an episode; 40 steps of a minute are a sensible length. The equations, the discretisation
+    and its validation are in ``docs/simulations/heat.md`` and in :mod:`~alchemist_ray.sim_libraries.heat.model`.
 
     Parameters
     ----------
@@ -65,30 +64,30 @@ class Heat(Simulator):
     side : float
         Length of an edge [m].
     diffusivity : float
-        [m2/s]; of copper by default.
+        Diffusivity [m2/s]; by default that of copper.
     conductivity : float
-        [W/(m K)]; of copper by default.
+        Conductivity [W/(m K)]; by default that of copper.
     interval : float
-        How long an action is held [s].
+        Duration of an action [s].
     supersteps : int
-        Into how many second-order steps the interval is divided.
+        Number of second-order steps in the interval.
     actuators_per_side : int
-        How many actuators each edge has, of equal length.
+        Number of actuators of equal length on each edge.
     max_flux : float
         Bound of the flux [kW/m2].
     flux_weight : float
-        What the mean square flux costs [K2 / (kW/m2)2].
+        Weight of the mean square flux in the cost [K2 / (kW/m2)2].
     initial_rms : float
-        Root of the mean square of the initial temperature, in the mean over seeds [K].
+        Root mean square of the initial temperature, averaged over seeds [K].
     observed_modes : int
-        How many modes in each direction the state has.
+        Number of modes in each direction in the state.
     halo : int
-        How many rings of cells are exchanged between ranks at a time.
+        Number of rings of cells in one exchange between ranks.
 
     Raises
     ------
     ArgumentValueError
-        If a parameter makes no sense, or there are more ranks than the plate has cells for.
+        If a parameter is invalid, or the plate has too few cells for the number of ranks.
     """
 
     def __init__(
@@ -133,7 +132,7 @@ class Heat(Simulator):
         self._allocate(CellBlock(comm, n, halo), observed_modes)
 
     def _allocate(self, block: CellBlock, modes: int) -> None:
-        """Take the memory of this rank: the temperature T, the Euler increment D, and two stages Z, all padded."""
+        """Allocate the padded arrays of this rank: the temperature T, the Euler increment D, and two stages Z."""
         self._block = block
         self._T, self._D, self._Z = block.padded(1), block.padded(), block.padded(2)
         cosines = self.plate.cosines(max(modes, INITIAL_MODES))
@@ -146,24 +145,24 @@ class Heat(Simulator):
 
     @property
     def work_per_step(self) -> tuple[float, str]:
-        """Updates of cells in one step, in millions."""
+        """Cell updates in a step, in millions."""
         return self.plate.n**2 * self.integrator.supersteps * self.integrator.stages.count / 1e6, "MLUP"
 
     @property
     def temperature(self) -> Array:
-        """The cells of this rank of T [K], a view, rows along x. Local."""
+        """A view of T [K] in the cells of this rank, with rows along x. Local."""
         own: Array = self._T[0][self._block.interior]
         return own
 
     # --- stepping -----------------------------------------------------------------------------------------------------
 
     def reset(self, seed: int | None) -> None:
-        """Begin with the random temperature of `seed`. Collective."""
+        """Begin an episode with a random temperature drawn from `seed`. Collective."""
         chosen = self._comm.bcast(int(np.random.default_rng(seed).integers(MAX_SEED)))
         self.set_amplitudes(random_amplitudes(chosen, self._initial_rms))
 
     def set_amplitudes(self, amplitudes: Array) -> None:
-        """Begin with a temperature of these modal amplitudes [K], (k of y, l of x), of at most 6 x 6. Collective."""
+        """Begin an episode with these modal amplitudes [K], (k of y, l of x), at most 6 x 6. Collective."""
         rows, columns = amplitudes.shape
         self.temperature[...] = self._cos_y[:rows].T @ amplitudes @ self._cos_x[:columns]
         self._outcome = self._measure(np.zeros(self.plate.actuators))
@@ -174,7 +173,7 @@ class Heat(Simulator):
         Raises
         ------
         SimulationDivergedError
-            On all ranks, if the temperature is no longer finite.
+            If the temperature is no longer finite; on all ranks.
         """
         offsets = self._block.along_edges(self.plate.ghost_offsets(action))
         for _ in range(self.integrator.supersteps):
@@ -184,7 +183,7 @@ class Heat(Simulator):
             raise SimulationDivergedError("heat.step", "the temperature is not finite")
 
     def _superstep(self, offsets: Array) -> None:
-        """Advance T by tau: the stages of RKL2, with an exchange whenever the halos are used up."""
+        """Advance T by tau with the stages of RKL2. Halos are exchanged when no valid ring is left. Collective."""
         block, last = self._block, self.integrator.stages.count
         region = block.region(block.halo - 1)
         block.exchange(self._T)
@@ -210,7 +209,7 @@ class Heat(Simulator):
         self.temperature[...] += self._Z[last % 2][block.interior]
 
     def _measure(self, action: Array) -> PlateState:
-        """Project T on the observed modes: one reduction. Collective."""
+        """Project T onto the observed modes, in one reduction. Collective."""
         kernels.moments(self.temperature, self._cos_y[: self._modes], self._cos_x[: self._modes], self._sums)
         means = np.empty_like(self._sums)
         self._comm.Allreduce(self._sums, means)
@@ -223,14 +222,14 @@ class Heat(Simulator):
             float(action.sum() * length * self.integrator.interval),
         )
 
-    # --- what is seen -------------------------------------------------------------------------------------------------
+    # --- states, scores and pictures ----------------------------------------------------------------------------------
 
     def get_state(self) -> Array:
-        """Return the amplitudes of the observed modes [K]. Local; the same on every rank."""
+        """Return the amplitudes of the observed modes [K]. Local; all ranks return the same."""
         return self._outcome.amplitudes
 
     def get_score(self) -> float:
-        """Return minus the cost of the last step [K2]. Local; the same on every rank."""
+        """Return minus the cost of the last step [K2]. Local; all ranks return the same."""
         return -(self._outcome.mean_square + self._flux_weight * self._outcome.flux_square)
 
     def get_info(self) -> dict[str, float]:
@@ -255,7 +254,7 @@ class Heat(Simulator):
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> tuple[Array, PlateState]:
-        """Return a copy of this rank's temperature, and what was last measured. Local."""
+        """Return a copy of this rank's temperature, and the last measured values. Local."""
         return self.temperature.copy(), self._outcome
 
     def restore(self, state: tuple[Array, PlateState]) -> None:
@@ -273,5 +272,5 @@ def _check_at_least(least: int, **given: int) -> None:
 def _check_positive(or_zero: bool = False, **given: float) -> None:
     for name, value in given.items():
         if not (np.isfinite(value) and (value > 0 or (or_zero and value == 0))):
-            least = "not negative" if or_zero else "positive"
-            raise ArgumentValueError("heat.create", f"{name} must be {least} and finite, not {value}")
+            least = "positive or zero" if or_zero else "positive"
+            raise ArgumentValueError("heat.create", f"{name} must be {least}, and finite, not {value}")

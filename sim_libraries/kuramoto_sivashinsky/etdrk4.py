@@ -1,14 +1,14 @@
-"""The Kuramoto-Sivashinsky equation on a periodic interval, in time: exponential Runge-Kutta steps of order 4.
+"""Time integration of the Kuramoto-Sivashinsky equation on a periodic interval, by exponential Runge-Kutta of order 4.
 
-In Fourier space ``u_t = -u u_x - u_xx - u_xxxx + f`` is ``v' = L v + N(v)``, with the diagonal ``L = k^2 - k^4``, whose
-stiffness forbids explicit steps, and ``N(v) = -i k/2 FT(u^2) + FT(f)``, which is not stiff. ETDRK4 (Cox & Matthews,
-J. Comput. Phys. 176, 2002, eqs. 26-29) takes L exactly. Its coefficients are functions of L dt in which terms cancel
-near 0; they are evaluated as means over a circle around each L dt (Kassam & Trefethen, SIAM J. Sci. Comput. 26, 2005,
-section 2).
+In Fourier space ``u_t = -u u_x - u_xx - u_xxxx + f`` is ``v' = L v + N(v)``. ``L = k^2 - k^4`` is diagonal and so stiff
+that explicit steps are not possible. ``N(v) = -i k/2 FT(u^2) + FT(f)`` is not stiff. ETDRK4 (Cox & Matthews, J. Comput.
+Phys. 176, 2002, eqs. 26-29) integrates L exactly. Its coefficients are functions of L dt in which terms cancel near 0,
+so they are computed as means over a circle around each L dt (Kassam & Trefethen, SIAM J. Sci. Comput. 26, 2005, section
+2).
 
-Of M samples the modes below M/3 are kept, so that products of two fields bring no aliases into what is kept (Orszag's
-2/3 rule). The ordinary differential equations that are solved then conserve what the equation does: the mean of u, and
-its energy but for sources and sinks, ``d/dt <u^2>/2 = <u_x^2> + <u f> - <u_xx^2>``.
+M samples represent the modes below M/3, so that products of two fields have no aliasing errors in these modes (Orszag's
+2/3 rule). The resulting ordinary differential equations conserve the mean of u and balance its energy, as the equation
+does: ``d/dt <u^2>/2 = <u_x^2> + <u f> - <u_xx^2>``.
 
 All steps of an interval of time are one call of compiled code.
 """
@@ -34,18 +34,18 @@ CONTOUR_POINTS = 64
 
 
 class Tables(NamedTuple):
-    """What a time step needs to know, for a batch of intervals side by side.
+    """The constants of a time step, for a batch of intervals side by side.
 
     Attributes
     ----------
     plan : TransformPlan
-        Of the transforms.
+        Plan of the transforms.
     k : ndarray, shape (modes * batch,)
-        Wave numbers of the modes that are kept.
-    whole, half : ndarray, as k
-        exp(L dt), exp(L dt/2).
-    stage, first, middle, last : ndarray, as k
-        Factors of N: in the inner stages, and of the first, of both middle and of the last stage in the result.
+        Wave numbers of the modes.
+    whole, half : ndarray, shape as k
+        exp(L dt) and exp(L dt/2).
+    stage, first, middle, last : ndarray, shape as k
+        Factors of N in the inner stages; factors in the result of N in the first, both middle and the last stage.
     """
 
     plan: TransformPlan
@@ -59,9 +59,9 @@ class Tables(NamedTuple):
 
 
 def coefficients(L: Array, dt: float) -> tuple[Array, Array, Array, Array]:
-    """Return the factors of N in ETDRK4 for the eigenvalues `L`: those of the stages, and first, middle, last.
+    """Return the factors of N in ETDRK4 for the eigenvalues `L`: stage, first, middle and last, see :class:`Tables`.
 
-    They are analytic functions of L dt: the mean over a circle of radius 1 around it is their value.
+    They are analytic functions of L dt, so each is equal to its mean over a circle of radius 1 around L dt.
     """
     circle = np.exp(2j * np.pi * (np.arange(CONTOUR_POINTS) + 0.5) / CONTOUR_POINTS)
     z = dt * L[:, None] + circle
@@ -77,7 +77,7 @@ def coefficients(L: Array, dt: float) -> tuple[Array, Array, Array, Array]:
 
 
 def tables(points: int, length: float, dt: float, batch: int) -> Tables:
-    """Return the tables for `batch` periodic intervals of that length with `points` samples each.
+    """Return the tables for `batch` periodic intervals of the given length with `points` samples each.
 
     Raises
     ------
@@ -92,9 +92,9 @@ def tables(points: int, length: float, dt: float, batch: int) -> Tables:
 
 
 def interval_weights(steps: int) -> Array:
-    """Return weights for the mean over an interval of what is known at the ends of its `steps` equal steps.
+    """Return weights that give the mean over an interval from values at the ends of its `steps` equal steps.
 
-    The trapezoidal rule with Gregory's end corrections: exact for cubics from two steps on.
+    This is the trapezoidal rule with Gregory's end corrections, which is exact for cubics with two steps or more.
     """
     weights = np.ones(steps + 1)
     if steps == 0:
@@ -109,7 +109,7 @@ def interval_weights(steps: int) -> Array:
 
 @compiled
 def _transform(samples: Array, X: Array, room: Array, t: Tables) -> None:
-    """Set X to the coefficients of `samples` that are kept."""
+    """Set X to the coefficients of `samples`, in the modes below M/3."""
     B, K = t.plan.batch, t.k.size
     even, odd = room[0], room[1]
     for j in range(t.plan.cos.size):
@@ -125,7 +125,7 @@ def _transform(samples: Array, X: Array, room: Array, t: Tables) -> None:
 
 @compiled
 def _nonlinear(v: Array, F: Array, N: Array, room: Array, t: Tables) -> None:
-    """Set N = -i k/2 FT(u^2) + F, with u of the coefficients v."""
+    """Set N = -i k/2 FT(u^2) + F, where u has the coefficients v."""
     even, odd, one, other = synthesise(v, room, t.plan)
     for j in range(even.size):
         even[j] *= even[j]
@@ -144,7 +144,7 @@ def _nonlinear(v: Array, F: Array, N: Array, room: Array, t: Tables) -> None:
 def _step(
     v: Array, a: Array, s: Array, N1: Array, Na: Array, Nb: Array, Nc: Array, F: Array, room: Array, t: Tables
 ) -> None:
-    """Advance the coefficients v by one time step; a and s have room for others like them."""
+    """Advance the coefficients v by one time step. a and s are scratch arrays of the same shape."""
     K = t.k.size
     _nonlinear(v, F, N1, room, t)
     for part in range(2):
@@ -167,7 +167,7 @@ def _step(
 
 @compiled
 def _observe(v: Array, s: Array, totals: Array, weight: float, room: Array, t: Tables) -> None:
-    """Add weight times u_xx^2, u_x^2 and u, sample by sample, to the rows of `totals`: even samples, then odd ones."""
+    """Add `weight` times u_xx^2, u_x^2 and u of each sample to the rows of `totals`: even samples, then odd ones."""
     half = t.plan.cos.size * t.plan.batch
     for k in range(t.k.size):
         s[0, k], s[1, k] = -(t.k[k] ** 2) * v[0, k], -(t.k[k] ** 2) * v[1, k]
@@ -194,14 +194,16 @@ def advance(u: Array, f: Array, weights: Array, core: Array, sums: Array, t: Tab
     Parameters
     ----------
     u, f : ndarray, shape (M * batch,)
-        Samples of the solution, which are overwritten by those at the end, and of the forcing.
+        Samples of the solution and of the forcing. Those of the solution are overwritten with the final ones.
     weights : ndarray, shape (steps + 1,)
-        Of each point in time in what is summed up; nothing is computed for one of weight 0.
+        Weight of each point in time in the sums. Points with the weight 0 cost nothing.
     core : ndarray, shape (M * batch,)
         Weight of each sample in the sums.
     sums : ndarray, shape (4, batch)
-        Gets the sums of u_xx^2, u_x^2 and u f, in space by `core` and in time by `weights`, and that of u^2 at the end.
+        On return, the sums of u_xx^2, u_x^2 and u f over space (weighted by `core`) and time (weighted by `weights`),
+        and the sum of u^2 at the end.
     t : Tables
+        The constants of a time step.
     """
     B, n, K = t.plan.batch, t.plan.cos.size, t.k.size
     room, totals, F = np.empty((4, n * B)), np.zeros((3, 2 * n * B)), np.empty((2, K))

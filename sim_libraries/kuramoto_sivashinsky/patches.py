@@ -1,20 +1,20 @@
-"""A long periodic interval as overlapping patches, each of them periodic by itself: what makes the solution parallel.
+"""Division of a long periodic interval into overlapping patches that are periodic themselves and advance in parallel.
 
-A Fourier transform over the whole interval couples every point with every other one, at each of the eight transforms of
-a time step; the equation does not. Over a time t its Green's function decays like exp(-0.47 (x^4/t)^(1/3)): below
-rounding error within a length of 16 for t = 0.25, transport by u included. So the interval is cut into patches. Each
-gets the solution around it, is made periodic by blending its surroundings on the right into those on the left, advances
-alone by a quarter of a unit of time, and gives back its own points, which the seam has not reached yet. Neighbours
-exchange surroundings once in that time, and nothing else. This is the parabolic domain decomposition with local Fourier
-bases of Israeli, Vozovoi & Averbuch (J. Sci. Comput. 8, 1993, 135; Parallel Comput. 21, 1995, 1151).
+A Fourier transform over the whole interval couples all points in each of the eight transforms of a time step, although
+the equation does not. Its Green's function decays over a time t like exp(-0.47 (x^4/t)^(1/3)). For t = 0.25 it is below
+rounding error beyond a length of 16, including the transport by u. So the interval is divided into patches. A patch
+takes in the solution around it. It is made periodic by blending the surroundings on the right into those on the left.
+It advances alone by a quarter of a unit of time and then keeps its own points, which the seam has not reached yet.
+Neighbours exchange surroundings once in that time, and nothing else. This is the parabolic domain decomposition with
+local Fourier bases of Israeli, Vozovoi & Averbuch (J. Sci. Comput. 8, 1993, 135; Parallel Comput. 21, 1995, 1151).
 
 Samples of a patch::
 
     0 ........ own ........ | .. right surroundings .. | ... seam ... | .. left surroundings .. M-1
 
-The seam is an error function, smooth to rounding error. How the interval is cut depends on its length alone, not on
-the number of ranks: results are the same on any number, bit for bit. A rank has consecutive patches; there may be ranks
-with none. A short interval is one patch, exactly periodic.
+The seam is an error function, smooth to rounding error. The division depends on the length of the interval only, not on
+the number of ranks, so results are the same bit for bit on any number. Each rank has consecutive patches; some ranks
+may have none. A short interval is one patch that is exactly periodic.
 """
 
 from __future__ import annotations
@@ -40,26 +40,27 @@ MARGIN = 16.0
 """Length of the surroundings on either side that keep errors of the seam away in that time."""
 
 SEAM = 16.0
-"""Length over which right and left surroundings are blended."""
+"""Length over which the right and the left surroundings are blended."""
 
 LEAST_OWN = 128.0
-"""Length of a patch's own part from which on an interval is cut: the surroundings and the seam are 48 more."""
+"""Least length of a patch's own part. Surroundings and seam add 48 to it."""
 
 
 def patches_for(length: float) -> int:
-    """Return into how many patches an interval of that length is cut."""
+    """Return the number of patches of an interval of the given length."""
     return max(1, int(length / LEAST_OWN))
 
 
 @dataclass(frozen=True)
 class Patches:
-    """How `points` samples of an interval are cut into `count` patches, and these are dealt out. Local but for `fill`.
+    """The division of an interval into patches, and their distribution over ranks. Local except :meth:`fill`.
 
     Attributes
     ----------
     comm : Comm
+        The ranks that share the interval.
     points, length : int, float
-        Of the interval.
+        Number of samples and length of the interval.
     count : int
         Number of patches.
     """
@@ -76,7 +77,7 @@ class Patches:
 
     @cached_property
     def margin(self) -> int:
-        """Points of surroundings on either side."""
+        """Number of points of the surroundings on each side."""
         return math.ceil(MARGIN * self.points / self.length) if self.count > 1 else 0
 
     @cached_property
@@ -94,11 +95,11 @@ class Patches:
 
     @cached_property
     def halo(self) -> int:
-        """Points beyond its own that a rank needs on either side."""
+        """Number of points that a rank needs from each neighbour."""
         return self.samples - self.margin - self.points // self.count if self.count > 1 else 0
 
     def is_legal(self) -> bool:
-        """Whether no patch sees farther than its neighbours."""
+        """Whether each patch needs points of its direct neighbours only."""
         return self.count == 1 or self.points // self.count >= self.halo
 
     def most(self) -> int:
@@ -108,7 +109,7 @@ class Patches:
 
     @cached_property
     def active(self) -> int:
-        """Number of ranks that have patches: those from 0 on."""
+        """Number of ranks that have patches. These are the ranks from 0 on."""
         return min(self.comm.size, self.count)
 
     def of_rank(self, rank: int) -> range:
@@ -133,7 +134,7 @@ class Patches:
         return self.first[self.mine.stop] - self.start
 
     def new_array(self) -> Array:
-        """Return zeros for this rank's points with a halo on either side."""
+        """Return an array of zeros for this rank's points and a halo on each side."""
         return np.zeros(self.own + 2 * self.halo if self.own else 0)
 
     def own_of(self, u: Array) -> Array:
@@ -141,11 +142,11 @@ class Patches:
         return u[self.halo : self.halo + self.own]
 
     def positions(self) -> Array:
-        """Return the coordinates of the points of such an array, the halo's on and on beyond the ends."""
+        """Return the coordinates of the points of such an array. In the halo they may lie outside the interval."""
         return (np.arange(self.new_array().size) - self.halo + self.start) * (self.length / self.points)
 
     def fill(self, u: Array) -> None:
-        """Get the halo of `u` from the neighbours. Collective over the ranks that have patches."""
+        """Fetch the halo of `u` from the neighbours. Collective over the ranks that have patches."""
         h = self.halo
         if h == 0 or not self.own:
             return
@@ -157,15 +158,15 @@ class Patches:
         self.comm.Sendrecv(u[h : 2 * h], left, 1, u[-h:], right, 1)
 
     def part(self, patch: int) -> slice:
-        """Return where the own points of a patch are among those of this rank."""
+        """Return the slice of a patch's own points within the points of this rank."""
         return slice(self.first[patch] - self.start, self.first[patch + 1] - self.start)
 
     def sizes(self, patches: Array) -> Array:
-        """Return the numbers of points of patches."""
+        """Return the number of own points of each patch in `patches`."""
         return np.diff(self.first)[patches]
 
     def seam(self, patches: Array) -> Array:
-        """Return the share of the left surroundings in each sample of patches, shape (patches, M)."""
+        """Return the weight of the left surroundings in each sample of `patches`, shape (patches, M)."""
         shares = np.zeros((patches.size, self.samples))
         if self.count == 1:
             return shares
@@ -176,13 +177,13 @@ class Patches:
         return shares
 
     def owned_samples(self, patches: Array) -> Array:
-        """Return 1 for each sample of patches that is their own, 0 for the others, shape (patches, M)."""
+        """Return 1 for each of a patch's own samples and 0 for the others, shape (patches, M)."""
         return (np.arange(self.samples) < self.sizes(patches)[:, None]).astype(float)
 
 
 @compiled
 def extend(u: Array, offsets: Array, seam: Array, halo: int, samples: Array) -> None:
-    """Set ``samples[j * batch + q]`` to patch q, which begins at ``u[halo + offsets[q]]``, made periodic."""
+    """Set ``samples[j * batch + q]`` to sample j of the periodic patch q, which begins at ``u[halo + offsets[q]]``."""
     batch, M = seam.shape
     for q in range(batch):
         begin = halo + offsets[q]

@@ -1,4 +1,4 @@
-"""The simulator: what is actuated, sensed and scored."""
+"""The simulator of the Kuramoto-Sivashinsky equation: actions, states, score."""
 
 from __future__ import annotations
 
@@ -20,51 +20,52 @@ __version__ = "1.0"
 Array = npt.NDArray[Any]
 
 SPACING = 22 / 64
-"""Distance of grid points where their number is not given."""
+"""Largest distance of grid points if their number is not given."""
 
 BATCH = 4
-"""Patches that are advanced together: enough to fill vectors, few enough for the cache."""
+"""Number of patches that advance together: enough to fill vectors, and few enough for the cache."""
 
 HISTORY = 400
-"""Intervals that a picture shows."""
+"""Number of intervals in a picture."""
 
 PICTURE_POINTS = 256
-"""Points in space that a picture shows at most."""
+"""Largest number of points in space in a picture."""
 
 
 class KuramotoSivashinsky(Simulator):
-    """The Kuramoto-Sivashinsky equation ``u_t = -u u_x - u_xx - u_xxxx + f`` on a periodic interval, with actuators.
+    """Control the Kuramoto-Sivashinsky equation ``u_t = -u u_x - u_xx - u_xxxx + f`` on a periodic interval.
 
-    The forcing is ``f(x) = actuator_peak sum_i a_i exp(-(x - x_i)^2 / (2 actuator_width^2))``, with actuators at equal
-    distances from x = 0 on and amplitudes -1 <= a_i <= 1 that are held for an interval of time. The state is u at
+    The forcing is ``f(x) = actuator_peak sum_i a_i exp(-(x - x_i)^2 / (2 actuator_width^2))``. Actuators are at equal
+    distances, the first at x = 0. Their amplitudes -1 <= a_i <= 1 are held for an interval of time. The state is u at
     equidistant sensors. The score is ``-(D + P)``, with the dissipation ``D = <u_xx^2>`` and the power
-    ``P = <u_x^2> + <u f>``, means over space and the last interval (Zeng & Graham, Phys. Rev. E 104, 014210, 2021). An
-    episode begins on the attractor of the equation without forcing. All quantities are dimensionless.
+    ``P = <u_x^2> + <u f>``, which are means over space and the last interval (Zeng & Graham, Phys. Rev. E 104, 014210,
+    2021). An episode begins on the attractor of the equation without forcing. All quantities are dimensionless.
 
     Parameters
     ----------
     length : float
-        L, of the interval in space.
+        Length L of the interval in space.
     points : int
-        Grid points; 0: as many as make their distance at most 22/64. A multiple of `sensors`, and, where the interval
-        is not cut into patches, even and of the form 2^a 3^b.
+        Number of grid points; 0 chooses it such that their distance is at most 22/64. It must be a multiple of
+        `sensors`. If there is one patch, it must also be even and of the form 2^a 3^b.
     time_step : float
-        At most; an action's time is divided into equal steps.
+        Largest time step. The duration of an action is divided into equal steps.
     hold : float
-        Time that an action is held: that of one step of the simulator.
+        Duration of an action, which is one step of the simulator.
     actuators, sensors : int
-        Their numbers.
+        Number of actuators and number of sensors.
     actuator_width, actuator_peak : float
         Standard deviation of the Gaussians, and their height for an amplitude of 1.
     burn_in : float
         Time from a random field to the initial state.
     patches : int
-        Into how many patches the interval is cut; 0: as its length has it, one below 256. See the module `patches`.
+        Number of patches into which the interval is divided; 0 chooses it from the length (one patch below 256). See
+        the module `patches`.
 
     Attributes
     ----------
     time : float
-        Since the last reset.
+        Time since the last reset.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class KuramotoSivashinsky(Simulator):
         for name, number in {"actuators": actuators, "sensors": sensors}.items():
             _require(number >= 1, f"{name} must be 1 or more, not {number}")
         for name, number in {"points": points, "patches": patches}.items():
-            _require(number >= 0, f"{name} must be 0 (chosen by length) or more, not {number}")
+            _require(number >= 0, f"{name} must be 0 (chosen from the length) or more, not {number}")
         self.comm = comm
         count = patches or patches_for(length)
         self.grid = Patches(comm, points or _points_for(length, count, sensors), length, count)
@@ -126,7 +127,7 @@ class KuramotoSivashinsky(Simulator):
 
     @property
     def work_per_step(self) -> tuple[float, str]:
-        """Amount of work of one step: grid points times time steps, in millions."""
+        """Work in one step: grid points times time steps, in millions."""
         return self.grid.points * self.steps_per_interval / 1e6, "Mpoint-steps"
 
     def _actuator_shapes(self, actuators: int, width: float) -> Array:
@@ -149,10 +150,10 @@ class KuramotoSivashinsky(Simulator):
         self._actions = np.full((HISTORY, len(self._shapes)), np.nan, np.float32)
 
     def reset(self, seed: int | None) -> None:
-        """Begin at the state that a random field has become after the burn-in.
+        """Begin an episode with the state that a random field reaches after the burn-in.
 
-        The field is white noise of variance 1; that of each patch has a generator of its own. A mean only moves the
-        solution, and is taken away in the end.
+        The field is white noise of variance 1. Each patch has its own generator. The mean is subtracted at the end,
+        since it only moves the solution.
         """
         seed = self.comm.bcast(np.random.SeedSequence(seed).entropy)
         own = self.grid.own_of(self._u)
@@ -167,7 +168,7 @@ class KuramotoSivashinsky(Simulator):
         self._record(np.zeros(len(self._shapes)))
 
     def _mean(self, own: Array) -> float:
-        """Return the mean over all points, which sums by patches make the same on any number of ranks."""
+        """Return the mean over all points. Each patch is summed first, so any number of ranks gives the same bits."""
         sums = np.zeros(self.grid.count)
         for patch in self.grid.mine:
             sums[patch] = own[self.grid.part(patch)].sum()
@@ -182,12 +183,14 @@ class KuramotoSivashinsky(Simulator):
         self._record(action)
 
     def _advance(self, weights: Array) -> None:
-        """Advance by ``weights.size - 1`` time steps, with a halo exchange before each horizon; sum up by `weights`.
+        """Advance by ``weights.size - 1`` time steps and compute the means weighted by `weights`. Collective.
+
+        Halos are exchanged before each horizon.
 
         Raises
         ------
         SimulationDivergedError
-            If the solution is no longer finite, on all ranks.
+            If the solution is no longer finite; on all ranks.
         """
         at_once = max(1, int(HORIZON / self.dt * (1 + 1e-12))) if self.grid.count > 1 else weights.size
         found = np.zeros(4 * self.grid.count + self._sensor_count)
@@ -195,7 +198,7 @@ class KuramotoSivashinsky(Simulator):
         for begin in range(0, max(1, weights.size - 1), at_once):
             part = weights[begin : begin + at_once + 1]
             if begin + at_once < weights.size - 1:
-                part = np.append(part[:-1], 0.0)  # the next part counts it
+                part = np.append(part[:-1], 0.0)  # the next part counts this point in time
             self.grid.fill(self._u)
             for batch in self._batches:
                 batch.advance(self._u, self._f, part)
@@ -203,7 +206,7 @@ class KuramotoSivashinsky(Simulator):
                 batch.give_back(self._u, sums)
         found[4 * self.grid.count + self._sensors] = self._u[self._sensed]
         if self.comm.size > 1:
-            self.comm.Allreduce(MPI.IN_PLACE, found)  # all but one rank add zeros: the sums are exact
+            self.comm.Allreduce(MPI.IN_PLACE, found)  # exact: only one rank has a nonzero value for each entry
         dissipation, production, work, square = sums.sum(axis=1) / self.grid.points
         self._means = {"dissipation": dissipation, "production": production, "work": work, "square": square}
         self._observation = found[4 * self.grid.count :]
@@ -227,13 +230,13 @@ class KuramotoSivashinsky(Simulator):
         return -float(means["dissipation"] + means["production"] + means["work"])
 
     def get_info(self) -> dict[str, float]:
-        """Return what the score is made of, means over the last interval, and what there is at its end.
+        """Return the parts of the score, which are means over the last interval, and values at its end.
 
         Returns
         -------
         info : dict
-            ``dissipation`` <u_xx^2>, ``production`` <u_x^2>, ``actuation_power`` <u f>, and ``power``, the sum of the
-            last two; at the end ``energy`` <u^2>/2, ``norm`` sqrt(<u^2>) and ``time``.
+            Means: ``dissipation`` <u_xx^2>, ``production`` <u_x^2>, ``actuation_power`` <u f>, and ``power``, the sum
+            of the last two. At the end: ``energy`` <u^2>/2, ``norm`` sqrt(<u^2>) and ``time``.
         """
         means = {name: float(value) for name, value in self._means.items()}
         return {
@@ -252,12 +255,12 @@ class KuramotoSivashinsky(Simulator):
         return np.concatenate(parts) if parts is not None else None
 
     def set_solution(self, u: Array) -> None:
-        """Continue from the samples `u` of all grid points, which every rank gives. Collective over comm.
+        """Continue from the samples `u` of all grid points, the same on every rank. Collective over comm.
 
         Raises
         ------
         ArgumentValueError
-            If their number is not that of the grid points.
+            If `u` does not have one sample for each grid point.
         """
         if u.shape != (self.grid.points,):
             raise ArgumentValueError(
@@ -268,9 +271,9 @@ class KuramotoSivashinsky(Simulator):
         self._advance(np.ones(1))
 
     def get_field(self) -> Field | None:
-        """Return u over space, which goes down, and time, which goes to the right; below it the actuators' amplitudes.
+        """Return u over space (downwards) and time (to the right), and below it the amplitudes. Collective over comm.
 
-        The last 400 intervals are seen. An amplitude of 1 has the colour of u = 3.5.
+        The picture shows the last 400 intervals. An amplitude of 1 has the colour of u = 3.5.
         """
         parts = self.comm.gather(self._history)
         if parts is None:
@@ -284,7 +287,7 @@ class KuramotoSivashinsky(Simulator):
         return Field(np.concatenate([u, gap, amplitudes]), "u, and amplitudes", "", -scale, scale)
 
     def snapshot(self) -> Any:
-        """Return this rank's part of the solution, and what has been found of the last interval."""
+        """Return this rank's part of the solution, and the values of the last interval."""
         return {
             "u": self._u.copy(),
             "intervals": self._intervals,
@@ -305,7 +308,7 @@ class KuramotoSivashinsky(Simulator):
 
 
 class _PatchGroup:
-    """Patches of a rank that are advanced together."""
+    """Patches of a rank that advance together."""
 
     def __init__(self, grid: Patches, patches: Array, dt: float) -> None:
         first = np.array(grid.first)
@@ -318,13 +321,13 @@ class _PatchGroup:
         self._sums = np.empty((4, patches.size))
 
     def advance(self, u: Array, f: Array, weights: Array) -> None:
-        """Advance a periodic copy of what is around each patch."""
+        """Advance a periodic copy of each patch and its surroundings."""
         extend(u, self._offsets, self._seam, self._halo, self._u)
         extend(f, self._offsets, self._seam, self._halo, self._f)
         advance(self._u, self._f, weights, self._core, self._sums, self._tables)
 
     def give_back(self, u: Array, sums: Array) -> None:
-        """Put the patches' own points into `u`; add what has been summed up in them, the last sum taking its place."""
+        """Write the patches' own points to `u`. Add their first three sums to `sums`, and set the last one."""
         take_back(self._u, self._offsets, self._sizes, self._halo, u)
         sums[:3, self._patches] += self._sums[:3]
         sums[3, self._patches] = self._sums[3]
@@ -336,7 +339,7 @@ def _require(condition: bool, reason: str) -> None:
 
 
 def _points_for(length: float, count: int, sensors: int) -> int:
-    """Return the number of points that an interval gets: the least that is fine enough and fits."""
+    """Return the smallest number of points that is fine enough and that patches and sensors allow."""
     points = math.ceil(length / SPACING * (1 - 1e-12))
     if count > 1:
         return -(-points // sensors) * sensors
@@ -344,19 +347,22 @@ def _points_for(length: float, count: int, sensors: int) -> int:
         if size % 2 == 0 and size % sensors == 0 and radices_of(size // 2) is not None:
             return size
     raise ArgumentValueError(
-        "kuramoto_sivashinsky.create", f"sensors = {sensors} divides no number of points 2^a 3^b near {points}"
+        "kuramoto_sivashinsky.create",
+        f"sensors = {sensors} does not divide any number of points 2^a 3^b near {points}; choose another number of "
+        "sensors",
     )
 
 
 def _check(grid: Patches, sensors: int, dt: float) -> None:
-    """Require a grid that transforms, sensors that are on it, and patches that see no farther than their neighbours."""
+    """Check that the grid can be transformed, the sensors lie on it, and patches reach direct neighbours only."""
     points = grid.points
     _require(points % sensors == 0, f"points = {points} must be a multiple of sensors = {sensors}")
     if grid.count == 1:
         fits = points >= 8 and points == good_size(points)
-        _require(fits, f"points = {points} must be even and of the form 2^a 3^b: take {good_size(max(points, 8))}")
+        near = good_size(max(points, 8))
+        _require(fits, f"points = {points} must be even and of the form 2^a 3^b, for example {near}")
         return
     _require(dt <= HORIZON, f"time_step must be at most {HORIZON} on several patches, not {dt:g}")
     _require(
-        grid.is_legal(), f"patches = {grid.count} are too many for length = {grid.length:g}: take at most {grid.most()}"
+        grid.is_legal(), f"patches = {grid.count} are too many for length = {grid.length:g}: use at most {grid.most()}"
     )

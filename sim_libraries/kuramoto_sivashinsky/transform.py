@@ -1,15 +1,15 @@
 """Fourier transforms of real periodic fields, many at once, for use inside compiled kernels.
 
-A field of M real samples is one complex sequence of n = M/2: its even samples are the real part, its odd ones the
-imaginary part. So a field lives here as two arrays, `even` and `odd`, and products of fields are taken on them as they
-are. The complex transform is Stockham's, which needs no reordering, with radices 4, 3 and 2 (Van Loan, Computational
-Frameworks for the Fast Fourier Transform, 1992, section 1.7). Arrays are flat: sample j of field b is at
-``j * batch + b``, so that the innermost loops run over neighbours in memory, the longer the more fields there are.
+A field of M real samples is treated as one complex sequence of n = M/2: even samples are the real part, odd samples the
+imaginary part. So a field is stored as two arrays, `even` and `odd`, and products of fields are computed on these
+arrays directly. The complex transform is Stockham's, which needs no reordering, with radices 4, 3 and 2 (Van Loan,
+Computational Frameworks for the Fast Fourier Transform, 1992, section 1.7). Arrays are flat: sample j of field b is at
+``j * batch + b``. So the innermost loops run over contiguous memory, and they are longer with more fields.
 
-A field x[j] has the coefficients ``X[k] = 1/M sum_j x[j] exp(-2 pi i j k / M)``. :func:`synthesise` takes X[0..n],
-:func:`analyse` returns 2 M X[k]: the caller has a factor to multiply with anyway.
+A field x[j] has the coefficients ``X[k] = 1/M sum_j x[j] exp(-2 pi i j k / M)``. :func:`synthesise` takes X[0..n].
+:func:`analyse` returns 2 M X[k], because the caller multiplies by a factor anyway.
 
-Everything is local, float64 and in IEEE order: equal input gives equal output, bit for bit, whatever the batch.
+Everything is local, in float64 and in IEEE order: equal input gives equal output, bit for bit, with any batch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def compiled(function: Function) -> Function:
     return cast("Function", numba.njit(cache=True, error_model="numpy")(function))
 
 
-# Indices are unsigned: what may be negative is tested before each access, which keeps a loop from being vectorised.
+# Indices are unsigned. With signed indices numba tests each access for a negative index, which prevents vectorisation.
 index = np.uint64
 _0, _1 = index(0), index(1)
 
@@ -49,7 +49,7 @@ def radices_of(n: int) -> Array | None:
 
 
 def good_size(least: int) -> int:
-    """Return the smallest even M >= `least` for which there is a transform."""
+    """Return the smallest even M >= `least` that can be transformed."""
     size = max(4, least + least % 2)
     while radices_of(size // 2) is None:
         size += 2
@@ -57,16 +57,18 @@ def good_size(least: int) -> int:
 
 
 class TransformPlan(NamedTuple):
-    """What transforms of `batch` fields of M = 2n samples need.
+    """The constants of transforms of `batch` fields of M = 2n samples.
 
     Attributes
     ----------
     batch : int
+        Number of fields.
     cos, sin : ndarray, shape (n,)
         Real and imaginary parts of exp(-2 pi i k / n).
     cos2, sin2 : ndarray, shape (n,)
-        Those of exp(-2 pi i k / M).
+        Real and imaginary parts of exp(-2 pi i k / M).
     radices : ndarray of int
+        Radices of the passes, in their order.
     """
 
     batch: int
@@ -88,7 +90,7 @@ def plan_for(points: int, batch: int) -> TransformPlan:
     n = points // 2
     radices = radices_of(n)
     if points % 2 or radices is None:
-        raise ValueError(f"{points} is not even and of the form 2^a 3^b")
+        raise ValueError(f"the number of points must be even and of the form 2^a 3^b, not {points}")
     angles = 2 * np.pi * np.arange(n) / points
     return TransformPlan(batch, np.cos(2 * angles), -np.sin(2 * angles), np.cos(angles), -np.sin(angles), radices)
 
@@ -159,7 +161,7 @@ def _pass4(xr: Array, xi: Array, yr: Array, yi: Array, cos: Array, sin: Array, t
 
 @compiled
 def _first4(xr: Array, xi: Array, yr: Array, yi: Array, cos: Array, sin: Array, m: Any) -> None:
-    """Do the first pass of a single field: the only neighbours that it has are those in p."""
+    """Do the first pass of a single field. Only the loop over p runs over contiguous memory there."""
     for p in range(m):
         b = p + m
         c = b + m
@@ -183,7 +185,7 @@ def _first4(xr: Array, xi: Array, yr: Array, yi: Array, cos: Array, sin: Array, 
 
 @compiled
 def _fft(xr: Array, xi: Array, yr: Array, yi: Array, plan: TransformPlan) -> tuple[Array, Array, Array, Array]:
-    """Transform n complex points; return the pair, x or y, that holds the result, then the other."""
+    """Transform n complex points. Return the pair of arrays with the result (x or y), then the other pair."""
     stride, m, batch = index(1), index(plan.cos.size), index(plan.batch)
     for radix in plan.radices:
         m //= index(radix)
@@ -202,20 +204,21 @@ def _fft(xr: Array, xi: Array, yr: Array, yi: Array, plan: TransformPlan) -> tup
 
 @compiled
 def synthesise(X: Array, room: Array, plan: TransformPlan) -> tuple[Array, Array, Array, Array]:
-    """Return fields as their even and odd samples, from their coefficients.
+    """Return the even and the odd samples of fields, given their coefficients.
 
     Parameters
     ----------
     X : ndarray, shape (2, (n + 1) * batch)
         Real and imaginary parts of X[0..n].
     room : ndarray, shape (4, n * batch)
-        To work in.
+        Scratch memory.
     plan : TransformPlan
+        Plan of the transform.
 
     Returns
     -------
     even, odd, spare, spare : ndarray, shape (n * batch,)
-        The rows of `room`, the samples first.
+        The rows of `room`, with the samples first.
     """
     n, batch = index(plan.cos.size), index(plan.batch)
     Xr, Xi, even, odd = X[0], X[1], room[0], room[1]
@@ -227,13 +230,14 @@ def synthesise(X: Array, room: Array, plan: TransformPlan) -> tuple[Array, Array
             dr, di = Xr[a] - Xr[b], Xi[a] + Xi[b]
             even[a] = Xr[a] + Xr[b] - (dr * s + di * c)
             odd[a] = Xi[a] - Xi[b] + (dr * c - di * s)
-    odd, even, one, other = _fft(odd, even, room[2], room[3], plan)  # parts exchanged, a transform is its inverse
+    # With real and imaginary parts exchanged, the transform is its own inverse.
+    odd, even, one, other = _fft(odd, even, room[2], room[3], plan)
     return even, odd, one, other
 
 
 @compiled
 def analyse(even: Array, odd: Array, one: Array, other: Array, X: Array, modes: int, plan: TransformPlan) -> None:
-    """Set X[0..modes-1] to 2 M times the coefficients of fields; the first four arrays, as above, are overwritten."""
+    """Set X[0..modes-1] to 2 M times the coefficients of fields. The first four arrays are overwritten."""
     n, batch = index(plan.cos.size), index(plan.batch)
     even, odd, one, other = _fft(even, odd, one, other, plan)
     Xr, Xi = X[0], X[1]

@@ -1,9 +1,8 @@
-"""Steady and travelling waves of the equation without forcing, by Newton's method: what the simulation is held against.
+"""Steady and travelling waves of the equation without forcing, computed by Newton's method, to validate the simulation.
 
-A wave ``u(x - c t)`` solves ``u_xx + u_xxxx + u u_x - c u_x = 0``. The Jacobian has two zero eigenvalues, of
-translations and of the mean, so the linear equations are solved in the sense of least squares, with a phase and a mean
-prescribed.
-All is dense, in NumPy, and shares no code with the simulation.
+A wave ``u(x - c t)`` solves ``u_xx + u_xxxx + u u_x - c u_x = 0``. The Jacobian has two zero eigenvalues, one for
+translations and one for the mean. So the linear equations are solved by least squares, with a prescribed phase and
+mean. The code uses dense NumPy arrays and shares nothing with the simulation.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Wave:
-    """A solution that only travels.
+    """A solution that travels without changing its shape.
 
     Attributes
     ----------
     u : ndarray
-        Its samples.
+        Samples of the wave.
     speed : float
-        c; 0 for an equilibrium.
+        Speed c; 0 for an equilibrium.
     eigenvalues : ndarray of complex
-        Growth rates of disturbances in the frame of the wave, the fastest first, without the two zeros.
-    modes : ndarray, columns as `eigenvalues`
-        These disturbances.
+        Growth rates of disturbances in the frame of the wave, the largest first, without the two zeros.
+    modes : ndarray
+        The disturbances, one column for each eigenvalue.
     """
 
     u: Array
@@ -40,12 +39,12 @@ class Wave:
 
     @property
     def energy(self) -> float:
-        """<u^2>/2."""
+        """Energy <u^2>/2."""
         return float(np.mean(self.u**2) / 2)
 
 
 def operators(points: int, length: float) -> tuple[Array, Array, Array]:
-    """Return matrices: the projection on the modes below a third of `points`, and there d/dx and -d2/dx2 - d4/dx4."""
+    """Return three matrices: the projection onto the modes below points/3, and d/dx and -d2/dx2 - d4/dx4 on these."""
     index = np.fft.fftfreq(points, 1 / points)
     kept = np.abs(index) < points / 3
     k = 2 * np.pi / length * index * kept
@@ -78,7 +77,7 @@ def find_wave(u: Array, length: float, speed: float = 0.0) -> Wave:
         change = np.linalg.lstsq(matrix, right, rcond=1e-12)[0]
         change *= min(1.0, 2.0 / np.abs(change).max())
         wave, c = wave + projection @ change[:-1], c + change[-1]
-    raise ArithmeticError("Newton's method has not converged: begin closer to a wave")
+    raise ArithmeticError("Newton's method did not converge: start closer to a wave")
 
 
 def _with_modes(u: Array, speed: float, jacobian: Array) -> Wave:

@@ -1,4 +1,4 @@
-"""The atoms of a system, seen from above."""
+"""Pictures of the atoms of a system, seen from above."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from alchemist_ray.mpi_backend.ali import Field
 Array = npt.NDArray[Any]
 
 PIXELS = 240
-"""Along the longer side of a picture."""
+"""Pixels along the longer side of a picture."""
 
 MOST_LINKS = 12.0
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What a picture shows of this rank's atoms.
+    """The data of this rank's atoms for a picture.
 
     Attributes
     ----------
     positions : ndarray, shape (atoms, 3)
+        Positions of the atoms.
     links : ndarray, shape (atoms,)
-        How many of its neighbours see the same surroundings as the atom.
+        Number of neighbours of each atom that have similar surroundings.
     """
 
     positions: Array
@@ -48,7 +49,7 @@ class Picture:
 
 
 def draw(x: Array, values: Array, lo: Array, hi: Array) -> Array:
-    """Return the values of spheres (the last on top) on the pixels that they cover; NaN where there is none."""
+    """Return the values of spheres on the pixels that they cover, and NaN elsewhere. The last sphere is on top."""
     per_length = PIXELS / float(max(hi[0] - lo[0], hi[1] - lo[1]))
     shape = [max(1, round(float(hi[axis] - lo[axis]) * per_length)) for axis in (1, 0)]
     pixels = np.full(shape, np.nan, np.float32)

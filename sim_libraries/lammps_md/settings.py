@@ -15,7 +15,7 @@ THERMOSTATS = ("csvr", "langevin")
 
 @dataclass(frozen=True)
 class Settings:
-    """The parameters of :class:`~alchemist_ray.sim_libraries.lammps_md.LammpsMD`, which says what they are."""
+    """The parameters of :class:`~alchemist_ray.sim_libraries.lammps_md.simulator.LammpsMD`, which documents them."""
 
     system: str
     atoms: int
@@ -40,12 +40,12 @@ class Settings:
     shaping: bool
 
     def check(self, task: str) -> None:
-        """Check each, and that they fit together.
+        """Check the parameters, each by itself and together.
 
         Raises
         ------
         ArgumentValueError
-            If one is out of range; it is named.
+            If a parameter is out of range. The error names it.
         """
         for name, least in (("melt_steps", 1), ("steps_per_action", 1), ("actions", 1), ("atoms", 2)):
             if getattr(self, name) < least:
@@ -63,7 +63,9 @@ class Settings:
         if not (math.isfinite(self.depth_ratio) and self.depth_ratio >= 1):
             raise ArgumentValueError(task, f"depth_ratio must be at least 1, not {self.depth_ratio}")
         if self.depth_ratio > 1 and not self.is_own_system:
-            raise ArgumentValueError(task, "depth_ratio is for the systems that come along: a script has its own seed")
+            raise ArgumentValueError(
+                task, "depth_ratio needs one of the shipped systems; a script can vary with its variable seed instead"
+            )
         if self.reference_energy is not None and not math.isfinite(self.reference_energy):
             raise ArgumentValueError(task, f"reference_energy must be finite, not {self.reference_energy}")
         self._check_choices(task)
@@ -74,7 +76,7 @@ class Settings:
             if given not in choices:
                 raise ArgumentValueError(task, f"{name} must be one of {', '.join(choices)}, not {given!r}")
         if self.script is not None and self.path is not None:
-            raise ArgumentValueError(task, "give script, the text of a script, or path, the file it is in, not both")
+            raise ArgumentValueError(task, "give either script (the text of a script) or path (its file), not both")
         if self.is_own_system and self.system == "melt" and systems.cells_for(self.atoms) < 4:
             raise ArgumentValueError(
                 task, f"atoms of the melt must be 4 n^3 with n of at least 4 (256, 500, 864, ...), not {self.atoms}"
@@ -82,16 +84,16 @@ class Settings:
         if not self.group.isidentifier():
             raise ArgumentValueError(task, f"group must be the name of a group of the script, not {self.group!r}")
         for name in {"seed", "depth"} & set(self.variables or {}):
-            raise ArgumentValueError(task, f"the variable {name!r} is given by reset: leave it out of variables")
+            raise ArgumentValueError(task, f"remove {name!r} from variables: reset sets this variable")
 
     @property
     def is_own_system(self) -> bool:
-        """Whether the system is one that comes along."""
+        """Whether the system is one of the shipped systems, and not a script."""
         return self.script is None and self.path is None
 
     @property
     def text(self) -> str:
-        """The script of a system that comes along."""
+        """The script of a shipped system."""
         return systems.melt(self.atoms, self.density) if self.system == "melt" else systems.cluster(self.atoms)
 
     @property
@@ -101,9 +103,9 @@ class Settings:
 
     @property
     def sampling(self) -> tuple[int, int]:
-        """Every how many steps energy and temperature are taken for their means over an action, and how often.
+        """Time steps between samples of energy and temperature, and number of samples in an action.
 
-        Some twenty samples, in equal distances that end with the action.
+        An action has about twenty samples at equal distances. The last one is at the end of the action.
         """
         every = next(n for n in range(max(1, self.steps_per_action // 20), 0, -1) if self.steps_per_action % n == 0)
         return every, self.steps_per_action // every

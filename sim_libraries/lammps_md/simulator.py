@@ -1,13 +1,13 @@
-"""A system of LAMMPS under a thermostat that is set from outside.
+"""The simulator of a LAMMPS system whose thermostat an agent sets: actions, states, score.
 
-LAMMPS is made anew by each reset, which has it run the script; so whatever an episode has done to it, even an error,
-is gone. To it are added, under names that begin with ``alchemist_``, the integration in time (``nve``), a thermostat
-for the time of an action, and what is measured.
+Each reset starts a new LAMMPS, which runs the script. So nothing remains of the previous episode, not even an error.
+The simulator then adds commands under names that begin with ``alchemist_``: the integration in time (``nve``), a
+thermostat for the duration of an action, and measurements.
 
-The random numbers of an action are those of a seed that is drawn for it from the simulation's own generator, and no fix
-outlives its action: between actions LAMMPS has no state but its atoms, the box and the number of the step. A ``run``
-begins by dealing out the atoms and making lists of neighbours and forces anew, so these, in their order in memory, are
-all that a snapshot needs.
+Each action has a seed for LAMMPS that is drawn from the simulation's own generator, and its fixes are removed at its
+end. So between actions the state of LAMMPS consists of the atoms, the box and the number of the step only. A ``run``
+begins by distributing the atoms to the ranks and by rebuilding neighbour lists and forces. So a snapshot needs only the
+atoms, in their order in memory, the box and the number of the step.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ __version__ = "1.0"
 Array = npt.NDArray[Any]
 
 MAX_SEED = 800_000_000
-"""Seeds of LAMMPS' random numbers are below 900,000,000; to each the rank is added."""
+"""Bound of the seeds. LAMMPS needs seeds below 900,000,000 and adds the rank to them."""
 
 SOLID_LINKS = 7
-"""An atom with so many neighbours in whose surroundings it sees its own is crystalline."""
+"""An atom with at least this many linked neighbours, that is, with similar surroundings, is crystalline."""
 
 _ENERGY_UNITS = {"lj": "epsilon", "real": "kcal/mol", "metal": "eV", "si": "J", "cgs": "erg", "electron": "hartree"}
 _INTEGRATORS = ("nve", "nvt", "npt", "nph", "rigid", "brownian")
@@ -47,7 +47,7 @@ _STATELESS = frozenset(
     {"wall/region", "wall/reflect", "wall/harmonic", "wall/lj93", "wall/lj126", "addforce", "setforce", "momentum",
      "enforce2d", "freeze", "lineforce", "planeforce"}
 )  # fmt: skip
-"""Styles of fixes of which a new one does what the old one would have done."""
+"""Styles of fixes that have no state: a new fix does the same as the old one."""
 
 _LOST = ("Lost atoms", "Non-numeric", "outside surface of region")
 
@@ -70,7 +70,7 @@ _QUENCH = "min_style cg\nminimize 0.0 {tolerance} 20000 200000"
 
 @dataclass(frozen=True)
 class Making:
-    """What the script of an episode is given: the seed, and the depth of the potential."""
+    """The variables that the script of an episode gets: the seed, and the depth of the potential."""
 
     seed: int
     depth: float
@@ -78,28 +78,30 @@ class Making:
 
 @dataclass
 class AnnealingEpisode:
-    """What is known of the present episode, alike on all ranks.
+    """The values of the present episode, the same on all ranks.
 
     Attributes
     ----------
     generator : numpy.random.Generator
         The source of all randomness.
     making : Making
+        The variables of the script.
     taken : int
-        Actions taken.
+        Number of actions taken.
     target, temperature : float
-        Of the thermostat, and the mean over the last action.
+        Temperature of the thermostat, and mean kinetic temperature over the last action.
     energy : float
-        Potential energy per atom above the reference, the mean over the last action; once quenched, that of the end.
+        Mean potential energy per atom above the reference, over the last action.
     structural : float
-        `energy` less what harmonic vibrations at this temperature have.
+        `energy` minus the energy of harmonic vibrations at this temperature.
     quenched : float
-        NaN before the end: the energy after the quench, per atom above the reference.
+        Energy per atom above the reference after the quench; NaN before the end.
     solid, links : float
-        The fraction of crystalline atoms, and the mean number of neighbours that see the same surroundings.
+        Fraction of crystalline atoms, and mean number of linked neighbours, which have similar surroundings.
     pressure : float
+        Pressure at the end of the last action.
     potential, score : float
-        What the score is the loss of; that of the last action.
+        The potential Phi, and the score of the last action, which is proportional to the decrease of Phi.
     """
 
     generator: np.random.Generator
@@ -119,7 +121,7 @@ class AnnealingEpisode:
 
 @dataclass(frozen=True)
 class Kept:
-    """A snapshot: this rank's atoms, the episode, and what a picture is made of."""
+    """A snapshot: this rank's atoms, the episode, and the data for a picture."""
 
     atoms: AtomState
     episode: AnnealingEpisode
@@ -127,70 +129,72 @@ class Kept:
 
 
 class LammpsMD(Simulator):
-    """Anneal a system of atoms: set the temperature of its thermostat so that its energy is low in the end.
+    """Anneal a system of atoms: set the temperature of its thermostat so that its final energy is low.
 
     LAMMPS moves the atoms. An action is the temperature of the thermostat, held for `steps_per_action` time steps.
-    After `actions` of them the system is quenched, that is, brought to the nearest minimum of its potential energy, and
-    the episode ends. With E the potential energy per atom above `reference_energy`, means over the last action, and d
-    dimensions,
+    After `actions` actions the system is quenched, that is, brought to the nearest minimum of its potential energy, and
+    the episode ends. Let E be the potential energy per atom above `reference_energy`, T the kinetic temperature, both
+    averaged over the last action, and d the number of dimensions:
 
-        Phi = mean(E) - d/2 k_B mean(T),   at the end   Phi = E after the quench,
+        Phi = mean(E) - d/2 k_B mean(T),   at the end   Phi = E after the quench.
 
-    the score of an action is ``score_scale * (Phi before - Phi after) / depth``. The scores add up to the drop from the
-    first Phi, on which no action has an influence, to the energy that is reached: whoever maximises their sum minimises
-    the energy after the quench (Phi is a potential of the shaping: Ng, Harada & Russell, ICML 1999). Without `shaping`
-    only the last score is other than 0, and is ``-score_scale * Phi / depth``. The depth is 1 unless `depth_ratio` has
-    the episodes differ in it; they count alike then.
+    The score of an action is ``score_scale * (Phi before - Phi after) / depth``. The scores add up to the decrease from
+    the first Phi to the final energy. Actions do not influence the first Phi, so maximising the sum means minimising
+    the energy after the quench (Phi is a shaping potential: Ng, Harada & Russell, ICML 1999). Without `shaping` only
+    the last score is not 0; it is ``-score_scale * Phi / depth``. The depth is 1 unless `depth_ratio` varies it between
+    episodes. Dividing by the depth gives all episodes the same weight.
 
     Equations, validation and speed are in ``docs/simulations/lammps_md.md``.
 
     Parameters
     ----------
     system : {'melt', 'cluster'}
-        A periodic cube of a Lennard-Jones liquid that crystallises, or a Lennard-Jones cluster in the void.
+        A periodic cube of a Lennard-Jones liquid that crystallises, or a Lennard-Jones cluster in empty space.
     atoms : int
-        Number of atoms of that; of a melt 4 n^3.
+        Number of atoms of the system; 4 n^3 for a melt.
     density : float
-        Of the melt, in atoms per sigma^3.
+        Density of the melt, in atoms per sigma^3.
     depth_ratio : float
-        Of these systems: between the deepest and the shallowest potential. Each episode has one of its own, whose depth
-        is drawn from between sqrt(1/depth_ratio) and sqrt(depth_ratio), its logarithm uniformly; all energies and
-        temperatures of the material scale by it. With 1, all are 1.
+        Depth of the deepest potential divided by that of the shallowest, for these systems. Each episode draws a depth
+        between sqrt(1/depth_ratio) and sqrt(depth_ratio), with a uniform logarithm. All energies and temperatures of
+        the material scale with the depth. With 1 the depth is always 1.
     script, path : str, optional
-        Any script of LAMMPS instead, or the file that it is in. It sets up the box, atoms, masses, potential and time
-        step, and does not integrate in time. It has a variable ``seed``, which depends on the seed of the episode.
+        A LAMMPS script instead of a system, or the path of its file. It sets up the box, atoms, masses, potential and
+        time step, and does not integrate in time. Its variable ``seed`` depends on the seed of the episode.
     variables : dict, optional
         Further index variables of the script.
     group : str
-        Those atoms of the script that move, and whose temperature is set and measured.
+        A group of the script: the atoms that move, and whose temperature is set and measured.
     temperature_low, temperature_high : float
         Bounds of the action [LAMMPS' units of temperature].
     start_temperature : float, optional
-        At which an episode begins, times the depth; by default `temperature_high`.
+        Temperature at the start of an episode, times the depth; by default `temperature_high`.
     melt_steps : int
-        Steps at that temperature before the episode begins; rounded up to whole actions.
+        Time steps at that temperature before the episode begins; rounded up to whole actions.
     thermostat : {'csvr', 'langevin'}
         Stochastic velocity rescaling (Bussi, Donadio & Parrinello, J. Chem. Phys. 126, 2007, 014101), or Langevin's.
     damping : float
-        Its relaxation time [LAMMPS' units of time].
+        Relaxation time of the thermostat [LAMMPS' units of time].
     steps_per_action, actions : int
-        Time steps that an action is held for, and actions of an episode.
+        Number of time steps in an action, and of actions in an episode.
     shell_radius : float, optional
-        Distance up to which atoms are neighbours for the measures of structure; by default between the first and second
-        shell of a close packing, ``1.4 (V/atoms)^(1/3)`` of a periodic box, and 1.45 of the cluster.
+        Distance up to which atoms are neighbours in the measures of structure. By default it lies between the first and
+        the second shell of a close packing: ``1.4 (V/atoms)^(1/3)`` for a periodic box, and 1.45 for the cluster.
     reference_energy : float, optional
-        Per atom; by default that of what the script sets up, quenched: of the melt, the perfect crystal.
+        Energy per atom that is subtracted. By default it is that of the quenched initial system, which for the melt is
+        the perfect crystal.
     force_tolerance : float
-        The quench ends when the forces on all atoms together are smaller (2-norm).
+        The quench ends when the 2-norm of the forces on all atoms is below this.
     score_scale : float
-        Factor of the score; with the number of atoms, it is the energy of the whole.
+        Factor of the score. The number of atoms turns scores into energies of the whole system.
     shaping : bool
-        Whether there is a score before the end.
+        Whether actions before the last one have a score.
 
     Raises
     ------
     ArgumentValueError
-        If a parameter is out of range, or LAMMPS refuses the script: with its own text, and the line.
+        If a parameter is out of range, or LAMMPS refuses the script. In the second case the error has LAMMPS' own text
+        and the line of the script.
     """
 
     def __init__(
@@ -232,20 +236,20 @@ class LammpsMD(Simulator):
 
     @property
     def _ctx(self) -> TaskContext:
-        """The surroundings of the present call, on the ranks of this simulation."""
+        """The context of the present call, with the communicator of this simulation."""
         given = getattr(self, "context", None) or TaskContext(self.comm, "lammps_md")
         return dataclasses.replace(given, comm=self.comm)
 
     @property
     def _running(self) -> Simulation:
         if self._lammps is None:
-            raise ArgumentValueError(self._ctx.task, "the simulation has failed or was closed: reset it")
+            raise ArgumentValueError(self._ctx.task, "the simulation failed or was closed: reset it")
         return self._lammps
 
     # --- setting up ---------------------------------------------------------------------------------------------------
 
     def _set_up(self, making: Making) -> None:
-        """Make a LAMMPS that has run the script."""
+        """Start a new LAMMPS and run the script in it."""
         self.close()
         ctx, settings, self._making = self._ctx, self._settings, making
         self._lammps = Simulation(ctx, {**(settings.variables or {}), "seed": making.seed, "depth": repr(making.depth)})
@@ -258,18 +262,18 @@ class LammpsMD(Simulator):
             self._lammps.advance(ctx, _MEASURES.format(group=settings.group, shell=self._shell_radius()))
 
     def _check_system(self) -> None:
-        """Check that there are atoms, and that nothing moves them yet."""
+        """Check that the script made atoms, and has no fix that moves them."""
         ctx, lammps = self._ctx, self._running
         box = lammps.box(ctx)
         self._natoms = int(lammps.of_all("natoms"))
         if self._natoms == 0:
-            raise ArgumentValueError(ctx.task, "the script has made no atoms: create_atoms or read_data does")
+            raise ArgumentValueError(ctx.task, "the script made no atoms: use create_atoms or read_data")
         self._fixes = lammps.fixes(ctx)
         for name, style in self._fixes.items():
             if style.split("/")[0] in _INTEGRATORS:
                 raise ArgumentValueError(
                     ctx.task,
-                    f"the script's fix {name} ({style}) integrates in time, which the simulation does: leave it out",
+                    f"remove the script's fix {name} ({style}): it integrates in time, and the simulation does that",
                 )
         self._dimension = lammps.setting("dimension")
         self._boltzmann = float(lammps.of_all("boltz"))
@@ -293,7 +297,7 @@ class LammpsMD(Simulator):
         return systems.SHELL["melt"] * float((self._volume / self._natoms) ** (1 / self._dimension))
 
     def _describe(self) -> None:
-        """Declare the spaces, which depend on the units of the script."""
+        """Set the spaces, which depend on the units of the script."""
         settings, system = self._settings, str(self._running.of_all("units"))
         energy = _ENERGY_UNITS.get(system, f"energy in {system} units")
         temperature = "epsilon/k_B" if system == "lj" else "K"
@@ -312,7 +316,7 @@ class LammpsMD(Simulator):
     # --- running ------------------------------------------------------------------------------------------------------
 
     def reset(self, seed: int | None) -> None:
-        """Set the system up anew, melt it, and begin an episode."""
+        """Set up a new system, melt it, and begin an episode."""
         settings = self._settings
         generator = np.random.default_rng(self.comm.bcast(np.random.SeedSequence().entropy) if seed is None else seed)
         depth = math.exp(generator.uniform(-0.5, 0.5) * math.log(settings.depth_ratio))
@@ -333,7 +337,7 @@ class LammpsMD(Simulator):
         """Hold the thermostat at a temperature for an action's time; quench the system after the last."""
         episode = self._episode
         if self.is_finished():
-            raise ArgumentValueError(self._ctx.task, "the episode is at its end: reset the simulation")
+            raise ArgumentValueError(self._ctx.task, "the episode has ended: reset the simulation")
         episode.target = float(np.asarray(action, float).reshape(-1)[0])
         self._hold(episode.target, self._settings.steps_per_action)
         self._measure()
@@ -343,7 +347,7 @@ class LammpsMD(Simulator):
         self._set_score()
 
     def _draw(self) -> int:
-        """Return a seed for LAMMPS. Local, and alike on all ranks."""
+        """Return a seed for LAMMPS. Local; all ranks return the same."""
         return int(self._episode.generator.integers(1, MAX_SEED))
 
     def _hold(self, target: float, steps: int) -> None:
@@ -358,7 +362,7 @@ class LammpsMD(Simulator):
             )  # fmt: skip
 
     def _measure(self) -> None:
-        """Take what is known at the end of an action, and end the fixes that have led there."""
+        """Measure the values at the end of an action, and remove the fixes of the action."""
         ctx, lammps, episode = self._ctx, self._running, self._episode
         with self._closed_on_error():
             energy, episode.temperature = (lammps.average(ctx, "alchemist_means", index) for index in range(2))
@@ -400,7 +404,7 @@ class LammpsMD(Simulator):
 
     @contextlib.contextmanager
     def _closed_on_error(self) -> Iterator[None]:
-        """End LAMMPS if it fails, on all ranks alike: what state it is in then, it does not say itself."""
+        """End LAMMPS on all ranks if it fails, since its state after a failure is unknown."""
         try:
             yield
         except ArgumentValueError as failure:
@@ -412,23 +416,23 @@ class LammpsMD(Simulator):
             self.close()
             raise
 
-    # --- what is known ------------------------------------------------------------------------------------------------
+    # --- states, scores and pictures ----------------------------------------------------------------------------------
 
     def get_state(self) -> Array | None:
-        """Return temperature, energies, fractions; see `observation_space`."""
+        """Return temperature, energies and fractions; see `observation_space`."""
         e = self._episode
         return np.array([e.temperature, e.energy, e.structural, e.solid, e.links, 1 - e.taken / self._settings.actions])
 
     def get_score(self) -> float | None:
-        """Return by how much the potential Phi has dropped in the last action."""
+        """Return the score of the last action: the decrease of Phi, scaled."""
         return self._episode.score
 
     def is_finished(self) -> bool:
-        """Whether all actions are taken, and the system is quenched."""
+        """Return whether all actions were taken and the system was quenched."""
         return self._episode.taken >= self._settings.actions
 
     def get_info(self) -> dict[str, float] | None:
-        """Return the last action's means; at the end, ``final_energy`` of the whole system after the quench as well."""
+        """Return the means of the last action; at the end also ``final_energy``, of the quenched whole system."""
         e = self._episode
         info = {
             "target_temperature": e.target,
@@ -443,21 +447,27 @@ class LammpsMD(Simulator):
         return info
 
     def get_field(self) -> Field | None:
-        """Return the atoms seen along z, coloured by how many neighbours see the same surroundings as they."""
+        """Return the atoms seen along z, coloured by their number of linked neighbours. Collective."""
         return self._picture.drawn(self.comm, self._running.box(self._ctx))
 
     def snapshot(self) -> Kept:
-        """Return this rank's atoms in LAMMPS' order, and the episode."""
+        """Return this rank's atoms in LAMMPS' order, and the episode.
+
+        Raises
+        ------
+        ArgumentValueError
+            If a fix of the script may have a state of its own.
+        """
         stateful = [f"{name} ({style})" for name, style in self._fixes.items() if style not in _STATELESS]
         if stateful:
             raise ArgumentValueError(
                 self._ctx.task,
-                f"the script's fix {stateful[0]} may have a state of its own, which a snapshot does not keep",
+                f"a snapshot is not possible: the script's fix {stateful[0]} may have a state that it would not keep",
             )
         return Kept(self._running.atom_state(self._ctx), copy.deepcopy(self._episode), self._picture)
 
     def restore(self, state: Kept) -> None:
-        """Continue from a snapshot of a simulation with the same parameters on as many ranks."""
+        """Continue from a snapshot of a simulation with the same parameters and number of ranks."""
         if self._lammps is None or self._making != state.episode.making:
             self._set_up(state.episode.making)
         self._running.replace_atoms(self._ctx, state.atoms)

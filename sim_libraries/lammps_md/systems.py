@@ -1,15 +1,15 @@
-"""Scripts of LAMMPS that set up the systems that come along, in reduced Lennard-Jones units.
+"""LAMMPS scripts that set up the shipped systems, in reduced Lennard-Jones units.
 
-The variable ``depth`` is that of the potential, by which energies and temperatures scale.
+The variable ``depth`` is the depth of the potential. Energies and temperatures scale with it.
 
 melt
-    Atoms on a face-centred cubic lattice in a periodic cube; they are melted before an episode begins. The potential is
-    the force-shifted one, cut at 2.5: energy and force vanish there, so that the crystal's energy does not jump where a
-    shell of neighbours meets the cutoff (Toxvaerd & Dyre, J. Chem. Phys. 134, 2011, 081102).
+    Atoms on a face-centred cubic lattice in a periodic cube, which is melted before an episode begins. The potential is
+    cut off and force-shifted at 2.5. Energy and force vanish there, so the crystal's energy does not jump where a shell
+    of neighbours meets the cutoff (Toxvaerd & Dyre, J. Chem. Phys. 134, 2011, 081102).
 cluster
-    A few atoms in the void, interacting without a cutoff, as in the Cambridge Cluster Database (Wales & Doye, J. Phys.
-    Chem. A 101, 1997, 5111). A spherical container keeps those that evaporate; its wall is a spring that acts on atoms
-    that are less than 1 away from it, and that a cluster in the middle does not touch.
+    A few atoms in empty space that interact without a cutoff, as in the Cambridge Cluster Database (Wales & Doye, J.
+    Phys. Chem. A 101, 1997, 5111). A spherical container keeps evaporated atoms. Its wall is a spring that acts on
+    atoms less than 1 away from it. A cluster in the middle does not touch the wall.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ minimize 0.0 1.0e-4 1000 10000
 """
 
 SHELL = {"melt": 1.40, "cluster": 1.45}
-"""Distance up to which atoms are neighbours: of the melt, in units of its density to the power -1/3."""
+"""Distance up to which atoms are neighbours. For the melt it is in units of the density to the power -1/3."""
 
 
 def cells_for(atoms: int) -> int:
-    """Return how many cells of four atoms a cube of `atoms` has along an edge; 0 if there is no such cube."""
+    """Return the number of cells, of four atoms each, along an edge of a cube of `atoms`; 0 if no such cube exists."""
     cells = round((atoms / 4) ** (1 / 3))
     return cells if 4 * cells**3 == atoms else 0
 
 
 def melt(atoms: int, density: float) -> str:
-    """Return the script of the melt; `atoms` is four times a cube."""
+    """Return the script of the melt. `atoms` must be 4 n^3."""
     return _MELT.format(density=density, cells=cells_for(atoms))
 
 

@@ -1,4 +1,4 @@
-"""A grid of cells dealt out in rectangles over a two-dimensional grid of ranks, and the exchange of ghost cells."""
+"""The distribution of a grid of cells in rectangles over a two-dimensional process grid, and the exchange of ghosts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Window = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class CellRectangle:
-    """The cells of one rank.
+    """The rectangle of cells of one rank.
 
     Attributes
     ----------
     rows, columns : slice
-        Which of all cells they are.
+        Its rows and columns in the whole grid.
     west, east, south, north : int
-        The neighbouring ranks; ``MPI.PROC_NULL`` at the rim of the grid.
+        The neighbouring ranks; ``MPI.PROC_NULL`` at the edges of the grid.
     """
 
     rows: slice
@@ -55,7 +55,7 @@ class CellRectangle:
 
 
 def process_grid(size: int, ny: int, nx: int) -> tuple[int, int]:
-    """Return the numbers of process rows and columns with the shortest rims between ranks. Local."""
+    """Return the numbers of process rows and columns with the shortest borders between ranks. Local."""
     pairs = [(nprow, size // nprow) for nprow in range(1, size + 1) if size % nprow == 0]
     return min(pairs, key=lambda pair: ((pair[0] - 1) * nx + (pair[1] - 1) * ny, pair))
 
@@ -83,20 +83,20 @@ def _scatter(state: Any, j0: int, j1: int, i0: int, i1: int, buffer: Any) -> Non
 class Exchange:
     """Fills the ghost cells of arrays (3, ny + 4, nx + 4) from the neighbours.
 
-    No corner is exchanged: the scheme goes direction by direction.
+    Corners are not exchanged, since the scheme treats each direction by itself.
 
     Parameters
     ----------
     comm : MPI.Comm
         All ranks of the grid.
     rectangle : CellRectangle
-        This rank's.
+        The rectangle of this rank.
     """
 
     def __init__(self, comm: MPI.Comm, rectangle: CellRectangle) -> None:
         ny, nx = rectangle.shape
         g, rows, columns = GHOSTS, (GHOSTS, ny + GHOSTS), (GHOSTS, nx + GHOSTS)
-        # What goes to the neighbour and what comes from it, as (j0, j1, i0, i1), and the tags of both.
+        # For each side: the neighbour, the windows (j0, j1, i0, i1) to send and to receive, and the tags of both.
         sides: list[tuple[int, Window, Window, int, int]] = [
             (rectangle.west, (*rows, g, 2 * g), (*rows, 0, g), 0, 1),
             (rectangle.east, (*rows, nx, nx + g), (*rows, nx + g, nx + 2 * g), 1, 0),
@@ -113,7 +113,7 @@ class Exchange:
                 self._incoming.append((outer, np.empty(length), rank, awaited))
 
     def run(self, state: Doubles) -> None:
-        """Fill the ghost cells that neighbours know. Collective over comm."""
+        """Fill the ghost cells that belong to neighbours. Collective over comm."""
         requests = [self._comm.Irecv(buffer, rank, tag) for _, buffer, rank, tag in self._incoming]
         for window, buffer, rank, tag in self._outgoing:
             _gather(state, *window, buffer)

@@ -1,4 +1,4 @@
-"""Solutions of the shallow-water equations in closed form, against which the solver is held. Everything is local.
+"""Solutions of the shallow-water equations in closed form, to validate the solver. Everything is local.
 
 Sources: J. J. Stoker, Water Waves (1957), section 10.8; A. Ritter, Z. VDI 36 (1892); W. C. Thacker, J. Fluid Mech. 107
 (1981); collected as sections 4.1.1, 4.1.2 and 4.2.2 of SWASHES (Delestre et al., Int. J. Numer. Meth. Fluids 72, 2013).
@@ -19,7 +19,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 def dam_break(x: Doubles, t: float, left: float, right: float = 0.0) -> tuple[Doubles, Doubles]:
-    """Return depth (m) and velocity (m/s) at `t` > 0 after a dam at x = 0 has gone, on a flat bed without drag.
+    """Return depth (m) and velocity (m/s) at `t` > 0 after a dam at x = 0 has broken, on a flat bed without drag.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def dam_break(x: Doubles, t: float, left: float, right: float = 0.0) -> tuple[Do
     t : float
         Time in s.
     left, right : float
-        Depths before, in m: left > right >= 0. If `right` is 0, the solution is Ritter's, else Stoker's.
+        Initial depths in m, left > right >= 0. The solution is Ritter's if `right` is 0, otherwise Stoker's.
     """
     c_left = math.sqrt(GRAVITY * left)
     middle = _middle_depth(left, right) if right > 0 else 0.0
@@ -55,14 +55,14 @@ def _middle_depth(left: float, right: float) -> float:
 
 @dataclass(frozen=True)
 class Bowl:
-    """Thacker's planar surface that goes round in a paraboloid, with a shore that moves over its bed.
+    """Thacker's planar surface that circles in a paraboloid, with a moving shoreline.
 
     Attributes
     ----------
     radius, depth : float
-        Of the shore of still water, and of its middle, in m.
+        Radius of the shoreline of still water, and its depth in the middle, in m.
     swing : float
-        How far the middle of the water goes from that of the bowl, in m.
+        Distance of the middle of the water from the middle of the bowl, in m.
     centre : float
         Both coordinates of the middle of the bowl, in m.
     """

@@ -1,8 +1,9 @@
 """A harbour basin behind breakwaters: its bed, its gauges, and the wave makers in its mouth.
 
-Places are given in shares of the length of the domain L along x and its width W along y, and heights in m against still
-water. Waves come from the west over a bed at -depth; it rises to two thirds of that before the harbour, and to a beach
-in the east. The basin, 0.26 L by half of W, has a mouth of an eighth of W in its western breakwater.
+Places are fractions of the length L of the domain along x and of its width W along y. Heights are in m relative to
+still water. Waves come from the west over a bed at -depth. In front of the harbour the bed rises to two thirds of that
+depth, and in the east to a beach. The basin is 0.26 L long and W/2 wide. Its mouth, W/8 wide, is in the western
+breakwater.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import numpy.typing as npt
 Doubles = npt.NDArray[np.float64]
 
 WEST, EAST = 0.60, 0.86
-"""Ends of the basin along x, in shares of L: the middle of the western breakwater, and where the beach begins."""
+"""Ends of the basin along x, as fractions of L: the middle of the western breakwater, and the start of the beach."""
 SOUTH, NORTH = 0.25, 0.75
-"""Middles of the southern and northern breakwaters, in shares of W."""
+"""Middles of the southern and northern breakwaters, as fractions of W."""
 MOUTH = 0.0625
-"""Half of the width of the mouth, in shares of W."""
+"""Half the width of the mouth, as a fraction of W."""
 MAKERS = 4
 """Number of wave makers side by side in the mouth."""
 
@@ -41,9 +42,9 @@ class Harbour:
     Attributes
     ----------
     length, width : float
-        Of the domain, L and W, in m.
+        Size L and W of the domain, in m.
     depth : float
-        Of the sea in the west, in m.
+        Depth of the sea in the west, in m.
     """
 
     length: float
@@ -59,7 +60,7 @@ class Harbour:
         return np.maximum(slope, self._breakwaters(x, y, inner))
 
     def _breakwaters(self, x: Doubles, y: Doubles, inner: float) -> Doubles:
-        """Return the height of the breakwaters, far below the bed where there are none."""
+        """Return the height of the breakwaters. Elsewhere it is far below the bed."""
         behind = np.maximum(WEST * self.length - x, 0.0)
         off_axis = np.abs(y - 0.5 * self.width)
         arm = np.hypot(np.abs(off_axis - (NORTH - 0.5) * self.width), behind)
@@ -70,19 +71,20 @@ class Harbour:
         return np.where(beyond <= 0, _CREST, _CREST - (_CREST + inner) / _FLANK * beyond)
 
     def in_basin(self, x: Doubles, y: Doubles) -> npt.NDArray[np.bool_]:
-        """Whether places are in the basin whose waves count: between the breakwaters, before the beach."""
+        """Return whether places are in the scored part of the basin: between the breakwaters, in front of the beach."""
         along = (x > WEST * self.length + _HALF_CREST + _FLANK) & (x < EAST * self.length)
         return along & (np.abs(y - 0.5 * self.width) < (NORTH - 0.5) * self.width - _HALF_CREST - _FLANK)
 
     def offshore(self, x: Doubles) -> Doubles:
-        """Return 1 over the deep bed in the west and 0 in the east, with a smooth step between."""
+        """Return 1 over the deep bed in the west and 0 in the east, with a smooth transition."""
         rise = np.clip((0.45 - x / self.length) / 0.2, 0.0, 1.0)
         return rise * rise * (3 - 2 * rise)
 
     def makers(self, x: Doubles, y: Doubles) -> list[Doubles]:
-        """Return where each wave maker acts: a share of its full acceleration, 0 to 1.
+        """Return the weight of each wave maker at places, as a fraction of its full acceleration, 0 to 1.
 
-        They stand side by side between the heads of the breakwaters and reach 0.04 L along x, with soft ends.
+        Wave makers stand side by side between the heads of the breakwaters. They act over 0.04 L along x, and their
+        weights fall off smoothly at the ends.
         """
         along = np.clip(2.0 - np.abs(x - WEST * self.length) / (0.01 * self.length), 0.0, 1.0)
         lane = np.floor((y / self.width - 0.5 + MOUTH) / (2 * MOUTH) * MAKERS)

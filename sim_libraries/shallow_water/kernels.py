@@ -1,4 +1,4 @@
-"""The finite-volume scheme on one rank's rectangle of cells, compiled.
+"""Compiled kernels of the finite-volume scheme on one rank's rectangle of cells.
 
 With the depth h, the bed z, the surface eta = h + z and the velocity (u, v), the shallow-water equations are
 
@@ -7,15 +7,15 @@ With the depth h, the bed z, the surface eta = h + z and the velocity (u, v), th
     (hv)_t + (huv)_x + (hv^2 + g h^2/2)_y   = -g h z_y - C_d |U| v
 
 *Reconstruction* (MUSCL): h, eta, u and v are linear in each cell, with monotonised central slopes; z = eta - h.
-*Faces* (Audusse et al. 2004, hydrostatic reconstruction): the bed of a face is the higher of its two, and what stands
-above it, h* = max(0, eta - z*), goes into the HLLC flux. The pressure g h*^2/2 of a cell's own side is taken off its
-flux, and what is left of the bed term inside of a cell is -g (h_E + h_W)/2 (eta_E - eta_W): all of it vanishes where
+*Faces* (hydrostatic reconstruction, Audusse et al. 2004): the bed z* of a face is the higher of its two sides. The
+water above it, h* = max(0, eta - z*), enters the HLLC flux. The pressure g h*^2/2 on a cell's own side is subtracted
+from its flux. The rest of the bed term inside a cell is -g (h_E + h_W)/2 (eta_E - eta_W). All these terms vanish where
 the water is at rest, over any bed, wet or dry.
-*Time*: Heun's strong-stability-preserving method, drag implicit. Depths stay positive if
-dt max((|u| + c)/dx + (|v| + c)/dy) <= 1/2; what rounding leaves below zero is set to zero.
+*Time*: Heun's strong-stability-preserving method, with implicit drag. Depths stay positive if
+dt max((|u| + c)/dx + (|v| + c)/dy) <= 1/2. Depths that rounding makes negative are set to zero.
 
-The loops go over strips of :data:`STRIP` columns in scratch arrays whose rows have that fixed stride: a compiler that
-knows the distances of all it reads and writes makes vector instructions of them.
+Loops run over strips of :data:`STRIP` columns in scratch arrays whose rows have a fixed stride. The compiler vectorises
+them because it knows the distances between everything they read and write.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ DRY = 1e-6
 STRIP = 128
 _WIDTH = STRIP + 8
 _ROWS = 28
-# Indices are unsigned: what may be negative is tested before each access, which keeps a loop from being vectorised.
+# Indices are unsigned. With signed indices numba tests each access for a negative index, which prevents vectorisation.
 _index = np.uint64
 _1, _2, _4 = _index(1), _index(2), _index(4)
-# Rows of scratch: depth, surface, velocity across and along the face, on its lower and its upper side.
+# Rows of scratch: depth, surface, velocity across and along the face, on the lower and the upper side of the face.
 _H0, _E0, _N0, _T0, _H1, _E1, _N1, _T1 = (_index(row * _WIDTH) for row in range(8))
-# The flux of mass, of momentum as its lower and its upper side see it, and of momentum along the face.
+# The fluxes of mass, of momentum across the face (for its lower and its upper side), and of momentum along the face.
 _FH, _F0, _F1, _FT = (_index(row * _WIDTH) for row in range(8, 12))
-# The term inside the cells; of the direction y also the upper faces of the last row, and the fluxes below it.
+# The bed term inside the cells. For the direction y also the upper faces of the last row, and the fluxes below it.
 _BED = _index(12 * _WIDTH)
 _UP_H, _UP_E, _UP_N, _UP_T = (_index(row * _WIDTH) for row in range(13, 17))
 _BELOW_H, _BELOW_0, _BELOW_1, _BELOW_T = (_index(row * _WIDTH) for row in range(17, 21))
 _FOUR_ROWS = _index(4 * _WIDTH)
-# The surface of the row below, here and above, from the second cell before the strip on.
+# The surface of the row below, of this row and of the row above, starting two cells before the strip.
 _ETA_BELOW, _ETA_HERE, _ETA_ABOVE = (_index(row * _WIDTH) for row in range(21, 24))
-# Of the direction x: the cells themselves, what they were at the start of the step, and what pushes them.
+# For the direction x: the cells, their values at the start of the step, and the acceleration.
 _HERE_H, _HERE_U, _HERE_V, _START_H, _START_U, _START_V, _PUSH = (_index(row * _WIDTH) for row in range(13, 20))
-# What comes out.
+# The results.
 _OUT_H, _OUT_U, _OUT_V, _FASTEST, _SPOILT = (_index(row * _WIDTH) for row in range(5))
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """Have numba compile a function when it is first called."""
+    """Let numba compile a function when it is first called."""
     return cast("F", numba.njit(cache=True, error_model="numpy")(function))
 
 
@@ -77,7 +77,7 @@ def _half_slope(before: float, here: float, after: float) -> float:
 
 @compiled
 def _along_y(field: Any, j: Any, first: Any, n: Any, scratch: Any, low: Any, high: Any) -> None:
-    """Put what a field is on the lower and upper faces of `n` cells of row `j` into scratch rows."""
+    """Write the values of a field on the lower and upper faces of `n` cells of row `j` to scratch rows."""
     for i in range(n):
         k = first + i
         here = field[j, k]
@@ -88,7 +88,7 @@ def _along_y(field: Any, j: Any, first: Any, n: Any, scratch: Any, low: Any, hig
 
 @compiled
 def _along_x(field: Any, j: Any, first: Any, n: Any, scratch: Any, low: Any, high: Any) -> None:
-    """Put what a field is on the left and right faces of `n` cells of row `j` into scratch rows."""
+    """Write the values of a field on the left and right faces of `n` cells of row `j` to scratch rows."""
     for i in range(n):
         k = first + i
         here = field[j, k]
@@ -99,7 +99,7 @@ def _along_x(field: Any, j: Any, first: Any, n: Any, scratch: Any, low: Any, hig
 
 @compiled
 def _surface(h: Any, bed: Any, j: Any, first: Any, n: Any, y: Any) -> None:
-    """Put the surface of `n` cells of row `j` into the row above of scratch, after it has moved on."""
+    """Move the surface rows in scratch down by one, and write the surface of `n` cells of row `j` to the upper one."""
     for i in range(n):
         y[_ETA_BELOW + i] = y[_ETA_HERE + i]
         y[_ETA_HERE + i] = y[_ETA_ABOVE + i]
@@ -118,7 +118,7 @@ def _surface_along_y(n: Any, y: Any) -> None:
 
 @compiled
 def _surface_along_x(n: Any, y: Any, x: Any) -> None:
-    """Do for the surface of the row below what :func:`_along_x` does."""
+    """Write the surface of the row below on the left and right faces of its cells, as :func:`_along_x` does."""
     for i in range(n):
         here = y[_ETA_BELOW + _1 + i]
         half = _half_slope(y[_ETA_BELOW + i], here, y[_ETA_BELOW + _2 + i])
@@ -128,14 +128,14 @@ def _surface_along_x(n: Any, y: Any, x: Any) -> None:
 
 @compiled
 def _inside(n: Any, s: Any, low_h: Any, low_e: Any, high_h: Any, high_e: Any) -> None:
-    """Compute what is left of the bed term inside of `n` cells, times their width."""
+    """Compute the rest of the bed term inside `n` cells, times their width."""
     for i in range(n):
         s[_BED + i] = -0.5 * GRAVITY * (s[high_h + i] + s[low_h + i]) * (s[high_e + i] - s[low_e + i])
 
 
 @compiled
 def _fluxes(n: Any, s: Any) -> None:
-    """Compute the fluxes through `n` faces from what is on their two sides."""
+    """Compute the fluxes through `n` faces from the values on their two sides."""
     for i in range(n):
         e0, e1, u0, u1 = s[_E0 + i], s[_E1 + i], s[_N0 + i], s[_N1 + i]
         t0, t1 = s[_T0 + i], s[_T1 + i]
@@ -167,7 +167,7 @@ def _load(field: Any, j: Any, first: Any, n: Any, scratch: Any, row: Any) -> Non
 
 @compiled
 def _update(n: Any, x: Any, y: Any, out: Any, dx: float, dy: float, dt: float, drag: float, old: float) -> None:
-    """Compute `n` cells of a row from the fluxes around them, and how fast waves are in them."""
+    """Compute `n` cells of a row from the fluxes around them, and the speed of waves in them."""
     new, by_x, by_y = 1.0 - old, dt / dx, dt / dy
     per_dx, per_dy = 1.0 / dx, 1.0 / dy
     for i in range(n):
@@ -215,22 +215,22 @@ def stage(
     Parameters
     ----------
     state, start, out : ndarray, shape (3, ny + 4, nx + 4)
-        h, u and v with ghosts, in m and m/s. Those of `state` are read; `out` may be `start`.
+        h, u and v with ghosts, in m and m/s. Only the ghosts of `state` are read. `out` may be `start`.
     bed : ndarray, shape (ny + 4, nx + 4)
         Height of the bed in m.
     force : ndarray, shape (ny + 4, nx + 4)
         Acceleration a along x in m/s^2.
     dx, dy, dt, drag : float
-        m, m, s, and the coefficient C_d.
+        Size of a cell in m, time step in s, and drag coefficient C_d.
     old : float
         Weight of `start`: 0 in the first stage, 1/2 in the second.
     scratch : ndarray
-        From :func:`make_scratch`.
+        Scratch memory from :func:`make_scratch`.
 
     Returns
     -------
     fastest : float
-        Largest (|u| + c)/dx + (|v| + c)/dy of the cells of `out`, in 1/s; NaN if any is not finite.
+        Largest (|u| + c)/dx + (|v| + c)/dy of the cells of `out`, in 1/s; NaN if a cell is not finite.
     """
     h, u, v = state[0], state[1], state[2]
     h_start, u_start, v_start = start[0], start[1], start[2]
@@ -246,7 +246,7 @@ def stage(
         for row in range(1, ny + GHOSTS + 1):
             j = _index(row)
             _surface(h, bed, j + _1, first - _2, n + _4, y)
-            # The upper and lower faces of row j, and the fluxes between it and the row before.
+            # The upper and lower faces of row j, and the fluxes between this row and the one before.
             _along_y(h, j, first, n, y, _H1, _UP_H)
             _surface_along_y(n, y)
             _along_y(v, j, first, n, y, _N1, _UP_N)
@@ -254,7 +254,8 @@ def stage(
             if row > 1:
                 _fluxes(n, y)
             if row > GHOSTS:
-                # The row before has its fluxes in y now. In x its faces begin with the right one of the cell before it.
+                # The fluxes in y of the row before are complete. In x its faces begin with the right face of the cell
+                # before the strip.
                 m = j - _1
                 _along_x(h, m, first - _1, n + _2, x, _H1 - _1, _H0)
                 _surface_along_x(n + _2, y, x)
@@ -285,5 +286,5 @@ def stage(
 
 
 def make_scratch() -> Doubles:
-    """Return what :func:`stage` works in."""
+    """Return scratch memory for :func:`stage`."""
     return np.zeros((3, _ROWS * _WIDTH))

@@ -1,4 +1,4 @@
-"""A harbour under long waves, and wave makers in its mouth that keep it calm."""
+"""The simulator of a harbour under long waves, with wave makers in its mouth that keep it calm."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __version__ = "0.1"
 Doubles = npt.NDArray[np.float64]
 
 DENSITY = 1025.0
-"""Of sea water, in kg/m^3."""
+"""Density of sea water, in kg/m^3."""
 _WETTED = 1e-3
-"""Depth from which a picture shows water, in m."""
+"""Least depth that a picture shows as water, in m."""
 
 
 @compiled
 def _sums(state: Any, bed: Any, basin: Any) -> tuple[float, float, float, float]:
-    """Return sums over the basin and all cells of the energy (J/m^2), of depths (m), and the largest squared speed."""
+    """Return sums of the energy (J/m^2) over the basin and all cells, the sum of depths (m), and the largest |U|^2."""
     in_basin, everywhere, depths, fastest = 0.0, 0.0, 0.0, 0.0
     for j in range(basin.shape[0]):
         row_basin, row, row_depths = 0.0, 0.0, 0.0
@@ -49,11 +49,11 @@ def _sums(state: Any, bed: Any, basin: Any) -> tuple[float, float, float, float]
 
 
 class ShallowWater(Simulator):
-    """Long waves enter a harbour; four wave makers in its mouth push the water along x to keep the basin calm.
+    """Keep a harbour calm under long waves, by four wave makers in its mouth that push the water along x.
 
-    The nonlinear shallow-water equations over a sea bed with breakwaters and a beach, by a well-balanced finite-volume
-    scheme of second order. The waves, with a JONSWAP spectrum, come in from the west; at the start they are before the
-    harbour, which is calm.
+    A well-balanced finite-volume scheme of second order solves the nonlinear shallow-water equations over a sea bed
+    with breakwaters and a beach. Waves with a JONSWAP spectrum come from the west. At the start they are in front of
+    the harbour, and the harbour is calm.
 
     Parameters
     ----------
@@ -62,21 +62,21 @@ class ShallowWater(Simulator):
     length, width : float
         Size of the domain along x and y in m.
     depth : float
-        Depth of the sea where the waves come from, in m.
+        Depth of the sea in the west, in m.
     wave_height : float
         Significant height of the incoming waves in m.
     peak_period : float
-        Period of the peak of their spectrum in s.
+        Peak period of their spectrum in s.
     max_acceleration : float
-        Of the water by a wave maker, in m/s^2: the unit of actions.
+        Acceleration of the water by a wave maker for an action of 1, in m/s^2.
     interval : float
-        Seconds of one step, over which actions are held.
+        Duration of one step in s. Actions are held during a step.
     effort_weight : float
-        What full use of all wave makers costs, in units of the score.
+        Cost of full use of all wave makers, in units of the score.
     drag : float
         Coefficient of the quadratic drag of the bed.
     cfl : float
-        dt ((|u| + c)/dx + (|v| + c)/dy), largest of all cells; at most 0.5, with which depths stay positive.
+        Largest dt ((|u| + c)/dx + (|v| + c)/dy) of all cells. It is at most 0.5, so that depths stay positive.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class ShallowWater(Simulator):
             self._require(name, number, 0 < number < math.inf, "positive")
         others = {"max_acceleration": max_acceleration, "effort_weight": effort_weight, "drag": drag}
         for name, number in others.items():
-            self._require(name, number, 0 <= number < math.inf, "zero or positive")
+            self._require(name, number, 0 <= number < math.inf, "positive or zero")
         self._require("wave_height", wave_height, 0 <= wave_height <= depth / 2, "between 0 and half of the depth")
         self._require("cfl", cfl, 0 < cfl <= 0.5, "above 0 and at most 0.5")
         self.comm = comm
@@ -133,7 +133,7 @@ class ShallowWater(Simulator):
             raise ArgumentValueError(self._task, f"{name} must be {what}, not {value}")
 
     def _place(self) -> None:
-        """Find this rank's share of the wave makers, the basin and the gauges."""
+        """Find the parts of the wave makers, the basin and the gauges in this rank's rectangle."""
         x, y = self.solver.places(GHOSTS)
         shares = np.array(self.harbour.makers(x, y))
         rows, columns = (np.flatnonzero(shares.any(axis=(0, other))) for other in (2, 1))
@@ -151,10 +151,10 @@ class ShallowWater(Simulator):
                 self._gauges.append((number, j, i))
 
     def reset(self, seed: int | None) -> None:
-        """Begin with waves before the harbour."""
+        """Begin an episode with waves in front of the harbour."""
         chosen = self.comm.bcast(np.random.SeedSequence().entropy if seed is None else seed)
         if chosen < 0:
-            raise ArgumentValueError("shallow_water.reset", f"seed must be zero or positive, not {chosen}")
+            raise ArgumentValueError("shallow_water.reset", f"seed must be positive or zero, not {chosen}")
         rng = np.random.default_rng(chosen)
         harbour = self.harbour
         waves = Waves.random(rng, self.wave_height, self.peak_period, harbour.depth, harbour.width)
@@ -167,12 +167,12 @@ class ShallowWater(Simulator):
         self._look()
 
     def _take(self, waves: Waves) -> None:
-        """Let these waves in from now on."""
+        """Use these waves at the western boundary from now on."""
         self._waves = waves
         self.solver.incoming = WavesAtLine(waves, self.solver.places()[1][:, 0])
 
     def step(self, action: Doubles) -> None:
-        """Go on for one interval under accelerations in units of `max_acceleration`."""
+        """Advance by one interval under accelerations in units of `max_acceleration`."""
         self.solver.force[self._mouth] = np.tensordot(
             self.max_acceleration * np.asarray(action, float), self._makers, 1
         )
@@ -181,7 +181,7 @@ class ShallowWater(Simulator):
         self._look()
 
     def _look(self) -> None:
-        """Sum up over all ranks what is asked for on rank 0."""
+        """Collect the gauges and the sums over all ranks on rank 0. Collective."""
         state = np.zeros(self._state.size)
         for number, j, i in self._gauges:
             h, u, v = self.solver.state[:, j + GHOSTS, i + GHOSTS]
@@ -192,13 +192,13 @@ class ShallowWater(Simulator):
         self.comm.Reduce(sums[3:], self._sums[3:], MPI.MAX)
 
     def _calm(self) -> float:
-        """Return the energy of the basin per area over that of the incoming waves, rho g Hs^2 / 16."""
+        """Return the energy per area in the basin divided by that of the incoming waves, rho g Hs^2 / 16."""
         incoming = DENSITY * GRAVITY * max(self.wave_height, 1e-3) ** 2 / 16
         return float(self._sums[0]) / self._basin_cells / incoming
 
     @property
     def work_per_step(self) -> tuple[float, str]:
-        """Millions of cells times time steps in the last step."""
+        """Cells times time steps in the last step, in millions."""
         return self._updates, "MLUP"
 
     def get_state(self) -> Doubles | None:
@@ -206,7 +206,7 @@ class ShallowWater(Simulator):
         return self._state.copy() if self.comm.rank == 0 else None
 
     def get_score(self) -> float | None:
-        """Return minus the energy in the basin over that of the sea, minus the weighted mean square of the actions."""
+        """Return minus the relative energy in the basin, minus the weighted mean square of the actions, on rank 0."""
         return -self._calm() - self.effort_weight * self._effort if self.comm.rank == 0 else None
 
     def get_info(self) -> dict[str, float] | None:
@@ -225,7 +225,7 @@ class ShallowWater(Simulator):
         }
 
     def get_field(self) -> Field | None:
-        """Return the surface elevation in m, north at the top, on rank 0; land is NaN."""
+        """Return the surface elevation in m on rank 0, with north at the top and NaN on land."""
         h = self.solver.state[0][INSIDE]
         eta = self.solver.whole(np.where(h > _WETTED, h + self.solver.bed[INSIDE], np.nan))
         if eta is None:
@@ -233,7 +233,7 @@ class ShallowWater(Simulator):
         return Field(eta[::-1], "surface elevation", "m", -self.wave_height, self.wave_height)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return this rank's cells, the waves and what was last seen."""
+        """Return this rank's cells, the waves and the last collected values."""
         seen = (self._sums.copy(), self._state.copy(), self._effort, self._updates)
         return {"flow": self.solver.snapshot(), "waves": self._waves, "seen": seen}
 

@@ -1,4 +1,4 @@
-"""The shallow-water equations on a decomposed grid: ghost cells, boundaries, and steps as long as the waves allow."""
+"""The solver of the shallow-water equations on a distributed grid: ghost cells, boundaries, lengths of time steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alchemist_ray.sim_libraries.shallow_water.kernels import GHOSTS, GRAVITY, c
 Doubles = npt.NDArray[np.float64]
 INSIDE = (slice(GHOSTS, -GHOSTS), slice(GHOSTS, -GHOSTS))
 _SHORTEST = 1e-4
-"""A step shorter than this share of that of still water counts as divergence."""
+"""A step shorter than this fraction of the step for still water counts as divergence."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class CellGrid:
     nx, ny : int
         Number of cells along x and y.
     dx, dy : float
-        Their size in m.
+        Size of a cell in m.
     """
 
     nx: int
@@ -41,7 +41,7 @@ class CellGrid:
 
 @compiled
 def _mirror(state: Any, west: bool, east: bool, south: bool, north: bool) -> None:
-    """Fill the ghosts behind walls: what is before them, going the other way."""
+    """Fill the ghosts behind walls with the mirrored cells in front of them, with reversed normal velocity."""
     ny, nx = state.shape[1] - 2 * GHOSTS, state.shape[2] - 2 * GHOSTS
     for f in range(3):
         across, along = -1.0 if f == 1 else 1.0, -1.0 if f == 2 else 1.0
@@ -60,7 +60,7 @@ def _mirror(state: Any, west: bool, east: bool, south: bool, north: bool) -> Non
 
 @compiled
 def _let_in(state: Any, eta: Any, u: Any, v: Any, still: float) -> None:
-    """Fill the western ghosts: the incoming Riemann invariant is that of the given waves, the outgoing one is free."""
+    """Fill the western ghosts. The incoming Riemann invariant comes from the given waves, the outgoing from inside."""
     for row in range(eta.size):
         j = row + GHOSTS
         incoming = u[row] + 2.0 * math.sqrt(GRAVITY * max(still + eta[row], 0.0))
@@ -73,25 +73,25 @@ def _let_in(state: Any, eta: Any, u: Any, v: Any, still: float) -> None:
 
 
 class Solver:
-    """Shallow water over a given bed, between walls or with waves that come in from the west.
+    """The solver for shallow water over a given bed, between walls or with incoming waves from the west.
 
     Parameters
     ----------
     comm : MPI.Comm
-        The ranks; every method is collective over it unless it says otherwise.
+        The ranks. Every method is collective over them unless it says otherwise.
     grid : CellGrid
         The cells. The first column begins at x = 0, the first row at y = 0.
     bed : callable
-        ``bed(x, y)`` is the height of the bed in m, of arrays of places.
+        ``bed(x, y)`` returns the height of the bed in m at arrays of places.
     cfl : float
-        dt max((|u| + c)/dx + (|v| + c)/dy), at most 1/2.
+        Value of dt max((|u| + c)/dx + (|v| + c)/dy), at most 1/2.
     drag : float
         Coefficient C_d of the bed drag C_d |U| U.
     incoming : callable, optional
-        ``incoming(t)`` is surface elevation, u and v of the waves that come in at x = 0, in this rank's rows; without
+        ``incoming(t)`` returns surface elevation, u and v of the incoming waves at x = 0, in this rank's rows. Without
         it there is a wall.
     task : str
-        For messages.
+        Name of the task in error messages.
 
     Attributes
     ----------
@@ -104,9 +104,9 @@ class Solver:
     force : ndarray, shape (ny + 4, nx + 4)
         Acceleration along x in m/s^2.
     time : float
-        In s.
+        Simulated time in s.
     fastest_at_rest : float
-        (1/dx + 1/dy) sqrt(g H) in the deepest still water, in 1/s.
+        Rate (1/dx + 1/dy) sqrt(g H) in the deepest still water, in 1/s.
     """
 
     def __init__(
@@ -125,7 +125,9 @@ class Solver:
         smallest = comm.allreduce(min(self.rectangle.shape), MPI.MIN)
         if smallest < GHOSTS:
             raise ArgumentValueError(
-                task, f"nx, ny: {grid.nx} x {grid.ny} cells are too few for {comm.size} ranks: some have {smallest}"
+                task,
+                f"nx and ny are too small: with {grid.nx} x {grid.ny} cells on {comm.size} ranks, the rectangle of a "
+                f"rank is only {smallest} cells wide, and must be {GHOSTS}",
             )
         self._exchange = Exchange(comm, self.rectangle)
         self._walls = tuple(
@@ -146,7 +148,7 @@ class Solver:
         self._fastest, self.time = 0.0, 0.0
 
     def places(self, ghosts: int = 0) -> tuple[Doubles, Doubles]:
-        """Return x (1, n) and y (m, 1) of the centres of this rank's cells, `ghosts` around them included. Local."""
+        """Return x (1, n) and y (m, 1) of the centres of this rank's cells and `ghosts` layers around them. Local."""
         rows, columns = self.rectangle.rows, self.rectangle.columns
         i = np.arange(columns.start - ghosts, columns.stop + ghosts)
         j = np.arange(rows.start - ghosts, rows.stop + ghosts)
@@ -160,18 +162,18 @@ class Solver:
         self._fastest = self._agreed(self._local_rate())
 
     def advance(self, duration: float) -> int:
-        """Go on for `duration` seconds in steps of equal length as far as speeds allow; return their number.
+        """Advance by `duration` seconds and return the number of steps. Steps have equal length as far as speeds allow.
 
         Raises
         ------
         SimulationDivergedError
-            On every rank, if the flow is no longer finite or so fast that steps become vanishingly short.
+            If the flow is no longer finite, or so fast that steps become vanishingly short; on all ranks.
         """
         end, steps = self.time + duration, 0
         remaining = duration
         while remaining > 0:
             if not self._fastest * _SHORTEST < self.fastest_at_rest:
-                raise SimulationDivergedError(self.task, f"no finite flow at {self.time:.6g} s")
+                raise SimulationDivergedError(self.task, f"the flow is not finite at {self.time:.6g} s")
             left = max(1, math.ceil(remaining * self._fastest / self.cfl * (1 - 1e-12)))
             self._step(remaining / left)
             steps += 1
@@ -201,18 +203,18 @@ class Solver:
         return float(((np.abs(u) + c) / self.grid.dx + (np.abs(v) + c) / self.grid.dy).max())
 
     def _agreed(self, rate: float) -> float:
-        """Return the largest rate of all ranks, infinite if it is not finite on one."""
+        """Return the largest rate of all ranks; infinity if the rate of a rank is not finite."""
         mine, largest = np.array([rate if math.isfinite(rate) else math.inf]), np.empty(1)
         self.comm.Allreduce(mine, largest, MPI.MAX)
         return float(largest[0])
 
     def total(self, values: Doubles) -> float | None:
-        """Return the integral over the area of what each of this rank's cells has, on rank 0."""
+        """Return the integral over the whole area, on rank 0. `values` has one value for each of this rank's cells."""
         summed = self.comm.reduce(float(values.sum()))
         return None if summed is None else summed * self.grid.dx * self.grid.dy
 
     def whole(self, values: Doubles) -> Doubles | None:
-        """Return an array (ny, nx) of all ranks' cells, on rank 0."""
+        """Return the values of all ranks' cells as one array (ny, nx), on rank 0."""
         parts = self.comm.gather((self.rectangle.rows, self.rectangle.columns, np.ascontiguousarray(values)))
         if parts is None:
             return None
@@ -222,10 +224,10 @@ class Solver:
         return whole
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what it takes to continue bit for bit. Local."""
+        """Return the state from which :meth:`restore` continues bit for bit. Local."""
         return {"state": self.state.copy(), "time": self.time, "fastest": self._fastest}
 
     def restore(self, kept: dict[str, Any]) -> None:
-        """Continue from what :meth:`snapshot` has returned. Local."""
+        """Continue from the result of :meth:`snapshot`. Local."""
         self.state[:] = kept["state"]
         self.time, self._fastest = kept["time"], kept["fastest"]

@@ -1,12 +1,12 @@
-"""Long waves that come in from the sea: a random sum of waves of a channel with walls.
+"""Long waves from the sea: a random sum of waves in a channel with walls.
 
-Each component is a linear long wave over the depth H, with a frequency omega and a whole number m of half waves between
-the walls, which are W apart:
+Each component is a linear long wave over the depth H. It has a frequency omega and an integer number m of half waves
+between the walls, whose distance is W:
 
     eta = a cos(kx x - omega t + phase) cos(ky y),   ky = m pi / W,   kx = sqrt(omega^2 / (g H) - ky^2)
 
-Its velocities follow from u_t = -g eta_x and v_t = -g eta_y. The amplitudes are those of a JONSWAP spectrum
-(Hasselmann et al. 1973, peak enhancement 3.3) with a given significant height; the phases and m are random.
+The velocities follow from u_t = -g eta_x and v_t = -g eta_y. The amplitudes are those of a JONSWAP spectrum (Hasselmann
+et al. 1973, peak enhancement 3.3) with a given significant height. The phases and m are random.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Doubles = npt.NDArray[np.float64]
 _COMPONENTS = 24
 _PEAK_ENHANCEMENT = 3.3
 _STEEPEST = 0.4
-"""Largest ky/k: no wave comes in at more than 24 degrees to the x axis."""
+"""Largest ky/k. No wave deviates from the x axis by more than 24 degrees."""
 
 
 def jonswap(frequency: Doubles, peak: float) -> Doubles:
@@ -35,16 +35,16 @@ def jonswap(frequency: Doubles, peak: float) -> Doubles:
 
 @dataclass(frozen=True)
 class Waves:
-    """A sum of waves; its components are arrays of equal length.
+    """A sum of waves. Each attribute has one entry for each wave.
 
     Attributes
     ----------
     amplitude : ndarray
-        In m.
+        Amplitudes in m.
     omega, kx, ky : ndarray
-        In rad/s and rad/m.
+        Angular frequencies in rad/s, and wave numbers in rad/m.
     phase : ndarray
-        In rad.
+        Phases in rad.
     """
 
     amplitude: Doubles
@@ -55,7 +55,7 @@ class Waves:
 
     @classmethod
     def random(cls, rng: np.random.Generator, height: float, peak_period: float, depth: float, width: float) -> Waves:
-        """Return waves of significant height `height` and peak period `peak_period` over `depth` between two walls."""
+        """Return waves with significant height `height` and peak period `peak_period` in a channel with walls."""
         peak = 2 * np.pi / peak_period
         edges = np.linspace(0.7 * peak, 2.2 * peak, _COMPONENTS + 1)
         omega = edges[:-1] + np.diff(edges) * rng.random(_COMPONENTS)
@@ -63,7 +63,7 @@ class Waves:
         wavenumber = omega / np.sqrt(GRAVITY * depth)
         most = np.floor(_STEEPEST * wavenumber * width / np.pi).astype(int)
         ky = rng.integers(0, most + 1) * np.pi / width
-        # The mean of cos^2(ky y) over the width is a half: such a wave gets twice the square of the amplitude.
+        # The mean of cos^2(ky y) over the width is 1/2 if ky > 0, so such a wave needs twice the squared amplitude.
         energy *= (height / 4) ** 2 / energy.sum() * np.where(ky > 0, 2, 1)
         phase = rng.uniform(0, 2 * np.pi, _COMPONENTS)
         return cls(np.sqrt(2 * energy), omega, np.sqrt(wavenumber**2 - ky**2), ky, phase)
@@ -82,14 +82,14 @@ class Waves:
 
 
 class WavesAtLine:
-    """Waves at x = 0 over the rows `y`, fast to evaluate at many times.
+    """Waves at x = 0 in the rows `y`, prepared for fast evaluation at many times.
 
     Parameters
     ----------
     waves : Waves
-        What comes in.
+        The incoming waves.
     y : ndarray, shape (n,)
-        Places in m.
+        Coordinates of the rows in m.
     """
 
     def __init__(self, waves: Waves, y: Doubles) -> None:

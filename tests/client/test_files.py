@@ -10,6 +10,7 @@ import pytest
 
 import alchemist_ray as alchemist
 from alchemist_ray import errors
+from alchemist_ray.client import local_server
 
 FORMATS = {
     "hdf5": ("matrix.h5", {"dataset": "group/A"}),
@@ -60,7 +61,7 @@ def test_what_others_wrote_is_read(session, rng, folder):
     with h5py.File(folder / "A.h5", "w") as file:
         file.create_dataset("A", data=A, chunks=(64, 3), compression="gzip")
         file["B"] = np.arange(12.0).reshape(2, 2, 3)
-    with pytest.raises(errors.FileContentError, match=r"of type int16.*say which with dtype="):
+    with pytest.raises(errors.FileContentError, match=r"of type int16.*choose one with dtype="):
         session.read_hdf5(folder / "A.h5", "A")
     np.testing.assert_array_equal(np.asarray(session.read_hdf5(folder / "A.h5", "A", dtype=np.int32)), A)
     with pytest.raises(errors.FileContentError, match="3 dimensions"):
@@ -123,3 +124,51 @@ def test_a_file_that_ends_early_is_refused_and_the_session_goes_on(session, rng,
     with pytest.raises(errors.FileContentError):
         read(session, kind, folder)
     assert handle.sum() == pytest.approx(np.asarray(handle).sum())
+
+
+def test_the_index_of_a_data_frame_is_not_a_feature(session, folder):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}, index=pandas.Index([7, 9], name="key"))
+    frame.to_parquet(folder / "named.parquet")
+    frame.rename_axis(None).to_parquet(folder / "unnamed.parquet")
+    frame.reset_index(drop=True).to_parquet(folder / "range.parquet")
+    for name in ("named", "unnamed", "range"):
+        handle = session.read_parquet(folder / f"{name}.parquet")
+        np.testing.assert_array_equal(np.asarray(handle), frame.to_numpy())
+    with_key = session.read_parquet(folder / "named.parquet", columns=["key", "b"], dtype=float)
+    np.testing.assert_array_equal(np.asarray(with_key), [[7.0, 3.0], [9.0, 4.0]])
+
+
+@pytest.fixture
+def server_of_this_process():
+    yield
+    local_server.default_server().stop()
+
+
+@pytest.mark.usefixtures("server_of_this_process")
+def test_relative_paths_of_an_own_server_follow_the_current_directory(tmp_path, monkeypatch):
+    """The server has its own working directory, that of its start; the paths are those of the caller, here and now."""
+    with alchemist.AlchemistSession() as own:
+        own.request_workers(1)
+        handle = own.send_matrix(np.eye(3))
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            monkeypatch.chdir(tmp_path / name)
+            assert handle.write_npy("A.npy") == str(tmp_path / name / "A.npy")
+            assert (tmp_path / name / "A.npy").is_file()
+            np.testing.assert_array_equal(np.asarray(own.read_npy("A.npy")), np.eye(3))
+            assert own.describe_file("A.npy")["format"] == "npy"
+            with pytest.raises(errors.FileMissingError, match=str(tmp_path / name / "B.npy")):
+                own.read_npy("B.npy")
+            (tmp_path / name / "mine.py").write_text(LIBRARY.format(name))
+            assert own.load_library(f"mine_{name}", "mine.py").where() == name
+
+
+LIBRARY = """
+from alchemist_ray.mpi_backend.ali import TaskContext, task
+
+
+@task
+def where(ctx: TaskContext) -> str:
+    return "{}"
+"""

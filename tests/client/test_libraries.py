@@ -139,7 +139,7 @@ def test_the_package_of_the_documentation_registers_its_library(tmp_path, monkey
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
     (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    from alchemist_ray.mpi_backend.driver.registry import Registry
+    from alchemist_ray.mpi_backend.registry import Registry
 
     (row,) = [row for row in Registry({}).rows() if row["name"] == "power"]
     assert row == {"name": "power", "version": "1.0", "source": "power", "provider": "power-iteration 1.0"}
@@ -168,7 +168,7 @@ def test_completion_and_help_show_the_tasks(everything):
     assert "    Return 2 A." in shown
     shown = pydoc.plain(pydoc.render_doc(everything.everything))
     assert "mode: Literal['fast', 'exact'] | None = None, *, only: Any = None) -> dict[str, Any]" in shown
-    assert "Take one of everything; return what came." in shown
+    assert "Take one argument of each kind; return the arguments." in shown
 
 
 def test_annotations_are_types(everything):

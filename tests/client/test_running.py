@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import LIBRARIES
-from tests_support import wait_until
+from tests_support import wait_for_task, wait_until
 
 import alchemist_ray as alchemist
 from alchemist_ray import errors
@@ -83,7 +83,7 @@ def matrices_of(connect, session_id):
 def test_a_task_is_cancelled_from_another_thread_on_all_ranks_and_the_session_goes_on(two):
     A = two.send_matrix(np.arange(12.0).reshape(4, 3))
     wait = in_background(lambda: run(two, "count", steps=3000))
-    time.sleep(0.5)
+    wait_for_task(two, "faults.count")
     asked = time.monotonic()
     two.cancel()
     failure = wait()
@@ -232,7 +232,7 @@ def test_a_library_whose_import_never_ends_is_given_up(monkeypatch):
 def test_logs_and_status_are_to_be_had_while_a_task_runs(two):
     run(two, "say", words="meanwhile")
     wait = in_background(lambda: run(two, "nap", seconds=2.0))
-    time.sleep(0.3)
+    wait_for_task(two, "faults.nap")
     asked = time.monotonic()
     assert any("meanwhile" in log for log in two.worker_logs().values())
     assert two.server_status()["sessions"]
@@ -245,7 +245,7 @@ def test_a_session_is_stopped_though_its_task_never_returns(own, connect):
     watcher = connect()
     free = len(watcher.list_available_workers())
     wait = in_background(lambda: run(own, "hang", rank=0))
-    time.sleep(0.3)
+    wait_for_task(own, "faults.hang")
     asked = time.monotonic()
     own.stop()
     assert time.monotonic() - asked < 6
@@ -258,7 +258,7 @@ def test_a_session_is_stopped_though_its_task_never_returns(own, connect):
 
 @pytest.mark.parametrize("how", ["scalar", "array", "type", "none", "shape", "number"])
 def test_different_results_on_different_ranks_are_an_error(two, connect, how):
-    with pytest.raises(errors.ResultMismatchError, match="rank 1 returned something else than rank 0") as caught:
+    with pytest.raises(errors.ResultMismatchError, match="rank 1 did not return the same as rank 0") as caught:
         run(two, "lie", how=how)
     assert caught.value.ranks == [1]
     assert run(two, "echo", value=1) == 1
@@ -277,7 +277,7 @@ def test_a_result_of_rank_0_alone_and_equal_results_are_none(two):
     [
         ("message", r"file .udcff is missing"),
         ("result", "surrogates not allowed"),
-        ("text", "its text cannot be had"),
+        ("text", "its text raises"),
     ],
 )
 def test_words_that_cannot_be_sent_are_an_error_like_any_other(two, how, text):

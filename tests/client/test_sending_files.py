@@ -82,5 +82,5 @@ def test_files_that_are_none_are_refused(session, cube, tmp_path):
     short.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(errors.FileContentError, match="ends early"):
         session.send_hdf5(short, "Reflectance")
-    with pytest.raises(errors.FileContentError, match="no HDF5 file"):
+    with pytest.raises(errors.FileContentError, match="not an HDF5 file"):
         session.send_hdf5(__file__, "Reflectance")

@@ -1,13 +1,12 @@
-"""Sound in a room: analytic solutions, the laws of the scheme, and the same bits on any number of ranks."""
-
-import shutil
+"""Sound in a room: analytic solutions, properties of the scheme, and the same bits on any number of ranks."""
 
 import numpy as np
 import pytest
+from skips import needs
 
 PROGRAM = "acoustics_cases.py"
 
-pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+pytestmark = needs("cc")
 
 
 ON_ANY_NUMBER = (
@@ -64,11 +63,11 @@ def test_every_wall_absorbs_alike(found_on_two):
     assert left[0] == pytest.approx(0.6, abs=3e-3)
 
 
-def test_loudspeakers_bring_the_air_that_they_say(found):
+def test_loudspeakers_add_the_specified_amount_of_air(found):
     assert abs(found["loudspeakers"]) < 1e-12
 
 
-def test_what_is_observed_is_what_the_field_says(found):
+def test_observations_agree_with_the_field(found):
     seen = found["observations"]
     assert seen["microphones"] < 1e-13
     assert seen["history"]
@@ -95,14 +94,14 @@ def test_a_snapshot_continues_bit_for_bit(found):
 
 
 def test_the_snapshot_of_another_room_is_refused(found):
-    assert "it is of one with other parameters" in found["other_snapshot"]
+    assert "it comes from a simulation with other parameters" in found["other_snapshot"]
 
 
 def test_simulations_on_other_communicators_do_not_meet(found):
     assert found["apart"]
 
 
-def test_what_overflows_has_diverged_on_all_ranks_and_can_be_reset(found):
+def test_an_overflow_is_a_divergence_on_all_ranks_and_a_reset_repairs_it(found):
     assert "the pressure is no longer finite" in found["divergence"]
 
 
@@ -110,29 +109,29 @@ def test_wrong_parameters_are_refused_by_name(found):
     told = found["refusals"]
     expected = {
         "nx": "nx must be within 4..100000, not 3",
-        "rows": "height must be a multiple of the cells' size",
-        "rows_of_ranks": f"the room has {found['size']} rows, which is less than two for each of {found['size']} ranks",
+        "rows": "height must be a multiple of the cell size",
+        "rows_of_ranks": f"the room has {found['size']} rows of cells, but each of the {found['size']} ranks needs two",
         "courant": "courant must be within 0..1, not 1.01",
         "density": "density must be positive, not -1",
         "substeps": "substeps must be within 1..1000000, not 0",
         "settle": "settle must be positive or zero",
-        "absorption": "absorption contains 1.5, which is not within 0..1",
+        "absorption": "absorption contains 1.5, which is outside 0..1",
         "walls": "absorption must be a list of 4 numbers",
-        "obstacle": "obstacle 1, from (5, 4) to (7, 4.2) m, contains no cell, or lies not in the room",
+        "obstacle": "obstacle 1, from (5, 4) to (7, 4.2) m, contains no cell or is not inside the room",
         "empty": "obstacle 1, from (5, 4) to (5, 4.2) m, contains no cell",
         "obstacles": "obstacles must be a list of 0 to 32 lists of 4 numbers",
         "loudspeaker": "loudspeaker 2 at (6.5, 1) m is not in the room",
-        "reach": "loudspeaker 1 at (2.3, 3) m reaches into an obstacle",
+        "reach": "loudspeaker 1 at (2.3, 3) m is less than",
         "loudspeakers": "loudspeakers must be a list of 1 to 32 lists of 2 numbers",
         "many": "microphones must be a list of 1 to 32 lists",
         "microphone": "microphone 1 at (2.45, 3) m is in an obstacle",
         "nan": "microphones contains nan",
-        "zone": "quiet_zone, from (5, 1) to (6.5, 2) m, contains no cell, or lies not in the room",
+        "zone": "quiet_zone, from (5, 1) to (6.5, 2) m, contains no cell or is not inside the room",
         "blocked": "quiet_zone overlaps an obstacle",
         "radius": "radius must be at least a quarter of a cell, 0.00375 m, not 0.001 m",
         "noise": "noise must be 'silence', 'tones', 'pulse' or 'mode', not 'music'",
         "tones": "tones must be within 1..16, not 17",
-        "band": "it must rise, within 0..2286.67 Hz",
+        "band": "band must ascend within 0..2286.67 Hz",
         "pressure": "pressure must be positive, not 0 Pa",
     }
     assert told.keys() == expected.keys()

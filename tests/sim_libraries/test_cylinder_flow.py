@@ -97,5 +97,5 @@ def test_a_lattice_too_coarse_for_the_flow_is_named(alone):
         ("start_time", "start_time must be from 0 to 1000, not -1.0"),
     ],
 )
-def test_parameters_that_make_no_sense_are_named(alone, name, text):
+def test_invalid_parameters_are_named(alone, name, text):
     assert text in alone["refusals"][name]

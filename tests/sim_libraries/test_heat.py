@@ -15,7 +15,7 @@ def found(cases_of):
 
 
 @pytest.mark.parametrize("grouping", range(4), ids=GROUPINGS)
-def test_every_mode_goes_as_the_discretised_system_says(found, grouping):
+def test_every_mode_follows_the_discretised_system(found, grouping):
     assert found["all_modes"][grouping] < 1e-12
 
 
@@ -63,7 +63,7 @@ def test_the_error_in_time_falls_with_second_order(found):
     assert errors[-1] < 1e-4
 
 
-def test_the_controller_costs_what_the_riccati_recursion_says(found):
+def test_the_controller_has_the_cost_of_the_riccati_recursion(found):
     costs, predicted, idle = np.array(found["costs"]).T
     np.testing.assert_allclose(costs, predicted, rtol=2e-3)
     assert (idle > 2.5 * costs).all()
@@ -74,14 +74,14 @@ def test_the_controller_costs_what_the_riccati_recursion_says(found):
     [
         ("n", "n must be at least 6, not 3"),
         ("supersteps", "supersteps must be at least 1, not 0"),
-        ("interval", "interval must be positive and finite, not -1.0"),
-        ("max_flux", "max_flux must be positive and finite, not nan"),
+        ("interval", "interval must be positive, and finite, not -1.0"),
+        ("max_flux", "max_flux must be positive, and finite, not nan"),
         ("halo", "halo must be at least 1, not 0"),
-        ("flux_weight", "flux_weight must be not negative and finite, not -1.0"),
+        ("flux_weight", "flux_weight must be positive or zero, and finite, not -1.0"),
         ("observed_modes", "n must be at least 600, not 512"),
     ],
 )
-def test_parameters_that_make_no_sense_are_named(found, name, text):
+def test_invalid_parameters_are_named(found, name, text):
     assert text in found["refusals"][name]
 
 
@@ -98,7 +98,7 @@ def test_the_stages_are_second_order_and_stable_to_their_limit(s):
 
 
 def test_no_sequence_of_actions_costs_less_than_the_riccati_recursion():
-    """The least cost over all actions of an episode by linear least squares, which knows nothing of feedback."""
+    """Find the least cost over all actions of an episode by linear least squares, without any feedback."""
     regulator, steps, modes = Regulator(Integrator(Plate(n=16)), modes=4), 12, 4
     a, B = regulator.system
     x0 = random_amplitudes(3, 1.0)[:modes, :modes].ravel()
@@ -115,7 +115,7 @@ def test_no_sequence_of_actions_costs_less_than_the_riccati_recursion():
     np.testing.assert_allclose(regulator.horizon(400), regulator.P, rtol=1e-9, atol=1e-12)
 
 
-def test_the_controller_keeps_to_the_bounds_and_begins_anew_at_step_0():
+def test_the_controller_keeps_to_the_bounds_and_forgets_the_past_at_step_0():
     controller = Controller(Regulator(Integrator(Plate(n=16))), 4, np.full(8, -0.5), np.full(8, 0.5))
     observation = random_amplitudes(1, 0.1)[:4, :4].ravel()
     assert np.abs(controller(100 * observation, 0)).max() == 0.5
@@ -123,5 +123,5 @@ def test_the_controller_keeps_to_the_bounds_and_begins_anew_at_step_0():
     assert np.abs(first).max() < 0.5
     assert not np.array_equal(controller(observation, 1), first)
     np.testing.assert_array_equal(controller(observation, 0), first)
-    with pytest.raises(ValueError, match="must know all 9 modes"):
+    with pytest.raises(ValueError, match="must have all 9 observed modes"):
         Controller(Regulator(Integrator(Plate(n=16))), 9, np.full(8, -0.5), np.full(8, 0.5))

@@ -40,7 +40,7 @@ def test_small_waves_grow_as_linear_theory_says(found):
     assert on_three < 1e-12
 
 
-def test_patches_give_what_one_transform_over_the_whole_gives(found):
+def test_patches_agree_with_one_transform_over_the_whole(found):
     solution, score = found["patches_against_one"]
     assert solution < 1e-11
     assert score < 1e-12
@@ -59,7 +59,7 @@ def test_the_order_in_time_is_four(found):
     longest, *errors = found["time_errors"]
     assert longest < 2e-3
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
-    assert (orders > 3.6).all()  # it gets there as dt falls below the times of the damped modes
+    assert (orders > 3.6).all()  # the order approaches 4 once dt is below the time scales of the damped modes
     assert orders[-1] > orders[0]
 
 

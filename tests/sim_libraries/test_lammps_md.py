@@ -16,7 +16,7 @@ ONCE = ("ground_states", "energy_without_a_bath", "canonical", "scores")
 
 @pytest.fixture(scope="module")
 def found_on(cases_of):
-    """Return what the cases have found on a number of ranks."""
+    """Return a function that returns the results of the cases on a number of ranks."""
     return lambda size: cases_of("lammps_md_cases.py", size, *FOR_ALL, *(ONCE if size == 1 else ()))
 
 
@@ -51,7 +51,7 @@ def test_the_scores_add_up_to_the_energy_that_is_reached(found):
     assert 0.5 <= shaped["depth"] <= 2.0
     assert shaped["depth"] != 1.0
     assert found["scores"]["finished"]
-    assert "at its end" in found["scores"]["after"]
+    assert "the episode has ended" in found["scores"]["after"]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -71,7 +71,7 @@ def test_simulations_side_by_side_do_not_touch_each_other(found_on, size):
 
 def test_two_ranks_give_what_one_does(found_on):
     one, two = (np.array(found_on(size)["the_same_on_any_number_of_ranks"]) for size in SIZES)
-    np.testing.assert_allclose(two, one, rtol=1e-9, atol=1e-9)  # later chaos has spread rounding
+    np.testing.assert_allclose(two, one, rtol=1e-9, atol=1e-9)  # later on, chaos amplifies rounding errors
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -93,34 +93,34 @@ def test_a_script_of_the_user_is_annealed(found_on, size):
     ("name", "text"),
     [
         ("nonsense", "Unrecognized pair style 'nonsense'"),
-        ("no atoms", "the script has made no atoms"),
+        ("no atoms", "the script made no atoms"),
         ("no box", "has no box yet"),
-        ("integrates", r"fix own (nvt) integrates in time"),
+        ("integrates", "fix own (nvt): it integrates in time"),
         ("group", "liquid"),
         ("shell", "cutoff"),
-        ("depth", "depth_ratio is for the systems that come along"),
+        ("depth", "depth_ratio needs one of the shipped systems"),
         ("atoms", "must be 4 n^3"),
         ("system", "system must be one of melt, cluster, not 'glass'"),
         ("both", "not both"),
         ("missing file", "/nowhere/melt.in"),
-        ("seed", "the variable 'seed' is given by reset"),
+        ("seed", "remove 'seed' from variables: reset sets this variable"),
         ("temperatures", "temperature_high must be above temperature_low = 1.0, not 0.5"),
         ("actions", "actions must be at least 1, not 0"),
         ("damping", "damping must be positive, not nan"),
     ],
 )
 @pytest.mark.parametrize("size", SIZES)
-def test_what_cannot_be_is_refused_with_the_text_of_lammps(found_on, size, name, text):
+def test_invalid_parameters_and_scripts_are_refused_with_a_clear_text(found_on, size, name, text):
     assert text in found_on(size)["refusals"][name]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_lost_atoms_are_a_divergence_on_all_ranks_and_a_reset_mends_it(found_on, size):
+def test_lost_atoms_are_a_divergence_on_all_ranks_and_a_reset_repairs_it(found_on, size):
     said = found_on(size)["too_hot"]
     assert said["same"]
     assert "Lost atoms" in said["text"]
     assert "reset it" in said["before reset"]
 
 
-def test_it_says_what_it_can():
+def test_it_lists_its_abilities():
     assert Simulator.abilities(LammpsMD.__new__(LammpsMD)) == ["snapshot", "field"]

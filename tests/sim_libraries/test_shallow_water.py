@@ -15,7 +15,7 @@ ON_THREE = (
     "what_is_refused",
     "divergence",
 )
-"""What runs on more ranks than two: an odd number of them deals out columns unevenly."""
+"""Cases that also run on three ranks. An odd number of ranks gets uneven numbers of columns."""
 
 
 def results(cases_of, size):
@@ -96,5 +96,5 @@ def test_wrong_parameters_are_named_on_every_rank(found_anywhere):
         assert name in text
 
 
-def test_all_ranks_hear_of_divergence(found_anywhere):
+def test_all_ranks_raise_divergence(found_anywhere):
     assert found_anywhere["divergence"] == {"told": True, "again": True}

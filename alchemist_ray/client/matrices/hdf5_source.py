@@ -18,7 +18,7 @@ from alchemist_ray.layouts.spec import check_dtype
 Array = npt.NDArray[Any]
 
 BLOCK_BYTES = 16 * 2**20
-"""Size of the blocks that are read at a time."""
+"""Size of the blocks of rows that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class LocalDataset:
     dataset : h5py.Dataset
         The dataset.
     selection : tuple of int and range
-        What of each dimension: one index, or several. One or two dimensions have several: the rows and the columns.
+        For each dimension one index, or a range. One or two dimensions have a range: the rows and the columns.
     dtype : dtype
-        What the elements are converted to.
+        Element type that the elements are converted to.
     """
 
     dataset: Any
@@ -41,7 +41,7 @@ class LocalDataset:
 
     @property
     def _kept(self) -> list[tuple[int, range]]:
-        """The dimensions that are those of the matrix, and what of them."""
+        """The dimensions of the dataset that become rows and columns, with their ranges."""
         return [(axis, chosen) for axis, chosen in enumerate(self.selection) if isinstance(chosen, range)]
 
     @property
@@ -51,7 +51,7 @@ class LocalDataset:
         return m, n[0] if n else 1
 
     def blocks(self) -> Iterator[Array]:
-        """Yield the rows in blocks, of whole chunks where the dataset has chunks."""
+        """Yield the rows in blocks; a block has whole chunks if the dataset has chunks."""
         m, n = self.shape
         axis, rows = self._kept[0]
         chunk = self.dataset.chunks[axis] if self.dataset.chunks else 1
@@ -76,14 +76,14 @@ def _as_index(chosen: int | range) -> int | slice:
 def open_dataset(
     path: str | os.PathLike[str], name: str, dtype: npt.DTypeLike | None, selection: Any = ...
 ) -> Iterator[LocalDataset]:
-    """Open (what `selection` names of) a dataset for reading.
+    """Open a dataset, or the part of it that `selection` names, for reading.
 
     Raises
     ------
     FileMissingError, DatasetMissingError, FileContentError
-        If there is no such file, no such dataset, or none that is a matrix.
+        If the file or the dataset does not exist, or the dataset is not a matrix.
     InvalidArrayError
-        If it is of a type that no matrix has, and `dtype` does not say which to convert to.
+        If matrices do not have its type, and `dtype` does not say which type to convert to.
     IndexError
         If `selection` does not name a part of the dataset.
     """
@@ -94,7 +94,7 @@ def open_dataset(
     try:
         file = h5py.File(where, "r")
     except OSError as failure:
-        raise FileContentError(where, f"this is no HDF5 file, or it ends early ({failure})") from failure
+        raise FileContentError(where, f"this is not an HDF5 file, or it ends early ({failure})") from failure
     with file:
         found = file.get(name)
         if not isinstance(found, h5py.Dataset):
@@ -104,14 +104,14 @@ def open_dataset(
         if len(extents) not in (1, 2) or 0 in extents:
             raise FileContentError(
                 where,
-                f"dataset {name!r} of shape {found.shape} gives an array of shape {tuple(extents)}, which is no "
+                f"dataset {name!r} of shape {found.shape} gives an array of shape {tuple(extents)}, which is not a "
                 "matrix: choose one with selection=, for example np.s_[:, :, 0]",
             )
         yield LocalDataset(found, chosen, check_dtype(found.dtype if dtype is None else dtype))
 
 
 def _selected(selection: Any, shape: tuple[int, ...]) -> tuple[int | range, ...]:
-    """Return what `selection` chooses of each dimension."""
+    """Return the index or range that `selection` names in each dimension."""
     members = list(selection) if isinstance(selection, tuple) else [selection]
     places = [place for place, member in enumerate(members) if member is Ellipsis]
     if not places:

@@ -1,4 +1,4 @@
-"""Parts of a matrix by NumPy's basic indexing, read a rectangle at a time."""
+"""Parts of a matrix by NumPy's basic indexing, read in rectangles."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Array = npt.NDArray[Any]
 ReadRectangle = Callable[[Rectangle, Array], None]
 
 STRIDED_BYTES = 16 * 2**20
-"""Size of the rectangles that are read to pick every so many rows or columns of."""
+"""Size of the rectangles that are read for a slice with a step."""
 
 
 def part_of(key: Any, shape: tuple[int, int], dtype: np.dtype[Any], read: ReadRectangle) -> Any:
-    """Return what ``matrix[key]`` is, of a matrix of `shape` and `dtype`.
+    """Return ``matrix[key]`` for a matrix of `shape` and `dtype`.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def _members(key: Any) -> tuple[Any, Any]:
 
 
 def _indices(member: Any, extent: int) -> tuple[range, bool]:
-    """Return the indices that one member of a key names, and whether it was a single one."""
+    """Return the indices that one member of a key names, and whether it names a single one."""
     if isinstance(member, slice):
         return range(*member.indices(extent)), False
     if isinstance(member, (bool, np.bool_)):
@@ -77,7 +77,7 @@ def _read_ranges(rows: range, cols: range, out: Array, read: ReadRectangle) -> N
         read(_around(rows, cols), out[:: rows.step, :: cols.step])
         return
     width = abs(cols[-1] - cols[0]) + 1
-    # As many of the rows at a time as lie in a rectangle of bounded size.
+    # Each rectangle holds as many of the rows as fit into the bounded size.
     height = max(1, STRIDED_BYTES // (width * out.itemsize) // abs(rows.step))
     for start in range(0, len(rows), height):
         some = rows[start : start + height]

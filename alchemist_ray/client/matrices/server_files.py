@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from alchemist_ray.client.matrices.computing import Computes
 from alchemist_ray.layouts.choice import LayoutChoice
+from alchemist_ray.protocol.server_options import LIBRARY_FILES
 
 if TYPE_CHECKING:
     from alchemist_ray.client.matrices.handle import MatrixHandle
@@ -70,5 +71,5 @@ def on_server(session: Computes, path: Path) -> str:
 
 def local_library(session: Computes, path: str) -> str:
     """Return the source of a library to send to the server: a module's name as it is, a file as :func:`on_server`."""
-    is_file = os.sep in path or path.endswith((".py", ".so", ".c", ".dylib"))
+    is_file = os.sep in path or path.endswith(LIBRARY_FILES)
     return on_server(session, path) if is_file else path

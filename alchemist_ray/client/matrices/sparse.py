@@ -1,7 +1,7 @@
-"""Sparse matrices on the workers: handles, and how they are sent and fetched.
+"""Sparse matrices on the workers: handles, sending and fetching.
 
-A worker holds its rows as three arrays in one block of memory (:mod:`.csr`), which is written and read as bytes: a
-sparse matrix takes the same two paths as a dense one. What arrives is checked before any library sees it.
+A worker holds its rows as three arrays in one block of memory (:mod:`.csr`), which is written and read as bytes. So a
+sparse matrix takes the same two paths as a dense one. The worker checks the arrays before any library sees them.
 """
 
 from __future__ import annotations
@@ -110,24 +110,24 @@ class SparseMatrixHandle(MatrixHandle):
 
 
 def is_sparse(matrix: Any) -> bool:
-    """Whether `matrix` is a sparse matrix or array of SciPy's, or behaves as one."""
+    """Whether `matrix` is a sparse matrix or array of SciPy's, or behaves like one."""
     return hasattr(matrix, "tocsr") and hasattr(matrix, "nnz")
 
 
 def sparse_arrays(matrix: Any, size: int) -> tuple[SparseSpec, CsrArrays]:
-    """Return what `matrix` (of SciPy) is when dealt to `size` workers, and its arrays in compressed rows.
+    """Return the spec of `matrix` (of SciPy's) on `size` workers, and its arrays in compressed rows.
 
     Raises
     ------
     InvalidArrayError
-        If it has no elements, is of a type that no matrix has, or its arrays are not those of compressed rows.
+        If it is empty, matrices do not have its type, or its arrays are not valid compressed rows.
     """
     csr = matrix.tocsr()
     m, n = check_shape(tuple(map(int, csr.shape)))
     dtype = check_dtype(csr.data.dtype)
     nnz = int(csr.indptr[-1])
-    arrays = CsrArrays(csr.indptr, csr.indices[:nnz], csr.data[:nnz])  # there may be room for more behind them
-    check(arrays, n)  # here, where copying by wrong pointers would end this process, and again where it arrives
+    arrays = CsrArrays(csr.indptr, csr.indices[:nnz], csr.data[:nnz])  # the arrays may be longer than nnz
+    check(arrays, n)  # wrong pointers would crash the copy here; the worker checks again
     counts = tuple(arrays.entries_of(*slab_rows(m, size, rank)) for rank in range(size))
     return SparseSpec((m, n), dtype, counts), arrays
 
@@ -140,9 +140,9 @@ def send_sparse(
     Raises
     ------
     MatrixMemoryError
-        If a worker has no room for its part; nothing has been sent, then.
+        If a worker has no room for its part; then nothing has been sent.
     InvalidArrayError
-        If the arrays are not those of a matrix in compressed rows.
+        If the arrays are not valid compressed rows.
     GroupDiedError
         If a worker is gone.
     """
@@ -219,7 +219,7 @@ def _read_slab(
     for number, ((begin, end), target) in enumerate(zip(slab.spans, targets, strict=True)):
         if begin == end:
             continue
-        # The row pointers are those of the slab, and integers may be narrower there than in the whole matrix.
+        # The row pointers count from the start of the slab, and its integers may be narrower than the whole matrix's.
         dtype = target.dtype if number == 2 else slab.index_dtype
         piece = target if number and target.dtype == dtype else np.empty(target.size, dtype)
         times += connection.read(matrix_id, Part.of_bytes(slab.nbytes, begin, end), _as_bytes(piece), meter)

@@ -20,7 +20,7 @@ from alchemist_ray.layouts.spec import MatrixSpec, as_array
 Array = npt.NDArray[Any]
 
 _NAMED = 8
-"""Missing regions that an error names."""
+"""How many missing regions an error names."""
 
 
 class MatrixWriter:
@@ -32,8 +32,8 @@ class MatrixWriter:
         ray.get([read_and_write.remote(writer, i) for i in range(64)])    # each: writer.write(block, row=...)
         A = writer.close()
 
-    It pickles: in another process it writes straight to the workers. The process that made it closes it. A sender that
-    dies leaves its part missing; the rest stands, and the part can be written again.
+    It pickles: in another process it writes straight to the workers. The process that made it closes it. If a sender
+    dies, its part is missing and can be written again; the other parts stay.
 
     Attributes
     ----------
@@ -73,23 +73,23 @@ class MatrixWriter:
         return self._handle.address
 
     def write(self, block: npt.ArrayLike, row: int = 0, column: int = 0, meter: Meter | None = None) -> None:
-        """Write a rectangle of the matrix; nothing of it is written if a part of it is refused.
+        """Write a rectangle of the matrix; if a worker refuses its part, nothing is written.
 
         Parameters
         ----------
         block : array_like, shape (p, q) or (q,)
-            The elements, any strides, of the matrix's dtype or one that NumPy casts to it safely; a vector is a row.
+            The elements, any strides; of the matrix's dtype or one that NumPy casts to it safely. A vector is a row.
         row, column : int
-            Where in the matrix ``block[0, 0]`` belongs.
+            Place of ``block[0, 0]`` in the matrix.
         meter : Meter, optional
             Counts the bytes as they move.
 
         Raises
         ------
         InvalidArrayError
-            If `block` is no matrix, or of a dtype that NumPy does not cast safely.
+            If `block` is not a matrix, has masked elements, or has a dtype that NumPy does not cast safely.
         RegionError
-            If it lies outside the matrix, or overlaps what was written before or is being written.
+            If it lies outside the matrix, or overlaps a region that was written before or is being written.
         FreedMatrixError
             If the writer was aborted.
         GroupDiedError
@@ -111,7 +111,7 @@ class MatrixWriter:
         if array.ndim == 1:
             array = array[np.newaxis]
         if array.ndim != 2:
-            raise InvalidArrayError(f"a block has 2 dimensions (or 1: a row), this array has {array.ndim}")
+            raise InvalidArrayError(f"a block has 2 dimensions (or 1: a row), but this array has {array.ndim}")
         if not np.can_cast(array.dtype, self.dtype, "safe"):
             raise InvalidArrayError(
                 f"a block of dtype {array.dtype} is not safely cast to the {self.dtype} of the matrix: convert it "
@@ -120,11 +120,11 @@ class MatrixWriter:
         return array.astype(self.dtype, copy=False)
 
     def forget_pages(self) -> None:
-        """Have the workers' pages that were written from here no longer count as this process's own."""
+        """Take the workers' pages that this process has written out of its memory count."""
         plane_of(self.address).forget_pages()
 
     def missing(self) -> list[Rectangle]:
-        """Return the rectangles that are yet to be written; those that together are one, as one.
+        """Return the rectangles that have not been written; neighbours are joined.
 
         Raises
         ------
@@ -134,12 +134,12 @@ class MatrixWriter:
         return plane_of(self.address).missing(self.matrix_id, self.spec)
 
     def close(self) -> MatrixHandle:
-        """Return the matrix, all of which has been written. Closing again returns the same handle.
+        """Return the complete matrix. Closing again returns the same handle.
 
         Raises
         ------
         IncompleteMatrixError
-            If something is missing; the error names it, and the writer can go on.
+            If parts are missing; the error names them, and they can still be written.
         """
         if not self._closed:
             missing = self.missing()
@@ -150,12 +150,12 @@ class MatrixWriter:
         return self._handle
 
     def abort(self) -> None:
-        """Free the matrix; what was written is gone. Nothing happens if the writer is closed."""
+        """Free the matrix and all that was written. Nothing happens if the writer is closed."""
         if not self._closed:
             self._handle.free()
 
     def drop(self) -> None:
-        """Have the matrix freed with the next request, whatever has happened to the workers."""
+        """Have the matrix freed with the next request; dead workers are not an error."""
         self._handle.drop()
 
     def __enter__(self) -> Self:

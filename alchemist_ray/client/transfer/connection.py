@@ -1,8 +1,8 @@
-"""Our process's connection to the matrices of one worker.
+"""The connection of this process to the matrices of one worker.
 
-On one host the worker's memory is mapped and written or read in place, one copy and no more; otherwise the elements go
-over the connection. Which of the two is decided by trying: the worker's Unix socket is only there on its own host, and
-its memory can be mapped only where the system lets it be.
+On one host, the process maps the worker's memory and writes or reads it in place, with a single copy. Otherwise the
+elements go over the connection. Both ends find out by trying: the worker's Unix socket exists on its own host only, and
+the system may forbid the mapping.
 
 Copies in place happen outside the connection's lock, so that many threads of a process write and read at once.
 """
@@ -33,14 +33,14 @@ from alchemist_ray.transport.channel import Channel
 Array = npt.NDArray[Any]
 
 BAND_BYTES = 32 * 2**20
-"""What is copied in place between two looks at whether to go on."""
+"""Bytes that are copied in place before the transfer checks again whether it was stopped."""
 STREAM_BYTES = 2**15
-"""Up to this size a part is read over the connection: one exchange, where reading in place takes two."""
+"""Parts up to this size are read over the connection, in one exchange; reading in place takes two."""
 
 
 @dataclass(frozen=True)
 class Grant:
-    """Leave to write or read in place, for as long as the connection lives over which it was given.
+    """The permission to write or read in place. It ends with the connection over which the worker gave it.
 
     Attributes
     ----------
@@ -58,14 +58,14 @@ class Grant:
 
     @classmethod
     def of(cls, matrix_id: int, ticket: PendingRequest, start: int = 0) -> Grant:
-        """Return what the answer to a request grants; raise the error that it tells.
+        """Return the grant in the answer to a request, or raise the error in it.
 
         Parameters
         ----------
         matrix_id : int
             The matrix.
         ticket : PendingRequest
-            The request, answered.
+            The answered request.
         start : int
             Bytes from the answered offset to where the part begins.
         """
@@ -73,7 +73,7 @@ class Grant:
 
 
 class WorkerConnection(Requester):
-    """Our process's connection to the matrices of one worker. Thread-safe."""
+    """The connection of this process to the matrices of one worker. Thread-safe."""
 
     def __init__(self, address: GroupAddress, endpoint: Endpoint) -> None:
         super().__init__(address, endpoint)
@@ -86,7 +86,7 @@ class WorkerConnection(Requester):
     # --- the connection -----------------------------------------------------------------------------------------------
 
     def _drop(self) -> None:
-        # With the connection go its claims, and the worker may deal out that memory again: not while it is written.
+        # The claims end with the connection, and the worker may reuse their memory: wait until nobody writes there.
         with self._idle:
             self._idle.wait_for(lambda: self._copying == 0)
         super()._drop()
@@ -109,22 +109,22 @@ class WorkerConnection(Requester):
         channel.send(m.MapArena(self._request))
         try:
             reply, fd = channel.receive_with_fd()
-        except RemoteProtocolError:  # a rule of the system's that keeps descriptors from being handed over
+        except RemoteProtocolError:  # the system forbids passing descriptors
             return None
         try:
             if not isinstance(reply, m.Done):
                 raise RemoteProtocolError(f"a {type(reply).__name__} instead of a Done")
             self._mapping = mmap.mmap(fd, reply.result)
             return np.frombuffer(self._mapping, np.uint8)
-        except OSError:  # a limit on address space, or a rule of the container's: then over the connection
+        except OSError:  # no address space, or forbidden in this container: use the connection
             return None
         finally:
             os.close(fd)
 
     def forget_pages(self) -> None:
-        """Have the worker's pages that this process has touched no longer count as its own; they stay as they are.
+        """Take the worker's pages that this process has touched out of its memory count; their contents stay.
 
-        Touching them again costs a little, so this is for who writes a matrix larger than it should itself be.
+        The next touch of a page costs a little. Use this to write a matrix that is larger than this process may be.
         """
         mapping = self._mapping
         if mapping is not None:
@@ -132,12 +132,12 @@ class WorkerConnection(Requester):
 
     @contextlib.contextmanager
     def _in_place(self, grant: Grant) -> Iterator[None]:
-        """Keep the connection while memory that was granted over it is written or read.
+        """Keep the connection open while this process writes or reads memory that was granted over it.
 
         Raises
         ------
         RegionError
-            If the connection is another one by now: the worker may have dealt out the memory again.
+            If the connection has been replaced: the worker may have reused the memory.
         """
         with self._idle:
             if self._channel is not grant.channel:
@@ -168,7 +168,7 @@ class WorkerConnection(Requester):
         return TransferTimes(self.endpoint.worker_id, send=time.perf_counter() - started)
 
     def _write_stream(self, matrix_id: int, part: Part, array: Array, meter: Meter) -> TransferTimes:
-        # Once begun, a message goes to its end, also when the transfer is stopped: other threads use the connection.
+        # A message is sent to its end even if the transfer is stopped, since other threads use the connection.
         meter.check()
         channel = self._open()
         self._request += 1
@@ -225,7 +225,7 @@ class WorkerConnection(Requester):
 
 
 def _within(part: Part, band: Part, view: Array) -> Array:
-    """Return the elements of `band` in `view`, which is that of `part`."""
+    """Return the elements of `band` in `view`, the view of `part`."""
     i, j = part.local.i0, part.local.j0
     return view[band.local.i0 - i : band.local.i1 - i, band.local.j0 - j : band.local.j1 - j]
 
@@ -254,7 +254,7 @@ def _unpack(channel: Channel, part: Part, out: Array, meter: Meter) -> float:
 
 
 class _Stopwatch:
-    """Iterates over something, and adds up the seconds that it takes to make its items."""
+    """Iterates over `items` and adds up the seconds that making them takes."""
 
     def __init__(self, items: Iterator[memoryview]) -> None:
         self._items = items

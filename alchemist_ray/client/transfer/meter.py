@@ -1,4 +1,4 @@
-"""Counts the bytes of a transfer: for a progress bar, and to stop the threads of one that was interrupted."""
+"""Count the bytes of a transfer, for a progress bar; stop the threads of an interrupted transfer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 
 class TransferStoppedError(Exception):
-    """Raised in the threads of a transfer whose caller has given it up; no caller meets it."""
+    """Raised in the threads of a transfer that was stopped; callers never see it."""
 
 
 class Meter:
@@ -16,7 +16,7 @@ class Meter:
     Parameters
     ----------
     on_bytes : callable, optional
-        Gets the number of each lot of bytes, one call at a time.
+        Called with the number of bytes, each time that some have moved; one call at a time.
     """
 
     def __init__(self, on_bytes: Callable[[int], object] | None = None) -> None:
@@ -31,16 +31,16 @@ class Meter:
                 self._on_bytes(nbytes)
 
     def metered(self, lots: Iterable[memoryview]) -> Iterator[memoryview]:
-        """Yield lots of bytes, counting each."""
+        """Yield pieces of bytes, and count each."""
         for lot in lots:
             self.add(len(lot))
             yield lot
 
     def stop(self) -> None:
-        """Have the threads of the transfer end as soon as they can."""
+        """Stop the threads of the transfer as soon as possible."""
         self._stopped = True
 
     def check(self) -> None:
-        """Raise :class:`TransferStoppedError` if no more should be moved."""
+        """Raise :class:`TransferStoppedError` if the transfer was stopped."""
         if self._stopped:
             raise TransferStoppedError

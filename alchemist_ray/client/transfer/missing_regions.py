@@ -1,7 +1,7 @@
-"""What is missing of a matrix, from what each rank lacks of its block.
+"""The missing regions of a matrix, found from the gaps in the block of each rank.
 
-The ranks speak of local rows and columns; a caller wants rectangles of the matrix. A rectangle is cut, at first where
-the ranks' own gaps begin and end, until each piece is there, or missing, on all the ranks that have a share of it.
+Ranks report gaps in local rows and columns; a caller needs rectangles of the matrix. The matrix is cut, first at the
+edges of the ranks' gaps, until each piece is either present or missing on every rank that holds a share of it.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from alchemist_ray.layouts.region import Rectangle
 from alchemist_ray.layouts.spec import MatrixSpec
 
 MAX_PIECES = 2000
-"""Pieces that are looked at; beyond these, a piece of which only some is missing is given as missing."""
+"""How many pieces are examined; after that, a piece that is partly missing is reported as missing."""
 
 
 def missing_regions(spec: MatrixSpec, lacking: Mapping[int, Iterable[Rectangle]]) -> list[Rectangle]:
-    """Return the rectangles of the matrix that are missing, ascending.
+    """Return the missing rectangles of the matrix in ascending order.
 
     Parameters
     ----------
     spec : MatrixSpec
         The matrix.
     lacking : mapping
-        For each rank that is written to, what it lacks of its block: rectangles that do not overlap.
+        For each rank that is written to, the gaps in its block: rectangles that do not overlap.
     """
     parts = {rank: spec.layout.part(spec.shape, rank) for rank, gaps in lacking.items() if gaps}
     gaps = [(parts[rank], gap) for rank in parts for gap in lacking[rank]]
@@ -42,7 +42,7 @@ def missing_regions(spec: MatrixSpec, lacking: Mapping[int, Iterable[Rectangle]]
 
 
 def _edges(axis: int, gaps: list[tuple[tuple[AxisPart, AxisPart], Rectangle]]) -> list[int]:
-    """Return where, along an axis of the matrix, gaps of the ranks begin and end."""
+    """Return the indices along an axis of the matrix at which gaps of the ranks begin and end."""
     found = set()
     for part, gap in gaps:
         start, stop = (gap.i0, gap.i1) if axis == 0 else (gap.j0, gap.j1)
@@ -51,7 +51,7 @@ def _edges(axis: int, gaps: list[tuple[tuple[AxisPart, AxisPart], Rectangle]]) -
 
 
 def _shared(part: tuple[AxisPart, AxisPart], gap: Rectangle, region: Rectangle) -> int:
-    """Return how many elements of `region` are in a gap of the rank that holds `part`."""
+    """Return the number of elements of `region` in gaps of the rank that holds `part`."""
     rows, cols = part
     (i0, i1), (j0, j1) = rows.local_range(region.i0, region.i1), cols.local_range(region.j0, region.j1)
     height = min(i1, gap.i1) - max(i0, gap.i0)
@@ -60,7 +60,7 @@ def _shared(part: tuple[AxisPart, AxisPart], gap: Rectangle, region: Rectangle) 
 
 
 def _cut(region: Rectangle, edges: list[list[int]]) -> tuple[Rectangle, Rectangle]:
-    """Cut a rectangle of more than one element at the middle one of the edges in it, or else in the middle."""
+    """Cut a rectangle at the middle edge inside it; without an edge inside, cut it in half."""
     i0, i1, j0, j1 = region.i0, region.i1, region.j0, region.j1
     rows = [edge for edge in edges[0] if i0 < edge < i1]
     cols = [edge for edge in edges[1] if j0 < edge < j1]
@@ -72,7 +72,7 @@ def _cut(region: Rectangle, edges: list[list[int]]) -> tuple[Rectangle, Rectangl
 
 
 def merged(rectangles: Iterable[Rectangle]) -> list[Rectangle]:
-    """Return rectangles that do not overlap, ascending, with those made one that together are one."""
+    """Join neighbours among rectangles that do not overlap; return them in ascending order."""
     columns: list[Rectangle] = []
     for r in sorted(rectangles, key=lambda r: (r.j0, r.j1, r.i0)):
         if columns and (columns[-1].j0, columns[-1].j1, columns[-1].i1) == (r.j0, r.j1, r.i0):

@@ -1,9 +1,8 @@
-"""What one worker holds of a rectangle of a matrix, and its bytes as they go over the wire.
+"""The part of a rectangle of a matrix that one worker holds, and its bytes on the wire.
 
-A rectangle of the whole matrix meets the block of a rank in a rectangle of that block, whatever the layout: the local
-indices of consecutive global ones are consecutive. So a part is named by local rows and columns, and its elements are
-copied between the block and the caller's array by strided tiles (:mod:`.tiling`), or, where those are not on one host,
-pass through a buffer of bounded size in the order of the block.
+In every layout, consecutive global indices have consecutive local indices. So the part of a rectangle that a rank holds
+is a rectangle of its block, named by local rows and columns. On one host its elements are copied between the block and
+the caller's array by strided tiles (:mod:`.tiling`); otherwise they pass through a small buffer in the block's order.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ from alchemist_ray.layouts.spec import MatrixSpec
 Array = npt.NDArray[Any]
 
 BUFFER_BYTES = 2 * 2**20
-"""Size of the buffer through which elements pass that are not adjacent in memory; it stays in the cache."""
+"""Size of the buffer for elements that are not adjacent in memory; it fits into the cache."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one rank holds of a rectangle of a matrix.
+    """The part of a rectangle of a matrix that one rank holds.
 
     Attributes
     ----------
     dtype : dtype
         Element type of the matrix.
     rows, cols : AxisPart
-        What the rank holds of it.
+        The rows and columns of the matrix that the rank holds.
     local : Rectangle
         Local rows and columns of the rank's block that lie in the rectangle.
     corner : (int, int)
-        The rectangle's first row and column, which is where the caller's array begins.
+        First row and column of the rectangle, where the caller's array begins.
     """
 
     dtype: np.dtype[Any]
@@ -50,14 +49,14 @@ class Part:
 
     @classmethod
     def of(cls, spec: MatrixSpec, rank: int, region: Rectangle) -> Part:
-        """Return what `rank` holds of `region`; it may be empty."""
+        """Return the part of `region` that `rank` holds; it may be empty."""
         rows, cols = spec.layout.part(spec.shape, rank)
         local = Rectangle(*rows.local_range(region.i0, region.i1), *cols.local_range(region.j0, region.j1))
         return cls(spec.dtype, rows, cols, local, (region.i0, region.j0))
 
     @classmethod
     def of_bytes(cls, nbytes: int, start: int = 0, stop: int | None = None) -> Part:
-        """Return the bytes ``start .. stop-1`` of a block that is but `nbytes` bytes, as one row."""
+        """Return bytes ``start .. stop-1`` of a block of `nbytes` bytes, as one row."""
         stop = nbytes if stop is None else stop
         octet = np.dtype(np.uint8)
         return cls(
@@ -66,12 +65,12 @@ class Part:
 
     @property
     def block(self) -> Part:
-        """All that the rank holds of the matrix."""
+        """The whole block of the rank."""
         return Part(self.dtype, self.rows, self.cols, Rectangle(0, self.rows.size, 0, self.cols.size), (0, 0))
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
-        """Local rows and columns as requests name them."""
+        """Local rows and columns, as in requests."""
         return self.local.i0, self.local.i1, self.local.j0, self.local.j1
 
     @property
@@ -86,7 +85,7 @@ class Part:
         return np.ndarray(self.local.shape, self.dtype, memory, offset, strides)
 
     def bands(self, nbytes: int) -> Iterator[Part]:
-        """Yield the part in the order of the block, some rows or a piece of a row at a time, each of about `nbytes`."""
+        """Yield the part in the block's order, in pieces of about `nbytes`: several rows, or a piece of one row."""
         local, itemsize = self.local, self.dtype.itemsize
         height = max(1, nbytes // max(1, local.shape[1] * itemsize))
         width = local.shape[1] if height > 1 else max(1, nbytes // itemsize)
@@ -104,7 +103,7 @@ class Part:
         tiling.gather(block, array, self.rows, self.cols, (self.local.i0, self.local.j0), self.corner)
 
     def direct(self, array: Array) -> Array | None:
-        """Return the part as a view of `array` if it lies there just as it goes over the wire; otherwise None."""
+        """Return the part as a view of `array` if its bytes lie there in wire order; otherwise None."""
         p, *more_rows = self.rows.pieces(self.local.i0, self.local.i1)
         q, *more_cols = self.cols.pieces(self.local.j0, self.local.j1)
         if more_rows or more_cols or array.dtype != self.dtype:

@@ -1,12 +1,12 @@
 """Move matrices between this process and the workers of a group: the client's side of the data plane.
 
-Each process has one :class:`DataPlane` a group, with one connection a worker. A matrix, or a rectangle of it, goes
-straight to those workers that hold it, at once where that is worth a thread. Writing has three steps, each on all
-workers before the next: claim, write, commit. So a rectangle that was refused by one worker was written on none, and
-one whose sender died half way counts as missing on all.
+A process has one :class:`DataPlane` for each group, with one connection to each worker. A matrix, or a rectangle of it,
+goes straight to the workers that hold it; large transfers use one thread for each worker. A write has three steps:
+claim, write, commit. Each step is done on all workers before the next. So if one worker refuses a rectangle, no worker
+has written it; and if its sender dies half way, all workers count it as missing.
 
-Of the ranks that hold the same elements (layouts with STAR) only one is written to and read from; the others get theirs
-from it, inside the group, before a task first uses the matrix.
+In layouts with STAR several ranks hold the same elements. Only one of them is written to and read from; the ranks copy
+the elements among themselves before a task first uses the matrix.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 PARALLEL_BYTES = 2**20
-"""What is at least this large is moved to or from several workers at once."""
+"""Transfers of at least this size move to or from several workers at once."""
 MAX_THREADS = 8
 
 
@@ -48,7 +48,7 @@ Held = tuple[WorkerConnection, Part]
 
 
 class DataPlane:
-    """Our process's connections to the matrices of a group; made by :func:`plane_of`. Thread-safe."""
+    """The connections of this process to the matrices of a group; made by :func:`plane_of`. Thread-safe."""
 
     def __init__(self, address: GroupAddress) -> None:
         self.address = address
@@ -59,12 +59,12 @@ class DataPlane:
         self._aside = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="alchemist-aside")
 
     def run(self, operation: Callable[[], T], meter: Meter | None = None) -> T:
-        """Return what `operation` returns, out of the reach of interrupts.
+        """Run `operation` where interrupts cannot reach it; return its result.
 
-        An interrupt (Ctrl-C) comes to the main thread, at any instruction. In the middle of an exchange with a worker
-        it would leave locks held and answers unread, for all other threads as well. So what the main thread asks for is
-        done aside; when the main thread is interrupted, `meter` stops the transfer, which then cleans up after itself,
-        and the interrupt goes on after that. A second one does not wait.
+        An interrupt (Ctrl-C) is raised in the main thread, at any instruction. In the middle of an exchange with a
+        worker it would leave locks held and answers unread, also for all other threads. So the operations of the main
+        thread run in another thread. When the main thread is interrupted, `meter` stops the transfer, the transfer
+        cleans up, and then the interrupt is raised again. A second interrupt does not wait.
         """
         if threading.current_thread() is not threading.main_thread():
             return operation()
@@ -90,21 +90,21 @@ class DataPlane:
         matrix_id : int
             Its number.
         spec : MatrixSpec or SparseSpec
-            What it is.
+            Shape, element type and layout.
         private : bool
-            Whether this process is the only one to write it; the matrix then goes with it until it is complete.
+            Whether only this process writes it; then the matrix is freed if this process ends before it is complete.
 
         Raises
         ------
         MatrixMemoryError
-            If a worker has no room; then none keeps any.
+            If a worker has no room; then no worker keeps its part.
         """
         return [grant.offset for grant in self.run(partial(self.grants, matrix_id, spec, private))]
 
     def grants(self, matrix_id: int, spec: MatrixSpec | SparseSpec, private: bool) -> list[Grant]:
-        """Make room for a matrix on every worker; return leave to write each worker's part, by rank.
+        """Make room for a matrix on every worker; return the grants to write each worker's part, by rank.
 
-        Not out of the reach of interrupts; otherwise as :meth:`create`.
+        The same as :meth:`create`, but interrupts can reach it.
         """
         self._free_dropped()
         wire = spec.to_wire()
@@ -121,7 +121,7 @@ class DataPlane:
         Raises
         ------
         MatrixMemoryError
-            If a worker has no room for its part; nothing has been sent, then.
+            If a worker has no room for its part; then nothing has been sent.
         GroupDiedError
             If a worker is gone.
         """
@@ -140,14 +140,14 @@ class DataPlane:
     def write(
         self, matrix_id: int, spec: MatrixSpec, array: Array, row: int, column: int, meter: Meter | None = None
     ) -> None:
-        """Write the rectangle `array`, whose first element is that at (`row`, `column`), of a matrix that exists.
+        """Write the rectangle `array` into an existing matrix, with its first element at (`row`, `column`).
 
         Raises
         ------
         RegionError
             If a part of it was written before, or is being written; then nothing of it has been written.
         FreedMatrixError
-            If the matrix is not there.
+            If the matrix does not exist.
         GroupDiedError
             If a worker is gone.
         """
@@ -170,7 +170,7 @@ class DataPlane:
         except BaseException:
             self.release(matrix_id, to_write)
             raise
-        # Where this very region has been committed already, its sender died before it had committed it everywhere.
+        # Some workers may have committed this very region: its first sender died before it was committed everywhere.
         self._write(matrix_id, to_write, [Grant.of(matrix_id, tickets[n]) for n in claimed], array, meter)
 
     def _write(
@@ -187,16 +187,16 @@ class DataPlane:
         return times
 
     def commit(self, matrix_id: int, parts: Sequence[Held]) -> None:
-        """Say that parts that were claimed are written."""
+        """Tell the workers that claimed parts are written."""
         for ticket in _ask_parts(m.CommitBlock, matrix_id, parts):
             ticket.result()
 
     def release(self, matrix_id: int, parts: Sequence[Held]) -> None:
-        """Give back claims; those whose worker or matrix is gone are gone with it."""
+        """Give back claims; the claims on a dead worker or a freed matrix have ended already."""
         _ask_parts(m.ReleaseBlock, matrix_id, parts)
 
     def missing(self, matrix_id: int, spec: MatrixSpec) -> list[Rectangle]:
-        """Return the rectangles of a matrix that are yet to be written; those that together are one, as one."""
+        """Return the rectangles of a matrix that have not been written; neighbours are joined."""
         tickets = self.run(lambda: self._ask_all(lambda n: m.CheckMatrix(n, matrix_id)))
         return missing_regions(
             spec, {rank: [Rectangle(*row) for row in ticket.result()] for rank, ticket in enumerate(tickets)}
@@ -234,20 +234,20 @@ class DataPlane:
     # --- all workers --------------------------------------------------------------------------------------------------
 
     def _ask_all(self, make: Callable[[int], m.Message]) -> list[PendingRequest]:
-        """Ask all workers the same; return the answered tickets by rank."""
+        """Send all workers the same request; return the answered requests by rank."""
         requests = [(connection, PendingRequest(make)) for connection in self.connections]
         settle(requests)
         return [ticket for _, ticket in requests]
 
     def _parts(self, spec: MatrixSpec, region: Rectangle) -> list[Held]:
-        """Return who is written to, or read from, for which part of a rectangle."""
+        """Return the parts of a rectangle, each with the connection to the worker that holds it."""
         found = []
         for rank in spec.layout.ranks_of(spec.shape, (region.i0, region.i1), (region.j0, region.j1)):
             found.append((self.connections[rank], Part.of(spec, int(rank), region)))
         return found
 
     def at_once(self, actions: Sequence[Callable[[], TransferTimes]], nbytes: int, meter: Meter) -> list[TransferTimes]:
-        """Run `actions`, at once where that is worth a thread; none of them runs on when this returns or raises."""
+        """Run `actions`, in parallel if they are large; all of them have ended when this returns or raises."""
         if len(actions) < 2 or nbytes < PARALLEL_BYTES:
             return [action() for action in actions]
         futures = [self._pool.submit(action) for action in actions]
@@ -258,7 +258,7 @@ class DataPlane:
         return _results(futures)
 
     def free(self, matrix_ids: list[int]) -> None:
-        """Free matrices on all workers; those freed before are passed over."""
+        """Free matrices on all workers; freed ones are ignored."""
         self.run(lambda: self._free(matrix_ids))
 
     def _free(self, matrix_ids: list[int]) -> None:
@@ -271,7 +271,7 @@ class DataPlane:
             self._aside.submit(self._ask_all, lambda n: m.CancelTask(n, command))
 
     def drop(self, matrix_id: int) -> None:
-        """Note that nobody refers to a matrix any more; it is freed with the next request.
+        """Note that a matrix has no handle left; the next request frees it.
 
         Safe in a finalizer, which may run in the middle of anything: it takes no lock and touches no socket.
         """
@@ -291,7 +291,7 @@ class DataPlane:
             self._free(dropped)
 
     def forget_pages(self) -> None:
-        """Have the workers' pages that this process has touched no longer count as its own."""
+        """Take the workers' pages that this process has touched out of its memory count."""
         for connection in self.connections:
             connection.forget_pages()
 
@@ -304,12 +304,12 @@ class DataPlane:
 
 
 def _own(meter: Meter | None) -> Meter:
-    """Return a meter for one transfer, which can be stopped alone."""
+    """Return a meter for one transfer, so that it can be stopped without the others."""
     return Meter() if meter is None else Meter(meter.add)
 
 
 def _ask_parts(make: Callable[..., m.Message], matrix_id: int, parts: Sequence[Held]) -> list[PendingRequest]:
-    """Make the same request of every part of a rectangle; return the answered tickets."""
+    """Make the same request for every part of a rectangle; return the answered requests."""
     requests = [
         (connection, PendingRequest(partial(_block_request, make, matrix_id, part))) for connection, part in parts
     ]
@@ -326,7 +326,7 @@ def _claim(region: Rectangle, number: int, matrix_id: int, i0: int, i1: int, j0:
 
 
 def _results(futures: list[concurrent.futures.Future[TransferTimes]]) -> list[TransferTimes]:
-    """Return what the actions returned, or raise what the first that failed by itself raised."""
+    """Return the results of the actions, or raise the first error that is not a consequence of another."""
     failures = [failure for future in futures if (failure := future.exception()) is not None]
     if failures:
         raise next((f for f in failures if not isinstance(f, TransferStoppedError)), failures[0])

@@ -1,9 +1,8 @@
 """Numbered requests to one worker, from any number of threads over one connection.
 
-A request waits in a queue until a thread has the connection, and that thread sends all that wait, in one go, before it
-reads their answers. So however many threads write parts of a matrix, the worker is woken once for all of those that ask
-at the same time, and a thread that asks several workers (:func:`settle`) has its requests with all of them before it
-waits for the first.
+A request waits in a queue until a thread gets the connection. That thread sends all waiting requests at once, and then
+reads their answers. So a worker wakes up once for all threads that ask at the same time. A thread that asks several
+workers (:func:`settle`) sends its requests to all of them before it waits for the first answer.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ T = TypeVar("T")
 R = TypeVar("R", m.Done, m.Block)
 
 REQUEST_SECONDS = 60.0
-"""How long a worker may take to answer, and how long a transfer may stand still."""
+"""How long a worker may take to answer, and how long a transfer may make no progress."""
 
 
 @dataclass(eq=False)
 class PendingRequest:
-    """A request and, once it is there, its answer."""
+    """A request, and its answer once it has arrived."""
 
     make: Callable[[int], m.Message]
     number: int = 0
@@ -50,16 +49,16 @@ class PendingRequest:
 
     @property
     def settled(self) -> bool:
-        """Whether there is an answer, or never will be."""
+        """Whether the answer has arrived, or will never arrive."""
         return self.answer is not None or self.error is not None
 
     @property
     def granted(self) -> bool:
-        """Whether the worker has done what was asked."""
+        """Whether the worker has carried out the request."""
         return isinstance(self.answer, m.Done)
 
     def result(self) -> Any:
-        """Return the result of the request, or raise the error that was answered, or that took the connection."""
+        """Return the result of the request; raise the error in its answer, or the error that broke the connection."""
         if self.error is not None:
             raise self.error
         if self.answer is None:
@@ -68,7 +67,7 @@ class PendingRequest:
 
 
 class Requester:
-    """A connection to the matrices of one worker, as far as its requests and answers go. Thread-safe.
+    """The requests and answers of a connection to the matrices of one worker. Thread-safe.
 
     Parameters
     ----------
@@ -87,13 +86,13 @@ class Requester:
         self._waiting: collections.deque[PendingRequest] = collections.deque()
 
     def request(self, make: Callable[[int], m.Message]) -> Any:
-        """Send the request that `make` makes of its number; return the result, or raise the error that is answered."""
+        """Send the request ``make(number)``; return its result, or raise the error in its answer."""
         ticket = PendingRequest(make)
         settle([(self, ticket)])
         return ticket.result()
 
     def _exchange(self, make: Callable[[int], m.Message], expected: type[R]) -> R:
-        """Send one request and return its answer, of another type than `Done`; the caller holds the lock."""
+        """Send one request and return its answer, which is not a `Done`. The caller holds the lock."""
         channel = self._open()
         self._request += 1
         number = self._request
@@ -115,7 +114,7 @@ class Requester:
     # --- requests of several threads at once --------------------------------------------------------------------------
 
     def _send_waiting(self) -> list[PendingRequest]:
-        """Send all requests that wait; return them. The caller holds the lock."""
+        """Send all waiting requests; return them. The caller holds the lock."""
         sent = []
         while self._waiting:
             sent.append(self._waiting.popleft())
@@ -136,7 +135,7 @@ class Requester:
         channel.send_bytes(b"".join(frames))
 
     def _receive_answers(self, sent: list[PendingRequest]) -> None:
-        """Receive the answers to requests that were sent. The caller holds the lock."""
+        """Receive the answers to sent requests. The caller holds the lock."""
         for ticket in sent:
             if ticket.channel is not None and not ticket.settled:
                 try:
@@ -147,10 +146,10 @@ class Requester:
     # --- the connection -----------------------------------------------------------------------------------------------
 
     def _guard(self, action: Callable[[], T]) -> T:
-        """Run `action`, which leaves the connection with nothing outstanding, or does not return.
+        """Run `action`, which reads all that its requests cause the worker to send, or raises.
 
-        When it does not, the connection is closed: bytes that are still to come over it would be taken for the answer
-        to the next request. A broken connection becomes an error that says whether the worker still lives.
+        If it raises, the connection is closed, because late bytes would be taken for the answer to the next request. A
+        broken connection becomes an error that says whether the worker still lives.
         """
         try:
             return action()
@@ -164,7 +163,7 @@ class Requester:
             raise
 
     def _loss(self, lost: OSError | EOFError) -> AlchemistError:
-        """Return the error for a connection that broke: of the worker, if it does not answer, or of the connection."""
+        """Return the error for a broken connection: the worker is dead, or only the connection is lost."""
         reason = (lost.strerror if isinstance(lost, OSError) else None) or str(lost) or type(lost).__name__
         try:
             open_channel(self._address, self.endpoint, Purpose.MATRICES).close()
@@ -191,19 +190,19 @@ class Requester:
 
 
 def settle(requests: Sequence[tuple[Requester, PendingRequest]]) -> None:
-    """Have requests to several workers answered: all are sent before the first answer is awaited.
+    """Send requests to several workers, then wait for all answers.
 
-    Not to be called where an interrupt (Ctrl-C) can come: see :meth:`DataPlane.run`.
+    Do not call this where an interrupt (Ctrl-C) can be raised: see :meth:`DataPlane.run`.
 
     Parameters
     ----------
     requests : sequence of (Requester, PendingRequest)
-        One request a worker, in the order of ranks.
+        One request for each worker, in the order of ranks.
     """
     for requester, ticket in requests:
         requester._waiting.append(ticket)
     with contextlib.ExitStack() as held:
-        for requester, _ in requests:  # everybody locks in the order of ranks
+        for requester, _ in requests:  # all threads lock in the order of ranks
             held.enter_context(requester._lock)
         sent = [requester._send_waiting() for requester, _ in requests]
         for (requester, _), tickets in zip(requests, sent, strict=True):
@@ -211,14 +210,14 @@ def settle(requests: Sequence[tuple[Requester, PendingRequest]]) -> None:
 
 
 def _give_up(tickets: list[PendingRequest], failure: AlchemistError) -> None:
-    """Tell those whose answers will not come."""
+    """Settle requests whose answers will not arrive."""
     for ticket in tickets:
         if not ticket.settled:
             ticket.error = failure
 
 
 def answer_of(reply: R | m.Failure) -> R:
-    """Return a reply, or raise the error that it tells."""
+    """Return a reply, or raise the error in it."""
     if isinstance(reply, m.Failure):
         raise reply.to_error()
     return reply

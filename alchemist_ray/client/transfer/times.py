@@ -1,4 +1,4 @@
-"""How long the parts of a transfer took, and the table of it."""
+"""How long the parts of a transfer took, and a table of the times."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 class TransferTimes:
     """Seconds that one worker's part of a transfer took, as in Figure 3 of the CUG 2019 paper.
 
-    Over shared memory there is nothing to serialise and nothing to receive: writing (or reading) in place is the
-    whole of it.
+    Over shared memory nothing is serialised or received; the whole time is that of writing (or reading) in place.
     """
 
     worker_id: int
@@ -20,7 +19,7 @@ class TransferTimes:
     deserialization: float = 0.0
 
     def __add__(self, other: TransferTimes) -> TransferTimes:
-        """Return the times of two transfers, one after the other, with the same worker."""
+        """Return the sums of the times of two transfers with the same worker."""
         return TransferTimes(
             self.worker_id,
             self.serialization + other.serialization,

@@ -1,4 +1,4 @@
-"""Refuse matrices of the wrong shape."""
+"""Checks of the shapes of matrices."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskCont
 
 
 def require_elements(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix) -> None:
-    """Check that no named matrix is without rows or columns. Local.
+    """Check that every named matrix has rows and columns. Local.
 
     Raises
     ------
     ArgumentValueError
-        If one is.
+        If one has not.
     """
     for name, A in matrices.items():
         if 0 in A.shape:

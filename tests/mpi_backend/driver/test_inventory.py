@@ -1,9 +1,10 @@
-"""The worker slots of a server, and who holds them."""
+"""The worker slots of a server, and the sessions that hold them."""
 
 import pytest
 
 from alchemist_ray.errors import ArgumentValueError, NotEnoughWorkersError
-from alchemist_ray.mpi_backend.driver.inventory import Inventory, Slot
+from alchemist_ray.mpi_backend.driver.inventory import Inventory
+from alchemist_ray.mpi_backend.node.slots import Slot
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ FUNCTIONS = Report("spectral_cases.py", {(1, 2, 3, 4): ["exponential", "pseudoin
 
 @pytest.mark.parametrize(("size", "name"), [(size, name) for size, name in EIGENVALUES.pairs() if name != "errors"])
 def test_eigenvalues(size: int, name: str) -> None:
-    """Also the processor time of ranks that wait for one."""
+    """Includes the processor time of ranks that wait for the working one."""
     EIGENVALUES.check(size, name)
 
 
@@ -34,7 +34,7 @@ def test_matrix_functions(size: int, name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
+def test_errors_are_the_same_on_all_ranks(size: int) -> None:
     outcomes = dict(EIGENVALUES.of(size, "errors"))
     failure = outcomes.pop("convergence")
     assert isinstance(failure, list)
@@ -67,7 +67,7 @@ def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
         assert text in outcome, f"{label}: {outcome}"
 
 
-def test_a_session_gets_what_scipy_gives(session) -> None:
+def test_results_through_a_session_equal_those_of_scipy(session) -> None:
     linalg = session.load_library("linalg")
     rng = np.random.default_rng(5)
     A = rng.standard_normal((60, 40)) + 1j * rng.standard_normal((60, 40))

@@ -1,7 +1,6 @@
 """Run the spectral cases that the command line names on all ranks; print one line of JSON for each.
 
-Every case ends in scaled residuals, which the test compares with its limit, or in the names of the errors that the
-ranks raised.
+Every case yields scaled residuals, which the test compares with its limit, or the names of the ranks' errors.
 """
 
 import itertools
@@ -23,7 +22,7 @@ from alchemist_ray.mpi_backend.libraries import linalg
 from alchemist_ray.mpi_backend.libraries.linalg import one_rank
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import eigenvalues, full_svd, hermitian
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import polar_decomposition as polar
-from alchemist_ray.mpi_backend.libraries.scalapack.spectral import Wanted
+from alchemist_ray.mpi_backend.scalapack.spectral import Wanted
 
 TYPES = ("float32", "float64", "complex64", "complex128")
 LAYOUTS = itertools.cycle(
@@ -43,7 +42,7 @@ WRONG = 1e9
 
 
 def spread(A: Array, pair: str = "", block: int | None = None) -> DistMatrix:
-    """Return `A` in the given layout, or else in the next of the layouts."""
+    """Return `A` in the given layout, by default in the next of the layouts."""
     pair, block = (pair, block) if pair else next(LAYOUTS)
     return DistMatrix.from_global(comm, A, Layout.of(pair, A.shape, comm.size, block=block))
 
@@ -71,7 +70,7 @@ def spectra(p: int) -> dict[str, Array]:
 
 
 def matrices(m: int, n: int, dtype: str) -> Iterator[tuple[str, Array]]:
-    """Yield a random matrix and, in turn, every other of those that are harder."""
+    """Yield a random matrix and, in turn, every other one of the harder matrices."""
     yield "random", normal((m, n), dtype)
     hilbert = (1 / (1.0 + np.arange(m)[:, np.newaxis] + np.arange(n))).astype(dtype)
     harder = {name: with_values(m, n, s, dtype) for name, s in spectra(min(m, n)).items()}
@@ -79,7 +78,7 @@ def matrices(m: int, n: int, dtype: str) -> Iterator[tuple[str, Array]]:
 
 
 def hermitians(n: int, dtype: str) -> Iterator[tuple[str, Array]]:
-    """Yield a random Hermitian matrix and, in turn, every other of those that are harder."""
+    """Yield a random Hermitian matrix and, in turn, every other one of the harder matrices."""
     X, Q = normal((n, n), dtype), orthonormal((n, n), dtype, 3)
     yield "random", X + X.conj().T
     signs = np.where(np.arange(n) % 3, 1, -1)
@@ -93,7 +92,7 @@ def _every_other(named: list[tuple[str, Array]]) -> list[tuple[str, Array]]:
 
 
 def shared_out(first: Iterable[Any], second: tuple[Any, ...]) -> list[tuple[Any, Any]]:
-    """Return a share of all pairs, with each value in turn: a half on one rank, the other on two, a quarter on more."""
+    """Return a share of all pairs, with each value in turn: half on one rank, the rest on two, a quarter on more."""
     pairs = enumerate(itertools.product(first, second))
     half = [pair for at, pair in pairs if (at + at // len(second)) % 2 == comm.size % 2]
     if comm.size <= 2:
@@ -106,7 +105,7 @@ def size_of(A: Array) -> float:
 
 
 def scaled(error: float, A: Array) -> float:
-    """Return an error that should be of the order of eps times the size of A, in these units."""
+    """Return an error in units of eps times the size of A; it should be of order 1."""
     return float(error) / (size_of(A) * np.finfo(A.dtype).eps * max(A.shape))
 
 
@@ -134,7 +133,7 @@ def pair_residuals(A: Array, w: Array, V: DistMatrix | None, exact: Array) -> di
 
 
 def one_triangle(A: Array, lower: bool) -> Array:
-    """Return `A` with something else in the triangle that is not to be read."""
+    """Return `A` with other numbers in the triangle that must not be read."""
     other = np.full_like(A, 7)
     return np.tril(A) + np.triu(other, 1) if lower else np.triu(A) + np.tril(other, -1)
 
@@ -154,7 +153,7 @@ def symmetric() -> Iterator[tuple[str, Any]]:
                 ("empty interval", Wanted(interval=(exact[-1] + 1, np.inf)), exact[:0]),
             ]
             if name != "random":
-                wanted = wanted[:2]  # no ends of intervals among equal eigenvalues
+                wanted = wanted[:2]  # no interval ends among equal eigenvalues
             for where in (hermitian.on_one_rank, hermitian.on_all_ranks):
                 for what, some, values in wanted if name == "random" else wanted[:1]:
                     label = f"{n} {dtype} {name} {lower} {where.__name__} {what}"
@@ -191,7 +190,7 @@ def tight_clusters() -> Iterator[tuple[str, Any]]:
 
 
 def spectrum_residuals(A: Array, w: Array) -> dict[str, float]:
-    """Each value is an eigenvalue of a matrix near A, their sum is the trace, and real matrices have pairs."""
+    """Each value is an eigenvalue of a matrix near A, their sum is the trace, and those of a real matrix are pairs."""
     double = A.astype("complex128")
     distances = np.linalg.svd(double - w[:, np.newaxis, np.newaxis] * np.eye(len(A)), compute_uv=False)[:, -1]
     return {
@@ -476,7 +475,7 @@ def polar_factors() -> Iterator[tuple[str, Any]]:
 
 @case
 def others_sleep() -> Iterator[tuple[str, Any]]:
-    one_rank.run(ctx, lambda: None)  # imports what it needs
+    one_rank.run(ctx, lambda: None)  # does its imports
     before = time.process_time()
     found = one_rank.run(ctx, lambda: time.sleep(0.5) or "done")
     spent = time.process_time() - before

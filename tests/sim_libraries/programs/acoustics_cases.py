@@ -1,4 +1,4 @@
-"""Sound in a room under MPI: analytic solutions, the laws of the scheme, and itself; run by test_acoustics.py."""
+"""Compare sound in a room under MPI with analytic solutions, the scheme's theory, and itself (test_acoustics.py)."""
 
 import hashlib
 
@@ -16,7 +16,7 @@ ACTIONS = np.random.default_rng(3).uniform(-1, 1, (60, 4))
 
 
 def field(room):
-    """Return the pressure on all ranks, with the row at the floor first."""
+    """Return the pressure on all ranks. The first row is at the floor."""
     seen = room.get_field()
     return comm.bcast(None if seen is None else seen.values[::-1])
 
@@ -37,7 +37,7 @@ def shape_of_mode(nx, m, n):
 
 @case
 def dispersion():
-    """The largest difference of modes of the rigid room from what the dispersion relation of the scheme says."""
+    """Return the largest difference of modes of the rigid room from the dispersion relation of the scheme."""
     worst = 0.0
     for nx, courant, m, n in ((40, 0.95, 3, 2), (40, 1.0, 7, 5), (64, 0.3, 1, 0), (40, 0.9, 30, 20)):
         room = make(Acoustics, nx=nx, courant=courant, substeps=7, noise="mode", mode=[m, n], pressure=0.5, **RIGID)
@@ -54,7 +54,7 @@ def dispersion():
 
 @case
 def convergence():
-    """Errors of a mode of the rigid room against the wave equation, with twice as many cells each time."""
+    """Return the errors of a mode of the rigid room compared with the wave equation, doubling the cells each time."""
     errors, m, n = [], 2, 1
     omega = np.pi * C * np.hypot(m / WIDTH, n / HEIGHT)
     for nx in (24, 48, 96):
@@ -68,7 +68,7 @@ def convergence():
 
 @case
 def energy():
-    """How far the energy of a pulse among rigid walls and obstacles drifts, and that of a mode is from truth."""
+    """Return the drift of the energy of a pulse in a rigid room with obstacles, and the error of a mode's energy."""
     room = make(Acoustics, nx=64, height=4.5, noise="pulse", absorption=[0.0] * 4, radius=0.1)
     room.reset(5)
     first = info(room)["energy"]
@@ -85,7 +85,7 @@ def energy():
 
 @case
 def absorption():
-    """What share of the energy of plane pulses is left after a round trip in a duct, by absorption and resolution."""
+    """Return the share of energy left in plane pulses after a round trip in a duct, by absorption and resolution."""
     left = {}
     for share in (0.3, 0.9, 1.0):
         for nx in (24, 48, 96):
@@ -95,7 +95,7 @@ def absorption():
                 MPI.COMM_SELF,
                 nx=nx,
                 height=2 * h,
-                courant=np.sqrt(0.5),  # a cell in two substeps, so that a round trip is 24 steps
+                courant=np.sqrt(0.5),  # one cell in two substeps, so that a round trip takes 24 steps
                 substeps=nx // 6,
                 absorption=[share, 0, 0, 0],
                 obstacles=[],
@@ -116,7 +116,7 @@ def absorption():
 
 @case
 def quarters():
-    """The share of the energy that is left after a round trip, with each wall in turn as the one that absorbs."""
+    """Return the share of energy left after a round trip, for each wall as the only one that absorbs."""
     left = []
     for wall in range(4):
         room = make(
@@ -139,7 +139,7 @@ def quarters():
 
 @case
 def loudspeakers():
-    """Relative error of the mean pressure of a rigid room that three loudspeakers pump up, one of them by the wall."""
+    """Return the relative error of the mean pressure that three loudspeakers raise, one of them next to the wall."""
     places = [[3.0, 2.0], [0.1, 4.4], [5.0, 1.0]]
     room = make(Acoustics, nx=64, noise="silence", loudspeakers=places, drive=0.02, **RIGID)
     room.reset(0)
@@ -150,7 +150,7 @@ def loudspeakers():
 
 @case
 def observations():
-    """Differences of microphones, score, sound level and solid cells from what the field says."""
+    """Return the differences of microphones, score, sound level and solid cells from the field."""
     microphones = [[1.23, 0.77], [5.99, 4.49], [0.01, 0.01], [3.0, 2.25], [3.05, 2.2]]
     room = make(Acoustics, nx=60, substeps=1, microphones=microphones, history=3, quiet_zone=[3.0, 1.0, 4.0, 2.5])
     room.reset(1)
@@ -179,7 +179,7 @@ def observations():
 
 @case
 def episode():
-    """A digest of all that is seen of an episode: equal bits have equal digests."""
+    """Return a digest of all observations of an episode. Equal bits have equal digests."""
     digest = hashlib.sha256()
     for noise in ("tones", "pulse"):
         room = make(Acoustics, nx=60, noise=noise, settle=0.01)
@@ -212,7 +212,7 @@ def other_snapshot():
 
 @case
 def without_a_seed():
-    """Whether episodes without a seed differ, and the ranks agree on them."""
+    """Return whether episodes without a seed differ, and whether the ranks agree on them."""
     room = make(Acoustics, nx=40, noise="pulse")
     states = []
     for _ in range(3):
@@ -224,7 +224,7 @@ def without_a_seed():
 
 @case
 def apart():
-    """Whether simulations on single ranks, and one on all, each do as if they were alone."""
+    """Return whether simulations on single ranks, and one on all ranks, each behave as if they were alone."""
     together, alone = make(Acoustics, nx=40), make(Acoustics, MPI.COMM_SELF, nx=40)
     together.reset(4)
     alone.reset(4)
@@ -257,7 +257,7 @@ def size():
 
 @case
 def refusals():
-    """The texts with which wrong parameters are refused."""
+    """Return the error texts for wrong parameters."""
     wrong = {
         "nx": {"nx": 3},
         "rows": {"nx": 301},

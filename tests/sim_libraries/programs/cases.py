@@ -1,7 +1,7 @@
-"""What the programs of this directory share: cases that mpiexec runs, and what is asked of every simulation.
+"""Helpers for the programs of this directory: cases that mpiexec runs, and checks that apply to every simulation.
 
-A program marks functions with :func:`case` and ends in ``run()``. The fixture ``cases_of`` of the tests gets what they
-have returned on rank 0, by name::
+A program marks functions with :func:`case` and calls ``run()`` at its end. The fixture ``cases_of`` of the tests
+returns the results of rank 0, by the name of the case::
 
     from cases import case, make, repeats_itself, run
 
@@ -26,13 +26,13 @@ _cases = {}
 
 
 def case(function):
-    """Have :func:`run` call `function`, on every rank; what it returns on rank 0 is the result."""
+    """Mark `function` as a case. :func:`run` calls it on every rank and takes its value on rank 0 as the result."""
     _cases[function.__name__] = function
     return function
 
 
 def run():
-    """Run the cases named on the command line, or all; rank 0 prints a line ``[name, result]`` of JSON for each."""
+    """Run the cases named on the command line, or all. Rank 0 prints a JSON line ``[name, result]`` for each case."""
     for name in sys.argv[1:] or _cases:
         result = _cases[name]()
         if comm.rank == 0:
@@ -46,7 +46,7 @@ def _plain(value):
 
 
 def make(kind, on=comm, **parameters):
-    """Return a simulation as a session would make it, on the communicator `on`. Collective over it."""
+    """Return a simulation on the communicator `on`, made in the way a session makes it. Collective over `on`."""
     simulation = kind.__new__(kind)
     simulation.context = TaskContext(on, f"{kind.__name__}.create")
     simulation.__init__(on, **parameters)
@@ -54,7 +54,7 @@ def make(kind, on=comm, **parameters):
 
 
 def play(simulation, actions):
-    """Step through `actions`; return on rank 0 what an agent sees after each: a row of the state and the score."""
+    """Take the steps of `actions`. Return on rank 0 a row with the state and the score after each step."""
     rows = []
     for action in actions:
         simulation.step(np.asarray(action, float))
@@ -65,7 +65,7 @@ def play(simulation, actions):
 
 
 def episode(simulation, actions, seed=1):
-    """Reset and play; return on rank 0 the rows of :func:`play`, that of the first state with a score of 0 before."""
+    """Reset and play. Return on rank 0 a row with the first state and a score of 0, then the rows of :func:`play`."""
     simulation.reset(seed)
     first = simulation.get_state()
     rows = play(simulation, actions)
@@ -73,22 +73,22 @@ def episode(simulation, actions, seed=1):
 
 
 def same(one, other):
-    """Whether two arrays are equal bit for bit on rank 0. Collective over the world."""
+    """Return whether two arrays are equal bit for bit on rank 0. Collective over the world."""
     return comm.bcast(np.array_equal(one, other))
 
 
 def repeats_itself(simulation, actions, seed=1):
-    """Whether the same seed gives the same episode bit for bit, also after one with another seed, which differs."""
+    """Return whether the same seed gives the same episode bit for bit, and another seed in between a different one."""
     first = episode(simulation, actions, seed)
     other = episode(simulation, actions, seed + 1)
     return same(first, episode(simulation, actions, seed)) and not same(first, other)
 
 
 def continues(simulation, sibling, actions, seed=1):
-    """Whether a snapshot continues bit for bit, in the simulation and in a `sibling` that was never reset.
+    """Return whether a snapshot continues bit for bit, in the simulation and in a `sibling` that was never reset.
 
-    The first half of `actions` comes before the snapshot; the second half, which should be 20 at least, is played once
-    to go on, again after going back, and in the sibling.
+    The first half of `actions` is played before the snapshot. The second half, of at least 20 actions, is played three
+    times: right after the snapshot, after restoring it, and in the sibling.
     """
     half = len(actions) // 2
     episode(simulation, actions[:half], seed)
@@ -101,7 +101,7 @@ def continues(simulation, sibling, actions, seed=1):
 
 
 def refusal(call):
-    """Return the text of the error with which `call` is refused on every rank; empty if it is not, on any."""
+    """Return the text of the error that `call` raises on every rank; empty if a rank raises none."""
     try:
         call()
         text = ""

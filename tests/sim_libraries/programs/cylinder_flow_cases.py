@@ -1,7 +1,7 @@
-"""The flow past a cylinder under MPI: against exact solutions, the benchmark, itself; run by test_cylinder_flow.py.
+"""Compare the flow past a cylinder under MPI with exact solutions, the benchmark, and itself (test_cylinder_flow.py).
 
-The cases of the simulation take a short channel and hardly wait for the vortex street, since they look at the code; the
-benchmark's take the whole one.
+Cases that test the code use a short channel and hardly wait for the vortex street. Cases of the benchmark use the whole
+channel.
 """
 
 import functools
@@ -26,7 +26,7 @@ def rotating():
 
 @case
 def blowing():
-    """An episode with jets, the field after it, and what is known of the last action."""
+    """Return an episode with jets, the field after it, and the info of the last action."""
     simulation = make(CylinderFlow, actuation="jets", **SHORT)
     rows = episode(simulation, ACTIONS[:10])
     seen = simulation.get_field()
@@ -46,7 +46,7 @@ def snapshots():
 
 @case
 def ranks_agree():
-    """Without a seed all ranks begin at one phase: the same score everywhere, and the flow joins at the seams."""
+    """Return whether all ranks begin at the same phase without a seed: equal scores, and a flow without jumps."""
     simulation = make(CylinderFlow, **SHORT)
     simulation.reset(None)
     simulation.step(np.array([0.3]))
@@ -58,7 +58,7 @@ def ranks_agree():
 
 @case
 def apart():
-    """Simulations on communicators of one rank each are those of the whole communicator, at the same time."""
+    """Return whether simultaneous simulations on single ranks equal the simulation on all ranks."""
     alone, together = make(CylinderFlow, MPI.COMM_SELF, **SHORT), make(CylinderFlow, **SHORT)
     for simulation in (alone, together):
         simulation.reset(3)
@@ -71,7 +71,7 @@ def apart():
 
 @case
 def divergence():
-    """What is said of a flow that the lattice is too coarse for."""
+    """Return the error text for a flow on a lattice that is too coarse."""
     return refusal(lambda: make(CylinderFlow, reynolds=400.0, **{**SHORT, "start_time": 3.0}).reset(1))
 
 
@@ -93,7 +93,7 @@ def refusals():
 
 @case
 def poiseuille():
-    """For two resolutions, the largest error of the velocities of Poiseuille flow, relative to the largest velocity."""
+    """Return the largest error of Poiseuille flow for two resolutions, relative to the largest velocity."""
     errors = []
     for resolution in (10, 20):
         flow = ChannelFlow(comm, ChannelGeometry(resolution, 8.0, cylinder=False), 10.0, 0.1)
@@ -105,7 +105,7 @@ def poiseuille():
 
 @case
 def shear_decay():
-    """For three resolutions, the error of the decay of u = sin(pi y / H) between plates, and the change of the mass."""
+    """Return the decay error of u = sin(pi y / H) between plates and the change of mass, at three resolutions."""
     found = []
     for ny in (8, 16, 32):
         viscosity, steps = 0.1, ny * ny
@@ -130,7 +130,7 @@ def shear_decay():
 
 @case
 def steady():
-    """Coefficients of drag and lift of the benchmark 2D-1."""
+    """Return the coefficients of drag and lift of the benchmark 2D-1."""
     flow = ChannelFlow(comm, ChannelGeometry(20, 8.0), 20.0, 0.1)
     flow.advance(np.zeros(8000))
     return flow.coefficients(flow.advance(np.zeros(1)))[0, :2]
@@ -138,7 +138,7 @@ def steady():
 
 @case
 def street():
-    """The developed flow of the benchmark 2D-2 from which episodes begin, and after 10 actions at rest."""
+    """Return drag, lift and frequency of the developed flow of the benchmark 2D-2, and means over 14 idle steps."""
     simulation = make(CylinderFlow, start_time=20.0)
     simulation.reset(1)
     street = simulation._develop()

@@ -1,6 +1,6 @@
-"""The heated plate under MPI: against its own modes, analytic solutions, and itself; run by test_heat.py on four ranks.
+"""Compare the heated plate under MPI with its own modes, analytic solutions, and itself (test_heat.py, on four ranks).
 
-They are one grid of two by two, or a strip of three and one alone, or two pairs, or each alone.
+The ranks form one grid of two by two, or a strip of three and a single rank, or two pairs, or four single ranks.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ GROUPS = (comm, comm.Split(comm.rank // 3), comm.Split(comm.rank // 2), MPI.COMM
 
 
 def field(plate, on=MPI.COMM_SELF):
-    """Return the temperature on all ranks of the simulation, rows upwards."""
+    """Return the temperature on all ranks of the simulation. Rows go upwards."""
     seen = plate.get_field()
     return on.bcast(None if seen is None else seen.values[::-1])
 
@@ -28,7 +28,7 @@ def amplitudes_of(values, plate):
 
 
 def difference_from_modal_system(on, n, halo, supersteps, actuators_per_side):
-    """Return the largest difference of field, state and score from what the system of all modes makes of them."""
+    """Return the largest difference of field, state and score from the linear system of all modes."""
     plate = make(Heat, on, n=n, halo=halo, supersteps=supersteps, actuators_per_side=actuators_per_side)
     plate.reset(7)
     x = amplitudes_of(field(plate, on), plate.plate)
@@ -50,14 +50,14 @@ def difference_from_modal_system(on, n, halo, supersteps, actuators_per_side):
 
 @case
 def all_modes():
-    """For each grouping of the ranks, the largest difference from the modal system over a few plates."""
+    """Return the largest difference from the modal system over a few plates, for each grouping of the ranks."""
     plates = ((24, 3, 2, 2), (31, 8, 1, 3), (20, 1, 3, 1))
     return [max(difference_from_modal_system(on, *plate) for plate in plates) for on in GROUPS]
 
 
 @case
 def episode():
-    """For each grouping, the largest difference of an episode's field from that of each rank alone, meanwhile."""
+    """Return the largest difference between fields of a grouping and of simultaneous plates on single ranks."""
     plates = [make(Heat, on, n=33) for on in GROUPS]
     for plate in plates:
         plate.reset(11)
@@ -70,7 +70,7 @@ def episode():
 
 @case
 def ranks_agree():
-    """Without a seed all ranks begin with parts of one temperature, and have the same state and score."""
+    """Return whether, without a seed, all ranks have parts of one temperature, and equal states and scores."""
     plate = make(Heat, n=16)
     plate.reset(None)
     own = amplitudes_of(field(plate, comm), plate.plate).reshape(16, 16)[:4, :4].ravel()
@@ -90,7 +90,7 @@ def snapshots():
 
 @case
 def heat_balance():
-    """The relative difference of the heat in the plate from what the actuators have put in."""
+    """Return the relative difference between the heat in the plate and the heat from the actuators."""
     plate = make(Heat, MPI.COMM_SELF, n=40, side=0.5)
     plate.reset(2)
     capacity = 401.0 / 1.17e-4 * 0.5**2 / 1000
@@ -103,7 +103,7 @@ def heat_balance():
 
 @case
 def steady_state():
-    """The largest relative difference from T = q (L/2 - x) / k, when q flows in in the west and out in the east."""
+    """Return the largest relative difference from T = q (L/2 - x) / k if q flows in at the west and out at the east."""
     plate = make(Heat, MPI.COMM_SELF, n=24, interval=6000.0, supersteps=50)
     plate.reset(1)
     action = np.array([2.0, 2.0, -2.0, -2.0, 0.0, 0.0, 0.0, 0.0])
@@ -117,7 +117,7 @@ def steady_state():
 
 @case
 def decay_errors():
-    """For grids of growing n, the relative error of the rate at which the mode (2 of y, 1 of x) decays."""
+    """Return the relative error of the decay rate of the mode (2 of y, 1 of x) for increasing n."""
     errors = []
     for n in (16, 32, 64):
         plate = make(Heat, MPI.COMM_SELF, n=n, supersteps=16)
@@ -132,7 +132,7 @@ def decay_errors():
 
 @case
 def time_errors():
-    """For 1, 2, 4, 8 supersteps, the error of the observed modes after a driven episode, on the same grid."""
+    """Return the error of the observed modes after a driven episode with 1, 2, 4 and 8 supersteps, on the same grid."""
     errors = []
     a, B = Integrator(Plate(n=16)).exact_modal_system(4)
     for supersteps in (1, 2, 4, 8):
@@ -148,7 +148,7 @@ def time_errors():
 
 @case
 def costs():
-    """For a seed of each rank: what the controller's episode costs, what Riccati says of it, what no control costs."""
+    """Return, for one seed on each rank, the controller's cost, the cost by Riccati, and the cost without control."""
     plate = make(Heat, MPI.COMM_SELF, n=32)
     regulator = Regulator.of({"n": 32}, 12)
     bound = np.full(8, 6.0)
@@ -180,7 +180,7 @@ def refusals():
 
 @case
 def divergence():
-    """A temperature that is not finite on one rank is refused on all, and a reset mends it."""
+    """Return the error for a temperature that is not finite on one rank. All ranks raise it, and a reset repairs it."""
     plate = make(Heat, n=16)
     plate.reset(0)
     if comm.rank == comm.size - 1:

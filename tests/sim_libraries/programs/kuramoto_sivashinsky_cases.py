@@ -1,6 +1,6 @@
-"""The Kuramoto-Sivashinsky equation under MPI: against its linear part, its waves, itself; run on three ranks.
+"""Compare the Kuramoto-Sivashinsky equation under MPI with linear theory, known waves, and itself, on three ranks.
 
-They are one group, or a pair and one alone, or each alone.
+The ranks are one group, a pair and a single rank, or three single ranks.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ REST = np.zeros(4)
 
 
 def begin(on=MPI.COMM_SELF, *, u, **parameters):
-    """Return a simulation that begins with the samples `u`."""
+    """Return a simulation that starts from the samples `u`."""
     simulation = make(KuramotoSivashinsky, on, burn_in=0.0, points=u.size, **parameters)
     simulation.reset(0)
     simulation.set_solution(u)
@@ -48,7 +48,7 @@ def same_values(one, other):
 
 @case
 def groupings():
-    """For a long and a short interval, whether each grouping gives the same episode bit for bit."""
+    """Return whether each grouping gives the same episode bit for bit, for a long and a short interval."""
     found = []
     for parameters in (LONG, {"burn_in": 5.0}):
         episodes = []
@@ -78,7 +78,7 @@ def repeats():
 
 @case
 def ranks_agree():
-    """Without a seed the ranks begin with parts of one solution, another one each time."""
+    """Return whether, without a seed, the ranks begin with parts of one solution, and with a new one each time."""
     simulation = make(KuramotoSivashinsky, comm, **LONG)
     seen = []
     for _ in range(2):
@@ -90,7 +90,7 @@ def ranks_agree():
 
 @case
 def growth_rates():
-    """The largest error of the growth rate of small waves, on one patch and on three."""
+    """Return the largest error of the growth rate of small waves, on one patch and on three."""
     errors = []
     for length, patches, on, modes in ((22.0, 1, MPI.COMM_SELF, (1, 2, 3, 4, 6)), (400.0, 3, comm, (5, 40, 63, 80))):
         points = round(length * 64 / 22 / 8) * 8 if patches > 1 else 64
@@ -108,7 +108,7 @@ def growth_rates():
 
 @case
 def patches_against_one():
-    """The largest difference of a solution on two patches from that on one, after 20 intervals on a fine grid."""
+    """Return the largest difference between solutions on two patches and on one, after 20 intervals on a fine grid."""
     u = rough(1536, 256.0)
     simulations = [begin(on, u=u, length=256.0, patches=count) for on, count in ((comm, 2), (MPI.COMM_SELF, 1))]
     for simulation in simulations:
@@ -118,7 +118,7 @@ def patches_against_one():
 
 
 def published():
-    """Yield the waves for L = 22 of Cvitanovic, Davidchack & Siminos (2010), from rough shapes of theirs."""
+    """Yield the waves for L = 22 of Cvitanovic, Davidchack & Siminos (2010), found from their rough shapes."""
     shapes = {
         "E1": ([0.5j], 0.0),
         "E2": ([0, 1j], 0.0),
@@ -132,7 +132,7 @@ def published():
 
 @case
 def waves():
-    """For each wave: energy, speed, leading eigenvalue; how far off course it gets; the error of growth seen."""
+    """Return for each wave: energy, speed, leading eigenvalue, deviation in the simulation, and error of the growth."""
     found = {}
     for name, wave in published():
         value, mode = wave.eigenvalues[0], wave.modes[:, 0]
@@ -157,7 +157,7 @@ def waves():
 
 @case
 def time_errors():
-    """For time steps 0.25, 1/32, 1/64, 1/128, the error after a unit of time."""
+    """Return the error after one unit of time for the time steps 0.25, 1/32, 1/64 and 1/128."""
     u, ends = rough(96), []
     for dt in (0.25, 1 / 32, 1 / 64, 1 / 128, 0.001):
         simulation = begin(u=u, time_step=dt)
@@ -168,7 +168,7 @@ def time_errors():
 
 @case
 def energy_balance():
-    """For time steps 0.05 and 0.025, the largest difference of energy change and power minus dissipation."""
+    """Return the largest error of the energy balance (change = power - dissipation) for the steps 0.05 and 0.025."""
     worst = []
     for dt in (0.05, 0.025):
         simulation = begin(u=rough(64), time_step=dt)
@@ -185,7 +185,7 @@ def energy_balance():
 
 @case
 def score():
-    """The differences of the score from what it is made of, and of that from sums over the grid, at an instant."""
+    """Return the difference of the score from its parts, and of the parts from sums over the grid at one instant."""
     simulation = make(KuramotoSivashinsky, MPI.COMM_SELF)
     simulation.reset(2)
     u = simulation.get_solution()
@@ -205,7 +205,7 @@ def score():
 
 @case
 def mean_of_u():
-    """The largest difference of the mean of u from what the forcing puts in, on one patch and on three."""
+    """Return the largest difference of the mean of u from the integrated forcing, on one patch and on three."""
     found = []
     for on, parameters in ((MPI.COMM_SELF, {"points": 96}), (comm, {**LONG, "points": 4800})):
         simulation = make(KuramotoSivashinsky, on, **parameters)
@@ -221,7 +221,7 @@ def mean_of_u():
 
 @case
 def symmetries():
-    """How far the solution is from its Galilean transform, and from its reflection, after a unit of time."""
+    """Return how far the solution is from its Galilean transform and from its reflection after one unit of time."""
     u = rough(96)
     ends = []
     for start in (u, u + 4 * 22 / 96, -np.roll(u[::-1], 1)):
@@ -234,7 +234,7 @@ def symmetries():
 
 @case
 def uncontrolled():
-    """The mean score without control over episodes of 100 units of time from different seeds, and the largest |u|."""
+    """Return the mean score without control over episodes of 100 units of time with different seeds, and max |u|."""
     simulation = make(KuramotoSivashinsky, MPI.COMM_SELF)
     scores, largest = [], 0.0
     for seed in range(comm.rank, 9, comm.size):
@@ -267,7 +267,7 @@ def refusals():
 
 @case
 def divergence():
-    """A solution that is not finite on one rank is refused on all, and a reset mends it."""
+    """Return the error for a solution that is not finite on one rank. All ranks raise it, and a reset repairs it."""
     simulation = make(KuramotoSivashinsky, comm, **LONG)
     simulation.reset(0)
     if comm.rank == comm.size - 1:

@@ -1,4 +1,4 @@
-"""Run the LAMMPS simulation on as many ranks as there are; what it finds is judged by test_lammps_md.py."""
+"""Run the LAMMPS simulation on all ranks of the world. test_lammps_md.py checks the results."""
 
 import numpy as np
 from cases import case, comm, continues, episode, make, refusal, repeats_itself, run
@@ -37,7 +37,7 @@ timestep 0.005
 
 
 def quenched(points):
-    """Return the energy of the minimum next to these points."""
+    """Return the energy of the minimum that is closest to these points."""
     simulation = make(
         LammpsMD, script=script_of(points), temperature_low=1e-3, start_temperature=1e-3, steps_per_action=20,
         melt_steps=20, actions=1, shell_radius=1.4, force_tolerance=1e-8,
@@ -101,7 +101,7 @@ def energy_without_a_bath():
 
 @case
 def canonical():
-    """The kinetic energy of 3 N - 3 degrees of freedom at temperature 1."""
+    """Sample the kinetic energy of 3 N - 3 degrees of freedom at temperature 1."""
     simulation = make(LammpsMD, **{**MELT, "actions": 400}, start_temperature=1.0, steps_per_action=16)
     simulation.reset(4)
     temperatures = []
@@ -114,7 +114,7 @@ def canonical():
 
 @case
 def scores():
-    """With and without shaping they add up to the same but for the start."""
+    """Return the scores with and without shaping. Their sums differ by the first Phi only."""
     found = []
     for shaping in (True, False):
         options = {"steps_per_action": 50, "score_scale": 38.0, "depth_ratio": 4.0, "shaping": shaping}
@@ -176,7 +176,7 @@ def refusals():
 
 @case
 def too_hot():
-    """Atoms fly through the fixed walls of the box: the error is the same on all ranks, and a reset mends it."""
+    """Let atoms fly through the fixed walls of the box. All ranks raise the same error, and a reset repairs it."""
     simulation = make(LammpsMD, script=script_of(icosahedron()), shell_radius=1.4, temperature_high=1e3,
                       start_temperature=0.1, steps_per_action=100, damping=0.01)  # fmt: skip
     simulation.reset(1)

@@ -1,4 +1,4 @@
-"""Run the shallow-water simulation on as many ranks as there are; what it finds is judged by test_shallow_water.py."""
+"""Run the shallow-water simulation on all ranks of the world. test_shallow_water.py checks the results."""
 
 import math
 
@@ -44,7 +44,7 @@ def a_snapshot_continues():
 
 @case
 def each_rank_may_have_its_own():
-    """Simulations on sub-communicators of their own, while another lives on all ranks."""
+    """Run simulations on sub-communicators while another one exists on all ranks."""
     whole = make(ShallowWater, **SMALL)
     whole.reset(1)
     alone = make(ShallowWater, on=MPI.COMM_SELF, **SMALL)
@@ -86,7 +86,7 @@ def dams_break():
 
 @case
 def a_standing_wave():
-    """How late a wave comes after five periods, as a share of them, at two resolutions."""
+    """Return the delay of a wave after five periods, as a fraction of these, at two resolutions."""
     found = []
     for n in (12, 24):
         length, depth = 1000.0, 10.0
@@ -94,7 +94,7 @@ def a_standing_wave():
         omega = math.pi / length * math.sqrt(9.81 * depth)
         mode = np.cos(np.pi * solver.places()[0] / length)
         solver.begin(np.broadcast_to(depth + 1e-4 * mode, solver.rectangle.shape))
-        # A quarter of a period before, the surface goes through zero; how fast it does tells how late it comes.
+        # A quarter of a period earlier the surface passes zero. Its value there, over its slope, is the delay.
         solver.advance((5 - 0.25) * 2 * math.pi / omega)
         first = solver.total((solver.state[0][INSIDE] - depth) * mode)
         solver.advance(0.01 * 2 * math.pi / omega)
@@ -122,12 +122,12 @@ def thackers_bowl():
 
 @case
 def waves_leave_through_the_west():
-    """A hump in a sea without incoming waves: what is left of its energy when it has passed the western end."""
+    """Return the energy that remains after a hump has left through the western end of a sea without incoming waves."""
     solver = Solver(comm, CellGrid(64, 16, 10.0, 10.0), flat(10.0))
     solver.incoming = lambda t: (np.zeros(solver.rectangle.shape[0]),) * 3
     x, _ = solver.places()
     hump = 0.1 * np.exp(-(((x - 250.0) / 40.0) ** 2))
-    # Going west: u = -sqrt(g/H) eta.
+    # A wave to the west has u = -sqrt(g/H) eta.
     solver.begin(np.broadcast_to(10.0 + hump, solver.rectangle.shape), -math.sqrt(9.81 / 10.0) * hump)
 
     def energy():
@@ -142,7 +142,7 @@ def waves_leave_through_the_west():
 
 @case
 def calmer_with_absorbers():
-    """The mean energy in the basin when nothing is done, and when each wave maker pushes against the flow at it."""
+    """Return the mean energy in the basin without control, and when each wave maker pushes against its local flow."""
     means = []
     simulation = make(ShallowWater, **SMALL)
     for gain in (0.0, 4.0):
@@ -170,7 +170,7 @@ def what_is_refused():
 
 @case
 def divergence():
-    """One rank's flow is spoilt: all ranks hear of it, and the simulation begins anew."""
+    """Spoil the flow of one rank. All ranks raise the error, and a reset repairs the simulation."""
     simulation = make(ShallowWater, **SMALL)
     told = []
     for spoilt in (math.nan, 1e9):

@@ -1,13 +1,13 @@
-"""A tall matrix less the mean of the samples, without a copy of it.
+"""A tall matrix minus the mean of the samples, without a copy of it.
 
-The samples are the rows of a matrix A, which is tall, or the transpose of a tall one: so the mean is a row that is
-taken from each row of the tall matrix, or a column that is taken from each of its columns. Of a dense matrix it is
-taken from a panel of rows at a time, when the panel is used: nothing cancels, however far from zero the samples lie,
-and only the panel is copied. A sparse matrix would not stay sparse; its products are corrected afterwards,
+The samples are the rows of a matrix A, which is tall, or the transpose of a tall matrix. So the mean is a row to
+subtract from each row of the tall matrix, or a column to subtract from each of its columns. For a dense matrix it is
+subtracted from one panel of rows at a time, when the panel is used. So no digits cancel, however far from zero the
+samples lie, and only the panel is copied. A sparse matrix would become dense, so its products are corrected afterwards:
 
-    (A - 1 mu^T) V = A V - 1 (mu^T V),
+    (A - 1 mu^T) V = A V - 1 (mu^T V)
 
-which loses as many digits as the mean is larger than what the samples differ by.
+This loses digits if the mean is much larger than the differences between the samples.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ _PANEL = 1 << 20
 
 @dataclass(frozen=True)
 class Centred(TallMatrix):
-    """The tall matrix less its mean.
+    """The tall matrix minus its mean.
 
     Attributes
     ----------
     slab : RowSlab or SparseSlab
-        The tall matrix as it is.
+        The tall matrix without centring.
     mean : ndarray of float64, shape (n,), or (mloc,) if the slab is flipped
-        What is taken from each row, equal on every rank; or from each column, of which this rank has its rows.
+        The row to subtract from each row, the same on every rank; or this rank's rows of the column to subtract from
+        each column.
     """
 
     slab: RowSlab | SparseSlab
@@ -49,16 +50,16 @@ class Centred(TallMatrix):
 
     @property
     def elements(self) -> Array:
-        """The elements of this rank's rows before the mean is taken from them."""
+        """The elements of this rank's rows, without the mean subtracted."""
         return self.slab.elements
 
     @property
     def height(self) -> int:
-        """How many rows this rank has."""
+        """Number of rows of this rank."""
         return self.slab.height
 
     def product(self, V: Array) -> Array:
-        """Return this rank's rows of the product with V of shape (n, k), which every rank holds. Local."""
+        """Return this rank's rows of the product with V; every rank passes the same V of shape (n, k). Local."""
         if isinstance(self.slab, SparseSlab):
             left, right = self._correction()
             W: Array = self.slab.product(V) - left[:, np.newaxis] * (right @ V)
@@ -69,7 +70,7 @@ class Centred(TallMatrix):
         return W
 
     def contribution(self, W: Array) -> Array:
-        """Return what this rank's rows contribute to the product of the transpose with W. Local."""
+        """Return the contribution of this rank's rows to the product of the transpose with W. Local."""
         if isinstance(self.slab, SparseSlab):
             left, right = self._correction()
             return np.ascontiguousarray(self.slab.contribution(W) - right[:, np.newaxis] * (left @ W))
@@ -79,7 +80,7 @@ class Centred(TallMatrix):
         return Z
 
     def _correction(self) -> tuple[Array, Array]:
-        """Return a column, of which this rank has its rows, and a row, whose product is to be taken away."""
+        """Return this rank's rows of a column, and a row; their product is what to subtract from the slab."""
         mean = self.mean.astype(self.dtype)
         if self.flipped:
             return mean, np.ones(self.shape[1], self.dtype)
@@ -90,7 +91,7 @@ class Centred(TallMatrix):
         return dataclasses.replace(self, slab=self.slab.scaled(factor), mean=self.mean * factor)
 
     def panels(self, dtype: np.dtype[Any]) -> Iterator[tuple[slice, Array]]:
-        """Yield ranges of this rank's rows, and these less the mean, in new memory."""
+        """Yield ranges of this rank's rows, and the centred rows, in new memory."""
         height = max(256, _PANEL // self.shape[1])
         mean = self.mean.astype(dtype)
         for start in range(0, self.height, height):
@@ -101,7 +102,7 @@ class Centred(TallMatrix):
             yield rows, np.subtract(panel, mean[rows, np.newaxis] if self.flipped else mean, dtype=dtype)
 
     def gram(self) -> npt.NDArray[np.float64]:
-        """Return the product of the transpose with the matrix, in double precision, on every rank. Collective."""
+        """Return the transpose times the matrix, in double precision, on every rank. Collective over comm."""
         n = self.shape[1]
         G = np.zeros((n, n))
         for _, panel in self.panels(np.dtype(np.float64)):
@@ -112,7 +113,7 @@ class Centred(TallMatrix):
     def triangle(self) -> npt.NDArray[np.float64]:
         """Return R of a QR factorisation, in double precision, on every rank. Collective over comm.
 
-        Panel by panel, each stacked on the R of those before it; then over the ranks
+        Each panel is stacked on the R of the panels before it; then the triangles of the ranks are combined
         (:mod:`..factorizations.tsqr`).
         """
         R = np.zeros((0, self.shape[1]))
@@ -129,7 +130,7 @@ class Centred(TallMatrix):
         return float(self.comm.bcast(self.comm.allreduce(mine)))
 
     def _squares_of(self, matrix: SparseDistMatrix) -> float:
-        """Return the sum of squares of this rank's rows: as if they were all zeros, and what the entries change."""
+        """Return the sum of squares of this rank's centred rows: that of zeros, corrected for the stored entries."""
         zeros = float(self.mean @ self.mean) * (self.shape[1] if self.flipped else self.height)
         entries = matrix.local.tocoo()
         mean = self.mean[entries.row if self.flipped else entries.col]
@@ -145,12 +146,12 @@ class Centred(TallMatrix):
 
 
 def centred(A: DistMatrix | SparseDistMatrix) -> tuple[Centred, float]:
-    """Return the tall view of `A` less the mean of its rows, times a factor, and the factor. Collective over comm.
+    """Return the centred tall view of `A` times a factor, and the factor. Collective over comm.
 
-    It is a power of two for which squares neither overflow nor vanish, and nor does the sum that makes the mean.
+    The factor is a power of two that keeps squares, and the sum for the mean, from overflow and underflow.
     """
     if isinstance(A, SparseDistMatrix):
-        # the squares of entries, which are summed up one by one, need them without duplicates
+        # squares are summed entry by entry, so entries must not be duplicated
         slab: RowSlab | SparseSlab = sparse_slab_of(A.without_duplicates())
     else:
         slab = slab_of(A)

@@ -18,6 +18,7 @@ from tests_support import wait_until
 
 import alchemist_ray as alchemist
 from alchemist_ray import cli, errors
+from alchemist_ray.cli import arguments as cli_arguments
 
 ALCHEMIST = [sys.executable, "-m", "alchemist_ray.cli"]
 
@@ -240,16 +241,16 @@ def test_status_shows_workers_sessions_matrices_and_tasks(serve):
 def test_status_of_no_server(runtime, capsys):
     (port,) = free_ports(1)
     assert cli.main(["status", "--port", str(port)]) == 1
-    assert "no token was given" in capsys.readouterr().err
+    assert f"127.0.0.1:{port}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--workers", "0"], "no number of workers"),
-        (["--port", "70000"], "no port"),
-        (["--worker-ports", "5-2"], "no range of ports"),
-        (["--memory-per-worker", "4 apples"], "no size"),
+        (["--workers", "0"], "not a valid number of workers"),
+        (["--port", "70000"], "not a valid port"),
+        (["--worker-ports", "5-2"], "not a valid range of ports"),
+        (["--memory-per-worker", "4 apples"], "not a valid size"),
         (["--library", "nameless"], "give NAME=MODULE"),
         (["--unknown"], "unrecognized arguments"),
     ],
@@ -264,7 +265,7 @@ def test_bad_options_are_refused(arguments, complaint, capsys):
     ("text", "count"), [("512", 512), ("4GiB", 4 * 2**30), ("2GB", 2 * 10**9), ("1.5 MiB", 3 * 2**19), ("8k", 8000)]
 )
 def test_sizes(text, count):
-    assert cli._size(text) == count
+    assert cli_arguments.size(text) == count
 
 
 def test_port_that_is_taken(runtime):

@@ -1,0 +1,77 @@
+"""``alchemist status``: the workers, sessions, matrices and tasks of a server."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from alchemist_ray.cli.arguments import add_server, ask
+from alchemist_ray.cli.printing import print_table, size_text
+from alchemist_ray.protocol import messages as m
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    status = commands.add_parser(
+        "status", help="show the workers, sessions, matrices and tasks of a server", description=_status.__doc__
+    )
+    status.set_defaults(run=_status)
+    add_server(status)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    """Show the workers, sessions, matrices and tasks of a server."""
+    status = ask(arguments, m.AskStatus)
+    free = sum(row["session"] is None for row in status["workers"])
+    print(f"Alchemist {status['version']} on {status['host']} ({status['hostname']}:{status['port']})")
+    print(f"{len(status['workers'])} workers, {free} free; {len(status['sessions'])} sessions\n")
+    print_table(
+        ("Worker", "Host", "Address", "Process", "State", "Session"),
+        [
+            (row["name"], row["host"], _address(row), row["pid"] or "", row["state"], row["session"] or "")
+            for row in status["workers"]
+        ],
+    )
+    for session in status["sessions"]:
+        _print_session(session)
+    return 0
+
+
+def _address(row: dict[str, Any]) -> str:
+    return f"{row['address']}:{row['port']}" if row["port"] else ""
+
+
+def _print_session(session: dict[str, Any]) -> None:
+    print(
+        f"\nSession {session['id']}, {session['software']} at {session['client']}, for {session['age_seconds']:.0f} s"
+    )
+    workers = session["workers"]
+    print_table(
+        ("Rank", "Memory in use", "of", "Running task", "for"),
+        [
+            (
+                row["rank"],
+                size_text(row["memory_in_use"]),
+                size_text(row["memory"]),
+                row["task"] or "-",
+                f"{row['task_seconds']:.1f} s" if row["task"] else "",
+            )
+            for row in workers
+        ],
+    )
+    if workers and workers[0]["matrices"]:
+        print()
+        print_table(
+            ("Matrix", "Shape", "Type", "Layout", "Grid", "On rank 0"),
+            [
+                (
+                    matrix["id"],
+                    "{} x {}".format(*matrix["shape"]),
+                    matrix["dtype"],
+                    matrix.get("pair", "sparse rows"),
+                    "{}x{}".format(*matrix["grid"]) if "grid" in matrix else "",
+                    size_text(matrix["local_bytes"]) + ("" if matrix["complete"] else ", incomplete"),
+                )
+                for matrix in workers[0]["matrices"]
+            ],
+        )
