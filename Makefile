@@ -4,14 +4,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-
-# Tianshou's metadata exclude pandas 3, with which the parts that the tests use work.
-TIANSHOU := tianshou deepdiff ordered-set overrides pettingzoo sensai-utils
-
 VALIDATED := $(filter-out validation,$(basename $(notdir $(sort $(wildcard experiments/validate/*.py)))))
 
 # Beside the Python that runs the whole suite, those that run a short one.
 PYTHON_VERSIONS ?= 3.12 3.13
+# Tianshou's metadata exclude pandas 3, with which the parts that the tests use work.
+TIANSHOU := tianshou deepdiff ordered-set overrides pettingzoo sensai-utils
 
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0

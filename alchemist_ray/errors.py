@@ -51,6 +51,7 @@
           +-- ConvergenceError (LinAlgError)           an iteration did not reach its tolerance
           +-- TaskCancelledError                       the caller has cancelled it
           +-- TaskTimeoutError (TimeoutError)          it took longer than the caller allowed
+          +-- TaskKilledError                          the child process in which it computed died
           +-- SimulationDivergedError (ArithmeticError)  the numbers of a simulation no longer make sense
           +-- StateMisfitError (ValueError)            a simulation's state does not fit the space that it declares
           +-- ResultMismatchError                      the ranks returned different results
@@ -115,10 +116,13 @@ class AlchemistError(Exception, metaclass=_ErrorType):
         Rank of the worker on which the error was raised; None if it was raised in this process or by the driver.
     host : str or None
         Host name of that worker.
+    cost : str
+        What was lost beside the task, and how to go on; empty if nothing was.
     """
 
     rank = None
     host = None
+    cost = ""
     _own_text: ClassVar[str | None] = None
 
     def _text(self) -> str:
@@ -127,7 +131,8 @@ class AlchemistError(Exception, metaclass=_ErrorType):
 
     def __str__(self) -> str:
         place = "" if self.rank is None else f" [rank {self.rank} on {self.host}]"
-        return (self._text() if self._own_text is None else self._own_text) + place
+        text = self._text() if self._own_text is None else self._own_text
+        return text + place + (f". {self.cost}" if self.cost else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.__dict__.copy())
@@ -733,9 +738,28 @@ class TaskTimeoutError(TaskError, TimeoutError):
 
     task: str
     seconds: float
+    reason: str = ""
 
     def _text(self) -> str:
-        return f"{self.task} did not end within its timeout of {self.seconds:g} s"
+        text = f"{self.task} did not end within its timeout of {self.seconds:g} s"
+        return f"{text}: {self.reason}" if self.reason else text
+
+
+@dataclass(eq=False)
+class TaskKilledError(TaskError):
+    """The child process in which a rank computed died; the rank, its matrices and the group live on."""
+
+    task: str
+    cause: str
+
+    def _text(self) -> str:
+        advice = {
+            "SIGKILL": "The system kills where memory runs out: use a smaller matrix, or a machine with more memory",
+        }.get(self.cause, "The library's compiled code has failed: the end of worker_logs() may say where")
+        return (
+            f"{self.task}: the child process in which it computed died ({self.cause}). {advice}. The session's workers "
+            "and matrices are still there"
+        )
 
 
 @dataclass(eq=False)

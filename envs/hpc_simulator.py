@@ -320,7 +320,7 @@ class HPCSimulator(SimulationEnvironment[EnvSettings, LiveSimulation], gymnasium
         return live.picture
 
     def field(self) -> dict[str, Any]:
-        """Return the numbers of a picture: ``values`` (ny, nx), ``name, unit, low, high``."""
+        """Return the numbers of a picture: ``values`` (ny, nx), ``name, unit, low, high``, ``extent`` and ``axes``."""
         group, live = self._begun_group("render"), self._live
         with live.noting():
             field: dict[str, Any] = group.library["get_field"](live.simulation)

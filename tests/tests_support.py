@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -128,3 +129,24 @@ class Report:
         assert self.of(size, name)
         wrong = too_large(self.of(size, name))
         assert not wrong, "\n".join(wrong[:20])
+
+
+def in_background(action: Callable[[], object]) -> Callable[..., BaseException | None]:
+    """Run `action` in a thread; return a function that waits for it and returns what it raised."""
+    raised: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            action()
+        except BaseException as failure:  # noqa: BLE001
+            raised.append(failure)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+
+    def wait(seconds: float = 20) -> BaseException | None:
+        thread.join(seconds)
+        assert not thread.is_alive()
+        return raised[0] if raised else None
+
+    return wait

@@ -202,14 +202,14 @@ class Layout:
         deal = self._deal
         place = self._unrotated(rank)
         p, q = deal.turns[0].item(place), deal.turns[1].item(place)
-        if p < 0 or 0 in shape:
+        if p < 0:
             return _NOTHING, _NOTHING
         return self._axis_part(deal, 0, shape[0], p), self._axis_part(deal, 1, shape[1], q)
 
     def _axis_part(self, deal: Deal, axis: int, extent: int, turn: int) -> AxisPart:
         stride = deal.strides[axis]
         if stride == 1:
-            return AxisPart(extent, extent, 1, 0)
+            return AxisPart(extent, max(extent, 1), 1, 0)
         return AxisPart(extent, self.block[axis], stride, (turn - self.align[axis]) % stride)
 
     def local_shape(self, shape: tuple[int, int], rank: int) -> tuple[int, int]:
@@ -221,11 +221,10 @@ class Layout:
         """Return the shapes of the blocks of all ranks, as an ``int64`` array of shape ``(grid.size, 2)``."""
         deal = self._deal
         shapes = np.zeros((self.grid.size, 2), np.int64)
-        if 0 not in shape:
-            holding = deal.turns[0] >= 0
-            for axis in (0, 1):
-                held = self._held_by_turn(axis, shape[axis])
-                shapes[:, axis] = np.where(holding, held[deal.turns[axis]], 0)
+        holding = deal.turns[0] >= 0
+        for axis in (0, 1):
+            held = self._held_by_turn(axis, shape[axis])
+            shapes[:, axis] = np.where(holding, held[deal.turns[axis]], 0)
         return np.roll(shapes, self._root, axis=0) if self._root else shapes
 
     def _held_by_turn(self, axis: int, extent: int) -> Indices:

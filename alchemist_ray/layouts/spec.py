@@ -43,14 +43,15 @@ def check_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     Raises
     ------
     InvalidArrayError
-        If it is not that of a matrix with at least one element.
+        If it is not that of a matrix. One without rows or columns is a matrix, as it is to NumPy: it is what a search
+        that finds nothing returns.
     """
     if len(shape) != 2:
         advice = ": make it a matrix of one column with a[:, numpy.newaxis]" if len(shape) == 1 else ""
         raise InvalidArrayError(f"a matrix has 2 dimensions, this array has {len(shape)} (shape {shape}){advice}")
     m, n = shape
-    if m < 1 or n < 1:
-        raise InvalidArrayError(f"a matrix of shape {shape} is empty: it needs at least one row and one column")
+    if m < 0 or n < 0:
+        raise InvalidArrayError(f"a matrix cannot have shape {shape}: rows and columns must not be negative")
     if m > _MAX_EXTENT or n > _MAX_EXTENT:
         raise InvalidArrayError(f"a matrix of shape {shape} is too large to index")
     return m, n
@@ -204,7 +205,7 @@ def as_matrix(matrix: npt.ArrayLike) -> npt.NDArray[Any]:
     Raises
     ------
     InvalidArrayError
-        If it has more than two dimensions, is empty, or has another type.
+        If it has more than two dimensions, or is of another type.
     """
     array = as_array(matrix)
     if array.ndim == 1:

@@ -1,4 +1,4 @@
-"""The configuration that the driver hands to the ranks of a worker group."""
+"""The configuration that the driver passes to the ranks of a worker group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``alchemist run`` does with its arguments."""
+"""The command ``alchemist run``."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ INTERRUPTED = 130
 
 
 def describe() -> str:
-    """Return the keys of an experiment, with what they mean and their defaults."""
+    """Return the keys of an experiment with their meaning and defaults."""
     return as_text()
 
 
 def dry_run(file: str, overrides: Sequence[str], results: str | None = None) -> str:
-    """Check an experiment; return it as YAML, with all defaults.
+    """Check an experiment; return it as YAML with all defaults.
 
     Raises
     ------
     ExperimentError
-        If it makes no sense: to us, to gymnasium or to RLlib.
+        If its file is wrong, or gymnasium or RLlib would refuse it.
     """
     path = find_experiment(file)
     experiment = load_experiment(path, overrides, results=results)
@@ -52,7 +52,7 @@ def run(
     Raises
     ------
     ExperimentError
-        If it makes no sense, or a training has failed.
+        If the experiment is wrong, or a training failed.
     """
     path = find_experiment(file)
     experiment = load_experiment(path, overrides, results=results)
@@ -64,7 +64,7 @@ def run(
     )
     if outcome.interrupted:
         where = f" --results {shlex.quote(results)}" if results is not None else ""
-        say(f"Stopped. To go on: {_command(file, overrides)}{where} --resume")
+        say(f"Stopped. To continue: {_command(file, overrides)}{where} --resume")
         return INTERRUPTED
     say(f"Results are in {outcome.directory}")
     if report is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,11 @@ from mpi4py import MPI
 
 from alchemist_ray.errors import TaskCancelledError
 from alchemist_ray.layouts.layout import Layout
+from alchemist_ray.mpi_backend.ali import child_process
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement, wait_asleep
 from alchemist_ray.mpi_backend.matrices.distmatrix import Allocate, DistMatrix, _allocate_plain
+
+T = TypeVar("T")
 
 
 def _silent(done: float, total: float, message: str) -> None:
@@ -86,6 +91,49 @@ class TaskContext:
         self.comm.Allreduce(MPI.IN_PLACE, heard, MPI.MAX)
         if heard[0]:
             raise TaskCancelledError(self.task)
+
+    def run_in_child(self, work: Callable[[], T] | None) -> T | None:
+        """Run compiled code that cannot look whether to stop; stop it when the task is cancelled. Collective over comm.
+
+        Each rank calls its own `work` in a fork of itself, which is killed when the caller cancels the task or its time
+        is up; the ranks, their matrices and the group stay. A rank that passes None has nothing to do. All ranks wait,
+        asleep, until each is done::
+
+            spectrum = ctx.run_in_child(lambda: slow_library.transform(A.local))
+
+        It costs some 20 ms and a copy of what is returned: use it for what takes longer than half a second.
+
+        Parameters
+        ----------
+        work : callable, optional
+            Must not call MPI, nor a method of `ctx`, and does not see the rank's sockets. What it changes in memory is
+            lost, except in the local blocks of matrices from :attr:`allocate`, which are shared. What it returns is
+            pickled; large contiguous arrays come back in shared memory.
+
+        Returns
+        -------
+        object
+            What this rank's `work` has returned; None without one.
+
+        Raises
+        ------
+        TaskCancelledError
+            On every rank, if any has heard that the task was cancelled.
+        TaskKilledError
+            On the rank whose child was killed, or crashed.
+        PeerFailedError
+            On the others, after any error of `work` on one rank.
+        """
+        result = None
+        with Agreement(self.comm):
+            try:
+                if work is not None:
+                    with contextlib.suppress(child_process.StoppedError):  # all ranks raise below
+                        result = child_process.run(work, self.task, self.cancelled)
+            finally:  # on every rank once, whatever happened to it
+                wait_asleep(self.comm)
+        self.check_cancelled()
+        return result
 
     @property
     def scratch(self) -> Path:

@@ -103,6 +103,10 @@ class Field:
         Name and unit of the values.
     low, high : float, optional
         Values at the ends of the colour scale; by default the smallest and the largest value.
+    extent : (float, float, float, float), optional
+        Coordinates of the picture's left, right, bottom and top edge; without them the picture has no axes.
+    axes : (str, str)
+        Names of the horizontal and the vertical coordinate, with their units, such as ``("x (m)", "y (m)")``.
     """
 
     values: Array
@@ -110,11 +114,16 @@ class Field:
     unit: str = ""
     low: float | None = None
     high: float | None = None
+    extent: tuple[float, float, float, float] | None = None
+    axes: tuple[str, str] = ("", "")
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the field as plain values."""
+        """Return the field as plain values; `extent` and `axes` only where they are given."""
         values = np.ascontiguousarray(self.values, np.float32)
-        return {"values": values, "name": self.name, "unit": self.unit, "low": self.low, "high": self.high}
+        wire = {"values": values, "name": self.name, "unit": self.unit, "low": self.low, "high": self.high}
+        if self.extent is not None:
+            wire |= {"extent": [float(edge) for edge in self.extent], "axes": list(self.axes)}
+        return wire
 
 
 class Simulator(ABC):

@@ -282,7 +282,7 @@ class Driver:
         return int(0.8 * physical_memory()) // self.options.num_workers if given is None else given
 
     def _group_settings(self, session: Session) -> GroupSettings:
-        everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - its owner chose it
+        everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - the owner's choice
         loopback = everywhere.get(self.options.hostname, self.options.hostname)
         log_dir = self._log_dir_of(session)
         log_dir.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ log = logging.getLogger("alchemist")
 
 @dataclass(frozen=True)
 class GroupSettings:
-    """The settings that the worker groups of a server share; see ``WorkerConfig``."""
+    """The settings that all worker groups of a server share; see ``WorkerConfig``."""
 
     driver: tuple[str, int]
     bind: str

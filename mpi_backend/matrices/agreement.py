@@ -6,12 +6,24 @@ rank reads, memory that only this rank lacks) goes into an :class:`Agreement`.
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 
 import numpy as np
 from mpi4py import MPI
 
 from alchemist_ray.errors import PeerFailedError
+
+_LONGEST_NAP = 0.002
+"""Seconds between two looks at whether all ranks have come."""
+
+
+def wait_asleep(comm: MPI.Comm) -> None:
+    """Wait for all ranks, asleep: the cores are for those that work. Collective over comm."""
+    arrived, nap = comm.Ibarrier(), 1e-5
+    while not arrived.Test():
+        time.sleep(nap)
+        nap = min(2 * nap, _LONGEST_NAP)
 
 
 class Agreement:

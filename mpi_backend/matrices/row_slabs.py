@@ -46,6 +46,14 @@ Report = Callable[[int, int], None]
 """``report(done, total)``, in windows. Local; may raise anything."""
 
 
+Look = Callable[[], None]
+"""Raises on all ranks, or on none. Collective."""
+
+
+def _go_on() -> None:
+    """Never stop."""
+
+
 class SlabStream:
     """Moves one matrix from slabs or to slabs.
 
@@ -69,8 +77,10 @@ class SlabStream:
         self._takers = strangers if A.layout.is_source(self._rank) else []
         self._scratch = _Scratch(A.dtype, schedule.largest)
 
-    def fill(self, read: Access, report: Report) -> None:
+    def fill(self, read: Access, report: Report, look: Look = _go_on) -> None:
         """Fill every copy of the matrix with the slabs that `read` returns. Collective over comm.
+
+        Before each window all ranks call `look`, which raises on all of them to stop.
 
         Raises
         ------
@@ -79,6 +89,7 @@ class SlabStream:
         """
         windows = self._schedule.windows
         for window in range(windows):
+            look()
             slabs = [self._schedule.slab(rank, window) for rank in range(self._comm.size)]
             mine = slabs[self._rank]
             with Agreement(self._comm):
@@ -93,8 +104,10 @@ class SlabStream:
                 self._scatter_own(mine, block)
             MPI.Request.Waitall(requests)
 
-    def drain(self, write: Access, report: Report) -> None:
+    def drain(self, write: Access, report: Report, look: Look = _go_on) -> None:
         """Pass the slabs of the matrix to `write`. Collective over comm.
+
+        Before each window all ranks call `look`, which raises on all of them to stop.
 
         Raises
         ------
@@ -103,6 +116,7 @@ class SlabStream:
         """
         windows = self._schedule.windows
         for window in range(windows):
+            look()
             slabs = [self._schedule.slab(rank, window) for rank in range(self._comm.size)]
             mine = slabs[self._rank]
             block, in_place = self._block_of(mine)

@@ -176,9 +176,9 @@ def schedule_for(shape: tuple[int, int], chunk: tuple[int, int], itemsize: int, 
         Number of ranks.
     """
     (m, n), room = shape, max(SLAB_BYTES // itemsize, 1)
-    h, w = min(chunk[0], m), min(chunk[1], n)
+    h, w = max(1, min(chunk[0], m)), max(1, min(chunk[1], n))
     if h * n <= room:
-        return RowSchedule(even_bounds(m, size, h), n, room // (h * n) * h)
+        return RowSchedule(even_bounds(m, size, h), n, room // (h * max(1, n)) * h)
     if h * w <= room:
         beside = (h, room // (h * w) * w)
         return TileSchedule(shape, size, beside, beside)

@@ -164,8 +164,6 @@ NO_MATRICES = {
     "float16": (np.ones((2, 2), np.float16), r"astype\(np.float64\)"),
     "3-D": (np.ones((2, 2, 2)), "has 3"),
     "0-D": (np.float64(1), "has 0"),
-    "no rows": (np.ones((0, 3)), "is empty"),
-    "no columns": (np.ones((3, 0)), "is empty"),
     "ragged": ([[1, 2], [3]], "not a matrix"),
     "masked": (np.ma.masked_greater([[1.0, 2.0, 9999.0]], 100), "1 of its elements are masked.*filled"),
     "masked rows": (np.ma.masked_invalid([[np.nan, 2.0], [1.0, np.nan]]), "2 of its elements are masked"),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import _thread
 import gc
+import logging
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import LIBRARIES
-from tests_support import wait_for_task, wait_until
+from tests_support import in_background, wait_for_task, wait_until
 
 import alchemist_ray as alchemist
 from alchemist_ray import errors
@@ -50,25 +53,17 @@ def with_timeout(session, seconds, task, /, **arguments):
         session.task_timeout = None
 
 
-def in_background(action):
-    """Run `action` in a thread; return a function that waits for it and returns what it raised."""
-    raised = []
+class Recorder:
+    """A progress display that notes the texts of all reports in a list."""
 
-    def act():
-        try:
-            action()
-        except BaseException as failure:  # noqa: BLE001
-            raised.append(failure)
+    def __init__(self, shown):
+        self._shown = shown
 
-    thread = threading.Thread(target=act)
-    thread.start()
+    def __call__(self, report):
+        self._shown.append(report.text)
 
-    def wait(seconds=20):
-        thread.join(seconds)
-        assert not thread.is_alive()
-        return raised[0] if raised else None
-
-    return wait
+    def close(self):
+        pass
 
 
 def matrices_of(connect, session_id):
@@ -133,6 +128,44 @@ def test_ctrl_c_does_not_wait_long_for_a_task_that_does_not_stop_and_says_so(two
     assert run(two, "echo", value=1) == 1  # after the nap
 
 
+def test_a_command_that_waits_for_a_cancelled_task_says_which_and_since_when(two, monkeypatch, caplog):
+    monkeypatch.setattr(control, "INTERRUPT_SECONDS", 0.2)
+    monkeypatch.setattr(control, "NOTICE_SECONDS", 0.3)
+    threading.Timer(0.2, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(two, "nap", seconds=3.0)
+    shown = []
+    monkeypatch.setattr(two, "make_progress", lambda task: Recorder(shown))
+    with caplog.at_level(logging.WARNING, "alchemist.session"):
+        assert run(two, "echo", value=1) == 1
+        text = r"faults.echo waits: faults.nap still runs on rank 0, 1, though it was asked to stop \d s ago"
+        assert re.search(text, caplog.records[0].message)
+        assert re.search(text, shown[0])
+        caplog.clear()
+        assert run(two, "nap", seconds=0.8) == 0.8  # the ranks are free again: no word is said
+        assert not caplog.records
+
+
+def test_a_timeout_of_a_command_that_waits_for_a_cancelled_task_names_it(own, monkeypatch):
+    monkeypatch.setattr(control, "INTERRUPT_SECONDS", 0.2)
+    monkeypatch.setattr(control, "GRACE_SECONDS", 0.5)
+    threading.Timer(0.2, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(own, "nap", seconds=30.0)
+    with pytest.raises(errors.TaskTimeoutError, match=r"it had not begun, since faults\.nap still runs on rank 0, 1"):
+        with_timeout(own, 0.3, "echo", value=1)
+
+
+def test_a_cancelled_task_that_does_not_stop_is_named(two, monkeypatch, caplog):
+    monkeypatch.setattr(control, "NOTICE_SECONDS", 0.2)
+    two.is_cancelled = lambda: True
+    try:
+        assert run(two, "nap", seconds=1.5) == 1.5
+    finally:
+        two.is_cancelled = None
+    assert "faults.nap was asked to stop" in caplog.text
+
+
 def test_matrices_of_an_interrupted_task_are_freed(two, connect):
     threading.Timer(0.3, _thread.interrupt_main).start()
     with pytest.raises(KeyboardInterrupt):
@@ -182,7 +215,9 @@ def test_a_task_that_never_returns_takes_its_group_but_not_the_session(own, conn
     B = bystander.send_matrix(np.ones((3, 3)))
     with pytest.raises(errors.TaskTimeoutError) as caught:
         with_timeout(own, 0.3, task, **arguments)
-    assert "The worker group was ended" in caught.value.__notes__[0]
+    assert "The worker group was ended, since rank" in str(caught.value)
+    assert "all matrices and simulations of the session are lost. request_workers(n)" in str(caught.value)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert own.num_workers == 0
     assert bystander.run_task("faults", "total", A=B) == 9.0
     own.request_workers(2)
@@ -200,7 +235,7 @@ def test_a_timeout_may_be_long(two, seconds):
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_timeout_of_no_time_is_refused(two, seconds):
-    with pytest.raises(errors.ArgumentValueError, match="more than 0 seconds"):
+    with pytest.raises(errors.ArgumentValueError, match="greater than 0 seconds"):
         with_timeout(two, seconds, "echo", value=1)
 
 

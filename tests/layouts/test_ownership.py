@@ -101,10 +101,14 @@ def test_the_sources_together_hold_each_element_once_at_any_size(layout, shape):
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_a_matrix_without_rows_has_no_blocks(pair):
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_a_matrix_without_rows_has_the_columns_that_it_would_have_with_some(pair, shape):
     layout = Layout(pair, Grid(2, 2), (2, 2))
-    assert not layout.local_shapes((0, 3)).any()
-    assert all(layout.local_shape((0, 3), rank) == (0, 0) for rank in range(4))
+    shapes = layout.local_shapes(shape).tolist()
+    for rank in range(4):
+        rows, cols = layout.part((3, 3), rank)
+        assert layout.local_shape(shape, rank) == (rows.size if shape[0] else 0, cols.size if shape[1] else 0)
+        assert tuple(shapes[rank]) == layout.local_shape(shape, rank)
 
 
 # --- the sources of a rectangle ---------------------------------------------------------------------------------------

@@ -260,3 +260,35 @@ def types_of(
 ) -> list:
     """Return a description of the arguments."""
     return [type(value).__name__ for value in (x, t, c, f, either)]
+
+
+class Odd(Exception):
+    """Cannot be made again from what it pickles."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("odd")
+
+
+@task
+def compute_in_child(
+    ctx: TaskContext, A: DistMatrix, how: Literal["return", "raise", "raise odd", "unpicklable", "crash", "exit"]
+) -> Any:
+    """Have each rank double its block in a child process, in shared memory; or fail there on rank 1."""
+    B = ctx.empty(A.shape, A.dtype, A.layout)
+
+    def work() -> Any:
+        np.multiply(A.local, 2, out=B.local)
+        if how == "return" or ctx.comm.rank != 1:
+            return np.full((100, 1000), float(ctx.comm.rank))[::2].T
+        if how == "raise":
+            raise ValueError("refused in the child")
+        if how == "raise odd":
+            raise Odd(1, 2)
+        if how == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if how == "exit":
+            os._exit(3)
+        return lambda: None
+
+    found = ctx.run_in_child(work)
+    return B, ctx.comm.allgather(float(found[7, 7]))

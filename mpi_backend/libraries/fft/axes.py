@@ -7,6 +7,7 @@ Both axes take two exchanges of the whole matrix, and a transform of columns, wh
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from alchemist_ray.errors import ArgumentError, ArgumentValueError
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import stopping
 from alchemist_ray.mpi_backend.libraries.linalg.checks import allocated, require_finite
 
 NORMS = ("backward", "ortho", "forward")
@@ -97,12 +99,16 @@ def _step(ctx: TaskContext, A: DistMatrix, step: Step, norm: str | None) -> Dist
     # SciPy refuses an empty block.
     shape = tuple(1 if side == 0 else side for side in A.local.shape)
     local = A.local if A.local.size else np.zeros(shape, A.dtype)
-    image: Any = getattr(scipy.fft, step.name)(local, n=step.n, axis=axis, norm=norm)
-    m, n = A.shape
-    length = image.shape[axis]
-    B = allocated(ctx, (m, length) if axis else (length, n), image.dtype, A.layout)
-    if B.local.size:
-        np.copyto(B.local, image)
+    transform: Any = getattr(scipy.fft, step.name)
+    (m, n), B = A.shape, None
+    for part in stopping.in_parts(ctx, 10 * m * n * math.log2(A.shape[axis] + 1), A.dtype, local.shape[1 - axis]):
+        image = transform(local[part] if axis else local[:, part], n=step.n, axis=axis, norm=norm)
+        if B is None:
+            length = image.shape[axis]
+            B = allocated(ctx, (m, length) if axis else (length, n), image.dtype, A.layout)
+        if B.local.size:
+            np.copyto(B.local[part] if axis else B.local[:, part], image)
+    assert B is not None  # there is one part at least
     return B
 
 

@@ -53,8 +53,6 @@ class Source(ABC):
             raise FileContentError(path, f"its elements are of type {dtype}, which is not numeric")
         if len(shape) not in (1, 2):
             raise FileContentError(path, f"it has {len(shape)} dimensions (shape {shape}), but a matrix has 2")
-        if 0 in shape:
-            raise FileContentError(path, f"it is empty (shape {shape}), but a matrix has at least one element")
         self.path = path
         self.shape = (shape[0], shape[1] if len(shape) == 2 else 1)
         self.chunk = (chunk[0], chunk[1] if len(chunk) == 2 else 1)
@@ -120,7 +118,7 @@ def read_matrix(
         with Agreement(ctx.comm):
             A = ctx.empty(source.shape, element, chosen)
             stream = SlabStream(A, source.schedule(element, ctx.comm.size))
-        stream.fill(source.read, _report(ctx, A, f"reading {Path(source.path).name}"))
+        stream.fill(source.read, _report(ctx, A, f"reading {Path(source.path).name}"), ctx.check_cancelled)
     return A
 
 
@@ -144,7 +142,7 @@ def write_slabs(ctx: TaskContext, A: DistMatrix, path: str, schedule: Schedule, 
     """
     with Agreement(ctx.comm):
         stream = SlabStream(A, schedule)
-    stream.drain(write, _report(ctx, A, f"writing {Path(path).name}"))
+    stream.drain(write, _report(ctx, A, f"writing {Path(path).name}"), ctx.check_cancelled)
 
 
 def _report(ctx: TaskContext, A: DistMatrix, text: str) -> Report:

@@ -169,5 +169,5 @@ def _make_dataset(A: DistMatrix, staged: Path, steps: list[str], kept: int) -> i
         plist.set_alloc_time(h5d.ALLOC_TIME_EARLY)
         plist.set_fill_time(h5d.FILL_TIME_NEVER)
         space, dtype = h5s.create_simple(A.shape), h5t.py_create(A.dtype, logical=True)
-        offset: int = h5d.create(group.id, steps[-1].encode(), dtype, space, plist).get_offset()
-    return offset
+        offset: int | None = h5d.create(group.id, steps[-1].encode(), dtype, space, plist).get_offset()
+    return offset or 0  # None of a dataset without elements, which takes no room

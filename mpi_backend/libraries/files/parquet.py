@@ -174,7 +174,7 @@ class ParquetSource(Source):
         m, n = self.shape
         even = even_bounds(m, size)
         bounds = tuple(self._ends[bisect.bisect_left(self._ends, row)] for row in even)
-        height = max(1, SLAB_BYTES // (n * max(self.dtype.itemsize, dtype.itemsize)))
+        height = max(1, SLAB_BYTES // max(1, n * max(self.dtype.itemsize, dtype.itemsize)))
         return RowSchedule(bounds, n, height)
 
     def read(self, slab: FileSlab, out: Array) -> None:
@@ -194,7 +194,7 @@ class ParquetSource(Source):
 
     def _all_batches(self, row: int, height: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows from the row group that begins at `row` to the end, at most `height` at a time."""
-        buffer = max(SLAB_BYTES // len(self._names), 2**12)  # each column has a buffer of this size
+        buffer = max(SLAB_BYTES // max(1, len(self._names)), 2**12)  # each column has a buffer of this size
         for file, members in itertools.groupby(self._groups[self._ends.index(row) :], key=lambda group: group[0]):
             with pq.ParquetFile(file, buffer_size=buffer) as opened:
                 for _, k, _ in members:
@@ -278,10 +278,12 @@ def _write_parts(
 ) -> None:
     """Write this rank's rows, if it has any, to its own file. Collective over comm."""
     bounds = even_bounds(A.shape[0], ctx.comm.size)
+    # A table without rows has one file too, which names its columns.
+    writes = bounds[ctx.comm.rank] < bounds[ctx.comm.rank + 1] or (A.shape[0] == 0 and ctx.comm.rank == 0)
     schedule = RowSchedule(bounds, A.shape[1], max(1, SLAB_BYTES // (A.shape[1] * A.dtype.itemsize)))
     with contextlib.ExitStack() as stack:
         with Agreement(ctx.comm), writing(path):
-            if bounds[ctx.comm.rank] < bounds[ctx.comm.rank + 1]:
+            if writes:
                 file = staged / f"part-{ctx.comm.rank:05}{_SUFFIX}"
                 # Computed numbers rarely repeat, so a dictionary of distinct values does not pay.
                 writer = pq.ParquetWriter(file, schema, compression=compression or "none", use_dictionary=False)
@@ -295,7 +297,7 @@ def _write_parts(
 
         write_slabs(ctx, A, path, schedule, write)
         with Agreement(ctx.comm), writing(path):
-            if bounds[ctx.comm.rank] < bounds[ctx.comm.rank + 1]:
+            if writes:
                 writer.close()
 
 
@@ -307,7 +309,9 @@ def _close_quietly(writer: pq.ParquetWriter) -> None:
 
 def _schema(ctx: TaskContext, A: DistMatrix, columns: list[str] | None) -> pa.Schema:
     if A.dtype.kind == "c":
-        raise ArgumentValueError(ctx.task, f"the matrix is {A.dtype}, and Parquet has no complex numbers")
+        raise ArgumentValueError(ctx.task, f"Parquet has no complex numbers, and the matrix is {A.dtype}")
+    if A.shape[1] == 0:
+        raise ArgumentValueError(ctx.task, f"Parquet has no tables without columns, and the matrix is {A.shape[0]}x0")
     names = [f"c{j}" for j in range(A.shape[1])] if columns is None else columns
     if len(names) != A.shape[1] or len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
         raise ArgumentValueError(ctx.task, f"columns must be {A.shape[1]} names, all different")

@@ -247,10 +247,10 @@ def _chunk_shape(ctx: TaskContext, A: DistMatrix, chunks: list[int] | None) -> t
     m, n = A.shape
     if chunks is None:
         room = SLAB_BYTES // 4 // A.dtype.itemsize
-        return max(1, min(room // n, -(-m // A.comm.size))), min(n, room)
+        return max(1, min(room // max(1, n), -(-m // A.comm.size))), max(1, min(n, room))
     if len(chunks) != 2 or not all(isinstance(extent, int) and extent > 0 for extent in chunks):
         raise ArgumentValueError(ctx.task, f"chunks must be two positive integers, not {chunks!r}")
-    return min(chunks[0], m), min(chunks[1], n)
+    return max(1, min(chunks[0], m)), max(1, min(chunks[1], n))
 
 
 def _schedule(A: DistMatrix, chunk: tuple[int, int]) -> Schedule:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,9 @@ def solve_triangle(T: Array, B: Array, *, lower: bool, unit: bool = False) -> No
     """
     if B.size == 0:
         return
+    if not unit and np.abs(np.diagonal(T)).min() < np.finfo(T.dtype).tiny:
+        _substitute(T, B, lower=lower)
+        return
     left = _by_columns(B)
     stored = B if left else B.T
     trans, ldt = _as_stored(T)
@@ -53,6 +57,28 @@ def solve_triangle(T: Array, B: Array, *, lower: bool, unit: bool = False) -> No
     one = np.ones(1, B.dtype)
     arguments = (m, n, one, T, ldt, B, _leading(stored))
     _call("trsm", B.dtype, b"L" if left else b"R", uplo, trans, b"U" if unit else b"N", *arguments)
+
+
+def _substitute(T: Array, B: Array, *, lower: bool) -> None:
+    """Do what :func:`solve_triangle` does row by row, without reciprocals: those of subnormal numbers overflow. Local.
+
+    BLAS multiplies by reciprocals of the diagonal.
+    """
+    n = len(T)
+    with np.errstate(all="ignore"):
+        for i in range(n) if lower else reversed(range(n)):
+            _divide(B[i], T[i, i])
+            rest = slice(i + 1, n) if lower else slice(0, i)
+            B[rest] -= np.multiply.outer(T[rest, i], B[i])
+
+
+def _divide(row: Array, pivot: Any) -> None:
+    """Divide `row` in place by a number, whose parts are near 1 when it is used: NumPy divides by reciprocals too."""
+    exponent = math.frexp(max(abs(pivot.real), abs(pivot.imag)))[1]
+    real, imaginary = math.ldexp(pivot.real, -exponent), math.ldexp(pivot.imag, -exponent)
+    row /= row.dtype.type(complex(real, imaginary) if row.dtype.kind == "c" else real)
+    for part in (row.real, row.imag) if row.dtype.kind == "c" else (row,):
+        np.ldexp(part, -exponent, out=part)
 
 
 def lapack(name: str, A: Array) -> Any:

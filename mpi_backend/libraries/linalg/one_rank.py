@@ -10,12 +10,15 @@ So (:func:`preferred`) if all ranks are on one host and the matrix fits, it is g
 of all ranks of its host while they sleep. On several hosts this is done up to the order :data:`SMALL`, below which
 messages between hosts take longer than the arithmetic. In all other cases all ranks work, with ScaLAPACK or with
 algorithms that consist of matrix products.
+
+LAPACK cannot be stopped. So long work (:mod:`.stopping`) runs in a child process of rank 0, which is killed when the
+task is cancelled or its time is up (:meth:`~.TaskContext.run_in_child`). ScaLAPACK calls MPI, which a child cannot do;
+it runs to its end.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -27,8 +30,9 @@ from alchemist_ray.errors import ConvergenceError
 from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import stopping
 from alchemist_ray.mpi_backend.libraries.linalg.checks import allocated
-from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement, wait_asleep
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -42,11 +46,8 @@ SMALL = 1000
 LARGEST = 20_000
 """The largest order for one rank: above it LAPACK's workspaces, 4 n^2 elements, exceed 32-bit indices."""
 
-_COPIES = 8
-"""Largest number of copies of the matrix that LAPACK and its results need together (?gesdd with vectors)."""
-
-_LONGEST_NAP = 0.002
-"""Longest time in seconds between two checks whether the working rank has finished."""
+_COPIES = 10
+"""Largest number of copies of the matrix that LAPACK and its results, also in shared memory, need together."""
 
 
 def preferred(ctx: TaskContext, shape: tuple[int, int], dtype: np.dtype[Any]) -> bool:
@@ -83,31 +84,57 @@ def dealt(ctx: TaskContext, whole: Array | None, shape: tuple[int, int], dtype: 
     return source.transpose("MC_MR") if flipped else source.relayout("MC_MR")
 
 
-def run_on(ctx: TaskContext, A: DistMatrix, work: Callable[[Array], T]) -> T | None:
+def run_on(ctx: TaskContext, A: DistMatrix, count: float, work: Callable[[Array], T]) -> T | None:
     """Call `work` with the whole of `A`, which it may overwrite, and return its result like :func:`run`. Collective."""
     whole = gathered(A)
-    return run(ctx, lambda: work(whole if whole is not None else np.empty(A.shape, A.dtype)))
+    return run(ctx, count, A.dtype, lambda: work(whole if whole is not None else np.empty(A.shape, A.dtype)))
 
 
-def run(ctx: TaskContext, work: Callable[[], T]) -> T | None:
+def run(ctx: TaskContext, count: float, dtype: np.dtype[Any], work: Callable[[], T]) -> T | None:
     """Call `work` on :data:`ROOT` with the cores of all ranks; return its result there, else None. Collective.
+
+    Parameters
+    ----------
+    count, dtype : float, dtype
+        Roughly how many operations it takes, on elements of which type; long work runs in a child process.
+    work : callable
+        Called without arguments; it must not call MPI.
 
     Raises
     ------
     ConvergenceError
         On :data:`ROOT`, if NumPy or SciPy did not converge. After any error there the other ranks raise
         PeerFailedError.
+    TaskCancelledError
+        On every rank, if the task was cancelled while a child process worked.
+    TaskKilledError
+        On :data:`ROOT`, if the child process was killed.
     """
-    result, ranks = None, _ranks_here(ctx.comm)
+    ranks = _ranks_here(ctx.comm)
+    threaded = (lambda: _threaded(ranks, work)) if ctx.comm.rank == ROOT else None
+    try:
+        if not stopping.is_long(count, dtype):
+            return _run_here(ctx, threaded)
+        with Agreement(ctx.comm):
+            _load()
+        return ctx.run_in_child(threaded)
+    except np.linalg.LinAlgError as failure:
+        raise ConvergenceError(ctx.task, str(failure)) from failure
+
+
+def _run_here(ctx: TaskContext, work: Callable[[], T] | None) -> T | None:
+    """Run `work` in this process on the ranks that have any; the others wait. Collective over comm."""
     with Agreement(ctx.comm):
         try:
-            if ctx.comm.rank == ROOT:
-                result = _threaded(ranks, work)
-        except np.linalg.LinAlgError as failure:
-            raise ConvergenceError(ctx.task, str(failure)) from failure
+            return None if work is None else work()
         finally:  # exactly once on every rank, even after an error
-            _wait(ctx.comm)
-    return result
+            wait_asleep(ctx.comm)
+
+
+def _load() -> None:
+    """Import the modules of :func:`_threaded`, so that no child process has to. Local."""
+    import scipy.linalg  # noqa: F401
+    import threadpoolctl  # noqa: F401
 
 
 def _threaded(ranks: int, work: Callable[[], T]) -> T:
@@ -127,11 +154,3 @@ def _ranks_here(comm: MPI.Comm) -> int:
     size: int = here.size
     here.Free()
     return size
-
-
-def _wait(comm: MPI.Comm) -> None:
-    """Wait for all ranks without using a core: the working rank needs them all. Collective over comm."""
-    arrived, nap = comm.Ibarrier(), 1e-5
-    while not arrived.Test():
-        time.sleep(nap)
-        nap = min(2 * nap, _LONGEST_NAP)

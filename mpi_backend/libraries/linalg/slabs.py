@@ -18,7 +18,7 @@ from mpi4py import MPI
 
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, stopping
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 
 Array = npt.NDArray[Any]
@@ -139,15 +139,17 @@ class RowSlab(TallMatrix):
         """Return the contribution of this rank's rows to A^H W. Local."""
         return np.ascontiguousarray((self.local.T @ W.conj()).conj())  # conjugates the small arrays; no copy if real
 
-    def gram(self) -> Array:
+    def gram(self, ctx: TaskContext) -> Array:
         """Return A^H A on every rank, summed in double precision. Collective over comm."""
-        n = self.shape[1]
+        m, n = self.shape
         G = np.zeros((n, n), np.result_type(self.dtype, np.float64))
-        if self.dtype == np.float64:
-            G += self.local.T @ self.local  # NumPy does half the work: it recognises a symmetric rank-k update
-        else:
-            for start in range(0, self.local.shape[0], _PANEL):
-                panel = self.local[start : start + _PANEL]
+        for part in stopping.in_parts(ctx, m * n * n, self.dtype, self.local.shape[0]):
+            rows = self.local[part]
+            if self.dtype == np.float64:
+                G += rows.T @ rows  # NumPy does half the work: it recognises a symmetric rank-k update
+                continue
+            for start in range(0, rows.shape[0], _PANEL):
+                panel = rows[start : start + _PANEL]
                 G += panel.conj().T @ panel
         self.comm.Allreduce(MPI.IN_PLACE, G)
         return G

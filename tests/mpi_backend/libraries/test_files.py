@@ -113,7 +113,6 @@ REFUSED = {
     "npy garbage": ("FileContentError", "not a .npy file"),
     "npy cube": ("FileContentError", "3 dimensions"),
     "npy scalar": ("FileContentError", "0 dimensions"),
-    "npy empty": ("FileContentError", "is empty"),
     "npy half": ("FileContentError", "float16, but matrices have one of float64"),
     "npy text": ("FileContentError", "not numeric"),
     "npy pairs": ("FileContentError", "not numeric"),

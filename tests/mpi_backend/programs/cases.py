@@ -4,6 +4,7 @@ A program marks functions with :func:`case` and ends with ``main(sys.argv[1:])``
 result, on all ranks: scaled residuals, which the test compares with its limit, or the errors of all ranks.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from mpi4py import MPI
 from alchemist_ray.errors import AlchemistError
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import small_problems
 
 comm = MPI.COMM_WORLD
 ctx = TaskContext(comm, "linalg.case")
@@ -56,9 +58,30 @@ def raised(function: Callable[..., Any], *arguments: Any, context: TaskContext =
     return comm.allgather(outcome)
 
 
+@contextlib.contextmanager
+def solved_by(ranks: str) -> Iterator[None]:
+    """Have problems of any size solved by ``all`` ranks together, or small ones by ``one`` or as ``small`` ones are."""
+    largest, replicated = dict(small_problems.LARGEST), small_problems.REPLICATED
+    if ranks == "all":
+        small_problems.LARGEST.clear()
+    if ranks == "one":
+        small_problems.REPLICATED = -1
+    try:
+        yield
+    finally:
+        small_problems.LARGEST.update(largest)
+        small_problems.REPLICATED = replicated
+
+
 def main(names: list[str]) -> None:
-    """Run the named cases; the first rank prints all their results as JSON, ``[case, label, result]``."""
+    """Run the cases of these names; the first rank prints ``[case, label, result]`` in JSON for all that they yield.
+
+    All ranks share the work of each problem. In a case whose name begins with ``one:`` one rank solves small ones, and
+    in one whose name begins with ``small:`` the library decides, which has every rank solve the smallest.
+    """
     for name in names:
-        for label, result in CASES[name]():
-            if comm.rank == 0:
-                print(json.dumps([name, label, result], default=float), flush=True)
+        ranks, _, plain = name.rpartition(":")
+        with solved_by(ranks or "all"):
+            for label, result in CASES[plain]():
+                if comm.rank == 0:
+                    print(json.dumps([name, label, result], default=float), flush=True)

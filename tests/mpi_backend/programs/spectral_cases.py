@@ -4,6 +4,8 @@ Every case yields scaled residuals, which the test compares with its limit, or t
 """
 
 import itertools
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,14 +14,14 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse
-from cases import Array, case, comm, ctx, main, raised
+from cases import Array, case, comm, ctx, dealt, main, raised
 from mpi4py import MPI
 
 from alchemist_ray.layouts.csr import CsrArrays
 from alchemist_ray.layouts.layout import Layout
-from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix
+from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
 from alchemist_ray.mpi_backend.libraries import linalg
-from alchemist_ray.mpi_backend.libraries.linalg import one_rank
+from alchemist_ray.mpi_backend.libraries.linalg import one_rank, stopping
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import eigenvalues, full_svd, hermitian
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import polar_decomposition as polar
 from alchemist_ray.mpi_backend.scalapack.spectral import Wanted
@@ -470,17 +472,94 @@ def polar_factors() -> Iterator[tuple[str, Any]]:
         yield f"{power}", np.abs(U.to_global() @ (P.to_global() / power) - A / power).max() / 1e-14
 
 
+@case
+def in_a_child_process() -> Iterator[tuple[str, Any]]:
+    """Results of a child process are those of the rank, bit for bit."""
+    kept = stopping.is_long
+    for n, dtype in ((60, "float64"), (50, "complex64")):
+        A = normal((n, n), dtype)
+        B, tall = spread(A + A.conj().T), spread(normal((3 * n, n), dtype))
+        A = spread(A)
+        routines = {
+            "eig": lambda A=A: linalg.eig(ctx, A),
+            "eigvals": lambda A=A: linalg.eigvals(ctx, A),
+            "eigvals of all ranks": lambda A=A: eigenvalues.values_on_all_ranks(ctx, A),
+            "eigh": lambda B=B: linalg.eigh(ctx, B, subset_by_index=[3, 20]),
+            "eigvalsh": lambda B=B: linalg.eigvalsh(ctx, B),
+            "svd": lambda A=A: linalg.svd(ctx, A),
+            "svd, long": lambda tall=tall: linalg.svd(ctx, tall),
+            "qr, long": lambda tall=tall: linalg.qr(ctx, tall),
+            "truncated_svd": lambda tall=tall: linalg.truncated_svd(ctx, tall, 5, method="gram"),
+            "pinv": lambda A=A: linalg.pinv(ctx, A),
+            "polar": lambda A=A: linalg.polar(ctx, A),
+            "lstsq": lambda A=A, B=B: linalg.lstsq(ctx, A, B),
+            "lstsq, long": lambda tall=tall: linalg.lstsq(ctx, tall, tall),
+        }
+        for name, routine in dealt(routines.items(), (1, 2)):
+            try:
+                found = []
+                for apart in (False, True):
+                    stopping.is_long = lambda *given, apart=apart: apart
+                    result = routine()
+                    parts = result if isinstance(result, tuple) else (result,)
+                    found.append([part.to_global() if isinstance(part, DistMatrix) else part for part in parts])
+            finally:
+                stopping.is_long = kept
+            same = all(np.array_equal(*pair, equal_nan=True) for pair in zip(*found, strict=True))
+            yield f"{name} {n} {dtype}", 0 if same else WRONG
+
+
+@case
+def in_parts() -> Iterator[tuple[str, Any]]:
+    """Products and Gram matrices that are cut so that a task can stop between their parts."""
+    kept = stopping.LONG
+    for dtype in ("float32", "complex128"):
+        A, B = normal((301, 40), dtype), normal((40, 23), dtype)
+        try:
+            for stopping.LONG in (1e4, 1e5):
+                C = linalg.gemm(ctx, spread(A, "VC_STAR"), spread(B, "STAR_STAR")).to_global()
+                yield f"rows {dtype}", scaled(np.linalg.norm(C - A @ B), A @ B)
+                G = linalg.gemm(ctx, spread(A, "VC_STAR"), spread(A, "VC_STAR"), transpose_a=True).to_global()
+                yield f"inner {dtype}", scaled(np.linalg.norm(G - A.T @ A), A.T @ A)
+                _, s, _ = linalg.truncated_svd(ctx, spread(A), 3, method="gram")
+                exact = np.linalg.svd(A, compute_uv=False)[:3]
+                yield f"gram {dtype}", scaled(float(np.abs(s - exact).max()), A)
+                if dtype == "float32":
+                    found = linalg.pca(ctx, spread(A), 3)["explained_variance"]
+                    exact = np.linalg.svd(A - A.mean(0), compute_uv=False)[:3] ** 2 / 300
+                    yield "pca", scaled(float(np.abs(found - exact).max()), exact)
+        finally:
+            stopping.LONG = kept
+
+
+@case
+def stopped() -> Iterator[tuple[str, Any]]:
+    """A task that was cancelled on one rank ends on all, in a child process and between two parts."""
+    A, kept = spread(normal((400, 30), "float64"), "VC_STAR"), stopping.LONG
+    stop = TaskContext(comm, "linalg.case", cancelled=lambda: comm.rank in (0, comm.size - 1))
+    work = 2 * kept, np.dtype(float)
+    yield "child", raised(lambda ctx: one_rank.run(ctx, *work, lambda: time.sleep(60)), context=stop)
+    yield (
+        "child on each rank",
+        raised(lambda ctx: stopping.on_each_rank(ctx, *work, lambda: time.sleep(1)), context=stop),
+    )
+    stopping.LONG = 1e4
+    yield "parts", raised(lambda ctx: linalg.truncated_svd(ctx, A, 3, method="gram"), context=stop)
+    stopping.LONG = kept
+
+
 # --- one rank works, and errors ---------------------------------------------------------------------------------------
 
 
 @case
 def others_sleep() -> Iterator[tuple[str, Any]]:
-    one_rank.run(ctx, lambda: None)  # does its imports
+    one_rank.run(ctx, 0, np.dtype(float), lambda: None)  # does its imports
     before = time.process_time()
-    found = one_rank.run(ctx, lambda: time.sleep(0.5) or "done")
+    for count in (0, stopping.LONG):  # here, and in a child process
+        found = one_rank.run(ctx, count, np.dtype(float), lambda: time.sleep(0.5) or "done")
+        yield f"result {count}", 0 if (found == "done") == (comm.rank == 0) else WRONG
     spent = time.process_time() - before
-    yield "result", 0 if (found == "done") == (comm.rank == 0) else WRONG
-    yield "seconds of processor time", 30 * comm.allreduce(spent, MPI.MAX) / 0.25
+    yield "seconds of processor time", 30 * comm.allreduce(spent, MPI.MAX) / 0.5
 
 
 def _no_convergence() -> None:
@@ -512,7 +591,10 @@ def errors() -> Iterator[tuple[str, Any]]:
     yield "krylov without room", raised(linalg.truncated_svd, A, 6, method="krylov")
     steep = with_values(60, 50, np.r_[1.0, np.full(49, 1e-9)], "float64")
     yield "gram, inaccurate", raised(linalg.truncated_svd, spread(steep), 2, method="gram")
-    yield "convergence", raised(lambda ctx: one_rank.run(ctx, _no_convergence))
+    yield "convergence", raised(lambda ctx: one_rank.run(ctx, 0, np.dtype(float), _no_convergence))
+    work = stopping.LONG, np.dtype(float)
+    yield "convergence in a child", raised(lambda ctx: one_rank.run(ctx, *work, _no_convergence))
+    yield "killed child", raised(lambda ctx: one_rank.run(ctx, *work, lambda: os.kill(os.getpid(), signal.SIGKILL)))
     yield "afterwards", raised(linalg.eigh, A)
 
 

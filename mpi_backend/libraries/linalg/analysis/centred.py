@@ -22,6 +22,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import stopping
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import RowSlab, SparseSlab, TallMatrix, slab_of, sparse_slab_of
@@ -90,35 +91,39 @@ class Centred(TallMatrix):
         """Return ``factor`` times the matrix, in new memory. Collective over comm."""
         return dataclasses.replace(self, slab=self.slab.scaled(factor), mean=self.mean * factor)
 
-    def panels(self, dtype: np.dtype[Any]) -> Iterator[tuple[slice, Array]]:
-        """Yield ranges of this rank's rows, and the centred rows, in new memory."""
+    def panels(self, dtype: np.dtype[Any], part: slice | None = None) -> Iterator[tuple[slice, Array]]:
+        """Yield ranges of this rank's rows, or of a part of them, with the centred rows in new memory."""
         height = max(256, _PANEL // self.shape[1])
         mean = self.mean.astype(dtype)
-        for start in range(0, self.height, height):
-            rows = slice(start, min(start + height, self.height))
+        first, last = (0, self.height) if part is None else (part.start, part.stop)
+        for start in range(first, last, height):
+            rows = slice(start, min(start + height, last))
             panel = (
                 self.slab.matrix.local[rows].toarray() if isinstance(self.slab, SparseSlab) else self.slab.local[rows]
             )
             yield rows, np.subtract(panel, mean[rows, np.newaxis] if self.flipped else mean, dtype=dtype)
 
-    def gram(self) -> npt.NDArray[np.float64]:
-        """Return the transpose times the matrix, in double precision, on every rank. Collective over comm."""
-        n = self.shape[1]
+    def gram(self, ctx: TaskContext) -> npt.NDArray[np.float64]:
+        """Return the product of the transpose with the matrix, in double precision, on every rank. Collective."""
+        (m, n), dtype = self.shape, np.dtype(np.float64)
         G = np.zeros((n, n))
-        for _, panel in self.panels(np.dtype(np.float64)):
-            G += panel.T @ panel
+        for part in stopping.in_parts(ctx, 2 * m * n * n, dtype, self.height):
+            for _, panel in self.panels(dtype, part):
+                G += panel.T @ panel
         self.comm.Allreduce(MPI.IN_PLACE, G)
         return G
 
-    def triangle(self) -> npt.NDArray[np.float64]:
+    def triangle(self, ctx: TaskContext) -> npt.NDArray[np.float64]:
         """Return R of a QR factorisation, in double precision, on every rank. Collective over comm.
 
         Each panel is stacked on the R of the panels before it; then the triangles of the ranks are combined
         (:mod:`..factorizations.tsqr`).
         """
-        R = np.zeros((0, self.shape[1]))
-        for _, panel in self.panels(np.dtype(np.float64)):
-            R = np.asarray(np.linalg.qr(np.concatenate([R, panel]), mode="r"))
+        (m, n), dtype = self.shape, np.dtype(np.float64)
+        R = np.zeros((0, n))
+        for part in stopping.in_parts(ctx, 4 * m * n * n, dtype, self.height):
+            for _, panel in self.panels(dtype, part):
+                R = np.asarray(np.linalg.qr(np.concatenate([R, panel]), mode="r"))
         return TSQR(self.comm, R).R
 
     def sum_of_squares(self) -> float:

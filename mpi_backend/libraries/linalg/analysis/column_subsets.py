@@ -25,8 +25,8 @@ from alchemist_ray.mpi_backend.libraries.linalg.analysis.samples import samples_
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.libraries.linalg.matrices import products
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.factors import Form
+from alchemist_ray.mpi_backend.libraries.linalg.spectral import full_svd
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.singular import truncated_svd
-from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import svd_on_first
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
@@ -177,8 +177,8 @@ def _nearest(ctx: TaskContext, C: DistMatrix, A: DistMatrix | SparseDistMatrix) 
 
     With C = Q R and R = U diag(s) V^H, Q U is an orthonormal basis and X = V diag(1/s) (Q U)^H A.
     """
-    factors = TSQR(ctx.comm, C.local)
-    U, s, Vh = svd_on_first(ctx.comm, factors.R)
+    factors = TSQR.of(ctx, C.local, C.shape[0])
+    U, s, Vh = ctx.comm.bcast(full_svd.triangle_svd(ctx, factors.R))
     rank = max(1, int(np.count_nonzero(s > max(C.shape) * np.finfo(s.dtype).eps * s[0])))
     basis = checks.allocated(
         ctx, (C.shape[0], rank), C.dtype, dataclasses.replace(C.layout, block=(C.layout.block[0], rank))

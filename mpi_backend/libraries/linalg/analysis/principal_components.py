@@ -21,18 +21,18 @@ import numpy.typing as npt
 
 from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
 from alchemist_ray.mpi_backend.libraries.linalg.analysis.centred import Centred, centred
 from alchemist_ray.mpi_backend.libraries.linalg.analysis.samples import require_real
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import SparseSlab
+from alchemist_ray.mpi_backend.libraries.linalg.spectral import full_svd
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.lanczos import (
     LanczosPlan,
     block_size,
     lanczos_svd,
     trustworthy,
 )
-from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import Triplets, rayleigh_ritz, svd_on_first
-from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import Triplets, rayleigh_ritz
 
 Array = npt.NDArray[Any]
 
@@ -170,15 +170,13 @@ def _small_side(ctx: TaskContext, matrix: Centred, k: int) -> tuple[Array, Array
     """Return the leading singular values and the vectors of the short side, shape (p, k), on every rank. Collective."""
     found = None
     if matrix.shape[1] <= _SMALL:
-        G = matrix.gram()
-        with Agreement(matrix.comm):
-            found = _from_gram(G, k) if matrix.comm.rank == 0 else None
-        found = matrix.comm.bcast(found)
+        G = matrix.gram(ctx)
+        found = matrix.comm.bcast(one_rank.run(ctx, 9 * len(G) ** 3, G.dtype, lambda: _from_gram(G, k)))
     if found is None:
         ctx.progress(0.4, 1, "QR factorisation")
-        R = matrix.triangle()
+        R = matrix.triangle(ctx)
         ctx.progress(0.8, 1, "SVD of the triangle")
-        _, s, Vt = svd_on_first(matrix.comm, R)
+        _, s, Vt = matrix.comm.bcast(full_svd.triangle_svd(ctx, R))
         found = s[:k], Vt[:k].T
     s, V = found
     return s.astype(matrix.dtype), V.astype(matrix.dtype, order="C")

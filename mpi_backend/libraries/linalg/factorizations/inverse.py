@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, small_problems, whole_factorizations
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.systems import LU, require_square, right_hand_layout
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 
 
 @task
@@ -45,6 +48,9 @@ def inv(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
     """
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)
+    if small_problems.suits("inv", A.shape):
+        work = lambda A: Whole(whole_factorizations.regular(ctx.task, A).inverse())  # noqa: E731 - one expression
+        return cast("DistMatrix", small_problems.solved(ctx, work, A=A))
     checks.require_finite(ctx, A=A)
     factors = LU.of(ctx, A)
     X = checks.allocated(ctx, A.shape, A.dtype, right_hand_layout(factors.factors, A.shape[1]))

@@ -21,7 +21,7 @@ from mpi4py import MPI
 from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
+from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.elimination import diagonal
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.householder import Householder, row_layout
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.orthogonal import reflectors, triangle
@@ -33,8 +33,9 @@ from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import leading_rows, on_grid
 from alchemist_ray.mpi_backend.libraries.linalg.matrices import products
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.factors import Form
-from alchemist_ray.mpi_backend.libraries.linalg.scaling import safely_scaled, shift_exponents
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor, safely_scaled, shift_exponents
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import slab_of
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import full_svd
 
 Array = npt.NDArray[Any]
@@ -81,7 +82,7 @@ def lstsq(
     ArgumentError
         If a matrix is not float32, float64, complex64 or complex128.
     ArgumentValueError
-        If b and A differ in their number of rows, a matrix is empty, `cond` is negative, or the driver is unknown.
+        If b has another number of rows than A, `cond` is negative, or there is no such driver.
     NonFiniteError
         If A or b contains NaN or Inf.
     ConvergenceError
@@ -97,11 +98,15 @@ def lstsq(
     """
     dtype = checks.require_floating(ctx, A=A, b=b)
     require_rows(ctx, A.shape[0], b)
-    _check(ctx, A, b, cond, lapack_driver)
+    _check(ctx, cond, lapack_driver)
+    threshold = float(np.finfo(dtype).eps) if cond is None else cond
+    if small_problems.suits("lstsq", A.shape, b.shape):
+        work = lambda A, b: _of_whole(np.asarray(A, dtype), np.asarray(b, dtype), threshold, lapack_driver)  # noqa: E731
+        solution: tuple[DistMatrix, Array, int, Array | None] = small_problems.solved(ctx, work, A=A, b=b)
+        return solution
     checks.require_finite(ctx, A=A, b=b)
     A, factor = safely_scaled(checks.converted(A, dtype))
     b, factor_b = safely_scaled(checks.converted(b, dtype))
-    threshold = float(np.finfo(dtype).eps) if cond is None else cond
     p, q = sorted(A.shape)
     s: Array | None = None
     if lapack_driver == "gelsy":
@@ -114,15 +119,36 @@ def lstsq(
     residues = np.empty(0, b.local.real.dtype)
     if s is not None and m > n == rank:
         residues = _residues(ctx, A, x, b)
-    with np.errstate(over="ignore"):  # squares may overflow even if the residuals do not
-        residues, s = residues / factor_b / factor_b, None if s is None else s / factor
-    shift_exponents(x.local, math.frexp(factor)[1] - math.frexp(factor_b)[1])
+    residues, s = _unscaled(x.local, residues, s, factor, factor_b)
     return x, residues, rank, s
 
 
-def _check(ctx: TaskContext, A: DistMatrix, b: DistMatrix, cond: float | None, driver: str) -> None:
-    if 0 in (*A.shape, *b.shape):
-        raise ArgumentValueError(ctx.task, f"A is {A.shape[0]}x{A.shape[1]}, b {b.shape[0]}x{b.shape[1]}: one is empty")
+def _unscaled(x: Array, residues: Array, s: Array | None, factor: float, factor_b: float) -> tuple[Array, Array | None]:
+    """Return squares of residuals and singular values without the factors of A and b, and correct x. Local."""
+    shift_exponents(x, math.frexp(factor)[1] - math.frexp(factor_b)[1])
+    with np.errstate(over="ignore"):  # squares may overflow where the residuals do not
+        return residues / factor_b / factor_b, None if s is None else s / factor
+
+
+def _of_whole(A: Array, b: Array, threshold: float, driver: str) -> tuple[Whole, Array, int, Array | None]:
+    """Return what :func:`lstsq` does, of whole matrices. Local."""
+    import scipy.linalg  # takes longer than a worker takes to start
+
+    m, n, nrhs = *A.shape, b.shape[1]
+    columns = b if nrhs else np.zeros((m, 1), b.dtype)  # LAPACK takes no fewer, and the rank is wanted nevertheless
+    factors = [safe_factor(MPI.COMM_SELF, X) for X in (A, columns)]
+    for X, factor in zip((A, columns), factors, strict=True):
+        if factor != 1:
+            X *= X.real.dtype.type(factor)
+    x, residues, rank, s = scipy.linalg.lstsq(
+        A, columns, threshold, overwrite_a=True, overwrite_b=True, check_finite=False, lapack_driver=driver
+    )
+    x, residues = x[:, :nrhs], np.asarray(residues)[:nrhs] if m > n == rank else np.empty(0, columns.real.dtype)
+    residues, s = _unscaled(x, residues if driver == "gelsd" else residues[:0], s, *factors)
+    return Whole(x), residues, int(rank), s if driver == "gelsd" else None
+
+
+def _check(ctx: TaskContext, cond: float | None, driver: str) -> None:
     if cond is not None and not cond >= 0:
         raise ArgumentValueError(ctx.task, f"cond must not be negative, but is {cond}")
     if driver not in ("gelsd", "gelsy"):
@@ -135,8 +161,8 @@ def _check(ctx: TaskContext, A: DistMatrix, b: DistMatrix, cond: float | None, d
 def _by_tree(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) -> tuple[DistMatrix, int, Array]:
     """Solve with the SVD of the TSQR triangle of a long matrix, or of a wide one's transpose. Collective over comm."""
     slab = slab_of(A)
-    tree = TSQR(ctx.comm, slab.local)
-    P, s, Wh = one_rank.run(ctx, lambda: np.linalg.svd(tree.R, full_matrices=False)) or (None, None, None)
+    tree = TSQR.of(ctx, slab.local, slab.shape[0])
+    P, s, Wh = full_svd.triangle_svd(ctx, tree.R) or (None, None, None)
     P, s, Wh = (ctx.comm.bcast(part, one_rank.ROOT) for part in (P, s, Wh))
     rank = _rank(s, threshold)
     P, inverse, Wh = P[:, :rank], (1 / s[:rank])[:, np.newaxis], Wh[:rank]
@@ -159,7 +185,9 @@ def _by_svd(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) ->
     shape = A.shape[1], b.shape[1]
     if one_rank.preferred(ctx, A.shape, A.dtype):
         whole, sides = one_rank.gathered(A), one_rank.gathered(b)
-        x, rank, s = one_rank.run(ctx, lambda: _by_lapack(whole, sides, threshold)) or (None, None, None)
+        count = full_svd.operations(A.shape, vectors=True)
+        found = one_rank.run(ctx, count, A.dtype, lambda: _by_lapack(whole, sides, threshold))
+        x, rank, s = found or (None, None, None)
         rank, s = ctx.comm.bcast((rank, s), one_rank.ROOT)
         return one_rank.dealt(ctx, x, shape, A.dtype), int(rank), s
     U, s, Vt = full_svd.factors(ctx, A)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations import elimination
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.panels import blocked, permute_rows
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.systems import (
@@ -21,7 +22,10 @@ from alchemist_ray.mpi_backend.libraries.linalg.factorizations.systems import (
 )
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.triangular import Form
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy, leading_columns, leading_rows, on_grid
-from alchemist_ray.mpi_backend.libraries.linalg.scaling import shift_exponents
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import scale_linearly, shift_exponents, triangle_exponent
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
+from alchemist_ray.mpi_backend.libraries.linalg.whole_factorizations import WholeLU, shift_upper
+from alchemist_ray.mpi_backend.libraries.linalg.whole_factorizations import require_regular as require_regular_whole
 
 Array = npt.NDArray[Any]
 
@@ -66,9 +70,10 @@ def lu(ctx: TaskContext, A: DistMatrix, permute_l: bool = False, p_indices: bool
     copies of A. Partial pivoting of rows, as in LAPACK. See :mod:`.elimination`.
     """
     checks.require_floating(ctx, A=A)
+    if small_problems.suits("lu", A.shape):
+        return tuple(small_problems.solved(ctx, lambda A: _lu_of_whole(A, permute_l, p_indices), A=A))
     checks.require_finite(ctx, A=A)
-    work = grid_copy(A)
-    piv = elimination.eliminate(ctx, work)
+    work, piv = _eliminated(ctx, A)
     k = min(A.shape)
     U = _triangle(leading_rows(work, k), lower=False)
     L = _triangle(leading_columns(work, k), lower=True)
@@ -110,9 +115,17 @@ def lu_factor(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, npt.NDArray[
     Cost of :func:`lu`, with one copy of A.
     """
     checks.require_floating(ctx, A=A)
+    if small_problems.suits("lu", A.shape):
+
+        def work(A: Array) -> tuple[Whole, npt.NDArray[np.int64]]:
+            factors = WholeLU.of(A)
+            shift_upper(factors.factors, -factors.exponent)
+            return Whole(factors.factors), factors.piv
+
+        found: tuple[DistMatrix, npt.NDArray[np.int64]] = small_problems.solved(ctx, work, A=A)
+        return found
     checks.require_finite(ctx, A=A)
-    work = grid_copy(A)
-    return work, elimination.eliminate(ctx, work)
+    return _eliminated(ctx, A)
 
 
 @task
@@ -142,7 +155,7 @@ def lu_solve(ctx: TaskContext, lu: DistMatrix, piv: npt.NDArray[Any], b: DistMat
     ArgumentValueError
         If shapes do not fit, `piv` does not hold row numbers, or `trans` is not valid.
     NonFiniteError
-        If b contains NaN or Inf.
+        If b or lu contains NaN or Inf.
     SingularMatrixError
         If a pivot is exactly zero.
 
@@ -158,10 +171,25 @@ def lu_solve(ctx: TaskContext, lu: DistMatrix, piv: npt.NDArray[Any], b: DistMat
         raise ArgumentValueError(ctx.task, f"piv must hold {lu.shape[0]} row numbers, as lu_factor returns them")
     if trans not in (0, 1, 2):
         raise ArgumentValueError(ctx.task, f"trans must be 0, 1 (transpose) or 2 (conjugate transpose), not {trans}")
-    checks.require_finite(ctx, b=b)
-    factors = LU(on_grid(checks.converted(lu, dtype)), rows.astype(np.int64))
-    require_regular(ctx, factors.factors)
-    return factors.solve(ctx, b, _FORMS[trans])
+    piv = rows.astype(np.int64)
+    if small_problems.suits("lu_solve", lu.shape, b.shape):
+        layout = b.layout
+
+        def work(b: Array, lu: Array) -> Whole:
+            lu, b = np.asarray(lu, dtype, "F"), np.asarray(b, dtype, "F")
+            require_regular_whole(ctx.task, lu)
+            exponent = scale_linearly(MPI.COMM_SELF, np.triu(lu))
+            shift_upper(lu, exponent)
+            return Whole(WholeLU(lu, piv, exponent).solve(b, _FORMS[trans]), layout)
+
+        return cast("DistMatrix", small_problems.solved(ctx, work, b=b, lu=lu))
+    checks.require_finite(ctx, b=b, lu=lu)
+    factors = on_grid(checks.converted(lu, dtype))
+    exponent = triangle_exponent(factors, False, require_regular(ctx, factors))
+    if exponent:
+        factors = grid_copy(factors)
+        _shift_upper(factors, exponent)
+    return LU(factors, piv, exponent).solve(ctx, b, _FORMS[trans])
 
 
 @task
@@ -258,19 +286,67 @@ def _triangle(A: DistMatrix, *, lower: bool) -> DistMatrix:
     return A
 
 
+def _eliminated(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, npt.NDArray[np.int64]]:
+    """Return the factors of `A` as LAPACK stores them, and the pivots. Collective over comm."""
+    work = grid_copy(A)
+    exponent = scale_linearly(ctx.comm, work.local)
+    piv = elimination.eliminate(ctx, work)
+    if exponent:
+        _shift_upper(work, -exponent)
+    return work, piv
+
+
+def _shift_upper(A: DistMatrix, exponent: int) -> None:
+    """Multiply the upper triangle in place by two to `exponent`. Local."""
+    for iloc, i in enumerate(A.rows.indices().tolist()):
+        shift_exponents(A.local[iloc, A.cols.local_range(0, min(i, A.shape[1]))[1] :], exponent)
+
+
+def _lu_of_whole(A: Array, permute_l: bool, p_indices: bool) -> tuple[Any, ...]:
+    """Return what :func:`lu` does, of a whole matrix. Local."""
+    import scipy.linalg  # takes longer than a worker takes to start
+
+    exponent = scale_linearly(MPI.COMM_SELF, A)
+    if permute_l:
+        L, U = scipy.linalg.lu(A, permute_l=True, overwrite_a=True, check_finite=False)
+        p = None
+    else:
+        p, L, U = scipy.linalg.lu(A, p_indices=True, overwrite_a=True, check_finite=False)
+    if exponent:
+        shift_exponents(U, -exponent)
+    if p is None:
+        return Whole(L), Whole(U)
+    p = p.astype(np.int64)
+    return (p if p_indices else Whole(np.equal.outer(p, np.arange(p.size)).astype(L.dtype)), Whole(L), Whole(U))
+
+
 def _determinant(ctx: TaskContext, A: DistMatrix) -> tuple[Any, npt.NDArray[np.float64], int]:
     """Return the factors of the determinant: a phase of magnitude 1, magnitudes, an exponent of two. Collective."""
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)
+    if small_problems.suits("det", A.shape):
+        found: tuple[Any, npt.NDArray[np.float64], int] = small_problems.solved(ctx, _whole_determinant, A=A)
+        return found
     checks.require_finite(ctx, A=A)
     work = grid_copy(A)
+    exponent = scale_linearly(ctx.comm, work.local)
     piv = elimination.eliminate(ctx, work)
-    pivots = elimination.diagonal(work).astype(np.complex128 if A.dtype.kind == "c" else np.float64)
-    exponent = _normalise(pivots)
+    return _of_pivots(elimination.diagonal(work), piv, exponent)
+
+
+def _whole_determinant(A: Array) -> tuple[Any, npt.NDArray[np.float64], int]:
+    factors = WholeLU.of(A)
+    return _of_pivots(np.diagonal(factors.factors), factors.piv, factors.exponent)
+
+
+def _of_pivots(diagonal: Array, piv: npt.NDArray[np.int64], scaled_by: int) -> tuple[Any, npt.NDArray[np.float64], int]:
+    """Return the factors of the determinant of a matrix that was multiplied by two to `scaled_by` before. Local."""
+    pivots = diagonal.astype(np.complex128 if diagonal.dtype.kind == "c" else np.float64)
+    exponent = _normalise(pivots) - scaled_by * pivots.size
     magnitudes = np.abs(pivots)
     phases = np.divide(pivots, magnitudes, out=np.ones_like(pivots), where=magnitudes != 0)
     phase = phases.prod() * (-1) ** int(np.count_nonzero(piv != np.arange(piv.size)))
-    if A.dtype.kind == "c":
+    if diagonal.dtype.kind == "c":
         phase /= abs(phase)
     return phase.item(), magnitudes, exponent
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.householder import Householder, row_layout
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import leading_rows
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import linearly_scaled, scale_linearly, shift_exponents
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import slab_of
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+
+Array = npt.NDArray[Any]
 
 _NARROW = 32
 """Number of columns up to which the tree is used even if ranks have fewer rows than columns."""
@@ -69,12 +75,17 @@ def qr(
     checks.require_floating(ctx, A=A)
     if mode not in ("economic", "r"):
         raise ArgumentValueError(ctx.task, f"mode must be 'economic' or 'r', but is {mode!r}")
+    if small_problems.suits("qr", A.shape):
+        return tuple(small_problems.solved(ctx, lambda A: _of_whole(A, mode, pivoting), A=A))
     checks.require_finite(ctx, A=A)
+    A, exponent = linearly_scaled(A)
     m, n = A.shape
     if not pivoting and m >= n and 0 < n <= max(_NARROW, min(m // ctx.comm.size, _WIDEST_TREE)):
-        return _by_tree(ctx, A, mode)
+        return _by_tree(ctx, A, mode, exponent)
     factors = reflectors(ctx, A, pivoting)
     R = triangle(factors).relayout("MC_MR")
+    if exponent:
+        shift_exponents(R.local, -exponent)
     if mode == "r":
         return (R, factors.jpvt) if pivoting else (R,)
     Q = orthonormal(factors)
@@ -107,8 +118,24 @@ def orthonormal(factors: Householder) -> DistMatrix:
     return Q
 
 
-def _by_tree(ctx: TaskContext, A: DistMatrix, mode: str) -> tuple[DistMatrix, ...]:
+def _of_whole(A: Array, mode: str, pivoting: bool) -> tuple[Any, ...]:
+    """Return what :func:`qr` does, of a whole matrix. Local."""
+    import scipy.linalg  # takes longer than a worker takes to start
+
+    exponent, k = scale_linearly(MPI.COMM_SELF, A), min(A.shape)
+    found = scipy.linalg.qr(A, mode=mode, pivoting=pivoting, overwrite_a=True, check_finite=False)
+    factors, p = (found[:-1], (found[-1].astype(np.int64),)) if pivoting else (found, ())
+    R = factors[-1][:k]
+    if exponent:
+        shift_exponents(R, -exponent)
+    return (*(Whole(Q, "VC_STAR") for Q in factors[:-1]), Whole(R), *p)
+
+
+def _by_tree(ctx: TaskContext, A: DistMatrix, mode: str, exponent: int) -> tuple[DistMatrix, ...]:
+    """Return the factors of a matrix that was multiplied by two to `exponent` before. Collective over comm."""
     slab = slab_of(A)
-    factors = TSQR(ctx.comm, slab.local)
+    factors = TSQR.of(ctx, slab.local, slab.shape[0])
     R = checks.replicated(ctx, factors.R, "MC_MR")
+    if exponent:
+        shift_exponents(R.local, -exponent)
     return (R,) if mode == "r" else (slab.tall_result(ctx, factors.q()), R)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,16 @@ import numpy.typing as npt
 from alchemist_ray.errors import ArgumentValueError, NotPositiveDefiniteError, SingularMatrixError
 from alchemist_ray.layouts.layout import DEFAULT_BLOCK, Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, small_problems, whole_factorizations
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations import elimination, positive_definite
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.panels import blocked, permute_rows
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.triangular import Form, solve_triangular
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy, on_grid
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import scale_linearly, shift_exponents, triangle_exponent
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+
+Array = npt.NDArray[Any]
 
 _STRUCTURES = {
     "gen": "gen",
@@ -99,9 +103,17 @@ def solve(
     structure = _structure(ctx, assume_a)
     require_square(ctx, A=A)
     require_rows(ctx, A.shape[0], b)
+    form: Form = "T" if transposed else "N"
+    if small_problems.suits("solve", A.shape, b.shape):
+
+        def work(A: Array, b: Array) -> Whole:
+            A, b = np.asarray(A, dtype, "F"), np.asarray(b, dtype, "F")
+            return Whole(_solved_whole(ctx.task, A, b, structure, lower, form), b_layout)
+
+        b_layout = b.layout
+        return cast("DistMatrix", small_problems.solved(ctx, work, A=A, b=b))
     checks.require_finite(ctx, A=A, b=b)
     A = checks.converted(A, dtype)
-    form: Form = "T" if transposed else "N"
     if structure in ("sym", "her"):
         return LU.overwriting(ctx, _mirrored(A, lower, conjugate=structure == "her")).solve(ctx, b, form)
     if structure == "gen":
@@ -109,16 +121,43 @@ def solve(
     if structure == "pos":
         return Cholesky.of(ctx, A, lower).solve(b, transposed)
     T = on_grid(A)
-    require_regular(ctx, T)
+    T, exponent = scaled_triangle(T, structure == "lower", require_regular(ctx, T))
     X = right_hand_sides(b, T)
+    shift = exponent - scale_linearly(X.comm, X.local)
     with blocked(T, X) as (triangle, x):
         solve_triangular(triangle, x, form, lower=structure == "lower")
+    if shift:
+        shift_exponents(X.local, shift)
     return X.relayout(b.layout)
+
+
+def _solved_whole(task: str, A: Array, b: Array, structure: str, lower: bool, form: Form) -> Array:
+    """Return the solution on one rank; `A` and `b` are overwritten. Local."""
+    if structure in ("lower", "upper"):
+        whole_factorizations.require_regular(task, A)
+        return whole_factorizations.solve_triangular(A, b, form, lower=structure == "lower")
+    if structure == "pos":
+        factor, exponent = whole_factorizations.cholesky_factor(task, A, lower)
+        transposed = form == "T"
+        return whole_factorizations.solve_by_cholesky(factor, b, lower=lower, exponent=exponent, transposed=transposed)
+    if structure in ("sym", "her"):
+        A = whole_factorizations.mirrored(A, lower, conjugate=structure == "her")
+    return whole_factorizations.regular(task, A).solve(b, form)
+
+
+def scaled_triangle(T: DistMatrix, lower: bool, pivots: Array, twice: bool = False) -> tuple[DistMatrix, int]:
+    """Return a triangle with this diagonal, scaled if it must be, and the exponent. Collective over comm."""
+    exponent = triangle_exponent(T, lower, pivots, twice)
+    if exponent:
+        T = grid_copy(T)
+        with np.errstate(over="ignore"):
+            shift_exponents(T.local, exponent)
+    return T, exponent
 
 
 @dataclass(frozen=True)
 class LU:
-    """The factors of a square matrix, A = P L U.
+    """The factors of a square matrix times a power of two, 2^exponent A = P L U.
 
     Attributes
     ----------
@@ -126,10 +165,13 @@ class LU:
         L without its unit diagonal, and U, in square blocks on a grid.
     piv : ndarray of int64
         Row i was exchanged with row ``piv[i]``, for each i in turn.
+    exponent : int
+        See :func:`~alchemist_ray.mpi_backend.libraries.linalg.scaling.linear_exponent`.
     """
 
     factors: DistMatrix
     piv: npt.NDArray[np.int64]
+    exponent: int = 0
 
     @classmethod
     def of(cls, ctx: TaskContext, A: DistMatrix) -> LU:
@@ -144,10 +186,11 @@ class LU:
 
     @classmethod
     def overwriting(cls, ctx: TaskContext, factors: DistMatrix) -> LU:
-        """Factor a matrix in square blocks on a grid in place; raises like :meth:`of`. Collective over comm."""
+        """Factor a matrix in square blocks on a grid, in place; raises what :meth:`of` does. Collective over comm."""
+        exponent = scale_linearly(ctx.comm, factors.local)
         piv = elimination.eliminate(ctx, factors)
         require_regular(ctx, factors)
-        return cls(factors, piv)
+        return cls(factors, piv, exponent)
 
     def solve(self, ctx: TaskContext, b: DistMatrix, form: Form) -> DistMatrix:
         """Return x such that op(A) x = b, in the layout of b. Collective over comm."""
@@ -158,6 +201,7 @@ class LU:
     def overwrite(self, X: DistMatrix, form: Form) -> None:
         """Overwrite `X`, the result of :func:`right_hand_sides`, with the solution. Collective over comm."""
         order = elimination.permutation(self.piv, self.factors.shape[0])
+        shift = self.exponent - scale_linearly(X.comm, X.local)
         with blocked(self.factors, X) as (T, x):
             if form == "N":
                 permute_rows(x, order)
@@ -167,11 +211,13 @@ class LU:
                 solve_triangular(T, x, form, lower=False)
                 solve_triangular(T, x, form, lower=True, unit=True)
                 permute_rows(x, np.argsort(order))
+        if shift:
+            shift_exponents(X.local, shift)
 
 
 @dataclass(frozen=True)
 class Cholesky:
-    """The factor of a positive definite matrix, A = L L^H or A = U^H U.
+    """The factor of a positive definite matrix times a power of four: 4^exponent A = L L^H or U^H U.
 
     Attributes
     ----------
@@ -179,10 +225,13 @@ class Cholesky:
         The factor, in square blocks on a grid; the other triangle is ignored.
     lower : bool
         Whether it is L.
+    exponent : int
+        See :func:`~alchemist_ray.mpi_backend.libraries.linalg.scaling.linear_exponent`.
     """
 
     factor: DistMatrix
     lower: bool
+    exponent: int = 0
 
     @classmethod
     def of(cls, ctx: TaskContext, A: DistMatrix, lower: bool) -> Cholesky:
@@ -194,14 +243,16 @@ class Cholesky:
             If `A` is not positive definite.
         """
         factor = grid_copy(A)
+        exponent = scale_linearly(ctx.comm, factor.local, even=True) // 2
         order = positive_definite.decompose(ctx, factor, lower)
         if order:
             raise NotPositiveDefiniteError(ctx.task, "A", order)
-        return cls(factor, lower)
+        return cls(factor, lower, exponent)
 
     def solve(self, b: DistMatrix, transposed: bool = False) -> DistMatrix:
         """Return x such that A x = b or A^T x = b, in the layout of b. Collective over comm."""
         X = right_hand_sides(b, self.factor)
+        shift = 2 * self.exponent - scale_linearly(X.comm, X.local)
         conjugate = transposed and X.dtype.kind == "c"  # A^T is the conjugate of A
         if conjugate:
             np.conjugate(X.local, out=X.local)
@@ -212,6 +263,8 @@ class Cholesky:
             solve_triangular(T, x, second, lower=self.lower)
         if conjugate:
             np.conjugate(X.local, out=X.local)
+        if shift:
+            shift_exponents(X.local, shift)
         return X.relayout(b.layout)
 
 
@@ -281,17 +334,19 @@ def require_rows(ctx: TaskContext, m: int, b: DistMatrix) -> None:
         )
 
 
-def require_regular(ctx: TaskContext, T: DistMatrix) -> None:
-    """Check that the diagonal of a triangular matrix has no zero. Collective over comm.
+def require_regular(ctx: TaskContext, T: DistMatrix) -> Array:
+    """Return the diagonal of a triangular matrix, having seen that it has no zero. Collective over comm.
 
     Raises
     ------
     SingularMatrixError
         On every rank, if it has a zero.
     """
-    zeros = np.flatnonzero(elimination.diagonal(T) == 0)
+    pivots = elimination.diagonal(T)
+    zeros = np.flatnonzero(pivots == 0)
     if zeros.size:
         raise SingularMatrixError(ctx.task, "A", int(zeros[0]) + 1)
+    return pivots
 
 
 def _structure(ctx: TaskContext, assume_a: str) -> str:

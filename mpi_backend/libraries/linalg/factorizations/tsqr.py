@@ -10,11 +10,15 @@ factorizations*, SIAM J. Sci. Comput. 34 (2012), section 3.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
+
+from alchemist_ray.mpi_backend.ali import TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import stopping
 
 Array = npt.NDArray[Any]
 
@@ -28,6 +32,8 @@ class TSQR:
         The ranks that share the matrix.
     local : ndarray, shape (mloc, n)
         This rank's rows, possibly none; the rows may be distributed over the ranks in any order.
+    factorise : callable
+        Returns Q and R of this rank's rows.
 
     Attributes
     ----------
@@ -35,9 +41,9 @@ class TSQR:
         The triangular factor, bitwise equal on every rank; exactly zero below the diagonal.
     """
 
-    def __init__(self, comm: MPI.Comm, local: Array) -> None:
+    def __init__(self, comm: MPI.Comm, local: Array, factorise: Callable[[Array], Any] = np.linalg.qr) -> None:
         self._comm = comm
-        self._leaf, R = np.linalg.qr(local)
+        self._leaf, R = factorise(local)
         self._nodes: list[tuple[int, Array, int]] = []  # partner, Q of the stack, number of this rank's rows in it
         self._parent: int | None = None
         self._heights = comm.allgather(R.shape[0])
@@ -45,6 +51,16 @@ class TSQR:
         top = min(sum(self._heights), local.shape[1])
         self.R = R if comm.rank == 0 else np.empty((top, local.shape[1]), local.dtype)
         comm.Bcast(self.R)
+
+    @classmethod
+    def of(cls, ctx: TaskContext, local: Array, m: int) -> Self:
+        """Return the factors of a matrix of `m` rows; if its parts are long work, that stops when cancelled.
+
+        Collective over comm.
+        """
+        n = local.shape[1]
+        count = 4 * n * n * m / ctx.comm.size
+        return cls(ctx.comm, local, lambda A: stopping.on_each_rank(ctx, count, A.dtype, lambda: np.linalg.qr(A)))
 
     def _climb(self, R: Array) -> Array:
         """Combine triangles towards rank 0; return the last triangle of this rank."""

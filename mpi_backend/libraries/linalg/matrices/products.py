@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,11 @@ from mpi4py import MPI
 
 from alchemist_ray.layouts.layout import Grid, Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, small_problems, stopping
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.factors import Form, Operand, require_inner
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.sparse_products import sparse_product
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import deals_rows
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 
 Array = npt.NDArray[Any]
 
@@ -89,7 +90,28 @@ def gemm(
     transposed and B is not in VC_STAR.
     """
     form = Form(transpose_a, transpose_b, conjugate_a, conjugate_b, alpha)
+    if isinstance(A, DistMatrix) and isinstance(B, DistMatrix) and small_problems.suits("gemm", A.shape, B.shape):
+        return _on_one_rank(ctx, A, B, form)
     return product(ctx, A, B, form)
+
+
+def _on_one_rank(ctx: TaskContext, A: DistMatrix, B: DistMatrix, form: Form) -> DistMatrix:
+    """Return the product of small matrices, in the layout that :func:`product` gives it. Collective over comm."""
+    dtype = form.dtype(ctx, A, B)
+    left, right = Operand(A, form.transpose_a), Operand(B, form.transpose_b)
+    require_inner(ctx, left.shape, right.shape, form)
+    n = right.shape[1]
+    by_rows = _moves_little(left, right.shape[0] * n)
+    layout = dataclasses.replace(left.layout, block=(left.layout.block[0], max(n, 1))) if by_rows else "MC_MR"
+
+    def work(A: Array, B: Array) -> Whole:
+        A, B = (X.astype(dtype, copy=False) for X in (A, B))
+        B = B.T if form.transpose_b else B
+        C = np.matmul(A.T if form.transpose_a else A, np.conjugate(B) if form.conjugate_right else B)
+        form.finish(C)
+        return Whole(C, layout)
+
+    return cast("DistMatrix", small_problems.solved(ctx, work, finite=False, A=A, B=B))
 
 
 def product(
@@ -145,20 +167,33 @@ def _rows(ctx: TaskContext, left: Operand, right: Operand, conjugate: bool) -> D
         whole = np.conjugate(whole)
     layout = dataclasses.replace(left.layout, block=(left.layout.block[0], max(n, 1)))
     C = checks.allocated(ctx, (m, n), left.stored.dtype, layout)
-    np.matmul(left.local, whole.T if right.transposed else whole, out=C.local)
+    factor = whole.T if right.transposed else whole
+    for rows in stopping.in_parts(ctx, 2 * m * n * left.shape[1], C.dtype, left.local.shape[0]):
+        np.matmul(left.local[rows], factor, out=C.local[rows])
     return C
 
 
 def _inner(ctx: TaskContext, left: Operand, right: Operand, conjugate: bool) -> DistMatrix:
     """Multiply each rank's part of the inner index, and add up the products of all ranks. Collective over comm."""
-    if conjugate:
-        whole = np.zeros((left.shape[0], right.shape[1]), left.stored.dtype)
-        for start in range(0, right.local.shape[0], _PANEL):
-            whole += left.local[:, start : start + _PANEL] @ np.conjugate(right.local[start : start + _PANEL])
-    else:
-        whole = np.ascontiguousarray(left.local @ right.local)
+    (m, inner), n = left.shape, right.shape[1]
+    whole: Array | None = None
+    for part in stopping.in_parts(ctx, 2 * m * n * inner, left.stored.dtype, right.local.shape[0]):
+        product = _contribution(left, right, part, conjugate)
+        whole = product if whole is None else np.add(whole, product, out=whole)
+    assert whole is not None  # there is one part at least
     ctx.comm.Allreduce(MPI.IN_PLACE, whole)
     return checks.replicated(ctx, whole, "MC_MR")
+
+
+def _contribution(left: Operand, right: Operand, part: slice, conjugate: bool) -> Array:
+    """Return the product of some of this rank's columns of `left` and rows of `right`, C-ordered. Local."""
+    if not conjugate:
+        return np.ascontiguousarray(left.local[:, part] @ right.local[part])
+    product = np.zeros((left.shape[0], right.shape[1]), left.stored.dtype)
+    for start in range(part.start, part.stop, _PANEL):
+        indices = slice(start, min(start + _PANEL, part.stop))
+        product += left.local[:, indices] @ np.conjugate(right.local[indices])
+    return product
 
 
 def _summa(ctx: TaskContext, left: Operand, right: Operand, conjugate: bool) -> DistMatrix:

@@ -14,24 +14,27 @@ Appl. 31 (2009), 970, algorithm 5.1.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations import condition, systems
 from alchemist_ray.mpi_backend.libraries.linalg.matrices import products, reductions
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.factors import Form
 from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor
 from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_square
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 
 Array = npt.NDArray[Any]
 
 _THETA = {3: 1.495585217958292e-2, 5: 2.539398330063230e-1, 7: 9.504178996162932e-1, 9: 2.097847961257068, 13: 4.25}
 """For each degree the largest ‖A^p‖^(1/p) for which its approximant is accurate in double precision."""
+
+_LARGE_NORM = 1e3
 
 
 @task
@@ -54,7 +57,7 @@ def expm(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
     ArgumentError
         If A has another dtype.
     ArgumentValueError
-        If A is not square or is empty.
+        If A is not square.
     NonFiniteError
         If A contains NaN or Inf.
 
@@ -67,7 +70,25 @@ def expm(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
     """
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)
+    if small_problems.suits("expm", A.shape):
+        return cast("DistMatrix", small_problems.solved(ctx, _of_whole, A=A))
     checks.require_finite(ctx, A=A)
+    return _by_squaring(ctx, A)
+
+
+def _of_whole(A: Array) -> Whole:
+    """Return the exponential of a whole matrix: SciPy's, or ours for a norm whose powers SciPy lets overflow. Local."""
+    import scipy.linalg  # takes longer than a worker takes to start
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        if A.size == 0 or np.abs(A).sum(axis=0).max() < _LARGE_NORM:
+            return Whole(scipy.linalg.expm(A).astype(A.dtype, copy=False))
+    alone = TaskContext(MPI.COMM_SELF, "expm")
+    return Whole(_by_squaring(alone, alone.from_replicated(np.ascontiguousarray(A), "MC_MR")).local)
+
+
+def _by_squaring(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
+    """Return the exponential of a matrix that is finite. Collective over comm."""
     powers = Powers(ctx, A)
     m, s = powers.degree()
     E = powers.approximant(m, s)

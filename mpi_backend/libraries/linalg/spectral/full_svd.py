@@ -16,13 +16,13 @@ from mpi4py import MPI
 from alchemist_ray.errors import ConvergenceError
 from alchemist_ray.mpi_backend import scalapack
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
+from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations import orthogonal
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy
-from alchemist_ray.mpi_backend.libraries.linalg.scaling import scale_safely
-from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_elements
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import safely_scaled, scale_safely
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import RowSlab, slab_of
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import Triplets
 from alchemist_ray.mpi_backend.scalapack import spectral
 
@@ -64,8 +64,6 @@ def svd(
     ------
     ArgumentError
         If A has another dtype.
-    ArgumentValueError
-        If A is empty.
     NonFiniteError
         If A contains NaN or Inf.
     ConvergenceError
@@ -86,7 +84,9 @@ def svd(
     ‖A − U diag(s) Vt‖ and the orthogonality of the factors are of the order max(m, n) eps.
     """
     checks.require_floating(ctx, A=A)
-    require_elements(ctx, A=A)
+    if small_problems.suits("svd", A.shape):
+        found: Any = small_problems.solved(ctx, lambda A: _of_whole(A, full_matrices, compute_uv), A=A)
+        return found  # type: ignore[no-any-return]  # as the signature says
     checks.require_finite(ctx, A=A)
     if slender(A) and not full_matrices:
         return by_triangle(ctx, A, compute_uv)
@@ -110,25 +110,46 @@ def slender(A: DistMatrix) -> bool:
 
 def by_triangle(ctx: TaskContext, A: DistMatrix, vectors: bool) -> Factors | Array:
     """Return the economy-size decomposition, or only the singular values, by TSQR. Collective over comm."""
+    A, factor = safely_scaled(A)
     slab = slab_of(A)
     if vectors:
-        return as_factors(ctx, slab, slab_triplets(ctx, slab, min(A.shape)))
-    R = TSQR(slab.comm, slab.local).R
-    s: Array = ctx.comm.bcast(one_rank.run(ctx, lambda: np.linalg.svd(R, compute_uv=False)), one_rank.ROOT)
-    return s
+        triplets = slab_triplets(ctx, slab, min(A.shape))
+        s: Array = triplets.s / triplets.s.dtype.type(factor)
+        return as_factors(ctx, slab, Triplets(triplets.U, s, triplets.V))
+    R = TSQR.of(ctx, slab.local, slab.shape[0]).R
+    found = one_rank.run(ctx, operations(R.shape, False), R.dtype, lambda: np.linalg.svd(R, compute_uv=False))
+    s = ctx.comm.bcast(found, one_rank.ROOT)
+    values: Array = s / s.dtype.type(factor)
+    return values
 
 
 def slab_triplets(ctx: TaskContext, slab: RowSlab, k: int) -> Triplets:
     """Return the leading `k` triplets of a slab from the SVD of R in A = Q R. Collective over comm."""
     ctx.progress(0, 1, "QR factorisation")
-    tree = TSQR(slab.comm, slab.local)
+    tree = TSQR.of(ctx, slab.local, slab.shape[0])
     ctx.progress(0.5, 1, "SVD of the triangle")
     rows, n = tree.R.shape
-    P, s, Qh = one_rank.run(ctx, lambda: np.linalg.svd(tree.R, full_matrices=False)) or (None, None, None)
+    P, s, Qh = triangle_svd(ctx, tree.R) or (None, None, None)
     P = _broadcast(ctx, P if P is None else P[:, :k], (rows, k), slab.dtype)
     Qh = _broadcast(ctx, Qh if Qh is None else Qh[:k], (k, n), slab.dtype)
     s = ctx.comm.bcast(s if s is None else s[:k].copy(), one_rank.ROOT)
     return Triplets(tree.apply(P), s, Qh.conj().T)
+
+
+def triangle_svd(ctx: TaskContext, R: Array) -> tuple[Array, Array, Array] | None:
+    """Return the economic decomposition of R, which every rank has, on one rank; None elsewhere. Collective."""
+
+    def decompose() -> tuple[Array, Array, Array]:
+        P, s, Qh = np.linalg.svd(R, full_matrices=False)
+        return P, s, Qh
+
+    return one_rank.run(ctx, operations(R.shape, True), R.dtype, decompose)
+
+
+def operations(shape: tuple[int, ...], vectors: bool, full: bool = False) -> float:
+    """Return how many operations on elements LAPACK's ?gesdd takes, roughly."""
+    p, q = sorted(shape)
+    return 4 * q * p**2 + (22 * p**3 if vectors else 0) + (4 * q**2 * p if full else 0)
 
 
 def _broadcast(ctx: TaskContext, A: Array | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
@@ -148,7 +169,8 @@ def on_one_rank(ctx: TaskContext, A: DistMatrix, full: bool, vectors: bool) -> F
     """Return the decomposition, or only the singular values, by LAPACK on one rank. Collective over comm."""
     ctx.progress(0, 1, "SVD (LAPACK)")
     (m, n), p, dtype = A.shape, min(A.shape), A.dtype
-    U, s, Vt = one_rank.run_on(ctx, A, lambda whole: _by_lapack(whole, full, vectors)) or (None, None, None)
+    count = operations(A.shape, vectors, full and vectors)
+    U, s, Vt = one_rank.run_on(ctx, A, count, lambda whole: _by_lapack(whole, full, vectors)) or (None, None, None)
     s = ctx.comm.bcast(s, one_rank.ROOT)
     if not vectors:
         values: Array = s
@@ -166,6 +188,17 @@ def _by_lapack(A: Array, full: bool, vectors: bool) -> tuple[Array | None, Array
         return None, found, None
     V, s, Ut = found
     return Ut.T, s, V.T
+
+
+def _of_whole(A: Array, full: bool, vectors: bool) -> Any:
+    """Return what :func:`svd` does, of a whole matrix. Local."""
+    import scipy.linalg  # takes longer than a worker takes to start
+
+    found = scipy.linalg.svd(A, full_matrices=full, compute_uv=vectors, overwrite_a=True, check_finite=False)
+    if not vectors:
+        return found
+    U, s, Vt = found
+    return Whole(U), s, Whole(Vt)
 
 
 def on_all_ranks(ctx: TaskContext, A: DistMatrix, full: bool, vectors: bool) -> Factors | Array:

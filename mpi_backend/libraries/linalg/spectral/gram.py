@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from alchemist_ray.mpi_backend.ali import TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import one_rank
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import RowSlab
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import Triplets, rayleigh_ritz, residual
-from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 
 
-def gram_svd(slab: RowSlab, k: int, tolerance: float) -> Triplets | None:
+def gram_svd(ctx: TaskContext, slab: RowSlab, k: int, tolerance: float) -> Triplets | None:
     """Return the leading `k` triplets, or None if this method does not reach `tolerance`. Collective over comm.
 
     Parameters
     ----------
+    ctx : TaskContext
+        The context of the task.
     slab : RowSlab
         The matrix, scaled so that its squares neither overflow nor underflow. Each rank holds an n x n Gram matrix.
     k : int
@@ -30,11 +33,11 @@ def gram_svd(slab: RowSlab, k: int, tolerance: float) -> Triplets | None:
         Bound for the residuals of both sides, relative to the largest singular value.
     """
     comm, n = slab.comm, slab.shape[1]
-    G = slab.gram()
+    G = slab.gram(ctx)
+    found = one_rank.run(ctx, 9 * n**3, G.dtype, lambda: np.linalg.eigh(G)[1][:, : -k - 1 : -1])
     V = np.empty((n, k), slab.dtype)
-    with Agreement(comm):
-        if comm.rank == 0:
-            V[...] = np.linalg.eigh(G)[1][:, : -k - 1 : -1]
+    if found is not None:
+        V[...] = found
     comm.Bcast(V)
     triplets = rayleigh_ritz(slab, V)
     eps = float(np.finfo(slab.dtype).eps)

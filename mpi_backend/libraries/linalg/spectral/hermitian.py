@@ -18,9 +18,10 @@ from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentError, ArgumentValueError, ConvergenceError
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
+from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy
 from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_square
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.scalapack import spectral
 from alchemist_ray.mpi_backend.scalapack.spectral import Wanted
 
@@ -54,7 +55,7 @@ def eigh(
     Returns
     -------
     w : ndarray, shape (k,)
-        Eigenvalues, ascending; real.
+        Eigenvalues, ascending; real. None if none lies in the interval.
     V : DistMatrix, shape (n, k)
         Orthonormal eigenvectors, in MC_MR. With `eigvals_only` only `w` is returned.
 
@@ -63,7 +64,7 @@ def eigh(
     ArgumentError
         If A has another dtype, or both subsets are given.
     ArgumentValueError
-        If A is not square or is empty, or a subset is out of range.
+        If A is not square, or a subset is out of range.
     NonFiniteError
         If A contains NaN or Inf, in either triangle.
     ConvergenceError
@@ -81,6 +82,10 @@ def eigh(
     Comput. 20 (1999), 2223 (p?syevd).
     """
     wanted = _checked(ctx, A, subset_by_index, subset_by_value)
+    if small_problems.suits("eigh", A.shape):
+        found: Any = small_problems.solved(ctx, lambda A: _of_whole(A, lower, wanted, not eigvals_only), A=A)
+        return found  # type: ignore[no-any-return]  # as the signature says
+    checks.require_finite(ctx, A=A)
     w, V = _decomposition(ctx, A, lower, wanted, vectors=not eigvals_only)
     return w if V is None else (w, V)
 
@@ -120,16 +125,19 @@ def eigvalsh(
     -----
     Collective over comm. Like :func:`eigh` without the vectors: 4/3 n^3 operations.
     """
-    return _decomposition(ctx, A, lower, _checked(ctx, A, subset_by_index, subset_by_value), vectors=False)[0]
+    wanted = _checked(ctx, A, subset_by_index, subset_by_value)
+    if small_problems.suits("eigh", A.shape):
+        values: Array = small_problems.solved(ctx, lambda A: _of_whole(A, lower, wanted, vectors=False), A=A)
+        return values
+    checks.require_finite(ctx, A=A)
+    return _decomposition(ctx, A, lower, wanted, vectors=False)[0]
 
 
 def _checked(ctx: TaskContext, A: DistMatrix, by_index: list[int] | None, by_value: list[float] | None) -> Wanted:
-    """Check the arguments; return which eigenvalues are wanted. Collective over comm."""
+    """Check the arguments; return which eigenvalues are wanted. Local."""
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)
-    wanted = _wanted(ctx, A.shape[0], by_index, by_value)
-    checks.require_finite(ctx, A=A)
-    return wanted
+    return _wanted(ctx, A.shape[0], by_index, by_value)
 
 
 def _wanted(ctx: TaskContext, n: int, by_index: list[int] | None, by_value: list[float] | None) -> Wanted:
@@ -161,18 +169,31 @@ def on_one_rank(
 ) -> tuple[Array, DistMatrix | None]:
     """Return eigenvalues, and eigenvectors if wanted, by LAPACK on one rank. Collective over comm."""
     ctx.progress(0, 1, "eigenvalues (LAPACK)")
-    w, V = one_rank.run_on(ctx, A, lambda whole: _by_lapack(whole, lower, wanted, vectors)) or (None, None)
+    count = (16 / 3 if vectors else 4 / 3) * A.shape[0] ** 3
+    w, V = one_rank.run_on(ctx, A, count, lambda whole: _by_lapack(whole, lower, wanted, vectors)) or (None, None)
     w = ctx.comm.bcast(w, one_rank.ROOT)
     return w, one_rank.dealt(ctx, V, (A.shape[0], len(w)), A.dtype) if vectors else None
 
 
 def _by_lapack(A: Array, lower: bool, wanted: Wanted, vectors: bool) -> tuple[Array, Array | None]:
-    """Return eigenvalues, and eigenvectors if wanted, of C-ordered `A`, which is destroyed. Local."""
+    """Return eigenvalues and eigenvectors of C-ordered `A`, which is destroyed. Local."""
+    w, V = _by_columns(A.T, not lower, wanted, vectors)
+    return w, np.conjugate(V, out=V) if V is not None and V.dtype.kind == "c" else V
+
+
+def _of_whole(A: Array, lower: bool, wanted: Wanted, vectors: bool) -> Any:
+    """Return what the tasks do, of a whole matrix. Local."""
+    w, V = _by_columns(A, lower, wanted, vectors)
+    return w if V is None else (w, Whole(V))
+
+
+def _by_columns(A: Array, lower: bool, wanted: Wanted, vectors: bool) -> tuple[Array, Array | None]:
+    """Return eigenvalues and eigenvectors of Fortran-ordered `A`, which is destroyed. Local."""
     import scipy.linalg  # takes longer than a worker takes to start
 
     found = scipy.linalg.eigh(
-        A.T,
-        lower=not lower,
+        A,
+        lower=lower,
         eigvals_only=not vectors,
         overwrite_a=True,
         check_finite=False,
@@ -180,10 +201,7 @@ def _by_lapack(A: Array, lower: bool, wanted: Wanted, vectors: bool) -> tuple[Ar
         subset_by_value=wanted.interval,
         driver="evr",
     )
-    if not vectors:
-        return found, None
-    w, V = found
-    return w, np.conjugate(V, out=V) if V.dtype.kind == "c" else V
+    return found if vectors else (found, None)
 
 
 def on_all_ranks(

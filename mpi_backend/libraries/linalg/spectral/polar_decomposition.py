@@ -19,17 +19,23 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentValueError, ConvergenceError
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
+from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations import condition, orthogonal
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.systems import solve
 from alchemist_ray.mpi_backend.libraries.linalg.matrices import products, reductions
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.factors import Form
-from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor
-from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_elements
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import (
+    linearly_scaled,
+    safe_factor,
+    scale_linearly,
+    shift_exponents,
+)
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import full_svd
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.lanczos import normal
 
@@ -66,7 +72,7 @@ def polar(ctx: TaskContext, A: DistMatrix, side: Literal["right", "left"] = "rig
     ArgumentError
         If A has another dtype.
     ArgumentValueError
-        If A is empty, or `side` is not valid.
+        If there is no such side.
     NonFiniteError
         If A contains NaN or Inf.
     ConvergenceError
@@ -80,13 +86,30 @@ def polar(ctx: TaskContext, A: DistMatrix, side: Literal["right", "left"] = "rig
     orthogonality of U are of the order n eps.
     """
     checks.require_floating(ctx, A=A)
-    require_elements(ctx, A=A)
     if side not in ("right", "left"):
         raise ArgumentValueError(ctx.task, f"side must be 'right' or 'left', but is {side!r}")
+    if small_problems.suits("polar", A.shape):
+        found: tuple[DistMatrix, DistMatrix] = small_problems.solved(ctx, lambda A: _of_whole(A, side), A=A)
+        return found
     checks.require_finite(ctx, A=A)
-    if full_svd.slender(A) or one_rank.preferred(ctx, A.shape, A.dtype):
-        return by_svd(ctx, A, side)
-    return by_iteration(ctx, A, side)
+    A, exponent = linearly_scaled(A)
+    by_one = full_svd.slender(A) or one_rank.preferred(ctx, A.shape, A.dtype)
+    U, P = by_svd(ctx, A, side) if by_one else by_iteration(ctx, A, side)
+    if exponent:
+        shift_exponents(P.local, -exponent)
+    return U, P
+
+
+def _of_whole(A: Array, side: str) -> tuple[Whole, Whole]:
+    """Return what :func:`polar` does, of a whole matrix. Local."""
+    import scipy.linalg  # takes longer than a worker takes to start
+
+    exponent = scale_linearly(MPI.COMM_SELF, A)
+    W, s, Vh = scipy.linalg.svd(A, full_matrices=False, overwrite_a=True, check_finite=False)
+    P = (Vh.conj().T * s) @ Vh if side == "right" else (W * s) @ W.conj().T
+    if exponent:
+        shift_exponents(P, -exponent)
+    return Whole(W @ Vh), Whole(P)
 
 
 def by_svd(ctx: TaskContext, A: DistMatrix, side: str) -> tuple[DistMatrix, DistMatrix]:

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from alchemist_ray.errors import ArgumentError, ArgumentValueError, ConvergenceError
 from alchemist_ray.mpi_backend import scalapack
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy, leading_columns, leading_rows
 from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import RowSlab, TallMatrix, slab_of, sparse_slab_of
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import full_svd
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.full_svd import LARGEST_TRIANGLE
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.gram import gram_svd
@@ -137,12 +138,25 @@ def truncated_svd(
 
 
 def _checked(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, k: int, tol: float | None) -> float:
-    """Check the arguments that all methods share; return the relative residual to reach. Collective over comm."""
-    checks.require_floating(ctx, A=A)
-    checks.require_rank(ctx, "k", k, A.shape)
-    tolerance = _tolerance(ctx, tol, A.dtype)
+    """Check what all methods ask for; return the relative residual to reach. Collective over comm."""
+    tolerance = _check_arguments(ctx, A, k, tol)
     checks.require_finite(ctx, A=A)
     return tolerance
+
+
+def _check_arguments(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, k: int, tol: float | None) -> float:
+    """Check all but the elements; return the relative residual to reach. Local."""
+    checks.require_floating(ctx, A=A)
+    checks.require_rank(ctx, "k", k, A.shape)
+    return _tolerance(ctx, tol, A.dtype)
+
+
+def _of_whole(A: Array, k: int) -> tuple[Whole, Array, Whole]:
+    """Return the leading `k` triplets of a whole matrix. Local."""
+    import scipy.linalg  # takes longer than a worker takes to start
+
+    U, s, Vt = scipy.linalg.svd(A, full_matrices=False, overwrite_a=True, check_finite=False)
+    return Whole(U[:, :k], "VC_STAR"), s[:k].copy(), Whole(Vt[:k], "STAR_VC")
 
 
 def _check_method(
@@ -164,7 +178,7 @@ def _by_name(
     """Return the triplets by the named method, or None if it does not reach the tolerance. Collective."""
     n = slab.shape[1]
     if isinstance(slab, RowSlab) and method == "gram":
-        return gram_svd(slab, k, tolerance)
+        return gram_svd(ctx, slab, k, tolerance)
     if isinstance(slab, RowSlab) and method == "tsqr":
         return full_svd.slab_triplets(ctx, slab, k)
     plan = LanczosPlan.wide(k, n) or LanczosPlan.narrow(k, n)
@@ -179,7 +193,11 @@ def leading_triplets(
     seed: int,
     max_iterations: int,
 ) -> tuple[DistMatrix, Array, DistMatrix]:
-    """Return U, S, Vt by the method that fits the shape; see the task :func:`truncated_svd`. Collective over comm."""
+    """Return U, S, Vt by the method for the shape; see the task :func:`truncated_svd`. Collective over comm."""
+    if isinstance(A, DistMatrix) and small_problems.suits("truncated_svd", A.shape):
+        _check_arguments(ctx, A, k, tol)
+        few: tuple[DistMatrix, Array, DistMatrix] = small_problems.solved(ctx, lambda A: _of_whole(A, k), A=A)
+        return few
     tolerance = _checked(ctx, A, k, tol)
     vectors = max_iterations * block_size(k)
     if isinstance(A, SparseDistMatrix):
@@ -246,7 +264,7 @@ def _iterative(ctx: TaskContext, slab: RowSlab, k: int, tolerance: float, seed: 
         return None
     if n <= _SMALL:
         ctx.progress(0, 1, "Gram matrix")
-        return gram_svd(slab, k, tolerance)
+        return gram_svd(ctx, slab, k, tolerance)
     plan = LanczosPlan.wide(k, n)
     return lanczos_svd(slab, plan, tolerance, seed, vectors, _progress(ctx, tolerance)) if plan is not None else None
 
