@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pickle
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -229,7 +228,7 @@ def _announce(comm: MPI.Comm, outcome: Any) -> None:
     """Tell the other ranks the outcome. Collective over comm, with :func:`_received`."""
     if comm.size == 1:
         return
-    octets = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
+    octets = MPI.pickle.dumps(outcome)  # as bcast does, whose waiting ranks would use their cores
     envelope = np.zeros(_ENVELOPE, np.uint8)
     envelope[:8] = np.frombuffer(len(octets).to_bytes(8, "little"), np.uint8)
     begin = octets[: _ENVELOPE - 8]
@@ -249,7 +248,7 @@ def _received(ctx: TaskContext) -> Any:
         rest = np.empty(length - len(octets), np.uint8)
         comm.Bcast([rest, MPI.BYTE], ROOT)
         octets += rest.tobytes()
-    outcome = pickle.loads(octets)  # noqa: S301 - another rank of this job has written it
+    outcome = MPI.pickle.loads(octets)
     if isinstance(outcome, AlchemistError):
         raise outcome
     return _completed(ctx, outcome, None)
