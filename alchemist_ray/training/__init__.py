@@ -1,16 +1,18 @@
-"""Experiments: a YAML file that says what is trained on which simulation, and what is measured of it.
+"""Experiments: a YAML file describes a training on a simulation and its evaluation.
 
-``alchemist run experiments/ppo_cylinder.yaml`` runs one; from Python, :func:`load_experiment` with
-:func:`run_experiment` does. docs/experiments.md has every key. What the modules do:
+``alchemist run experiments/ppo_cylinder.yaml`` runs one. From Python, use :func:`load_experiment` and
+:func:`run_experiment`. docs/experiments.md has every key. The modules:
 
 - ``schema``: the keys, their types, units, defaults and documentation
-- ``loading``: a file to an experiment; what is wrong with it, by line and key
+- ``loading``: read a file as an experiment; report errors by line and key
 - ``descriptions``: the keys as a table
-- ``environments``, ``algorithms``: the environment, and RLlib's configuration, of an experiment
-- ``policies``, ``evaluation``: the trained policy and the baselines, and how they fare on seeds not trained on
-- ``training``: Ray Tune; stopping, checkpoints, resuming
-- ``results``, ``figures``, ``report``: what is kept
-- ``runner``: all of it in order
+- ``environments``, ``algorithms``, ``seeds``: the environment and RLlib's configuration of an experiment
+- ``policies``, ``evaluation``: the trained policy and the baselines, and their evaluation
+- ``statistics``, ``comparison``: means with errors; differences between policies, spread over trainings
+- ``training``, ``progress``: Ray Tune; stopping, checkpoints, resuming
+- ``recording``, ``fields``, ``figures``: pictures and curves
+- ``results``, ``tables``, ``report``: the files of the results
+- ``after_training``, ``runner``: all steps in order
 
 Importing this package loads neither Ray nor PyTorch.
 """

@@ -1,4 +1,4 @@
-"""RLlib's configuration of an experiment. Options are checked by name against RLlib's own."""
+"""RLlib's configuration of an experiment. The names of options are checked against RLlib's."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from alchemist_ray.errors import ExperimentError
 from alchemist_ray.training.environments import env_config, make_for_rllib, raising, server_token, workers_wanted
 from alchemist_ray.training.rewards import ScaleRewards
 from alchemist_ray.training.schema import Experiment
+from alchemist_ray.training.seeds import rllib_seed
 
 ENVIRONMENT = "alchemist-experiment"
-"""Under which name RLlib knows the environment."""
+"""RLlib's name of the environment."""
 
 SEARCHED = {"algorithm.training": "training", "algorithm.model": "model", "environment.params": "params"}
-"""Which keys may be searched over."""
+"""The sections whose keys a search may vary."""
 
 _VECTORIZE = {
     "sync": gymnasium.VectorizeMode.SYNC,
@@ -37,13 +38,13 @@ _VECTORIZE = {
 
 
 def algorithm_config(experiment: Experiment) -> AlgorithmConfig:
-    """Return RLlib's configuration of an experiment, with the search spaces in it.
+    """Return RLlib's configuration of an experiment, including the search spaces.
 
     Raises
     ------
     ExperimentError
-        If the algorithm or one of its options is unknown (the nearest name is given) or of the wrong type, or RLlib
-        refuses the configuration.
+        If the algorithm or one of its options is unknown (the text has the nearest name) or has the wrong type, or if
+        RLlib refuses the configuration.
     """
     options = _options(experiment)
     config = _default_config(experiment)
@@ -66,21 +67,21 @@ def algorithm_config(experiment: Experiment) -> AlgorithmConfig:
             gym_env_vectorize_mode=_VECTORIZE[runners.vectorize],
             rollout_fragment_length=runners.rollout_fragment_length,
             batch_mode=runners.batch_mode,
-            sample_timeout_s=None,  # a simulation's steps have deadlines of their own
+            sample_timeout_s=None,  # steps of a simulation have their own deadlines
             env_to_module_connector=_observation_filter if experiment.algorithm.observation_filter != "none" else None,
         )
         if experiment.algorithm.reward_scale != 1.0:
             config.learners(learner_connector=functools.partial(_reward_scale, experiment.algorithm.reward_scale))
         config.fault_tolerance(restart_failed_env_runners=experiment.environment.on_failure == "restart")
         config.training(**training).rl_module(model_config=model)
-        config.debugging(seed=ray.tune.grid_search(list(experiment.seeds)), log_level="ERROR")
+        config.debugging(seed=ray.tune.grid_search([rllib_seed(seed) for seed in experiment.seeds]), log_level="ERROR")
     except (ValueError, TypeError) as refused:
         raise ExperimentError(experiment.name, [f"RLlib refuses the configuration: {refused}"]) from refused
     return config
 
 
 def register_environment(experiment: Experiment) -> None:
-    """Tell RLlib how the environment is made.
+    """Register the function by which RLlib makes the environment.
 
     Raises
     ------
@@ -92,26 +93,26 @@ def register_environment(experiment: Experiment) -> None:
 
 
 def environment_of(algorithm: Any) -> Any:
-    """Return an environment like those of an algorithm in training, in its process, but one that raises failures."""
+    """Return an environment like those that an algorithm trains on; it raises failures instead of restarting."""
     return _global_registry.get(ENV_CREATOR, ENVIRONMENT)(raising(algorithm.config.env_config))
 
 
 def validate(experiment: Experiment, config: AlgorithmConfig) -> None:
-    """Have RLlib look at a configuration, with one sample of what is searched over.
+    """Let RLlib check a configuration, with one sample of the search spaces.
 
     Raises
     ------
     ExperimentError
-        If it refuses it.
+        If RLlib refuses it.
     """
     from ray.tune.search.variant_generator import generate_variants
 
-    for name in ("ray", "ray.rllib"):  # which has a level of its own
+    for name in ("ray", "ray.rllib"):  # both have a level
         logging.getLogger(name).setLevel(logging.ERROR)
     sampled = next(iter(generate_variants(config.copy(copy_frozen=False).to_dict())))[1]
     try:
         type(config)().update_from_dict(sampled).validate()
-    except Exception as refused:  # RLlib's checks raise what they like
+    except Exception as refused:  # RLlib's checks raise errors of any type
         raise ExperimentError(experiment.name, [f"RLlib refuses the configuration: {refused}"]) from refused
 
 
@@ -163,7 +164,7 @@ def _checked_training(experiment: Experiment, config: AlgorithmConfig, options: 
 
 
 def _checked_model(experiment: Experiment, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of the model, defaults included; a dict, since Tune does not look for spaces in others."""
+    """Return the options of the model with defaults, as a dict: Tune does not look for spaces in other types."""
     defaults = dataclasses.asdict(DefaultModelConfig())
     return {**defaults, **_checked(experiment, "algorithm.model", options, defaults)}
 
@@ -189,14 +190,14 @@ def _checked(
 
 
 def _as_like(value: Any, default: Any) -> Any:
-    """Return 1e5 as a whole number where the default is one."""
+    """Return 1e5 as a whole number if the default is a whole number."""
     if isinstance(value, float) and value.is_integer() and isinstance(default, int) and not isinstance(default, bool):
         return int(value)
     return value
 
 
 def _is_unlike(value: Any, default: Any) -> bool:
-    """Whether a value cannot be meant where there is such a default: text for a number, a number for a switch."""
+    """Whether a value has the wrong type for an option with this default: text for a number, a number for a switch."""
     if isinstance(default, bool):
         return isinstance(value, (str, int, float, list)) and not isinstance(value, bool)
     if isinstance(default, (int, float)):
@@ -208,14 +209,14 @@ def _is_unlike(value: Any, default: Any) -> bool:
 
 
 def _options(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """Return the options by section, those that are searched over as Tune's spaces."""
+    """Return the options by section; those that a search varies are Tune's spaces."""
     algorithm, environment = experiment.algorithm, experiment.environment
     options = {"training": dict(algorithm.training), "model": dict(algorithm.model), "params": dict(environment.params)}
     for path, space in (experiment.search.space if experiment.search is not None else {}).items():
         section, _, name = path.rpartition(".")
         if section not in SEARCHED:
             allowed = ", ".join(f"{known}.NAME" for known in SEARCHED)
-            raise ExperimentError(experiment.name, [f"search.space.{path}: what can be searched over is {allowed}"])
+            raise ExperimentError(experiment.name, [f"search.space.{path}: a search can only vary {allowed}"])
         options[SEARCHED[section]][name] = _domain(experiment, path, space)
     return options
 

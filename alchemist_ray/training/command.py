@@ -1,4 +1,4 @@
-"""What ``alchemist run`` does with its arguments."""
+"""The command ``alchemist run``."""
 
 from __future__ import annotations
 
@@ -8,28 +8,32 @@ from pathlib import Path
 
 from alchemist_ray.training.descriptions import as_text
 from alchemist_ray.training.loading import load_experiment, to_yaml
+from alchemist_ray.training.shipped import find_experiment, list_shipped
+
+__all__ = ["describe", "dry_run", "list_shipped", "run"]
 
 INTERRUPTED = 130
 
 
 def describe() -> str:
-    """Return the keys of an experiment, with what they mean and their defaults."""
+    """Return the keys of an experiment with their meaning and defaults."""
     return as_text()
 
 
 def dry_run(file: str, overrides: Sequence[str], results: str | None = None) -> str:
-    """Check an experiment; return it as YAML, with all defaults.
+    """Check an experiment; return it as YAML with all defaults.
 
     Raises
     ------
     ExperimentError
-        If it makes no sense: to us, to gymnasium or to RLlib.
+        If its file is wrong, or gymnasium or RLlib would refuse it.
     """
-    experiment = load_experiment(file, overrides, results=results)
+    path = find_experiment(file)
+    experiment = load_experiment(path, overrides, results=results)
     from alchemist_ray.training.results import resolved  # later, since RLlib takes a while to import
     from alchemist_ray.training.runner import check
 
-    check(experiment, Path(file))
+    check(experiment, path)
     return to_yaml(resolved(experiment))
 
 
@@ -48,18 +52,19 @@ def run(
     Raises
     ------
     ExperimentError
-        If it makes no sense, or a training has failed.
+        If the experiment is wrong, or a training failed.
     """
-    experiment = load_experiment(file, overrides, results=results)
+    path = find_experiment(file)
+    experiment = load_experiment(path, overrides, results=results)
     from alchemist_ray.training.runner import run_experiment
 
     command = _command(file, [override for override in overrides if not override.startswith("results=")])
     outcome = run_experiment(
-        experiment, file=Path(file), resume=resume, evaluate_only=evaluate_only, command=command, say=say
+        experiment, file=path, resume=resume, evaluate_only=evaluate_only, command=command, say=say
     )
     if outcome.interrupted:
         where = f" --results {shlex.quote(results)}" if results is not None else ""
-        say(f"Stopped. To go on: {_command(file, overrides)}{where} --resume")
+        say(f"Stopped. To continue: {_command(file, overrides)}{where} --resume")
         return INTERRUPTED
     say(f"Results are in {outcome.directory}")
     if report is not None:

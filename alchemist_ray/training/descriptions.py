@@ -21,15 +21,15 @@ class KeyDescription:
     Attributes
     ----------
     path : str
-        Its path; ``NAME`` stands for what the user chooses.
+        Its path; ``NAME`` stands for a name that the user chooses.
     kind : str
         Its type.
     unit : str
-        Empty where there is none.
+        Empty if it has none.
     default : str
-        As YAML would have it; ``required`` if there is none.
+        As in YAML; ``required`` if the key has none.
     text : str
-        What it means.
+        Its meaning.
     """
 
     path: str
@@ -40,7 +40,7 @@ class KeyDescription:
 
 
 def keys(section: type[Section] = Experiment, above: str = "") -> Iterator[KeyDescription]:
-    """Yield the keys of a section and of those in it, in their order."""
+    """Yield the keys of a section and of the sections in it, in their order."""
     for name, field in section.model_fields.items():
         path = f"{above}{name}"
         within = section_in(field.annotation)
@@ -54,7 +54,7 @@ def keys(section: type[Section] = Experiment, above: str = "") -> Iterator[KeyDe
 
 
 def sections() -> dict[str, str]:
-    """Return what each section is about, by path."""
+    """Return the purpose of each section, by path."""
     found = {}
     for name, field in Experiment.model_fields.items():
         within = section_in(field.annotation)
@@ -64,7 +64,7 @@ def sections() -> dict[str, str]:
 
 
 def kind_of(annotation: Any) -> str:
-    """Return a type in words."""
+    """Return the name of a type for readers."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return kind_of(parts[0])

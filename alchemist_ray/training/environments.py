@@ -1,7 +1,7 @@
-"""The environment of an experiment: in RLlib's processes, and for the evaluation.
+"""The environment of an experiment, in RLlib's processes and in the evaluation.
 
-What is in RLlib's configuration is written to files and has no token: that goes with the function that RLlib makes
-environments by, which Ray keeps in memory.
+RLlib writes its configuration to files, so the token is not part of it. The function that makes the environments holds
+the token; Ray keeps it in memory.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from alchemist_ray.transport.credentials import read_token
 Config = dict[str, Any]
 
 VECTOR_KEYS = ("num_envs", "num_groups", "workers_per_simulation")
-"""What only a vector environment is told."""
+"""Keys for vector environments only."""
 
 NUM_WORKERS = "ALCHEMIST_NUM_WORKERS"
-"""How many workers a server that a process starts for itself offers."""
+"""Environment variable with the number of workers of a server that a process starts for itself."""
 
 _SETTINGS = ("num_workers", "on_failure", "max_restarts", "step_timeout", "reset_timeout", "dtype")
 
 
 def env_config(experiment: Experiment) -> Config:
-    """Return what :func:`make_environment` takes, but for the token.
+    """Return the configuration for :func:`make_environment`, without the token.
 
     Raises
     ------
     ExperimentError
-        If gymnasium does not know the environment; the nearest name is given.
+        If gymnasium does not know the environment; the text has the nearest name.
     """
     environment, server = experiment.environment, experiment.server
     spec = _spec(experiment)
@@ -77,7 +77,7 @@ def _spec(experiment: Experiment) -> gymnasium.envs.registration.EnvSpec | None:
 
 
 def workers_wanted(experiment: Experiment) -> int:
-    """Return how many workers an experiment takes of each server that a process starts for itself; 0 if none does."""
+    """Return how many workers an experiment takes of each server that it starts; 0 if it starts none."""
     runners, environment = experiment.runners, experiment.environment
     if not experiment.server.embedded or not environment.is_ours:
         return 0
@@ -86,14 +86,14 @@ def workers_wanted(experiment: Experiment) -> int:
 
 
 def offer_workers(wanted: int) -> None:
-    """Have the server that this process may start for itself offer as many workers at least."""
+    """Make sure that a server which this process starts for itself has at least as many workers."""
     offered = int(os.environ.get(NUM_WORKERS) or max(MIN_DEFAULT_WORKERS, os.cpu_count() or 1))
     if wanted > offered:
         os.environ[NUM_WORKERS] = str(wanted)
 
 
 def server_token(server: ServerKeys) -> str | None:
-    """Return the token that the experiment names; None if sessions are to look for it.
+    """Return the token that the experiment names; None if it names none, and sessions look for one.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def server_token(server: ServerKeys) -> str | None:
 def make_environment(
     config: Mapping[str, Any], *, token: str | None = None, render: bool = False
 ) -> gymnasium.Env[Any, Any]:
-    """Return one environment; with `render`, one that gives pictures."""
+    """Return one environment; with `render` it gives pictures."""
     mode = "rgb_array" if render else None
     if "lib_name" in config:
         from alchemist_ray.envs import HPCSimulator
@@ -119,14 +119,14 @@ def make_environment(
 
 
 def raising(config: Mapping[str, Any]) -> Config:
-    """Return the configuration of an environment that raises when its simulation fails: an evaluation counts that."""
+    """Return the same configuration with failures raised instead of restarted: an evaluation counts failures."""
     return {**config, "on_failure": "raise"} if "lib_name" in config else dict(config)
 
 
 def make_for_rllib(context: Mapping[str, Any], token: str | None = None, workers: int = 0) -> Any:
-    """Return the environment, or if RLlib gives `num_envs` the vector environment, of one of its processes.
+    """Return the environment of one of RLlib's processes; a vector environment if RLlib gives `num_envs`.
 
-    If the process starts a server of its own for it, that offers at least as many workers as are said.
+    A server that the process starts for it has at least `workers` workers.
     """
     offer_workers(workers)
     if "num_envs" not in context:

@@ -1,14 +1,13 @@
-"""How a policy fares: one episode for each seed, stepped as gymnasium says; means with their standard errors.
+"""Evaluation of a policy: one episode for each seed, and means with their standard errors.
 
-An episode in which the simulation fails (it diverges, or raises) would fail again: the same seed and the same policy
-lead there. It is kept as a failed one, counted, and left out of the means. If the workers are lost, which may have been
-the machine's fault, it is played again, and has failed if that does not help. So the environment must raise its
-failures rather than restart (:func:`~alchemist_ray.training.environments.raising`).
+An episode in which the simulation fails (it diverges or raises) would fail again, since seed and policy are the same.
+Such an episode is counted as failed, and the means skip it. Lost workers may be the machine's fault: the episode is
+played again, and counts as failed if the workers are lost again and again. So the environment must raise its failures
+rather than restart (:func:`~alchemist_ray.training.environments.raising`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,40 +17,13 @@ import numpy as np
 from alchemist_ray.envs.simulation_group import GROUP_IS_LOST
 from alchemist_ray.errors import ExperimentError, TaskError
 from alchemist_ray.training.policies import Environment, PolicyMaker
+from alchemist_ray.training.statistics import Statistics
 
-Real = int | float
 MAX_ATTEMPTS = 3
-"""How often an episode is begun in which the workers are lost."""
+"""How many times an episode is tried whose workers are lost."""
 
 ACTION = "action "
-"""How the names of the components of an action begin in a series."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean of a sample.
-
-    Attributes
-    ----------
-    mean : float
-    standard_error : float
-        Sample standard deviation / sqrt(n); NaN for one.
-    """
-
-    mean: float
-    standard_error: float
-
-    @classmethod
-    def of(cls, values: Sequence[Real]) -> Statistics:
-        """Return those of some values; NaN if there are none."""
-        n = len(values)
-        spread = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-        return cls(float(np.mean(values)) if n else math.nan, spread)
-
-    def __str__(self) -> str:
-        if math.isnan(self.standard_error):
-            return f"{self.mean:.4g}"
-        return f"{self.mean:.4g} ± {self.standard_error:.2g}"
+"""First part of the names of an action's components in a series."""
 
 
 @dataclass
@@ -64,17 +36,17 @@ class Episode:
     total : float
         Undiscounted sum of the rewards.
     terminated : bool
-        Whether it came to its end, rather than being cut off.
+        Whether the environment ended it; otherwise it was cut off.
     info : dict
-        Means over the steps, but for those that are to be left out, of the numbers in the environment's `info`.
+        Means of the numbers in the environment's `info`, over the steps after those that are skipped.
     whole_info : dict
-        The same over all steps.
+        The same means over all steps.
     simulation_seed : int or None
-        The seed that the environment has given the simulation, if it says so.
+        The seed that the environment gave the simulation, if `info` has it.
     failure : str
-        Why the simulation failed, and so the episode; empty if it did not.
+        Why the simulation failed; empty if it did not.
     series : list of dict
-        For each step its reward, the components of the action and the numbers in `info`; empty if not asked for.
+        For each step the reward, the components of the action and the numbers in `info`; empty unless it is watched.
     """
 
     seed: int
@@ -90,39 +62,39 @@ class Episode:
 
 @dataclass
 class Evaluation:
-    """How a policy fares on some seeds. Statistics are over the episodes that have not failed."""
+    """The episodes of a policy. Statistics are over those that did not fail."""
 
     episodes: list[Episode]
 
     @property
     def whole(self) -> list[Episode]:
-        """The episodes that have not failed."""
+        """The episodes that did not fail."""
         return [episode for episode in self.episodes if not episode.failure]
 
     @property
     def failed(self) -> list[Episode]:
-        """Those that have."""
+        """The episodes that failed."""
         return [episode for episode in self.episodes if episode.failure]
 
     @property
     def total(self) -> Statistics:
-        """Of the returns."""
+        """Statistics of the returns."""
         return Statistics.of([episode.total for episode in self.whole])
 
     @property
     def reward(self) -> Statistics:
-        """Of the mean reward a step."""
+        """Statistics of the mean reward of a step."""
         return Statistics.of([reward_of(episode) for episode in self.whole])
 
     @property
     def info(self) -> dict[str, Statistics]:
-        """Of the means of what the environment says in `info`."""
-        return _statistics([episode.info for episode in self.whole])
+        """Statistics of the episodes' means of `info`, without the skipped steps."""
+        return statistics_of([episode.info for episode in self.whole])
 
     @property
     def whole_info(self) -> dict[str, Statistics]:
-        """Of these means over all steps."""
-        return _statistics([episode.whole_info for episode in self.whole])
+        """Statistics of the episodes' means of `info` over all steps."""
+        return statistics_of([episode.whole_info for episode in self.whole])
 
     def to_row(self) -> dict[str, Any]:
         """Return the evaluation as plain values."""
@@ -148,55 +120,19 @@ class Evaluation:
         }
 
 
-@dataclass(frozen=True)
-class Differences:
-    """How a policy differs from another on the same seeds: means and standard errors of the differences, seed by seed.
-
-    What the seeds have in common cancels, so that the errors are those of the comparison; of two means they would be
-    those of the sample of seeds as well.
-    """
-
-    total: Statistics
-    reward: Statistics
-    info: dict[str, Statistics]
-
-    @classmethod
-    def of(cls, found: Evaluation, base: Evaluation) -> Differences:
-        """Return those of one evaluation from another, over the seeds of which both have whole episodes."""
-        others = {episode.seed: episode for episode in base.whole}
-        pairs = [(episode, others[episode.seed]) for episode in found.whole if episode.seed in others]
-        return cls(
-            Statistics.of([one.total - other.total for one, other in pairs]),
-            Statistics.of([reward_of(one) - reward_of(other) for one, other in pairs]),
-            _statistics([_less(one.info, other.info) for one, other in pairs]),
-        )
-
-    def to_row(self) -> dict[str, Any]:
-        """Return the differences as plain values."""
-        return {
-            "return": vars(self.total),
-            "reward_per_step": vars(self.reward),
-            "info": {name: vars(statistics) for name, statistics in self.info.items()},
-        }
-
-
 def reward_of(episode: Episode) -> float:
     """Return the mean reward of a step."""
     return episode.total / max(1, episode.steps)
 
 
-def _statistics(rows: Sequence[Mapping[str, float]]) -> dict[str, Statistics]:
-    """Return the statistics of named numbers, each over the rows that have it."""
+def statistics_of(rows: Sequence[Mapping[str, float]]) -> dict[str, Statistics]:
+    """Return the statistics of named numbers, each over the rows that contain it."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: Statistics.of([row[name] for row in rows if name in row]) for name in names}
 
 
-def _less(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-    return {name: value - other[name] for name, value in one.items() if name in other}
-
-
 Watcher = Callable[[Environment, int], None]
-"""Is shown the environment after each step, the reset included, with the number of steps so far."""
+"""Is called with the environment and the number of steps so far, after the reset and after each step."""
 
 
 def evaluate(
@@ -214,23 +150,23 @@ def evaluate(
     Parameters
     ----------
     environment : gymnasium.Env
-        Raises an error if its simulation fails.
+        It must raise an error if its simulation fails.
     maker : callable
         Makes the policy of an episode.
     seeds : sequence of int
     info : sequence of str, optional
-        What of `info` is averaged; by default all that are numbers.
+        Keys of `info` to average; by default all numbers.
     skip_steps : int
-        Steps at the start of an episode that the averages of `info` leave out.
+        Steps at the start of an episode that the averages of `info` skip.
     max_steps : int, optional
-        After how many steps an episode is cut off.
+        Steps after which an episode is cut off.
     watch : callable, optional
-        Watches the first episode, whose series is recorded then.
+        Called during the first episode; its series is recorded then.
 
     Raises
     ------
     ExperimentError
-        If `info` lacks a key.
+        If the environment's `info` lacks one of the keys.
     AlchemistError
         If the simulation cannot be reset.
     """
@@ -250,7 +186,7 @@ def _whole_episode(
     max_steps: int | None,
     watch: Watcher | None,
 ) -> Episode:
-    """Return an episode; begin it again if its workers are lost."""
+    """Return an episode; try it again if its workers are lost."""
     attempts = MAX_ATTEMPTS
     while True:
         episode, lost = _one_episode(environment, maker, seed, info, skip_steps, max_steps, watch)
@@ -268,7 +204,7 @@ def _one_episode(
     max_steps: int | None,
     watch: Watcher | None,
 ) -> tuple[Episode, bool]:
-    """Return an episode, and whether it has failed since the workers were lost."""
+    """Return an episode, and whether it failed because the workers were lost."""
     episode, sums, all_sums = Episode(seed), _Means(wanted), _Means(wanted)
     observation, begun = environment.reset(seed=seed)
     episode.simulation_seed = begun.get("seed")
@@ -307,7 +243,7 @@ class _Means:
         self._counts: dict[str, int] = {}
 
     def add(self, numbers: Mapping[str, float]) -> None:
-        """Take in the numbers of a step."""
+        """Add the numbers of a step."""
         for name in numbers if self._wanted is None else self._wanted:
             if name not in numbers:
                 known = ", ".join(numbers) or "no numbers"
@@ -321,7 +257,7 @@ class _Means:
 
 
 def numbers_in(info: Mapping[str, Any]) -> dict[str, float]:
-    """Return what is a number in an environment's `info`."""
+    """Return the numbers in an environment's `info`."""
     return {
         name: float(value)
         for name, value in info.items()
@@ -329,8 +265,14 @@ def numbers_in(info: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def units_of_actions(environment: Environment) -> dict[str, str]:
+    """Return the units of an action's components by name, where the environment declares them."""
+    known = getattr(environment.unwrapped, "action_components", None) or []
+    return {component.name: component.unit for component in known if component.name and component.unit}
+
+
 def _components(environment: Environment, action: Any) -> dict[str, float]:
-    """Return the components of an action under their names."""
+    """Return the components of an action by name."""
     values = np.asarray(action, float).ravel()
     known = getattr(environment.unwrapped, "action_components", None)
     names = [component.name for component in known] if known else []

@@ -1,7 +1,7 @@
-"""From a YAML file to an experiment; what is wrong with it is said by line, key and nearest name.
+"""Read a YAML file as an experiment; errors have the line, the key and the nearest known name.
 
-YAML 1.1, which PyYAML reads, takes ``1e-4`` for a string (it wants ``1.0e-4``) and lets a later key overrule an equal
-earlier one. Here ``1e-4`` is a number, and a key that is given twice is an error.
+PyYAML reads YAML 1.1, in which ``1e-4`` is a string (``1.0e-4`` is a number) and a repeated key replaces the earlier
+one. Here ``1e-4`` is a number, and a repeated key is an error.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import yaml
 
 from alchemist_ray.errors import ExperimentError
 from alchemist_ray.training.schema import Experiment, Section
+from alchemist_ray.training.shipped import find_experiment
 
 KeyPath = tuple[str | int, ...]
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
-    """Puts quotes around text that the loader would take for a number."""
+    """Quotes text that the loader would read as a number."""
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """YAML with numbers as people write them."""
+    """Reads YAML with numbers such as 1e-4."""
 
 
 _NUMBER = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
@@ -40,25 +41,25 @@ def load_experiment(file: str | Path, overrides: Sequence[str] = (), *, results:
     Parameters
     ----------
     file : path
-        Its YAML file.
+        Its YAML file, or the name of a shipped experiment, such as ``ppo_cylinder``.
     overrides : sequence of str
-        ``key.path=value`` with a value in YAML, which take the place of what the file says.
+        ``key.path=value`` with a value in YAML; they replace values of the file.
     results : str, optional
-        Directory of the results, in place of what they say.
+        Directory of the results; it replaces the one in the file.
 
     Raises
     ------
     ExperimentError
-        If the file cannot be read, is no YAML (with line and column), or does not say an experiment: every unknown key
-        with its line and the nearest name, every value of a wrong type, every contradiction.
+        If the file cannot be read or is not valid YAML (with line and column), or if it is not a valid experiment: the
+        text has every unknown key with its line and the nearest name, every wrong value and every contradiction.
     """
-    path = Path(file)
+    path = find_experiment(file)
     text = _read(path)
     said, lines = parse(str(path), text)
     for override in overrides if said is not None else ():
         _override(str(path), said, override)
     if said is None:
-        raise ExperimentError(str(path), ["it is empty: at least environment and stop are needed"])
+        raise ExperimentError(str(path), ["the file is empty: it needs at least environment and stop"])
     if isinstance(said, dict):
         said.setdefault("name", path.stem)
         said |= {"results": results} if results is not None else {}
@@ -76,12 +77,12 @@ def to_yaml(said: Mapping[str, Any]) -> str:
 
 
 def parse(name: str, text: str) -> tuple[Any, dict[KeyPath, int]]:
-    """Return what YAML says, and the line of each key.
+    """Return the contents of YAML text, and the line of each key.
 
     Raises
     ------
     ExperimentError
-        If it is no YAML, or a key is given twice.
+        If it is not valid YAML, or a key is given twice.
     """
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -103,17 +104,17 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = sorted(str(other) for ending in ("*.yaml", "*.yml") for other in path.parent.glob(ending))
-        hint = f"; there are {', '.join(near)}" if near else ""
-        raise ExperimentError(str(path), [f"there is no such file{hint}"]) from None
+        hint = f"; its directory has {', '.join(near)}" if near else ""
+        raise ExperimentError(str(path), [f"the file does not exist{hint}"]) from None
     except (OSError, UnicodeDecodeError) as failure:
-        raise ExperimentError(str(path), [f"it cannot be read: {failure}"]) from failure
+        raise ExperimentError(str(path), [f"the file cannot be read: {failure}"]) from failure
 
 
 def _yaml_problem(wrong: yaml.YAMLError) -> str:
     if isinstance(wrong, yaml.MarkedYAMLError) and wrong.problem_mark is not None:
         mark = wrong.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: no valid YAML: {wrong.problem}"
-    return f"no valid YAML: {wrong}"
+        return f"line {mark.line + 1}, column {mark.column + 1}: not valid YAML: {wrong.problem}"
+    return f"not valid YAML: {wrong}"
 
 
 def _keys(node: yaml.Node | None, above: KeyPath = ()) -> Iterator[tuple[KeyPath, yaml.Node]]:
@@ -145,11 +146,11 @@ def _override(name: str, said: Any, override: str) -> None:
     place[parts[-1]] = value
 
 
-# --- what is wrong ----------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 def _problem(error: Any, said: Any, lines: Mapping[KeyPath, int]) -> str:
-    """Return one of pydantic's errors in words."""
+    """Return the text for one of pydantic's errors."""
     where = tuple(part for part in error["loc"] if part != "[key]")
     text = f"{_where(where, lines)}{_what(error, where)}"
     return text[0].lower() + text[1:] if not where else text
@@ -175,14 +176,14 @@ def _what(error: Any, where: KeyPath) -> str:
         return f"must be keys and values, not {given!r}"
     if kind == "literal_error" and isinstance(given, str):
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        return f"{given!r} is none of {', '.join(choices)}{_did_you_mean(given, choices)}"
+        return f"{given!r} is not one of {', '.join(choices)}{_did_you_mean(given, choices)}"
     message = error["msg"].removeprefix("Input should be ")
     shown = f"{given!r}"
     return f"must be {message}, not {shown if len(shown) < 80 else shown[:77] + '...'}"
 
 
 def fields_at(where: KeyPath) -> Mapping[str, Any]:
-    """Return the fields of the section at a path, by name; empty if it is no section."""
+    """Return the fields of the section at a path, by name; empty if the path is not that of a section."""
     kind: Any = Experiment
     for part in where:
         field = kind.model_fields.get(str(part)) if section_in(kind) is not None else None
@@ -192,7 +193,7 @@ def fields_at(where: KeyPath) -> Mapping[str, Any]:
 
 
 def section_in(annotation: Any) -> type[Section] | None:
-    """Return the section that an annotation has in it, if any: itself, or what its optional, list or dict holds."""
+    """Return the section in an annotation, directly or as part of an optional, list or dict; None if it has none."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
     return next((found for part in getattr(annotation, "__args__", ()) if (found := section_in(part))), None)
@@ -200,7 +201,7 @@ def section_in(annotation: Any) -> type[Section] | None:
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
@@ -216,7 +217,7 @@ def _dotted(where: KeyPath) -> str:
 
 
 def _with_whole_paths(experiment: Experiment, directory: Path) -> Experiment:
-    """Return the experiment with the paths that begin at its file's directory written out."""
+    """Return the experiment with absolute paths instead of those that are relative to its file's directory."""
     environment, server = experiment.environment, experiment.server
     if environment.lib_path is not None and environment.lib_path.endswith((".py", ".so", ".dylib")):
         whole = str((directory / environment.lib_path).resolve())

@@ -1,6 +1,6 @@
-"""What acts in an evaluation: the trained policy and the baselines.
+"""The policies of an evaluation: the trained policy and the baselines.
 
-Each is a function ``policy(observation, step) -> action``, made anew for an episode; ``step`` counts from 0.
+Each is a function ``policy(observation, step) -> action`` that is made for one episode; ``step`` counts from 0.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ Environment = gymnasium.Env[Any, Any]
 
 
 class Policy(Protocol):
-    """What acts in one episode."""
+    """Acts in one episode."""
 
     def __call__(self, observation: Any, step: int) -> Any:
         """Return the action after `step` steps."""
 
 
 PolicyMaker = Callable[[Environment, int], Policy]
-"""Makes a policy for an episode from the environment, which has been reset, and the seed of the episode."""
+"""Makes the policy of an episode from the environment, after its reset, and the seed of the episode."""
 
 
 # --- trained ----------------------------------------------------------------------------------------------------------
 
 
 class TrainedPolicy:
-    """A policy that RLlib has trained, acting without exploration.
+    """A policy trained by RLlib that acts without exploration.
 
-    It goes through the connectors that it was trained with: observations are filtered with the statistics of the
-    training, which no longer change, and actions scaled or clipped as in the training.
+    It uses the connectors of the training: observations are filtered with the statistics of the training, which no
+    longer change, and actions are scaled or clipped as in the training.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class TrainedPolicy:
 
     @classmethod
     def from_checkpoint(cls, directory: str | Path) -> TrainedPolicy:
-        """Load the policy of a checkpoint of RLlib's."""
+        """Load the policy of an RLlib checkpoint."""
         from ray.rllib.connectors.env_to_module import EnvToModulePipeline
         from ray.rllib.connectors.module_to_env import ModuleToEnvPipeline
         from ray.rllib.core import DEFAULT_MODULE_ID
@@ -73,7 +73,7 @@ class TrainedPolicy:
 
     @classmethod
     def of(cls, algorithm: Any) -> TrainedPolicy:
-        """Return the policy of an algorithm in training, as it is now."""
+        """Return the current policy of an algorithm that is training."""
         runner = algorithm.env_runner
         return cls(runner.module, runner._env_to_module, runner._module_to_env)
 
@@ -82,7 +82,7 @@ class TrainedPolicy:
         return _TrainedEpisode(self, environment)
 
     def act(self, episode: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """Return what comes after an episode's last observation: the module's action, the environment's, the rest."""
+        """Return the action after an episode's last observation: the module's, the environment's, and other outputs."""
         shared: dict[str, Any] = {}
         passed = {"rl_module": self.module, "episodes": [episode], "explore": False, "shared_data": shared}
         batch = self._env_to_module(batch={}, **passed)
@@ -93,7 +93,7 @@ class TrainedPolicy:
 
 
 class _TrainedEpisode:
-    """A trained policy in one episode, of which RLlib's connectors want the record."""
+    """A trained policy in one episode, with the record of the episode that RLlib's connectors need."""
 
     def __init__(self, policy: TrainedPolicy, environment: Environment) -> None:
         from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -116,7 +116,7 @@ class _TrainedEpisode:
 
 
 def _frozen(pipeline: Any) -> Any:
-    """Return a copy of a pipeline of connectors that learns nothing from what it sees."""
+    """Return a copy of a pipeline of connectors whose statistics no longer change."""
     taken = copy.deepcopy(pipeline)
     for connector in taken.connectors:
         if hasattr(connector, "_update_stats"):
@@ -128,7 +128,7 @@ def _frozen(pipeline: Any) -> Any:
 
 
 def baseline(experiment: str, name: str, keys: BaselineKeys, directory: Path | None = None) -> PolicyMaker:
-    """Return what makes a baseline.
+    """Return the function that makes a baseline for an episode.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def baseline(experiment: str, name: str, keys: BaselineKeys, directory: Path | N
         For messages.
     keys : BaselineKeys
     directory : Path, optional
-        Where its module is looked for beside the installed ones: that of the YAML.
+        Directory of the YAML file; modules of baselines may be there.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def _function(experiment: str, name: str, said: str, directory: Path | None) -> 
         module = importlib.import_module(module_name)
     except ImportError as missing:
         raise ExperimentError(
-            experiment, [f"baselines.{name}: the module {module_name} does not import: {missing}"]
+            experiment, [f"baselines.{name}: the module {module_name} cannot be imported: {missing}"]
         ) from missing
     function = getattr(module, function_name, None)
     if not callable(function):

@@ -1,4 +1,4 @@
-"""The progress of a training: a line for each iteration, and the wish to stop."""
+"""The progress of a training: a line for each iteration, and stopping on request."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ STOP_KEYS = {
     "seconds": "time_total_s",
     "reward": "mean_return",
 }
-"""Under which keys of a result the conditions of `stop` are found."""
+"""The keys of a result that the limits in `stop` apply to."""
 
 _HEAD = "training iteration       steps  mean return  evaluation   steps/s  time left"
 
 
 class TrainingProgress(Callback):  # type: ignore[misc]  # Ray has no types here
-    """Shows how trainings go on.
+    """Prints the progress of trainings.
 
     Parameters
     ----------
     experiment : Experiment
     say : callable
-        Is given one line at a time.
+        Is called with one line at a time.
 
     Attributes
     ----------
     stopping, ended : bool
-        Whether the trainings are to stop, and whether they have been stopped before their end.
+        Whether the trainings should stop, and whether they were stopped before their end.
     """
 
     def __init__(self, experiment: Experiment, say: Callable[[str], None]) -> None:
@@ -50,7 +50,7 @@ class TrainingProgress(Callback):  # type: ignore[misc]  # Ray has no types here
         self.ended = False
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Begin to count the time of a trial, which ends as is said now, not as it was when it was first begun."""
+        """Start the clock of a trial, and set the current limits: a resumed trial has those of its first start."""
         trial.stopping_criterion = stop_conditions(self._stop)
         before = trial.last_result or {}
         self._last[trial.trial_id] = time.monotonic(), int(before.get("timesteps", 0))
@@ -59,7 +59,7 @@ class TrainingProgress(Callback):  # type: ignore[misc]  # Ray has no types here
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Show an iteration; ask for a checkpoint if the training is to stop."""
+        """Print an iteration; request a checkpoint if the training should stop."""
         if not self._headed:
             self._say(_HEAD)
             self._headed = True
@@ -69,22 +69,22 @@ class TrainingProgress(Callback):  # type: ignore[misc]  # Ray has no types here
             self._saving.add(trial.trial_id)
 
     def on_trial_save(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """End when all that run have saved."""
+        """End when all running trials have saved."""
         running = {other.trial_id for other in trials if other.status == "RUNNING"}
         if self.stopping and trial.trial_id in self._saving and running <= self._saving:
             self.end_now()
 
     def stop(self) -> None:
-        """Have the trainings stop after the present iteration."""
+        """Stop the trainings after the current iteration."""
         self.stopping = True
         self._say("Stopping after this iteration, with a checkpoint (Ctrl-C again: at once)")
 
     def end_now(self) -> None:
         """End the trainings."""
         if signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, None):
-            raise KeyboardInterrupt  # Tune is not there yet
+            raise KeyboardInterrupt  # Tune has not started yet
         self.ended = True
-        os.kill(os.getpid(), signal.SIGUSR1)  # what Tune has a handler for
+        os.kill(os.getpid(), signal.SIGUSR1)  # Tune's handler ends it
 
     def _line(self, trial: str, result: Mapping[str, Any]) -> str:
         now, steps = time.monotonic(), int(result["timesteps"])
@@ -98,7 +98,7 @@ class TrainingProgress(Callback):  # type: ignore[misc]  # Ray has no types here
         )
 
     def _time_left(self, trial: str, result: Mapping[str, Any]) -> str:
-        """Return the time until the first of the conditions that can be foreseen, at the mean speed so far."""
+        """Return the time until the first limit on steps, iterations or seconds, at the mean speed so far."""
         now, done = time.monotonic(), self._done(result)
         start, at_start = self._first.get(trial, (now, done))
         if done <= at_start:
@@ -106,7 +106,7 @@ class TrainingProgress(Callback):  # type: ignore[misc]  # Ray has no types here
         return duration((now - start) * max(0.0, 1 - done) / (done - at_start))
 
     def _done(self, result: Mapping[str, Any]) -> float:
-        """Return which part of a training is done, as far as that can be foreseen."""
+        """Return the share of a training that is done, by steps, iterations or seconds."""
         conditions = (
             ("timesteps", self._stop.timesteps),
             ("training_iteration", self._stop.iterations),
@@ -115,7 +115,7 @@ class TrainingProgress(Callback):  # type: ignore[misc]  # Ray has no types here
         return max((result.get(key, 0) / wanted for key, wanted in conditions if wanted is not None), default=0.0)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_say": None}  # Tune keeps its callbacks in a file
+        return self.__dict__ | {"_say": None}  # Tune pickles its callbacks
 
 
 def stop_conditions(stop: StopKeys) -> dict[str, float]:
@@ -124,7 +124,7 @@ def stop_conditions(stop: StopKeys) -> dict[str, float]:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words: 42 s, 3 min 20 s, 2 h 05 min."""
+    """Return a time as text: 42 s, 3 min 20 s, 2 h 05 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,16 +1,16 @@
-"""What is kept of an experiment: its directory, and the plain files in it.
+"""The results of an experiment: a directory of plain files.
 
 ::
 
-    experiment.yaml     the experiment as it was trained, overrides and defaults included; without the token
-    versions.json       Python, packages, MPI, the machine, the commit of its training
-    runs.json           each command that was run on it, with what that changed, and its versions
+    experiment.yaml     the experiment as trained, including overrides and defaults; without the token
+    versions.json       Python, packages, MPI, processor and commit of the training
+    runs.json           each command that was run on the directory, what it changed, and its versions
     curve.csv, .png     returns against steps
-    evaluation.json     returns of each seed of the trained policies and the baselines, means, standard errors
-    episode_*.csv       the first evaluation episode step by step; episode.png: as curves
-    fields.png          pictures of it; animation.gif: moving
-    README.md           all of that on a page
-    tune/               Ray Tune's: checkpoints, TensorBoard files, its own records
+    evaluation.json     returns of trained policies and baselines for each seed, means, errors, spread over trainings
+    episode_*.csv       the first evaluation episode step by step; episode.png shows it as curves
+    fields.png          pictures of this episode; animation.gif shows it moving
+    README.md           the report: all of the above on a page
+    tune/               Ray Tune's files: checkpoints, TensorBoard files, its records
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 
 from alchemist_ray._version import __version__
 from alchemist_ray.errors import ExperimentError
+from alchemist_ray.training.comparison import Assessment, TrainingSpread, differences_from
 from alchemist_ray.training.loading import parse, to_yaml
 from alchemist_ray.training.schema import Experiment
 from alchemist_ray.training.training import TUNE_DIRECTORY, Training
@@ -39,16 +40,16 @@ PACKAGES = (
 RUNS = "runs.json"
 
 MAY_CHANGE = {"evaluation", "baselines", "pictures", "description", "server", "ray", "results"}
-"""Sections that may differ when an experiment is resumed, or evaluated again; `stop` may grow."""
+"""Sections that may change before an experiment is resumed or evaluated again; limits in `stop` may grow."""
 
 IN_TRAINING = {"evaluation.interval", "evaluation.interval_seeds", "evaluation.checkpoint"}
-"""Keys of these that the training goes by."""
+"""Keys of these sections that the training depends on."""
 
 CURVE = ("training", "seed", "iteration", "timesteps", "seconds", "mean_return", "mean_steps", "evaluation_return")
 
 
 def resolved(experiment: Experiment) -> dict[str, Any]:
-    """Return an experiment as plain values, defaults included, without a token."""
+    """Return an experiment as plain values, with defaults and without the token."""
     said = experiment.model_dump(mode="json", exclude={"server": {"token"}, "results": True})
     return {name: value for name, value in said.items() if value is not None}
 
@@ -56,9 +57,9 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
 def write_experiment(
     experiment: Experiment, directory: Path, command: str, *, resume: bool = False, evaluate_only: bool = False
 ) -> None:
-    """Write the experiment itself, and what it is run with; add to the record of runs.
+    """Write the experiment and its versions; add this run to the record of runs.
 
-    An evaluation alone leaves the experiment and the versions of the training as they are.
+    An evaluation without training does not change the files that describe the training.
     """
     directory.mkdir(parents=True, exist_ok=True)
     file, now, here = directory / "experiment.yaml", resolved(experiment), versions()
@@ -77,45 +78,48 @@ def write_experiment(
 
 
 def _said(file: Path) -> Any:
-    """Return what an experiment that was written says."""
+    """Return the contents of an experiment's file."""
     return parse(str(file), file.read_text(encoding="utf-8"))[0]
 
 
 def runs_of(directory: Path) -> list[dict[str, Any]]:
-    """Return the runs on a directory of results, in their order: command, what it did and changed, versions."""
+    """Return the runs on a directory of results in their order: command, what it did and changed, versions."""
     file = directory / RUNS
     runs: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     return runs
 
 
 def check_fresh(experiment: Experiment, directory: Path) -> None:
-    """Raise unless the directory has no results of an earlier run.
+    """Check that the directory has no results of an earlier run.
 
     Raises
     ------
     ExperimentError
-        If it has.
+        If it has some.
     """
     if (directory / TUNE_DIRECTORY).exists():
         raise ExperimentError(
             experiment.name,
-            [f"{directory} has results already: --resume goes on with them, --evaluate-only evaluates them, "
-             "--results DIR puts new ones elsewhere; or remove it"],
+            [f"{directory} has results already: --resume continues the training, --evaluate-only evaluates it, "
+             "--results DIR writes new results elsewhere; or remove the directory"],
         )  # fmt: skip
 
 
 def check_same(experiment: Experiment, directory: Path, *, resume: bool) -> None:
-    """Raise unless the results in a directory are those of the same experiment, to be resumed or evaluated again.
+    """Check that a directory has results of the same experiment, so that it can be resumed or evaluated again.
 
     Raises
     ------
     ExperimentError
-        If there are none, or if the training was another: each key that differs is named. What ends the training may
-        grow when it is resumed.
+        If there are no results, or a key that must not change has changed: each is named. The limits in `stop` may
+        grow when a training is resumed.
     """
     file = directory / "experiment.yaml"
     if not file.exists() or not (directory / TUNE_DIRECTORY).exists():
-        raise ExperimentError(experiment.name, [f"{directory} has no results of a run: begin one without --resume"])
+        raise ExperimentError(
+            experiment.name,
+            [f"{directory} has no results of a run: run the experiment without --resume or --evaluate-only first"],
+        )
     differing = [
         f"{path}: it was {old!r}, and is {new!r}{'; it may only grow' if path.startswith('stop.') else ''}"
         for path, old, new in differences(_said(file), resolved(experiment))
@@ -123,20 +127,23 @@ def check_same(experiment: Experiment, directory: Path, *, resume: bool) -> None
     ]
     if differing:
         raise ExperimentError(
-            experiment.name, [f"{directory} is of another experiment; begin a new one with --results DIR", *differing]
+            experiment.name,
+            [f"{directory} has results of another experiment; write new ones elsewhere with --results DIR", *differing],
         )
 
 
 def _may_change(experiment: Experiment, path: str, old: Any, new: Any, resume: bool) -> bool:
     section = path.partition(".")[0]
     if section == "stop" and resume:
-        by_rungs = experiment.search is not None and experiment.search.scheduler == "asha"  # laid out to the old end
+        by_rungs = (
+            experiment.search is not None and experiment.search.scheduler == "asha"
+        )  # its rungs end at the old limit
         return not by_rungs and (new is None or (old is not None and new >= old))
     return section in MAY_CHANGE | {"stop"} and not (resume and path in IN_TRAINING)
 
 
 def differences(before: Any, now: Any, where: str = "") -> Iterable[tuple[str, Any, Any]]:
-    """Yield the path, the old and the new value of all that differs."""
+    """Yield path, old value and new value of each difference."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in dict.fromkeys([*before, *now]):
             yield from differences(before.get(name), now.get(name), f"{where}.{name}" if where else name)
@@ -145,7 +152,7 @@ def differences(before: Any, now: Any, where: str = "") -> Iterable[tuple[str, A
 
 
 def versions() -> dict[str, Any]:
-    """Return what the experiment is run with."""
+    """Return the versions of Python, MPI and packages, the machine and the commit."""
     found = {}
     for name in PACKAGES:
         try:
@@ -164,7 +171,7 @@ def versions() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit of the package that is run, if it is under version control, and whether that was changed."""
+    """Return the commit of the running package and whether files differ from it; None without version control."""
     here = Path(__file__).resolve().parents[1]
     commit = _output(["git", "-C", str(here), "rev-parse", "HEAD"])
     if commit is None:
@@ -174,7 +181,7 @@ def _commit() -> str | None:
 
 
 def _mpi() -> str | None:
-    """Return the MPI of this machine's workers; a server elsewhere may have another."""
+    """Return the MPI library of this machine's workers; a remote server may have another."""
     return _output([sys.executable, "-c", _MPI_VERSION])
 
 
@@ -203,13 +210,43 @@ def _output(command: Sequence[str]) -> str | None:
     return ran.stdout.strip()
 
 
+# --- evaluations ------------------------------------------------------------------------------------------------------
+
+
+def write_evaluations(
+    directory: Path, experiment: Experiment, found: Assessment, chosen: Mapping[str, Training]
+) -> None:
+    """Write the evaluations, and which checkpoint each trained policy is from."""
+    whole = {
+        "seeds": experiment.evaluation.seeds,
+        "policies": {name: evaluation.to_row() for name, evaluation in found.evaluations.items()},
+        "over_trainings": TrainingSpread.of(list(found.trained.values())).to_row(),
+        "reference": found.reference,
+        "paired_difference": {
+            name: row.to_row() for name, row in differences_from(found.evaluations, found.reference).items()
+        },
+        "checkpoints": {
+            name: str(training.checkpoint.relative_to(directory.resolve()))
+            for name, training in chosen.items()
+            if training.checkpoint is not None
+        },
+    }
+    write_json(directory / "evaluation.json", whole)
+
+
+def seeds_during_training(directory: Path) -> list[int]:
+    """Return the seeds that were evaluated during the training whose results are there; empty if none were."""
+    keys = _said(directory / "experiment.yaml").get("evaluation", {})
+    return list(keys.get("interval_seeds") or ()) if keys.get("interval") is not None else []
+
+
 # --- curves -----------------------------------------------------------------------------------------------------------
 
 
 def curve_of(training: Training) -> list[dict[str, Any]]:
-    """Return the iterations of a training, from Tune's record of them.
+    """Return the iterations of a training from Tune's record.
 
-    A training that was killed repeats those after its last checkpoint: the last of equal ones counts.
+    A training that was killed repeats the iterations after its last checkpoint: the repeated ones count.
     """
     record = training.directory / "result.json"
     lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
@@ -218,7 +255,7 @@ def curve_of(training: Training) -> list[dict[str, Any]]:
         try:
             said = json.loads(line)
         except json.JSONDecodeError:
-            continue  # the process was killed while it wrote
+            continue  # the process was killed while it wrote this line
         iteration = said["training_iteration"]
         by_iteration = {number: row for number, row in by_iteration.items() if number < iteration}
         by_iteration[iteration] = {
@@ -235,7 +272,7 @@ def curve_of(training: Training) -> list[dict[str, Any]]:
 
 
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as a table."""
+    """Write rows as a CSV file."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
@@ -243,7 +280,7 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain values; what is not finite becomes null."""
+    """Write plain values as JSON; numbers that are not finite become null."""
     path.write_text(json.dumps(_finite(value), indent=2) + "\n", encoding="utf-8")
 
 

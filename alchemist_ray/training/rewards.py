@@ -1,4 +1,4 @@
-"""Rewards as a learner sees them."""
+"""Scaling of the rewards that the learner sees."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ray.rllib.core.columns import Columns
 
 
 class ScaleRewards(ConnectorV2):  # type: ignore[misc]  # RLlib has no types
-    """Put the rewards of episodes into the learner's batch, times a factor. The episodes keep their own.
+    """Multiply the rewards in the learner's batch by a factor. The rewards in the episodes do not change.
 
-    Values of some hundreds are learned slowly: the network's last layer has to grow that large.
+    The network learns values of some hundreds slowly, since its last layer has to grow that large.
 
     Parameters
     ----------
     *spaces
         As RLlib gives them.
     factor : float
-        Of the rewards.
+        Factor of the rewards.
     """
 
     def __init__(self, *spaces: Any, factor: float) -> None:
@@ -28,7 +28,7 @@ class ScaleRewards(ConnectorV2):  # type: ignore[misc]  # RLlib has no types
         self._factor = factor
 
     def __call__(self, *, batch: dict[str, Any], episodes: Sequence[Any], **others: Any) -> dict[str, Any]:
-        """Add the rewards to the batch; RLlib's own connector then leaves them as they are."""
+        """Add the scaled rewards to the batch; RLlib's own connector does not replace them."""
         for episode in self.single_agent_episode_iterator(list(episodes), agents_that_stepped_only=False):
             rewards = self._factor * np.asarray(episode.get_rewards(slice(0, len(episode))))
             self.add_n_batch_items(batch, Columns.REWARDS, rewards, len(episode), episode)

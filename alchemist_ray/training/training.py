@@ -1,10 +1,10 @@
 """Training under Ray Tune: starting, stopping, checkpoints, resuming.
 
-A training is a trial of Tune's: one for each seed and each sample of a search. RLlib's process adds to each of its
-results the few keys that stopping, checkpoints and searches go by (:func:`after_iteration`).
+Each training is one of Tune's trials: one for each seed and each sample of a search. RLlib's process adds to each
+result the keys that stopping, checkpoints and searches need (:func:`after_iteration`).
 
-Ctrl-C asks the running trials for a checkpoint with their next result, and ends Tune when all have saved; a second one
-ends at once. Either way the experiment can be resumed from the last checkpoints, as after a kill.
+Ctrl-C asks the running trials for a checkpoint with their next result, and ends Tune when all have saved. A second
+Ctrl-C ends Tune at once. In both cases the experiment can be resumed from the last checkpoints, as after a kill.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from alchemist_ray.training.evaluation import evaluate
 from alchemist_ray.training.policies import TrainedPolicy
 from alchemist_ray.training.progress import TrainingProgress, stop_conditions
 from alchemist_ray.training.schema import Experiment
+from alchemist_ray.training.seeds import rllib_seed
 
 TUNE_DIRECTORY = "tune"
 
@@ -41,34 +42,37 @@ START_ATTEMPTS = 3
 LAST_EVALUATION = "last_evaluation_return"
 
 SEARCH_KEYS = {"mean_return": "mean_return", "evaluation_return": LAST_EVALUATION}
-"""Under which keys of a result, of every one, the metrics of a search are found."""
+"""The keys under which every result has the metrics of a search."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training that has ended, or was stopped.
+    """A training that has ended or was stopped.
 
     Attributes
     ----------
     number, seed : int
     directory : Path
-        Where Tune keeps what belongs to it.
+        Tune's directory of the training.
     checkpoint : Path or None
         The checkpoint to evaluate.
+    checkpoint_timesteps : int
+        Steps of the environment up to this checkpoint; 0 if unknown.
     env_config : dict
-        Of the environment, with what the search has chosen.
+        Configuration of the environment, with the values that the search has chosen.
     sampled : dict
-        What the search has chosen, by path.
+        Values that the search has chosen, by path.
     metrics : dict
         RLlib's last result.
     error : str
-        Why it has failed; empty if it has not.
+        Why the training failed; empty if it did not.
     """
 
     number: int
     seed: int
     directory: Path
     checkpoint: Path | None
+    checkpoint_timesteps: int
     env_config: dict[str, Any]
     sampled: dict[str, Any]
     metrics: dict[str, Any]
@@ -84,7 +88,7 @@ class Training:
 
 
 def with_callbacks(config: AlgorithmConfig, experiment: Experiment) -> AlgorithmConfig:
-    """Return RLlib's configuration with what this runner does in RLlib's processes."""
+    """Return RLlib's configuration with the functions that RLlib calls for us in its processes."""
     keys = experiment.model_copy(update={"server": experiment.server.model_copy(update={"token": None})})
     threads = experiment.algorithm.torch_threads
     if threads is None and experiment.server.embedded and experiment.environment.is_ours:
@@ -104,7 +108,7 @@ def _set_threads(*, algorithm: Any, threads: int | None, **_: Any) -> None:
 
 
 def after_iteration(*, algorithm: Any, result: dict[str, Any], experiment: Experiment, **_: Any) -> None:
-    """Add to a result what this runner goes by: ``timesteps, mean_return``, evaluations, ``checkpoint_score``."""
+    """Add ``timesteps, mean_return, mean_steps, checkpoint_score`` and evaluations to a result."""
     sampled = result.get("env_runners", {})
     result["timesteps"] = int(result.get("num_env_steps_sampled_lifetime", 0))
     result["mean_return"] = float(sampled.get("episode_return_mean", math.nan))
@@ -122,13 +126,13 @@ def _evaluate_now(algorithm: Any, result: dict[str, Any], experiment: Experiment
         found = evaluate(
             environment,
             TrainedPolicy.of(algorithm).episode,
-            keys.interval_seeds,
+            keys.during_training,
             info=keys.info,
             skip_steps=keys.skip_steps,
             max_steps=keys.max_steps,
         )
     result["evaluation_return"], result["evaluation_failed"] = found.total.mean, len(found.failed)
-    score = math.nan if found.failed else found.total.mean  # the mean of the rest is no reason to choose a policy
+    score = math.nan if found.failed else found.total.mean  # do not choose a policy by the other episodes
     result["checkpoint_score"] = result[LAST_EVALUATION] = score
     setattr(algorithm, LAST_EVALUATION, score)
     result["evaluation_info"] = {name: statistics.mean for name, statistics in found.info.items()}
@@ -148,16 +152,16 @@ def train(
     ----------
     experiment : Experiment
     directory : Path
-        Of the results.
+        Directory of the results.
     resume : bool
-        Whether to go on where the last checkpoints are.
+        Whether to continue from the last checkpoints.
     say : callable
-        Is given a line of the progress at a time.
+        Is called with one line of the progress at a time.
 
     Raises
     ------
     ExperimentError
-        If there is nothing to resume, or a training has failed.
+        If there is nothing to resume, or a training failed.
     """
     config = with_callbacks(algorithm_config(experiment), experiment)
     progress = TrainingProgress(experiment, say)
@@ -179,7 +183,7 @@ def train(
 
 
 def find_trainings(experiment: Experiment, directory: Path) -> list[Training]:
-    """Return the trainings of an earlier run, without going on with them.
+    """Return the trainings of an earlier run without continuing them.
 
     Raises
     ------
@@ -225,7 +229,9 @@ def _new(
 def _restored(experiment: Experiment, directory: Path, config: AlgorithmConfig) -> ray.tune.Tuner:
     path = directory.resolve() / TUNE_DIRECTORY
     if not ray.tune.Tuner.can_restore(str(path)):
-        raise ExperimentError(experiment.name, [f"nothing can be resumed in {directory}: run it without --resume"])
+        raise ExperimentError(
+            experiment.name, [f"{directory} has nothing to resume: run the experiment without --resume"]
+        )
     restore = functools.partial(ray.tune.Tuner.restore, str(path), trainable(experiment), param_space=config)
     before = restore()
     finished = _Resume.RESUME if _have_grown(experiment, before.get_results()) else _Resume.SKIP
@@ -236,16 +242,16 @@ _Resume = ray.tune.ResumeConfig.ResumeType
 
 
 def _have_grown(experiment: Experiment, grid: Any) -> bool:
-    """Whether a training has ended by conditions that were less than those of now."""
+    """Whether a training ended at a limit that has been raised since."""
     if experiment.search is not None and experiment.search.scheduler == "asha":
-        return False  # which ends trainings as well
+        return False  # asha ends trainings as well
     wanted = stop_conditions(experiment.stop)
     ended = [result.metrics for result in grid if result.metrics and result.metrics.get("done")]
     return any(not any(last.get(key, -math.inf) >= value for key, value in wanted.items()) for last in ended)
 
 
 def set_callbacks(tuner: ray.tune.Tuner, progress: TrainingProgress) -> None:
-    """Have a restored tuner report here: what it reported to has gone with its process."""
+    """Give a restored tuner this process' callback: the earlier one ended with its process."""
     run_config = tuner._local_tuner.get_run_config()
     run_config.callbacks = [progress]
 
@@ -269,15 +275,17 @@ def _directory_name(trial: Any) -> str:
 
 
 def _trainings(experiment: Experiment, grid: Any) -> list[Training]:
-    trainings = []
+    trainings, seeds = [], {rllib_seed(seed): seed for seed in experiment.seeds}
     for number, result in enumerate(grid):
         config = result.config or {}
+        checkpoint, at_checkpoint = _checkpoint(experiment, result)
         trainings.append(
             Training(
                 number=number,
-                seed=config.get("seed", experiment.seeds[0]),
+                seed=seeds.get(config.get("seed", 0), experiment.seeds[0]),
                 directory=Path(result.path),
-                checkpoint=_checkpoint(experiment, result),
+                checkpoint=checkpoint,
+                checkpoint_timesteps=int(at_checkpoint.get("timesteps", 0)),
                 env_config=dict(config.get("env_config", {})),
                 sampled=_sampled(experiment, config),
                 metrics=dict(result.metrics or {}),
@@ -292,28 +300,30 @@ def _text(file: Path) -> str:
 
 
 def _reason(error: BaseException, text: str) -> str:
-    """Return what went wrong in a training, without the way through Ray that it took."""
+    """Return the cause of a training's failure, without Ray's own layers."""
     while isinstance(cause := getattr(error, "cause", None), BaseException):
         error = cause
     if isinstance(error, AlchemistError):
         return str(error)
-    ours = re.findall(r"^alchemist_ray\.errors\.\w+: (.+)$", text, re.MULTILINE)  # RLlib raises others from it
+    ours = re.findall(r"^alchemist_ray\.errors\.\w+: (.+)$", text, re.MULTILINE)  # RLlib wraps it
     return ours[-1] if ours else f"{type(error).__name__}: {error}"
 
 
-def _checkpoint(experiment: Experiment, result: Any) -> Path | None:
+def _checkpoint(experiment: Experiment, result: Any) -> tuple[Path | None, dict[str, Any]]:
+    """Return the checkpoint to evaluate, and RLlib's result at that time."""
     if experiment.evaluation.checkpoint == "best" and result.best_checkpoints:
-        scored = [
-            (metrics.get("checkpoint_score", math.nan), checkpoint) for checkpoint, metrics in result.best_checkpoints
-        ]
-        known = [(score, checkpoint) for score, checkpoint in scored if not math.isnan(score)]
+        scored = [(found.get("checkpoint_score", math.nan), kept, found) for kept, found in result.best_checkpoints]
+        known = [candidate for candidate in scored if not math.isnan(candidate[0])]
         if known:
-            return Path(max(known, key=lambda pair: pair[0])[1].path)
-    return Path(result.checkpoint.path) if result.checkpoint is not None else None
+            _, best, found = max(known, key=lambda candidate: candidate[0])
+            return Path(best.path), found
+    if result.checkpoint is None:
+        return None, {}
+    return Path(result.checkpoint.path), dict(result.metrics or {})
 
 
 def _sampled(experiment: Experiment, config: dict[str, Any]) -> dict[str, Any]:
-    """Return what a search has chosen, by path."""
+    """Return the values that a search has chosen, by path."""
     if experiment.search is None:
         return {}
     places = {
@@ -333,12 +343,12 @@ def _sampled(experiment: Experiment, config: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _running_ray(experiment: Experiment, config: AlgorithmConfig) -> Iterator[None]:
-    """Have Ray run, with as many logical CPUs as the trainings want: they wait for each other in MPI, not for Ray."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in error.txt, and said by us
+    """Run Ray with as many logical CPUs as the trainings request, which may be more than the machine has."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we report failures; error.txt has the details
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # we have one
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # and lines of our own
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # stoppable() has one
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # TrainingProgress prints its own lines
     each = _cpus(experiment, config)
     if ray.is_initialized():
         _check_cpus(experiment, each)
@@ -359,7 +369,7 @@ def _running_ray(experiment: Experiment, config: AlgorithmConfig) -> Iterator[No
 
 
 def _start_ray(experiment: Experiment, started: dict[str, Any]) -> None:
-    """Start Ray, or connect to it. It waits 30 s for itself, which may not do on a busy machine: try again."""
+    """Start Ray or connect to it. Ray gives up after 30 s, which is too short on a busy machine: try again."""
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(**started)
@@ -367,33 +377,33 @@ def _start_ray(experiment: Experiment, started: dict[str, Any]) -> None:
             ray.shutdown()
             if attempt == START_ATTEMPTS:
                 raise ExperimentError(
-                    experiment.name, [f"Ray does not start, or cannot be reached: {failure}"]
+                    experiment.name, [f"Ray did not start, or could not be reached: {failure}"]
                 ) from failure
         else:
             return
 
 
 def _cpus(experiment: Experiment, config: AlgorithmConfig) -> int:
-    """Return how many of Ray's logical CPUs one training takes: of the learner, the runners, what else it has."""
+    """Return how many of Ray's logical CPUs one training takes: learner, runners and its other processes."""
     algorithm: Any = trainable(experiment)
     taken: float = algorithm.default_resource_request(config).required_resources.get("CPU", 0)
     return math.ceil(taken)
 
 
 def _check_cpus(experiment: Experiment, wanted: int) -> None:
-    """Raise if a training would wait for ever."""
+    """Raise if Ray has too few CPUs: the training would never start."""
     there = int(ray.cluster_resources().get("CPU", 0))
     if there < wanted:
         raise ExperimentError(
             experiment.name,
-            [f"a training takes {wanted} of Ray's CPUs, but the Ray that is running has {there}: start it with "
-             f"num_cpus={wanted} or more (MPI ranks are not counted), or lower runners.num_env_runners"],
+            [f"a training takes {wanted} of Ray's CPUs, but the running Ray has {there}: start it with "
+             f"num_cpus={wanted} or more (MPI ranks do not count), or lower runners.num_env_runners"],
         )  # fmt: skip
 
 
 @contextmanager
 def stoppable(progress: TrainingProgress) -> Iterator[None]:
-    """Have Ctrl-C, and SIGTERM, stop the trainings with a checkpoint; a second one stops them at once."""
+    """Stop the trainings with a checkpoint on Ctrl-C or SIGTERM; stop them at once on a second one."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         if progress.stopping:

@@ -229,7 +229,8 @@ class CylinderFlow(Simulator):
         ux, uy = np.where(channel.solid, 0, moments[1:]) / self._flow.u_mean
         vorticity = (np.gradient(uy, axis=1) - np.gradient(ux, axis=0)) * channel.resolution
         vorticity[channel.solid] = np.nan
-        return Field(vorticity[::-1], "vorticity", "U/D", -VORTICITY_SHOWN, VORTICITY_SHOWN)
+        extent = (0.0, channel.nx / channel.resolution, 0.0, channel.ny / channel.resolution)
+        return Field(vorticity[::-1], "vorticity", "U/D", -VORTICITY_SHOWN, VORTICITY_SHOWN, extent, ("x (D)", "y (D)"))
 
     def snapshot(self) -> FlowSnapshot:
         """Return this rank's part of the state. Local."""

@@ -249,7 +249,8 @@ class Heat(Simulator):
         if whole is None:
             return None
         limit = 2 * self._initial_rms if self._initial_rms > 0 else None
-        return Field(whole[::-1], "temperature", "K", None if limit is None else -limit, limit)
+        low, side = None if limit is None else -limit, self.plate.side
+        return Field(whole[::-1], "temperature", "K", low, limit, (0.0, side, 0.0, side), ("x (m)", "y (m)"))
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 

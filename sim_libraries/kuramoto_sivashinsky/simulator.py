@@ -31,6 +31,9 @@ HISTORY = 400
 PICTURE_POINTS = 256
 """Largest number of points in space in a picture."""
 
+U_SHOWN = 3.5
+"""The value of u at the end of a picture's colour scale."""
+
 
 class KuramotoSivashinsky(Simulator):
     """Control the Kuramoto-Sivashinsky equation ``u_t = -u u_x - u_xx - u_xxxx + f`` on a periodic interval.
@@ -147,7 +150,6 @@ class KuramotoSivashinsky(Simulator):
         self._intervals = 0
         kept = len(range(-self.grid.start % self._stride, self.grid.own, self._stride))
         self._history = np.full((HISTORY, kept), np.nan, np.float32)
-        self._actions = np.full((HISTORY, len(self._shapes)), np.nan, np.float32)
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode with the state that a random field reaches after the burn-in.
@@ -165,7 +167,7 @@ class KuramotoSivashinsky(Simulator):
         self._advance(np.zeros(round(self.burn_in / self.dt) + 1))
         own -= self._mean(own)
         self._advance(np.ones(1))
-        self._record(np.zeros(len(self._shapes)))
+        self._record()
 
     def _mean(self, own: Array) -> float:
         """Return the mean over all points. Each patch is summed first, so any number of ranks gives the same bits."""
@@ -180,7 +182,7 @@ class KuramotoSivashinsky(Simulator):
         np.matmul(action, self._shapes, out=self._f)
         self._advance(self._weights)
         self._intervals += 1
-        self._record(action)
+        self._record()
 
     def _advance(self, weights: Array) -> None:
         """Advance by ``weights.size - 1`` time steps and compute the means weighted by `weights`. Collective.
@@ -215,10 +217,10 @@ class KuramotoSivashinsky(Simulator):
                 "kuramoto_sivashinsky.step", f"the solution is no longer finite at time {self.time + self.hold:g}"
             )
 
-    def _record(self, action: Array) -> None:
-        row = self._intervals % HISTORY
-        self._history[row] = self.grid.own_of(self._u)[-self.grid.start % self._stride :: self._stride]
-        self._actions[row] = action
+    def _record(self) -> None:
+        self._history[self._intervals % HISTORY] = self.grid.own_of(self._u)[
+            -self.grid.start % self._stride :: self._stride
+        ]
 
     def get_state(self) -> Array | None:
         """Return u at the sensors."""
@@ -271,20 +273,14 @@ class KuramotoSivashinsky(Simulator):
         self._advance(np.ones(1))
 
     def get_field(self) -> Field | None:
-        """Return u over space (downwards) and time (to the right), and below it the amplitudes. Collective over comm.
-
-        The picture shows the last 400 intervals. An amplitude of 1 has the colour of u = 3.5.
-        """
+        """Return u over space (upwards) and time (to the right) for the last 400 intervals. Collective over comm."""
         parts = self.comm.gather(self._history)
         if parts is None:
             return None
         rows = np.arange(self._intervals + 1, self._intervals + 1 + HISTORY) % HISTORY
         u = np.concatenate(parts, axis=1)[rows].T
-        scale = 3.5
-        band = max(2, len(u) // 20)
-        amplitudes = np.repeat(scale * self._actions[rows].T, band, axis=0)
-        gap = np.full((band // 2, HISTORY), np.nan)
-        return Field(np.concatenate([u, gap, amplitudes]), "u, and amplitudes", "", -scale, scale)
+        extent = (self.time - HISTORY * self.hold, self.time, 0.0, self.grid.length)
+        return Field(u[::-1], "u", "", -U_SHOWN, U_SHOWN, extent, ("time", "x"))
 
     def snapshot(self) -> Any:
         """Return this rank's part of the solution, and the values of the last interval."""
@@ -294,7 +290,6 @@ class KuramotoSivashinsky(Simulator):
             "means": dict(self._means),
             "observation": self._observation.copy(),
             "history": self._history.copy(),
-            "actions": self._actions.copy(),
         }
 
     def restore(self, state: Any) -> None:
@@ -304,7 +299,6 @@ class KuramotoSivashinsky(Simulator):
         self._means = dict(state["means"])
         self._observation = state["observation"].copy()
         self._history[:] = state["history"]
-        self._actions[:] = state["actions"]
 
 
 class _PatchGroup:

@@ -41,6 +41,7 @@ MAX_SEED = 800_000_000
 SOLID_LINKS = 7
 """An atom with at least this many linked neighbours, that is, with similar surroundings, is crystalline."""
 
+_LENGTH_UNITS = {"lj": "sigma", "real": "Å", "metal": "Å"}
 _ENERGY_UNITS = {"lj": "epsilon", "real": "kcal/mol", "metal": "eV", "si": "J", "cgs": "erg", "electron": "hartree"}
 _INTEGRATORS = ("nve", "nvt", "npt", "nph", "rigid", "brownian")
 _STATELESS = frozenset(
@@ -288,11 +289,15 @@ class LammpsMD(Simulator):
             given = self._running.compute(self._ctx, "thermo_pe") / self._natoms
         self._reference = given
 
+    @property
+    def _is_cluster(self) -> bool:
+        return self._settings.is_own_system and self._settings.system == "cluster"
+
     def _shell_radius(self) -> float:
         settings = self._settings
         if settings.shell_radius is not None:
             return settings.shell_radius
-        if settings.is_own_system and settings.system == "cluster":
+        if self._is_cluster:
             return systems.SHELL["cluster"]
         return systems.SHELL["melt"] * float((self._volume / self._natoms) ** (1 / self._dimension))
 
@@ -447,8 +452,10 @@ class LammpsMD(Simulator):
         return info
 
     def get_field(self) -> Field | None:
-        """Return the atoms seen along z, coloured by their number of linked neighbours. Collective."""
-        return self._picture.drawn(self.comm, self._running.box(self._ctx))
+        """Return the atoms seen along z, coloured by linked neighbours, in a cluster by neighbours. Collective."""
+        unit = _LENGTH_UNITS.get(str(self._running.of_all("units")), "")
+        shell = self._shell_radius() if self._is_cluster else None
+        return self._picture.drawn(self.comm, self._running.box(self._ctx), unit, shell)
 
     def snapshot(self) -> Kept:
         """Return this rank's atoms in LAMMPS' order, and the episode.

@@ -230,7 +230,9 @@ class ShallowWater(Simulator):
         eta = self.solver.whole(np.where(h > _WETTED, h + self.solver.bed[INSIDE], np.nan))
         if eta is None:
             return None
-        return Field(eta[::-1], "surface elevation", "m", -self.wave_height, self.wave_height)
+        extent = (0.0, self.harbour.length, 0.0, self.harbour.width)
+        limits = (-self.wave_height, self.wave_height)
+        return Field(eta[::-1], "surface elevation", "m", *limits, extent, ("x (m)", "y (m)"))
 
     def snapshot(self) -> dict[str, Any]:
         """Return this rank's cells, the waves and the last collected values."""

@@ -89,12 +89,16 @@ def test_the_uncontrolled_attractor(found):
     assert 2.5 < largest < 3.8
 
 
-def test_a_picture_shows_history_and_actuation(found):
-    (height, width), nothing_before, filled = found["pictures"]
+def test_a_picture_shows_u_over_time_and_space(found):
+    seen = found["pictures"]
+    height, width = seen["shape"]
     assert width == 400
     assert height > 200
-    assert nothing_before
-    assert 0.95 < filled < 1.0  # there is a gap between the two
+    assert seen["nothing before"]
+    assert seen["filled"]
+    assert seen["now"]
+    left, right, bottom, top, time, hold, length = seen["extent"]
+    assert (left, right, bottom, top) == (time - 400 * hold, time, 0.0, length)
 
 
 def test_wrong_parameters_are_refused_by_name(found):

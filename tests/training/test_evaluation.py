@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import sys
 from pathlib import Path
@@ -12,19 +11,19 @@ import gymnasium
 import numpy as np
 import pytest
 from conftest import LIBRARIES
-from PIL import Image
 
 import alchemist_ray as alchemist
 from alchemist_ray.envs import HPCSimulator
 from alchemist_ray.errors import ExperimentError
+from alchemist_ray.training.comparison import Differences, TrainingSpread
 from alchemist_ray.training.environments import raising
-from alchemist_ray.training.evaluation import Differences, Evaluation, Statistics, evaluate, numbers_in
-from alchemist_ray.training.figures import write_animation
+from alchemist_ray.training.evaluation import Evaluation, evaluate, numbers_in, units_of_actions
 from alchemist_ray.training.policies import baseline
 from alchemist_ray.training.recording import Recording
-from alchemist_ray.training.report import differences_table, ranges_of, relative_change, table
 from alchemist_ray.training.results import CURVE, write_csv
 from alchemist_ray.training.schema import BaselineKeys
+from alchemist_ray.training.statistics import Spread, Statistics
+from alchemist_ray.training.tables import differences_table, policies_table, ranges_of, spread_table
 
 HERE = Path(__file__).parent
 STEPS = 6
@@ -124,12 +123,14 @@ def test_an_episode_that_diverges_has_failed_and_the_others_count(walk, make_wal
     assert found.total == whole.total
     row = found.to_row()
     assert (row["failed"], row["episodes"][0]["failure"]) == (1, None)
-    lines = table({"own": found, "zero": whole}, "zero").splitlines()
+    lines = policies_table({"own": found, "zero": whole}).splitlines()
     assert lines[2].startswith("| own | 1 of 3 failed | ")
     assert lines[3].startswith("| zero | 0 of 2 failed | ")
     assert Differences.of(found, whole).total == Statistics(0.0, 0.0)
     evaluations = {"own": Evaluation(found.failed), "zero": whole}
-    assert table(evaluations, "zero").splitlines()[2].startswith("| own | 1 of 1 failed |  | ")
+    assert policies_table(evaluations).splitlines()[2].startswith("| own | 1 of 1 failed |  | ")
+    only_one = {"own, seed 1": evaluations["own"], "own, seed 2": whole}
+    assert TrainingSpread.of(list(only_one.values())).total.mean == whole.total.mean
 
 
 def test_an_environment_is_evaluated_with_its_failures_raised():
@@ -150,7 +151,7 @@ def test_differences_are_paired_by_seeds(walk):
     assert paired.total.standard_error == pytest.approx(np.std(expected, ddof=1) / 2)
     assert paired.total.standard_error < math.hypot(found.total.standard_error, base.total.standard_error)
     lines = differences_table({"own": found, "base": base}, "base").splitlines()
-    assert lines[0] == "| less base | return | reward a step | distance |"
+    assert lines[0] == "| minus base | return | reward a step | distance |"
     assert lines[2].startswith(f"| own | {paired.total} | ")
     assert len(lines) == 3
 
@@ -172,13 +173,15 @@ def test_an_episode_can_be_cut_off_and_recorded(walk):
     assert [row["action push"] for row in first.series] == [0.5] * 4
     assert sum(row["reward"] for row in first.series) == pytest.approx(first.total)
     assert [step for step, _ in recording.pictures] == [0, 2, 4]
-    assert recording.pictures[0][1].shape == (40, 60, 3)
+    field = recording.pictures[0][1]
+    assert (field["values"].shape, field["name"], field["unit"]) == ((4, 6), "height", "m")
+    assert units_of_actions(walk) == {"push": "m", "nudge": "m"}
 
 
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ({"function": "no_such_module:make"}, "the module no_such_module does not import"),
+        ({"function": "no_such_module:make"}, "the module no_such_module cannot be imported"),
         ({"function": "controllers:make"}, "controllers has no function make; it has make_return"),
         ({"function": "controllers:SETTING"}, "controllers has no function SETTING"),
         ({"function": "controllers:make_return", "options": {"again": 1}}, "unexpected keyword argument 'again'"),
@@ -207,43 +210,43 @@ def test_statistics_are_those_of_the_textbook():
     assert found.mean == 5.0
     assert found.standard_error == pytest.approx(math.sqrt(13 / 3))
     assert math.isnan(Statistics.of([1.0]).standard_error)
-    assert relative_change(Statistics(-1.0, 0), Statistics(-4.0, 0)) == 0.75
-    assert math.isnan(relative_change(Statistics(1.0, 0), Statistics(0.0, 0)))
+    assert str(found) == "5 ± 2.1"
+    spread = Spread.of([2.0, 4.0, 9.0])
+    assert (spread.mean, spread.standard_deviation) == (5.0, pytest.approx(math.sqrt(13)))
+    assert str(Spread.of([1.0])) == "1"
+    assert math.isnan(Spread.of([]).mean)
     assert numbers_in({"a": 1, "b": np.float32(2), "c": "3", "d": True, "e": [4]}) == {"a": 1.0, "b": 2.0}
 
 
-def test_the_table_has_means_errors_and_changes(walk):
+def test_the_tables_have_means_with_errors_and_no_percentages(walk):
+    """A return may have either sign: a change of it in percent says nothing."""
     evaluations = {
         "return": evaluate(walk, maker_of(function="controllers:make_return"), [1, 2]),
         "zero": evaluate(walk, maker_of(kind="zero"), [1, 2]),
     }
-    head, _, first, second = table(evaluations, "zero").splitlines()
+    head, _, first, _ = policies_table(evaluations).splitlines()
     assert head == "| policy | return | reward a step | distance |"
-    change = relative_change(evaluations["return"].total, evaluations["zero"].total)
-    assert change > 0.3
-    assert f"({100 * change:+.1f} %)" in first
-    assert "%" not in second
+    assert first.startswith(f"| return | {evaluations['return'].total} | {evaluations['return'].reward} | ")
+    assert "%" not in policies_table(evaluations) + differences_table(evaluations, "zero")
+    assert differences_table(evaluations, None) == ""
+
+
+def test_trainings_with_several_seeds_are_summed_up_by_their_mean_and_deviation(walk):
+    pushes = (0.1, 0.2, 0.4)
+    trained = {f"PPO, seed {n}": evaluate(walk, maker_of(constant=[p, 0.0]), [1, 2]) for n, p in enumerate(pushes)}
+    returns = [np.mean([sum(walked(walk, seed, lambda _, p=p: np.array([p, 0.0]))) for seed in (1, 2)]) for p in pushes]
+    found = TrainingSpread.of(list(trained.values()))
+    assert found.total.mean == pytest.approx(np.mean(returns), rel=1e-6)
+    assert found.total.standard_deviation == pytest.approx(np.std(returns, ddof=1), rel=1e-6)
+    assert found.reward.mean == pytest.approx(np.mean(returns) / STEPS, rel=1e-6)
+    head, _, row = spread_table("PPO", trained).splitlines()
+    assert head == "| over trainings | return | reward a step | distance |"
+    assert row == f"| PPO, 3 trainings | {found.total} | {found.reward} | {found.info['distance']} |"
+    assert spread_table("PPO", {"PPO": trained["PPO, seed 0"]}) == ""
 
 
 def test_seeds_are_said_in_ranges():
     assert ranges_of([1, 2, 3, 4, 7, 8, 12, 11, 10]) == "1 to 4, 7, 8, 12, 11, 10"
-
-
-@pytest.mark.parametrize("length", [1, 3, 7, 8, 9, 100, 1000])
-def test_a_recording_has_evenly_spaced_pictures_however_long_the_episode(length):
-    class Painter:
-        def render(self):
-            return np.zeros((4, 4, 3), np.uint8)
-
-    recording = Recording(wanted=4, width=4)
-    for step in range(length + 1):
-        recording(Painter(), step)
-    steps = [step for step, _ in recording.pictures]
-    assert min(4, length + 1) <= len(steps) <= 8
-    assert steps[0] == 0
-    assert len(set(np.diff(steps))) == 1
-    assert steps[-1] + steps[1] > length
-    assert len(recording.evenly(4)) == min(4, length + 1)
 
 
 def test_an_environment_without_pictures_says_why():
@@ -251,23 +254,6 @@ def test_an_environment_without_pictures_says_why():
     evaluate(gymnasium.make("CartPole-v1"), maker_of(constant=0.0), [1], watch=recording)
     assert recording.pictures == []
     assert "NoneType" in recording.reason
-
-
-def test_an_animation_is_made_small_enough(tmp_path):
-    noise = np.random.default_rng(0)
-    recordings = {}
-    for name, count in (("trained", 10), ("no control", 4)):
-        pictures = [(step, noise.integers(0, 255, (50, 80, 3), np.uint8)) for step in range(count)]
-        recordings[name] = Recording(10, 80, pictures)
-    sizes = []
-    for most in (10**6, 50_000, 10_000):
-        file = tmp_path / f"{most}.gif"
-        write_animation(file, recordings, frames=10, frames_per_second=10, max_bytes=most)
-        assert file.stat().st_size <= most
-        picture = Image.open(io.BytesIO(file.read_bytes()))
-        sizes.append((picture.width * picture.height, picture.n_frames))
-    assert sizes[0] == (160 * 68, 10)
-    assert sizes[0] > sizes[1] > sizes[2]
 
 
 def test_tables_are_written_as_csv(tmp_path):

@@ -13,6 +13,7 @@ from alchemist_ray.training import load_experiment
 from alchemist_ray.training.descriptions import as_markdown, as_text, keys
 from alchemist_ray.training.loading import to_yaml
 from alchemist_ray.training.results import resolved
+from alchemist_ray.training.seeds import environment_seeds, rllib_seed
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "experiments.md").read_text()
@@ -54,7 +55,7 @@ def test_what_is_not_said_has_the_default_that_is_documented(load):
     [
         (WHOLE + "algoritm: {}", r"line 4: algoritm: unknown key; did you mean 'algorithm'\?"),
         (WHOLE + "runners:\n  vectorise: hpc", r"line 5: runners\.vectorise: unknown key; did you mean 'vectorize'\?"),
-        (WHOLE + "runners: {vectorize: hcp}", r"line 4: .*'hcp' is none of sync, async, hpc; did you mean 'hpc'\?"),
+        (WHOLE + "runners: {vectorize: hcp}", r"line 4: .*'hcp' is not one of sync, async, hpc; did you mean 'hpc'\?"),
         (
             WHOLE + "checkpoints:\n  interval: often",
             r"line 5: checkpoints\.interval: must be a valid integer, not 'often'",
@@ -66,33 +67,40 @@ def test_what_is_not_said_has_the_default_that_is_documented(load):
         (WHOLE + "seeds: [1, x]", r"line 4: seeds\.1: must be a valid integer, not 'x'"),
         (WHOLE + "seeds: []", r"seeds: .*at least 1"),
         (WHOLE + "seeds: [3, 4, 3]", "seeds: 3 is given twice"),
+        (WHOLE + "seeds: [-1]", r"line 4: seeds\.0: must be greater than or equal to 0, not -1"),
+        (WHOLE + "evaluation: {interval: 1, interval_seeds: [7, 7]}", r"interval_seeds: 7 is given twice"),
         (WHOLE + "evaluation: {seeds: [7, 7]}", r"evaluation\.seeds: 7 is given twice"),
-        (WHOLE + "evaluation: {seeds: [0]}", "seed 0 is both trained on and evaluated on"),
-        (WHOLE + "evaluation: {seeds: [5]}\nrunners: {num_env_runners: 6}", "seed 5 is both trained on"),
+        (
+            WHOLE + f"evaluation: {{seeds: [{rllib_seed(0) + 5}]}}\nrunners: {{num_env_runners: 6}}",
+            r"seed \d+ begins a training episode as well",
+        ),
         (
             WHOLE + "evaluation: {seeds: [7], interval_seeds: [7], interval: 2, checkpoint: best}",
             "seed 7 chooses a policy",
         ),
-        (WHOLE + "baselines: {none: nil}", r"baselines\.none\.kind: 'nil' is none of zero, random"),
+        (WHOLE + "baselines: {none: nil}", r"baselines\.none\.kind: 'nil' is not one of zero, random"),
         (WHOLE + "baselines: {none: {kind: zero, constant: 1}}", r"baselines\.none: give one of kind, constant and"),
         (WHOLE + "baselines: {own: {function: make}}", r"must be 'package\.module:function', not 'make'"),
-        (WHOLE + "baselines: {PPO: zero}", r"baselines\.PPO: that is what the trained policy is called"),
+        (WHOLE + "baselines: {PPO: zero}", r"baselines\.PPO: that is the name of the trained policy"),
         (WHOLE + "pictures: {beside: nobody}", "there is no baseline 'nobody'"),
-        (WHOLE + "search: {space: {a.b: {unifrom: [1, 2]}}}", r"'unifrom' is none of .*; did you mean 'uniform'\?"),
+        (WHOLE + "search: {space: {a.b: {unifrom: [1, 2]}}}", r"'unifrom' is not one of .*; did you mean 'uniform'\?"),
         (WHOLE + "server: {token: x, token_file: y}", "give one of token and token_file"),
         ("environment: {lib_name: heat}", "stop: missing"),
         ("stop: {seconds: 5}", "environment: missing"),
         ("environment: {lib_name: heat}\nstop: {}", "line 2: stop: nothing ends the training"),
         ("environment: {}\nstop: {seconds: 5}", "give either id"),
         ("environment: {id: CartPole-v1, num_workers: 3}\nstop: {seconds: 5}", "num_workers: only for MPI simulations"),
-        ("environment: {lib_name: heat, kwargs: {a: 1}}\nstop: {seconds: 5}", "a simulation has params"),
-        ("", "it is empty: at least environment and stop are needed"),
-        ("# nothing yet", "it is empty"),
+        (
+            "environment: {lib_name: heat, kwargs: {a: 1}}\nstop: {seconds: 5}",
+            "give the parameters of a simulation in params",
+        ),
+        ("", "the file is empty: it needs at least environment and stop"),
+        ("# nothing yet", "the file is empty"),
         ("- a\n- b", r"must be keys and values, not \['a', 'b'\]"),
-        ("stop: {seconds: [1}", r"line 1, column 19: no valid YAML: "),
-        ("stop:\n\tseconds: 1", r"line 2, column 1: no valid YAML: .*'\\t'"),
+        ("stop: {seconds: [1}", r"line 1, column 19: not valid YAML: "),
+        ("stop:\n\tseconds: 1", r"line 2, column 1: not valid YAML: .*'\\t'"),
         (WHOLE + "stop: {seconds: 5}", "line 4: stop is given twice, first in line 3"),
-        ("stop: !!python/object/apply:os.system [ls]", "no valid YAML"),
+        ("stop: !!python/object/apply:os.system [ls]", "not valid YAML"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(load, text, problem):
@@ -108,10 +116,44 @@ def test_everything_that_is_wrong_is_said_at_once(load):
     assert len(caught.value.problems) == 3
 
 
+def test_trainings_with_neighbouring_seeds_have_no_episode_in_common():
+    """RLlib gives environment i of a training with seed s the seed s + i."""
+    begun = [environment_seeds([seed], 64) for seed in range(20)]
+    assert len(set.union(*begun)) == 20 * 64
+    assert set.union(*begun) == environment_seeds(range(20), 64)
+    # the same on every machine, and in the range that NumPy's generator takes with what RLlib adds
+    assert [rllib_seed(seed) for seed in (0, 1, 2)] == [821328062, 761762303, 686643339]
+    assert all(0 <= rllib_seed(seed) < 2**30 for seed in range(1000))
+
+
+def test_evaluations_during_the_training_are_on_the_seeds_of_the_table_unless_they_choose(load):
+    assert load(WHOLE).evaluation.during_training == []
+    assert load(WHOLE, "evaluation={seeds: [7, 8], interval: 2}").evaluation.during_training == [7, 8]
+    assert load(WHOLE, "evaluation.interval=2").evaluation.during_training == load(WHOLE).evaluation.seeds
+    assert load(WHOLE, "evaluation={interval: 2, interval_seeds: [9]}").evaluation.during_training == [9]
+    assert load(WHOLE, "evaluation={interval: 2, checkpoint: best}").evaluation.during_training == [20001]
+    by_search = ["evaluation.interval=2", "search={metric: evaluation_return}"]
+    assert load(WHOLE, *by_search).evaluation.during_training == [20001]
+
+
+@pytest.mark.parametrize(
+    ("override", "repeatable"),
+    [
+        ("runners.num_env_runners=1", True),
+        ("runners.num_env_runners=2", False),
+        ("algorithm.name=IMPALA", False),
+        ("algorithm.name=SAC", True),
+    ],
+)
+def test_an_experiment_knows_whether_a_seed_repeats_it(load, override, repeatable):
+    assert load(WHOLE, override).repeatable == repeatable
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         ["algorithm.clip_actions=true"],
+        ["evaluation.interval=3"],
         ["algorithm.normalize_actions=false"],
         ["environment={id: CartPole-v1, kwargs: {render_mode: null}}"],
         ["environment={id: alchemist_ray/Heat-v0, num_workers: 2}", "baselines.hold={constant: [0.1, -2]}"],
@@ -134,7 +176,7 @@ def test_the_directory_of_the_results_is_taken_as_it_is(load, tmp_path, place):
 
 def test_a_missing_file_names_those_that_there_are(load, tmp_path):
     load(WHOLE)
-    with pytest.raises(ExperimentError, match=r"there is no such file; there are .*walk\.yaml"):
+    with pytest.raises(ExperimentError, match=r"the file does not exist; its directory has .*walk\.yaml"):
         load_experiment(tmp_path / "wlak.yaml")
 
 
@@ -152,7 +194,7 @@ def test_overrides_take_the_place_of_what_the_file_says(load):
         ("stop.timesteps", "give KEY.PATH=VALUE"),
         ("stop.timestep=3", r"stop\.timestep: unknown key; did you mean 'timesteps'\?"),
         ("name.first=x", "--set name.first=x: name has no keys"),
-        ("seeds=[1", "no valid YAML"),
+        ("seeds=[1", "not valid YAML"),
     ],
 )
 def test_wrong_overrides_are_refused(load, override, problem):

@@ -28,6 +28,7 @@ from alchemist_ray.training import command, load_experiment, run_experiment
 from alchemist_ray.training.algorithms import ENVIRONMENT, algorithm_config, register_environment
 from alchemist_ray.training.environments import offer_workers, workers_wanted
 from alchemist_ray.training.progress import TrainingProgress
+from alchemist_ray.training.results import seeds_during_training
 from alchemist_ray.training.runner import check
 from alchemist_ray.training.training import set_callbacks, stoppable
 
@@ -43,8 +44,9 @@ algorithm:
 runners: {num_envs_per_env_runner: 4, vectorize: hpc}
 environment: {lib_name: fragile, num_workers: 2, max_episode_steps: 10}
 server: {port: PORT, token_file: token}
+seeds: [1, 2]
 stop: {iterations: 6}
-evaluation: {seeds: [101, 102], interval: 1, interval_seeds: [101, 102]}
+evaluation: {seeds: [101, 102], interval: 1}
 baselines:
   no control: zero
   return: {function: "controllers:make_return", options: {gain: 0.8}}
@@ -198,18 +200,22 @@ def test_ctrl_c_stops_a_training_with_a_checkpoint_from_which_it_goes_on(directo
 def check_results(results):
     with (results / "curve.csv").open() as table:
         curve = list(csv.DictReader(table))
-    assert [int(row["iteration"]) for row in curve] == [1, 2, 3, 4, 5, 6]
-    assert [int(row["timesteps"]) for row in curve] == [200 * n for n in range(1, 7)]
+    assert [(int(row["seed"]), int(row["iteration"])) for row in curve] == [(s, n) for s in (1, 2) for n in range(1, 7)]
+    assert [int(row["timesteps"]) for row in curve] == [200 * n for n in range(1, 7)] * 2
     found = json.loads((results / "evaluation.json").read_text())
     returns = {name: policy["return"]["mean"] for name, policy in found["policies"].items()}
-    assert list(returns) == ["PPO", "no control", "return"]
-    # what was evaluated is what was trained: filter, scaling and weights are those of the last iteration
-    assert returns["PPO"] == pytest.approx(float(curve[-1]["evaluation_return"]), rel=1e-5)
-    assert returns["PPO"] > returns["no control"]
-    assert found["relative_change"]["PPO"]["return"] == pytest.approx(1 - returns["PPO"] / returns["no control"])
+    assert list(returns) == ["PPO, seed 1", "PPO, seed 2", "no control", "return"]
+    # the evaluated policy is the trained one, on the seeds of the curve: filter, scaling, weights of the last iteration
+    trained = [returns["PPO, seed 1"], returns["PPO, seed 2"]]
+    assert trained == pytest.approx([float(curve[place]["evaluation_return"]) for place in (5, 11)], rel=1e-5)
+    assert min(trained) > returns["no control"]
+    spread = found["over_trainings"]["return"]
+    assert spread["mean"] == pytest.approx(sum(trained) / 2)
+    assert spread["standard_deviation"] == pytest.approx(abs(trained[0] - trained[1]) / 2**0.5)
+    assert "relative_change" not in found
     assert [episode["seed"] for episode in found["policies"]["return"]["episodes"]] == [101, 102]
-    assert (results / found["checkpoints"]["PPO"]).is_dir()
-    assert list((results / "tune" / "training_000").glob("events.out.tfevents.*"))
+    assert (results / found["checkpoints"]["PPO, seed 2"]).is_dir()
+    assert list((results / "tune" / "training_001").glob("events.out.tfevents.*"))
 
 
 def check_report(report, results):
@@ -221,7 +227,11 @@ def check_report(report, results):
     page = (report / "README.md").read_text()
     for name in re.findall(r"\]\(([^)]+)\)", page):
         assert (report / name).exists(), name
-    assert "| PPO |" in page
+    assert "| PPO, seed 2 |" in page
+    assert "| PPO, 2 trainings |" in page
+    assert "mean ± standard deviation of the trainings' means" in page
+    assert " %)" not in page
+    assert "a training repeats bit for bit" in page
     assert Image.open(report / "animation.gif").n_frames == 5
     versions = json.loads((report / "versions.json").read_text())
     assert versions["python"].startswith("3.")
@@ -255,6 +265,7 @@ def check_evaluation_again(file, overrides, results):
     assert runs[2]["versions"] == json.loads((results / "versions.json").read_text())
     page = (results / "README.md").read_text()
     assert all(run["command"] in page for run in runs)
+    assert seeds_during_training(results) == [101, 102]  # by which the baselines of the curve are drawn
 
 
 HEAT = {
@@ -330,7 +341,7 @@ def test_a_training_that_would_wait_for_ray_for_ever_is_refused(directory, tmp_p
         ("algorithm.model.fcnet_hiddens=64", r"must be like \[256, 256\], which is the default, not 64"),
         (
             "search={space: {algorithm.lr: {uniform: [0, 1]}}}",
-            r"what can be searched over is algorithm\.training\.NAME",
+            r"a search can only vary algorithm\.training\.NAME",
         ),
         (
             "search={space: {algorithm.training.lr: {uniform: [0]}}}",

@@ -20,7 +20,7 @@ _SPARE_TWICE = 5 / 8
 
 
 def safe_factor(comm: MPI.Comm, elements: npt.NDArray[Any]) -> float:
-    """Return the power of two that brings the largest element near 1; 1 if squares are safe without. Collective.
+    """Return a power of two that brings the largest element near 1; 1 if squares are safe already. Collective.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def triangle_exponent(T: DistMatrix, lower: bool, pivots: npt.NDArray[Any], twic
 
 
 def scale_safely(work: DistMatrix) -> float:
-    """Multiply `work` in place by what :func:`safe_factor` says, and return that. Collective over comm."""
+    """Multiply `work` in place by its :func:`safe_factor` and return the factor. Collective over comm."""
     factor = safe_factor(work.comm, work.local)
     if factor != 1:
         work.local[...] *= work.local.real.dtype.type(factor)
@@ -125,7 +125,7 @@ def scale_safely(work: DistMatrix) -> float:
 
 
 def safely_scaled(A: DistMatrix) -> tuple[DistMatrix, float]:
-    """Return `A` times what :func:`safe_factor` says, itself if that is 1, and what it says. Collective over comm."""
+    """Return `A` times its :func:`safe_factor` (`A` itself if that is 1), and the factor. Collective over comm."""
     factor = safe_factor(A.comm, A.local)
     if factor == 1:
         return A, factor
@@ -135,7 +135,7 @@ def safely_scaled(A: DistMatrix) -> tuple[DistMatrix, float]:
 
 
 def shift_exponents(X: npt.NDArray[Any], exponents: int | npt.NDArray[np.int64]) -> None:
-    """Multiply `X` in place by two to the `exponents`, one for all or one for each column, rounding once. Local."""
+    """Multiply `X` in place by 2**exponents, one exponent for all or one per column, rounding once. Local."""
     with np.errstate(over="ignore"):
         for part in (X.real, X.imag) if X.dtype.kind == "c" else (X,):
             np.ldexp(part, np.asarray(exponents, np.int32), out=part)

@@ -1,4 +1,4 @@
-"""Refuse matrices of the wrong shape."""
+"""Checks of the shapes of matrices."""
 
 from __future__ import annotations
 

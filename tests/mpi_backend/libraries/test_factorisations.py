@@ -30,7 +30,7 @@ def test_residuals_are_small(size: int, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["errors", "one:errors", "small:errors"])
 @pytest.mark.parametrize("size", [1, 4])
-def test_errors_are_raised_on_all_ranks_alike(size: int, name: str) -> None:
+def test_errors_are_the_same_on_all_ranks(size: int, name: str) -> None:
     outcomes = {label: set(result) for label, result in REPORT.of(size, name)}
     assert all(len(texts) == 1 for texts in outcomes.values()), outcomes
     every = ("lu", "lu_factor", "qr", "cholesky", "inv", "det", "slogdet", "condest")

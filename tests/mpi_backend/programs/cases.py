@@ -1,7 +1,7 @@
-"""What the programs of this directory share that run cases of linear algebra and print what they yielded.
+"""Shared code of the programs in this directory that run cases of linear algebra and print their results.
 
-A program marks functions with :func:`case` and ends in ``main(sys.argv[1:])``. A case yields pairs of a label and a
-result, on all ranks: scaled residuals, which the test compares with its limit, or what each rank has raised.
+A program marks functions with :func:`case` and ends with ``main(sys.argv[1:])``. A case yields pairs of a label and a
+result, on all ranks: scaled residuals, which the test compares with its limit, or the errors of all ranks.
 """
 
 import contextlib
@@ -31,10 +31,10 @@ def case(function: Case) -> Case:
 
 
 def dealt(items: Iterable[Item], sizes: tuple[int, ...] = (2, 3, 4)) -> list[Item]:
-    """Return the share of `items` that this number of ranks is to try.
+    """Return the share of `items` for this number of ranks.
 
-    The items are shuffled, always alike, and dealt out, so that each is tried on one of the numbers of ranks `sizes`,
-    and each of these tries a mixture. Another number of ranks tries what the first of them does.
+    The items are shuffled, always in the same way, and divided among the numbers of ranks in `sizes`, so each item is
+    tried on one of them and each gets a mixture. A number of ranks that is not in `sizes` gets the share of the first.
     """
     every = list(items)
     shuffled = np.random.default_rng(len(every)).permutation(len(every))
@@ -47,7 +47,7 @@ def spread(A: Array, pair: str = "MC_MR", block: int | None = None, **how: Any) 
 
 
 def raised(function: Callable[..., Any], *arguments: Any, context: TaskContext = ctx, **named: Any) -> list[str]:
-    """Return what each rank raised, as "name: text"."""
+    """Return the error of each rank as "name: text"."""
     try:
         function(context, *arguments, **named)
         outcome = "nothing"

@@ -1,8 +1,8 @@
 """Let each allocation of each linear algebra task fail in turn; print where no :class:`Agreement` saw it.
 
-There a rank that has no memory would raise alone, and the others would wait for it in MPI for ever. One process shows
-that without waiting. Each task runs as all ranks share it, and as one rank solves small problems. The last line is the
-number of failures.
+At such a place a rank without memory would raise alone, and the others would wait for it in MPI without end. One
+process can show this without waiting. One rank solves the small problems first; then all ranks share the work
+of each task. The last line is the number of failures.
 """
 
 import traceback
@@ -31,7 +31,7 @@ class NoRoom(MemoryError):
 
 
 class Memory:
-    """Counts allocations; one of them fails."""
+    """Counts allocations, and lets one of them fail."""
 
     count = failing = 0
 
@@ -42,7 +42,7 @@ class Memory:
         return np.empty(shape, dtype)
 
     def failing_at(self, count: int, work: Callable[[], Any]) -> NoRoom | None:
-        """Return what is raised where so many allocations do not fail, or None if so many are not made."""
+        """Return the error when the allocation after this many fails, or None if there are not so many."""
         self.count, self.failing = -1, count
         try:
             work()
@@ -64,7 +64,7 @@ def noticed(
     leave(self, kind, failure, trace)
 
 
-Agreement.__exit__ = noticed  # type: ignore[method-assign]  # to see what goes through an agreement
+Agreement.__exit__ = noticed  # type: ignore[method-assign]  # to see which errors pass an agreement
 
 
 def dealt(A: np.ndarray[Any, Any], pair: str = "MC_MR") -> DistMatrix:

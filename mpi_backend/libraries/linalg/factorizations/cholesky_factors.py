@@ -1,4 +1,4 @@
-"""Cholesky factorisation of distributed matrices, and what is solved with it."""
+"""Cholesky factorisation of distributed matrices, and solving with its factor."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def cholesky(ctx: TaskContext, A: DistMatrix, lower: bool = False) -> DistMatrix
     A : DistMatrix, shape (n, n)
         The matrix. Only its upper triangle is read, or its lower one if `lower`.
     lower : bool
-        Whether L of A = L L^H is wanted, instead of U of A = U^H U.
+        Whether to return L of A = L L^H instead of U of A = U^H U.
 
     Returns
     -------
     c : DistMatrix, shape (n, n)
-        U or L, in MC_MR; exactly zero in the other triangle. :func:`cho_solve` solves with it.
+        U or L, in MC_MR; the other triangle is exactly zero. :func:`cho_solve` solves with it.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def cholesky(ctx: TaskContext, A: DistMatrix, lower: bool = False) -> DistMatrix
     NonFiniteError
         If A contains NaN or Inf, in either triangle.
     NotPositiveDefiniteError
-        If A is not positive definite; it names the first leading minor that is not positive.
+        If A is not positive definite; the error names the first leading minor that is not positive.
 
     Notes
     -----
@@ -84,14 +84,14 @@ def cholesky(ctx: TaskContext, A: DistMatrix, lower: bool = False) -> DistMatrix
 
 @task
 def cho_solve(ctx: TaskContext, c: DistMatrix, b: DistMatrix, lower: bool = False) -> DistMatrix:
-    """Return x such that A x = b, from the factor that :func:`cholesky` made of A.
+    """Return x such that A x = b, given the factor of A from :func:`cholesky`.
 
     Parameters
     ----------
     c : DistMatrix, shape (n, n)
         The factor. Only its upper triangle is read, or its lower one if `lower`.
     b : DistMatrix, shape (n, nrhs)
-        Right-hand sides. If the dtypes differ, the one that NumPy gives is computed with.
+        Right-hand sides. If the dtypes differ, NumPy's result type is used.
     lower : bool
         Whether the factor is L, instead of U.
 
@@ -105,8 +105,8 @@ def cho_solve(ctx: TaskContext, c: DistMatrix, b: DistMatrix, lower: bool = Fals
     ArgumentError
         If a matrix is not float32, float64, complex64 or complex128.
     ArgumentValueError
-        If c is not square, or b has another number of rows; if above the diagonal c is zero and below it is not, or,
-        with `lower`, the other way round: then it is the other factor.
+        If c is not square, or b has a different number of rows; if c is lower triangular without `lower`, or upper
+        triangular with it.
     NonFiniteError
         If c or b contains NaN or Inf.
     SingularMatrixError
@@ -137,7 +137,7 @@ def cho_solve(ctx: TaskContext, c: DistMatrix, b: DistMatrix, lower: bool = Fals
 
 
 def _require_triangle(ctx: TaskContext, c: DistMatrix, lower: bool) -> None:
-    """Check that a factor is not the other one, its triangle that is to be read without an element. Collective.
+    """Check that a factor is not the wrong one of U and L, which has only zeros in the triangle to read. Collective.
 
     Raises
     ------
@@ -162,4 +162,4 @@ def _require_same_triangle(ctx: TaskContext, below: bool, above: bool, lower: bo
     """
     if (above if lower else below) and not (below if lower else above):
         found, word = ("upper", "False") if lower else ("lower", "True")
-        raise ArgumentValueError(ctx.task, f"c is {found} triangular: say lower={word}, as to cholesky")
+        raise ArgumentValueError(ctx.task, f"c is {found} triangular: pass lower={word}, as to cholesky")

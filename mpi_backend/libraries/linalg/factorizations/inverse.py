@@ -16,7 +16,7 @@ from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 def inv(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
     """Return the inverse of a square matrix.
 
-    To solve A x = b, use :func:`solve`, which takes a third of the time and is more accurate.
+    To solve A x = b, use :func:`solve` instead: it takes a third of the time and is more accurate.
 
     Parameters
     ----------
@@ -37,14 +37,14 @@ def inv(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
     NonFiniteError
         If A contains NaN or Inf.
     SingularMatrixError
-        If a pivot of the LU factorisation is exactly zero. A matrix that is singular but for rounding passes; see
-        :func:`condest`.
+        If a pivot of the LU factorisation is exactly zero. A matrix that only rounding keeps from being singular gives
+        no error; check it with :func:`condest`.
 
     Notes
     -----
     LU, then a solution for each column of the identity: 8/3 n^3 operations (four times that in complex numbers), at the
     speed of BLAS, and one copy of A beside the result. Each column has a small residual A c - e, which p?getri does not
-    give. Source: N. J. Higham, *Accuracy and Stability of Numerical Algorithms* (2002), section 14.3, method A.
+    guarantee. Source: N. J. Higham, *Accuracy and Stability of Numerical Algorithms* (2002), section 14.3, method A.
     """
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)

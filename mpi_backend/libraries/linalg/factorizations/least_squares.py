@@ -1,9 +1,11 @@
 """Linear least squares with distributed matrices of any shape and rank.
 
-By singular values, as SciPy does it by default: of a long matrix those of the triangle of its TSQR, or of that of its
-transpose; else those of the whole. Or, several times faster where the matrix is about square, by a complete orthogonal
-factorisation: A[:, p] = Q [R; 0] by pivoted QR, with the rows of R that count, and R^H = Z [L^H; 0], so that the
-solution of minimum norm is Z L^-1 Q^H b. Then there are no singular values, and the rank is read off the diagonal of R.
+The default method uses singular values, as in SciPy. For a long matrix they are those of the triangle of its TSQR, or
+of the TSQR of its transpose; otherwise those of the whole matrix.
+
+The other method is a complete orthogonal factorisation, which is several times faster for a matrix that is about
+square. Pivoted QR gives A[:, p] = Q [R; 0] with as many rows in R as the rank, and R^H = Z [L^H; 0]; the solution of
+minimum norm is Z L^-1 Q^H b. This method computes no singular values, and takes the rank from the diagonal of R.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from alchemist_ray.mpi_backend.libraries.linalg.spectral import full_svd
 Array = npt.NDArray[Any]
 
 _WIDEST_TREE = 2000
-"""The short side up to which a long matrix is reduced to a triangle that one rank decomposes."""
+"""Largest short side of a long matrix that is reduced to a triangle for one rank."""
 
 
 @task
@@ -57,19 +59,19 @@ def lstsq(
     A : DistMatrix, shape (m, n)
         The matrix, of any shape and rank.
     b : DistMatrix, shape (m, nrhs)
-        Right-hand sides. If the dtypes differ, the one that NumPy gives is computed with.
+        Right-hand sides. If the dtypes differ, NumPy's result type is used.
     cond : float, optional
         Singular values below `cond` times the largest count as zero; by default the precision of the dtype.
     lapack_driver : {"gelsd", "gelsy"}
-        As in SciPy: by singular values, or by a complete orthogonal factorisation, which gives none but is faster
-        unless one side of A is much longer than the other.
+        As in SciPy: "gelsd" uses singular values. "gelsy" uses a complete orthogonal factorisation; it returns no
+        singular values, but is faster unless one side of A is much longer than the other.
 
     Returns
     -------
     x : DistMatrix, shape (n, nrhs)
         The solutions, in MC_MR.
     residues : ndarray, shape (nrhs,) or (0,)
-        ‖A x - b‖^2 for each column if m > n and A has rank n; else, and with "gelsy", empty, as SciPy's.
+        ‖A x - b‖^2 for each column if m > n and A has rank n; otherwise, and with "gelsy", empty, as in SciPy.
     rank : int
         The effective rank of A.
     s : ndarray, shape (min(m, n),), or None
@@ -88,11 +90,11 @@ def lstsq(
 
     Notes
     -----
-    With the longer side m, the shorter n. "gelsd": where n is at most 2,000 and each rank can have n rows, 2mn^2
-    operations (TSQR) and an SVD of order n on one rank; two copies of A. Else the whole SVD, see :func:`svd`.
-    "gelsy": 2.5 n^2 (m - n/3), twice that if the rank is deficient; one copy of A, or two. The rank is then the number
-    of diagonal elements of R above `cond` times the first, which can be too large by one or so for matrices made for
-    it (Kahan's). Source: G. H. Golub, C. F. Van Loan, *Matrix Computations* (2013), section 5.5.
+    Let m be the longer side and n the shorter. "gelsd": if n is at most 2,000 and each rank can have n rows, 2mn^2
+    operations (TSQR) and an SVD of order n on one rank; two copies of A. Otherwise the full SVD, see :func:`svd`.
+    "gelsy": 2.5 n^2 (m - n/3) operations, twice that if A is rank-deficient; one copy of A, or two. The rank is the
+    number of diagonal elements of R above `cond` times the first. For matrices constructed for the purpose (Kahan's) it
+    can be too large by about one. Source: G. H. Golub, C. F. Van Loan, *Matrix Computations* (2013), section 5.5.
     """
     dtype = checks.require_floating(ctx, A=A, b=b)
     require_rows(ctx, A.shape[0], b)
@@ -157,10 +159,10 @@ def _check(ctx: TaskContext, cond: float | None, driver: str) -> None:
 
 
 def _by_tree(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) -> tuple[DistMatrix, int, Array]:
-    """Solve with the SVD of the triangle of a long matrix, or of its conjugate transpose. Collective over comm."""
+    """Solve with the SVD of the TSQR triangle of a long matrix, or of a wide one's transpose. Collective over comm."""
     slab = slab_of(A)
-    tree = TSQR(ctx.comm, slab.local)
-    P, s, Wh = one_rank.run(ctx, lambda: np.linalg.svd(tree.R, full_matrices=False)) or (None, None, None)
+    tree = TSQR.of(ctx, slab.local, slab.shape[0])
+    P, s, Wh = full_svd.triangle_svd(ctx, tree.R) or (None, None, None)
     P, s, Wh = (ctx.comm.bcast(part, one_rank.ROOT) for part in (P, s, Wh))
     rank = _rank(s, threshold)
     P, inverse, Wh = P[:, :rank], (1 / s[:rank])[:, np.newaxis], Wh[:rank]
@@ -174,16 +176,18 @@ def _by_tree(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) -
 
 
 def _beside(layout: Layout, k: int) -> Layout:
-    """Return the layout of `k` columns whose rows are dealt as in `layout`. Local."""
+    """Return the layout of `k` columns whose rows are distributed as in `layout`. Local."""
     return dataclasses.replace(layout, block=(layout.block[0], max(k, 1)))
 
 
 def _by_svd(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) -> tuple[DistMatrix, int, Array]:
-    """Solve with the singular value decomposition of the whole. Collective over comm."""
+    """Solve with the singular value decomposition of the whole matrix. Collective over comm."""
     shape = A.shape[1], b.shape[1]
     if one_rank.preferred(ctx, A.shape, A.dtype):
         whole, sides = one_rank.gathered(A), one_rank.gathered(b)
-        x, rank, s = one_rank.run(ctx, lambda: _by_lapack(whole, sides, threshold)) or (None, None, None)
+        count = full_svd.operations(A.shape, vectors=True)
+        found = one_rank.run(ctx, count, A.dtype, lambda: _by_lapack(whole, sides, threshold))
+        x, rank, s = found or (None, None, None)
         rank, s = ctx.comm.bcast((rank, s), one_rank.ROOT)
         return one_rank.dealt(ctx, x, shape, A.dtype), int(rank), s
     U, s, Vt = full_svd.factors(ctx, A)
@@ -197,7 +201,7 @@ def _by_svd(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) ->
 
 
 def _by_lapack(A: Array | None, b: Array | None, threshold: float) -> tuple[Array, int, Array]:
-    import scipy.linalg  # takes longer than a worker takes to start
+    import scipy.linalg  # imported late: it takes longer than a worker takes to start
 
     x, _, rank, s = scipy.linalg.lstsq(A, b, threshold, overwrite_a=True, overwrite_b=True, check_finite=False)
     return x, rank, s
@@ -232,7 +236,7 @@ def _by_pivoting(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: floa
 
 
 def _least_norm(ctx: TaskContext, R: DistMatrix, c: DistMatrix, x: DistMatrix) -> None:
-    """Overwrite `x`, zero so far, with that of minimum norm for which R x = c, where R has full rank. Collective."""
+    """Overwrite `x`, which is zero, with the solution of minimum norm of R x = c; R has full rank. Collective."""
     rank, n = R.shape
     if rank == n:
         x.local[...] = _solved(R, c, "N").relayout(x.layout).local
@@ -246,7 +250,7 @@ def _least_norm(ctx: TaskContext, R: DistMatrix, c: DistMatrix, x: DistMatrix) -
 
 
 def _solved(T: DistMatrix, c: DistMatrix, form: TriangularForm) -> DistMatrix:
-    """Return the solution of op(T) y = c for an upper triangle. Collective over comm."""
+    """Return the solution of op(T) y = c for an upper triangular T. Collective over comm."""
     T = on_grid(T)
     X = right_hand_sides(c, T)
     with blocked(T, X) as (upper, y):

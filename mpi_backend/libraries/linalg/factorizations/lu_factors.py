@@ -1,4 +1,4 @@
-"""LU factorisation of distributed matrices, what is solved with it, and determinants."""
+"""LU factorisation of distributed matrices, solving with its factors, and determinants."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 _FORMS: tuple[Form, ...] = ("N", "T", "C")
 
 _EXTREME = 1000
-"""The exponent from which on a pivot is near the end of the range of doubles."""
+"""A pivot with a larger exponent is near the limits of the range of doubles."""
 
 
 @task
@@ -46,16 +46,16 @@ def lu(ctx: TaskContext, A: DistMatrix, permute_l: bool = False, p_indices: bool
     permute_l : bool
         Return P L instead of P and L.
     p_indices : bool
-        Return P as a vector of row numbers; of no effect with `permute_l`.
+        Return P as a vector of row numbers; ignored with `permute_l`.
 
     Returns
     -------
     P : DistMatrix, shape (m, m), or with `p_indices` p : ndarray of int64, shape (m,)
-        The permutation matrix, of the type of A; the vector is such that ``A == L[p] @ U``. Not with `permute_l`.
+        The permutation matrix, with the type of A; or the vector for which ``A == L[p] @ U``. Omitted with `permute_l`.
     L : DistMatrix, shape (m, k)
         Lower triangular with a unit diagonal, ``k = min(m, n)``; with `permute_l`, P L.
     U : DistMatrix, shape (k, n)
-        Upper triangular. All are in MC_MR.
+        Upper triangular. All matrices are in MC_MR.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def lu(ctx: TaskContext, A: DistMatrix, permute_l: bool = False, p_indices: bool
     Notes
     -----
     2/3 n^3 operations for a square matrix (four times that in complex numbers), at the speed of BLAS, and up to three
-    copies of A. Rows are pivoted partially, as in LAPACK. See :mod:`.elimination`.
+    copies of A. Partial pivoting of rows, as in LAPACK. See :mod:`.elimination`.
     """
     checks.require_floating(ctx, A=A)
     if small_problems.suits("lu", A.shape):
@@ -89,7 +89,7 @@ def lu(ctx: TaskContext, A: DistMatrix, permute_l: bool = False, p_indices: bool
 
 @task
 def lu_factor(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, npt.NDArray[np.int64]]:
-    """Return the pivoted LU factorisation of a matrix in the form that :func:`lu_solve` takes.
+    """Return the pivoted LU factorisation of a matrix in the form for :func:`lu_solve`.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def lu_factor(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, npt.NDArray[
     Returns
     -------
     lu : DistMatrix, shape (m, n)
-        U in the upper triangle, L below it, its unit diagonal not stored; in MC_MR.
+        U in the upper triangle, and below it L without its unit diagonal; in MC_MR.
     piv : ndarray of int64, shape (min(m, n),)
         Row i was exchanged with row ``piv[i]``, for each i in turn.
 
@@ -112,7 +112,7 @@ def lu_factor(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, npt.NDArray[
 
     Notes
     -----
-    As :func:`lu`, with one copy of A.
+    Cost of :func:`lu`, with one copy of A.
     """
     checks.require_floating(ctx, A=A)
     if small_problems.suits("lu", A.shape):
@@ -130,7 +130,7 @@ def lu_factor(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, npt.NDArray[
 
 @task
 def lu_solve(ctx: TaskContext, lu: DistMatrix, piv: npt.NDArray[Any], b: DistMatrix, trans: int = 0) -> DistMatrix:
-    """Return x such that op(A) x = b, from the factors that :func:`lu_factor` made of A.
+    """Return x such that op(A) x = b, given the factors of A from :func:`lu_factor`.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def lu_solve(ctx: TaskContext, lu: DistMatrix, piv: npt.NDArray[Any], b: DistMat
     piv : ndarray of int, shape (n,)
         The pivots.
     b : DistMatrix, shape (n, nrhs)
-        Right-hand sides. If the dtypes differ, the one that NumPy gives is computed with.
+        Right-hand sides. If the dtypes differ, NumPy's result type is used.
     trans : {0, 1, 2}
         Whether op(A) is A, its transpose, or its conjugate transpose.
 
@@ -153,7 +153,7 @@ def lu_solve(ctx: TaskContext, lu: DistMatrix, piv: npt.NDArray[Any], b: DistMat
     ArgumentError
         If a matrix is not float32, float64, complex64 or complex128.
     ArgumentValueError
-        If shapes do not fit, `piv` does not hold row numbers, or there is no such `trans`.
+        If shapes do not fit, `piv` does not hold row numbers, or `trans` is not valid.
     NonFiniteError
         If b or lu contains NaN or Inf.
     SingularMatrixError
@@ -204,8 +204,8 @@ def det(ctx: TaskContext, A: DistMatrix) -> float | complex:
     Returns
     -------
     float or complex
-        Computed in double precision from the factors. Infinite or zero only if it is beyond what a double holds,
-        whatever the products on the way; see :func:`slogdet` for such.
+        Computed in double precision from the factors. Infinite or zero only if the determinant itself overflows or
+        underflows a double, not if an intermediate product would; for such matrices use :func:`slogdet`.
 
     Raises
     ------
@@ -218,11 +218,11 @@ def det(ctx: TaskContext, A: DistMatrix) -> float | complex:
 
     Notes
     -----
-    As :func:`lu_factor`.
+    Cost of :func:`lu_factor`.
     """
     phase, magnitudes, exponent = _determinant(ctx, A)
     fraction = 1.0
-    for start in range(0, magnitudes.size, 512):  # so many fractions of at least 1/2 do not underflow
+    for start in range(0, magnitudes.size, 512):  # a product of 512 fractions of at least 1/2 does not underflow
         fractions, exponents = np.frexp(magnitudes[start : start + 512])
         fraction, more = math.frexp(fraction * float(fractions.prod()))
         exponent += more + int(exponents.sum(dtype=np.int64))
@@ -245,7 +245,7 @@ def slogdet(ctx: TaskContext, A: DistMatrix) -> tuple[float | complex, float]:
     Returns
     -------
     sign : float or complex
-        1, -1 or 0; of a complex matrix a number of magnitude 1, or 0.
+        1, -1 or 0; for a complex matrix a number of magnitude 1, or 0.
     logabsdet : float
         The logarithm of the magnitude; ``-inf`` if the determinant is zero.
 
@@ -260,7 +260,7 @@ def slogdet(ctx: TaskContext, A: DistMatrix) -> tuple[float | complex, float]:
 
     Notes
     -----
-    As :func:`lu_factor`. NumPy's word and meaning (``numpy.linalg.slogdet``).
+    Cost of :func:`lu_factor`. The name and the meaning are NumPy's (``numpy.linalg.slogdet``).
     """
     phase, magnitudes, exponent = _determinant(ctx, A)
     if (magnitudes == 0).any():
@@ -269,14 +269,14 @@ def slogdet(ctx: TaskContext, A: DistMatrix) -> tuple[float | complex, float]:
 
 
 def permutation_matrix(ctx: TaskContext, p: npt.NDArray[np.int64], like: DistMatrix) -> DistMatrix:
-    """Return the matrix P with ``P @ L == L[p]``, in MC_MR, of the type of `like`. Collective over comm."""
+    """Return the matrix P with ``P @ L == L[p]``, in MC_MR, with the type of `like`. Collective over comm."""
     P = checks.allocated(ctx, (p.size, p.size), like.dtype, "MC_MR")
     P.local[...] = p[P.rows.indices()][:, np.newaxis] == P.cols.indices()
     return P
 
 
 def _triangle(A: DistMatrix, *, lower: bool) -> DistMatrix:
-    """Overwrite `A` with its upper triangle, or with its lower one and a unit diagonal. Local."""
+    """Overwrite `A` with its upper triangle, or with its lower triangle and a unit diagonal. Local."""
     rows, cols = A.rows.indices()[:, np.newaxis], A.cols.indices()
     if lower:
         A.local[rows < cols] = 0
@@ -321,7 +321,7 @@ def _lu_of_whole(A: Array, permute_l: bool, p_indices: bool) -> tuple[Any, ...]:
 
 
 def _determinant(ctx: TaskContext, A: DistMatrix) -> tuple[Any, npt.NDArray[np.float64], int]:
-    """Return the factors of the determinant: one of magnitude 1, magnitudes, and an exponent of two. Collective."""
+    """Return the factors of the determinant: a phase of magnitude 1, magnitudes, an exponent of two. Collective."""
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)
     if small_problems.suits("det", A.shape):
@@ -352,10 +352,10 @@ def _of_pivots(diagonal: Array, piv: npt.NDArray[np.int64], scaled_by: int) -> t
 
 
 def _normalise(pivots: Array) -> int:
-    """Bring pivots near the ends of the range of doubles near 1, in place; return the exponent of two taken. Local.
+    """Scale pivots near the limits of the range of doubles to about 1, in place; return the removed exponent. Local.
 
-    The magnitude of a complex number can overflow where its parts do not, and the quotient with one that is subnormal
-    has few digits, or is NaN.
+    The magnitude of a complex number can overflow even if its parts do not, and a quotient by a subnormal number has
+    few digits, or is NaN.
     """
     exponents = np.frexp(np.maximum(np.abs(pivots.real), np.abs(pivots.imag)))[1]
     exponents = np.where(np.abs(exponents) > _EXTREME, exponents, 0)
@@ -364,5 +364,5 @@ def _normalise(pivots: Array) -> int:
 
 
 def _times(phase: complex, magnitude: float) -> complex:
-    """Return the product, without the NaN that an infinite magnitude makes of a zero part."""
+    """Return the product; a zero part stays zero, even if the magnitude is infinite."""
     return complex(*(part * magnitude if part else 0.0 for part in (phase.real, phase.imag)))

@@ -22,10 +22,10 @@ from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 Array = npt.NDArray[Any]
 
 _NARROW = 32
-"""Columns up to which the tree is taken even where ranks have fewer rows than that."""
+"""Number of columns up to which the tree is used even if ranks have fewer rows than columns."""
 
 _WIDEST_TREE = 2000
-"""Columns up to which triangles are small enough to be factored whole by one rank at each node of the tree."""
+"""Largest number of columns for which one rank can factor the triangles at each node of the tree."""
 
 
 @task
@@ -39,38 +39,37 @@ def qr(
     A : DistMatrix, shape (m, n)
         The matrix.
     mode : {"economic", "r"}
-        Whether Q and R are wanted, or R alone.
+        Whether to return Q and R, or only R.
     pivoting : bool
         Whether to exchange columns so that R reveals the rank.
 
     Returns
     -------
     Q : DistMatrix, shape (m, k)
-        Orthonormal columns, ``k = min(m, n)``; dealt by rows. Not with mode "r".
+        Orthonormal columns, ``k = min(m, n)``; distributed by rows. Omitted with mode "r".
     R : DistMatrix, shape (k, n)
         Upper triangular, exactly zero below the diagonal; in MC_MR. Diagonal entries may be negative or complex.
-        With mode "r" and no `p` it is the only member of a tuple, as SciPy's.
+        With mode "r" and without pivoting the result is a tuple with R alone, as in SciPy.
     p : ndarray of int64, shape (n,)
-        With `pivoting`: which column of A each column of Q R is.
+        Only with `pivoting`: for each column of Q R its column number in A.
 
     Raises
     ------
     ArgumentError
         If A is not float32, float64, complex64 or complex128.
     ArgumentValueError
-        If there is no such `mode`.
+        If `mode` is not valid.
     NonFiniteError
         If A contains NaN or Inf.
 
     Notes
     -----
-    Without pivoting, where each rank can have n rows and n is at most 2,000, or n is at most 32: TSQR, 4mn^2
-    operations, one n x n triangle on each rank and two copies of its rows (Demmel et al., SIAM J. Sci. Comput. 34
-    (2012), A206).
+    Without pivoting, if n is at most 32, or n is at most 2,000 and each rank can have n rows: TSQR, 4mn^2 operations,
+    one n x n triangle on each rank and two copies of its rows (Demmel et al., SIAM J. Sci. Comput. 34 (2012), A206).
 
-    Else Householder reflectors, whose panels TSQR makes: 2 n^2 (m - n/3) operations, and as many for Q; one copy of A.
-    With pivoting some 1.2 times that, by random sketches: magnitudes on the diagonal of R are in the order of LAPACK's,
-    but may rise by a small factor (hardly ever 2) where one panel of 64 columns ends and the next begins. See
+    Otherwise Householder reflectors with panels by TSQR: 2 n^2 (m - n/3) operations, and as many for Q; one copy of A.
+    Pivoting by random sketches takes about 1.2 times that. The magnitudes on the diagonal of R are of the size of
+    LAPACK's, but may rise by a small factor (very rarely 2) from one panel of 64 columns to the next. See
     :mod:`.householder`.
     """
     checks.require_floating(ctx, A=A)
@@ -94,7 +93,7 @@ def qr(
 
 
 def reflectors(ctx: TaskContext, A: DistMatrix, pivoting: bool) -> Householder:
-    """Return the Householder factorisation of `A`, which is kept. Collective over comm."""
+    """Return the Householder factorisation of `A`; `A` is not changed. Collective over comm."""
     work = A.relayout(row_layout(A.shape, ctx.comm.size))
     if work is A:
         with Agreement(ctx.comm):
@@ -104,14 +103,14 @@ def reflectors(ctx: TaskContext, A: DistMatrix, pivoting: bool) -> Householder:
 
 
 def triangle(factors: Householder) -> DistMatrix:
-    """Return R, dealt by rows. Collective over comm."""
+    """Return R, distributed by rows. Collective over comm."""
     R = leading_rows(factors.work, min(factors.work.shape))
     R.local[R.rows.indices()[:, np.newaxis] > R.cols.indices()] = 0
     return R
 
 
 def orthonormal(factors: Householder) -> DistMatrix:
-    """Return Q, dealt by rows. Collective over comm."""
+    """Return Q, distributed by rows. Collective over comm."""
     work, k = factors.work, min(factors.work.shape)
     with Agreement(work.comm):
         Q = work.new((work.shape[0], k), row_layout((work.shape[0], k), work.comm.size))
@@ -135,7 +134,7 @@ def _of_whole(A: Array, mode: str, pivoting: bool) -> tuple[Any, ...]:
 def _by_tree(ctx: TaskContext, A: DistMatrix, mode: str, exponent: int) -> tuple[DistMatrix, ...]:
     """Return the factors of a matrix that was multiplied by two to `exponent` before. Collective over comm."""
     slab = slab_of(A)
-    factors = TSQR(ctx.comm, slab.local)
+    factors = TSQR.of(ctx, slab.local, slab.shape[0])
     R = checks.replicated(ctx, factors.R, "MC_MR")
     if exponent:
         shift_exponents(R.local, -exponent)

@@ -1,4 +1,4 @@
-"""Linear systems with distributed matrices: solve, and the factors that it and its relatives keep."""
+"""Linear systems with distributed matrices: the task solve, and the factors that it and similar tasks use."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ def solve(
     A : DistMatrix, shape (n, n)
         The matrix.
     b : DistMatrix, shape (n, nrhs)
-        Right-hand sides. If the dtypes differ, the one that NumPy gives is computed with.
+        Right-hand sides. If the dtypes differ, NumPy's result type is used.
     lower : bool
-        For "pos", "sym" and "her": whether the lower triangle of A is read, instead of the upper one.
+        For "pos", "sym" and "her": whether to read the lower triangle of A instead of the upper one.
     transposed : bool
         Whether to solve with A^T (not conjugated).
     assume_a : str
-        What A is known to be: "gen" (or "general"); "pos" ("positive definite") for a Cholesky factorisation, at half
-        the cost; "sym" or "her" ("symmetric", "hermitian"), of which one triangle is read, but at the cost of "gen";
-        "lower triangular" or "upper triangular", where only that triangle is read.
+        Known structure of A: "gen" (or "general"); "pos" ("positive definite"), solved by a Cholesky factorisation at
+        half the cost; "sym" or "her" ("symmetric", "hermitian"), which reads one triangle but costs as much as "gen";
+        "lower triangular" or "upper triangular", which reads only that triangle.
 
     Returns
     -------
@@ -84,20 +84,20 @@ def solve(
     ArgumentError
         If a matrix is not float32, float64, complex64 or complex128.
     ArgumentValueError
-        If A is not square, b has another number of rows, or there is no such `assume_a`.
+        If A is not square, b has a different number of rows, or `assume_a` is not valid.
     NonFiniteError
         If A or b contains NaN or Inf.
     SingularMatrixError
-        If a pivot, or an element of a triangular diagonal, is exactly zero. A matrix that is singular but for rounding
-        passes; see :func:`condest`.
+        If a pivot, or an element of the diagonal of a triangular matrix, is exactly zero. A matrix that only rounding
+        keeps from being singular gives no error; check it with :func:`condest`.
     NotPositiveDefiniteError
-        If A is to be "pos" and is not.
+        If `assume_a` is "pos" and A is not positive definite.
 
     Notes
     -----
-    LU with partial pivoting: 2/3 n^3 + 2 n^2 nrhs operations (four times that in complex numbers), "pos" n^3/3 + 2 n^2
-    nrhs; one copy of A ("sym" and "her" two), two of b. See :mod:`.elimination`, :mod:`.positive_definite` and
-    :mod:`.triangular`.
+    LU with partial pivoting: 2/3 n^3 + 2 n^2 nrhs operations (four times that in complex numbers); "pos" takes n^3/3 +
+    2 n^2 nrhs. Memory: one copy of A (two for "sym" and "her") and two of b. See :mod:`.elimination`,
+    :mod:`.positive_definite` and :mod:`.triangular`.
     """
     dtype = checks.require_floating(ctx, A=A, b=b)
     structure = _structure(ctx, assume_a)
@@ -162,7 +162,7 @@ class LU:
     Attributes
     ----------
     factors : DistMatrix
-        L, its unit diagonal not stored, and U, in square blocks on a grid.
+        L without its unit diagonal, and U, in square blocks on a grid.
     piv : ndarray of int64
         Row i was exchanged with row ``piv[i]``, for each i in turn.
     exponent : int
@@ -175,7 +175,7 @@ class LU:
 
     @classmethod
     def of(cls, ctx: TaskContext, A: DistMatrix) -> LU:
-        """Factor `A`, which is kept. Collective over comm.
+        """Factor a copy of `A`. Collective over comm.
 
         Raises
         ------
@@ -199,7 +199,7 @@ class LU:
         return X.relayout(b.layout)
 
     def overwrite(self, X: DistMatrix, form: Form) -> None:
-        """Overwrite `X`, made by :func:`right_hand_sides`, with the solution. Collective over comm."""
+        """Overwrite `X`, the result of :func:`right_hand_sides`, with the solution. Collective over comm."""
         order = elimination.permutation(self.piv, self.factors.shape[0])
         shift = self.exponent - scale_linearly(X.comm, X.local)
         with blocked(self.factors, X) as (T, x):
@@ -222,7 +222,7 @@ class Cholesky:
     Attributes
     ----------
     factor : DistMatrix
-        In square blocks on a grid; what is in the other triangle is of no account.
+        The factor, in square blocks on a grid; the other triangle is ignored.
     lower : bool
         Whether it is L.
     exponent : int
@@ -235,12 +235,12 @@ class Cholesky:
 
     @classmethod
     def of(cls, ctx: TaskContext, A: DistMatrix, lower: bool) -> Cholesky:
-        """Factor `A`, which is kept. Collective over comm.
+        """Factor a copy of `A`. Collective over comm.
 
         Raises
         ------
         NotPositiveDefiniteError
-            If it is not positive definite.
+            If `A` is not positive definite.
         """
         factor = grid_copy(A)
         exponent = scale_linearly(ctx.comm, factor.local, even=True) // 2
@@ -269,7 +269,7 @@ class Cholesky:
 
 
 def _mirrored(A: DistMatrix, lower: bool, *, conjugate: bool) -> DistMatrix:
-    """Return the symmetric or Hermitian matrix one triangle of which `A` has, on a grid. Collective over comm."""
+    """Return the symmetric or Hermitian matrix with the given triangle of `A`, on a grid. Collective over comm."""
     S, conjugate = grid_copy(A), conjugate and A.dtype.kind == "c"
     T = S.transpose(S.layout)
     if conjugate:
@@ -284,12 +284,12 @@ def _mirrored(A: DistMatrix, lower: bool, *, conjugate: bool) -> DistMatrix:
 
 
 def right_hand_sides(b: DistMatrix, T: DistMatrix) -> DistMatrix:
-    """Return a copy of `b` for systems with `T`: on its grid, in its blocks, of its type. Collective over comm.
+    """Return a copy of `b` for systems with `T`: with the grid, blocks and type of `T`. Collective over comm.
 
     Raises
     ------
     MatrixMemoryError
-        If a rank has no room for its part; on the others, PeerFailedError.
+        If a rank has not enough memory for its part; the other ranks raise PeerFailedError.
     """
     X = b.relayout(right_hand_layout(T, b.shape[1]))
     if X is not b and X.dtype == T.dtype:
@@ -340,7 +340,7 @@ def require_regular(ctx: TaskContext, T: DistMatrix) -> Array:
     Raises
     ------
     SingularMatrixError
-        On every rank, if it has one.
+        On every rank, if it has a zero.
     """
     pivots = elimination.diagonal(T)
     zeros = np.flatnonzero(pivots == 0)

@@ -1,8 +1,8 @@
 """Eigenvalues and eigenvectors of general matrices.
 
-On one rank (see :mod:`..one_rank`) LAPACK's ?geev, by NumPy. On all ranks the reduction to Hessenberg form is
-p?gehrd of ScaLAPACK, and the QR iterations are LAPACK's ?hseqr on one rank: MKL's p?hseqr returned wrong eigenvalues of
-random 900 x 900 matrices, with info = 0, and there is none for complex numbers.
+One rank (see :mod:`..one_rank`) calls LAPACK's ?geev through NumPy. All ranks together call ScaLAPACK's p?gehrd for the
+reduction to Hessenberg form, and then one rank does the QR iterations with LAPACK's ?hseqr. We do not use p?hseqr:
+MKL's returned wrong eigenvalues for random 900 x 900 matrices, with info = 0, and it has no complex version.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def eigvals(ctx: TaskContext, A: DistMatrix) -> npt.NDArray[Any]:
     Returns
     -------
     w : ndarray, shape (n,)
-        Eigenvalues in no particular order, complex; of a real matrix they come in conjugate pairs.
+        Complex eigenvalues in no particular order; those of a real matrix come in conjugate pairs.
 
     Raises
     ------
@@ -52,9 +52,10 @@ def eigvals(ctx: TaskContext, A: DistMatrix) -> npt.NDArray[Any]:
 
     Notes
     -----
-    Collective over comm. Where the ranks share a host and eight copies of A fit in half its memory, and for n up to
-    1,000: LAPACK's ?geev on rank 0, with the threads of all ranks. Else p?gehrd (10/3 n^3 operations) and ?hseqr on
-    rank 0 (some 10 n^3), which holds a copy of A. The eigenvalues are those of A + E with ‖E‖ of the order n eps ‖A‖.
+    Collective over comm. If all ranks share a host and eight copies of A fit in half its memory, or if n is at most
+    1,000: LAPACK's ?geev on rank 0, with the threads of all ranks. Otherwise p?gehrd (10/3 n^3 operations) and ?hseqr
+    on rank 0 (about 10 n^3), which holds a copy of A. The eigenvalues are exact for a matrix A + E with ‖E‖ of the
+    order n eps ‖A‖.
     """
     _check(ctx, A)
     if small_problems.suits("eigvals", A.shape):
@@ -76,27 +77,27 @@ def eig(ctx: TaskContext, A: DistMatrix) -> tuple[npt.NDArray[Any], DistMatrix]:
     Returns
     -------
     w : ndarray, shape (n,)
-        Eigenvalues in no particular order, complex.
+        Complex eigenvalues in no particular order.
     V : DistMatrix, shape (n, n)
-        Eigenvectors, each of norm 1, complex, in MC_MR. Those of a matrix that is nearly not diagonalisable are nearly
-        dependent.
+        Complex eigenvectors, each of norm 1, in MC_MR. If A is close to a matrix that cannot be diagonalised, they are
+        almost linearly dependent.
 
     Raises
     ------
     ArgumentError, NonFiniteError, ConvergenceError
-        As :func:`eigvals`.
+        As in :func:`eigvals`.
     ArgumentValueError
         If A is not square, or too large.
 
     Notes
     -----
-    Collective over comm. LAPACK's ?geev on rank 0, with the threads of all ranks on its host: some 25 n^3 operations,
-    and memory for five copies of A there. There is nothing in ScaLAPACK to do it on all ranks.
+    Collective over comm. LAPACK's ?geev on rank 0, with the threads of all ranks on its host: about 25 n^3 operations,
+    and memory for five copies of A there. ScaLAPACK has no routine that uses all ranks.
     """
     _check(ctx, A)
     n = A.shape[0]
     if n > one_rank.LARGEST:
-        raise ArgumentValueError(ctx.task, f"A is {n}x{n}, but eigenvectors are computed up to n = {one_rank.LARGEST}")
+        raise ArgumentValueError(ctx.task, f"A is {n}x{n}, but eig computes eigenvectors up to n = {one_rank.LARGEST}")
     dtype = np.result_type(A.dtype, np.complex64)
     if small_problems.suits("eig", A.shape):
 
@@ -108,7 +109,7 @@ def eig(ctx: TaskContext, A: DistMatrix) -> tuple[npt.NDArray[Any], DistMatrix]:
         return found
     checks.require_finite(ctx, A=A)
     ctx.progress(0, 1, "eigenvectors (LAPACK)")
-    w, V = one_rank.run_on(ctx, A, lambda whole: _complex_pairs(whole, dtype)) or (None, None)
+    w, V = one_rank.run_on(ctx, A, 25 * n**3, lambda whole: _complex_pairs(whole, dtype)) or (None, None)
     return ctx.comm.bcast(w, one_rank.ROOT), one_rank.dealt(ctx, V, A.shape, dtype)
 
 
@@ -141,7 +142,8 @@ def _scale(A: Array) -> float:
 def values_on_one_rank(ctx: TaskContext, A: DistMatrix) -> Array:
     """Return the eigenvalues by LAPACK on one rank. Collective over comm."""
     ctx.progress(0, 1, "eigenvalues (LAPACK)")
-    return _complex(ctx, one_rank.run_on(ctx, A, lambda whole: _scaled_values(whole.T)), A.dtype)
+    count = 10 * A.shape[0] ** 3
+    return _complex(ctx, one_rank.run_on(ctx, A, count, lambda whole: _scaled_values(whole.T)), A.dtype)
 
 
 def values_on_all_ranks(ctx: TaskContext, A: DistMatrix) -> Array:
@@ -152,7 +154,9 @@ def values_on_all_ranks(ctx: TaskContext, A: DistMatrix) -> Array:
     spectral.gehrd(work)
     work.local[work.cols.indices() > work.rows.indices()[:, np.newaxis] + 1] = 0  # reflectors
     ctx.progress(0.5, 1, "QR iterations (LAPACK)")
-    return _complex(ctx, one_rank.run_on(ctx, work, lambda whole: _divided(spectral.hseqr(whole), factor)), A.dtype)
+    count = 10 * A.shape[0] ** 3
+    w = one_rank.run_on(ctx, work, count, lambda whole: _divided(spectral.hseqr(whole), factor))
+    return _complex(ctx, w, A.dtype)
 
 
 def _divided(w: Array, factor: float) -> Array:
@@ -165,6 +169,6 @@ def _divided(w: Array, factor: float) -> Array:
 
 
 def _complex(ctx: TaskContext, w: Array | None, dtype: np.dtype[Any]) -> Array:
-    """Return on every rank, complex, the eigenvalues that the root has. Collective over comm."""
+    """Return the root's eigenvalues as complex numbers on every rank. Collective over comm."""
     values: Array = ctx.comm.bcast(w, one_rank.ROOT)
     return values.astype(np.result_type(dtype, np.complex64), copy=False)

@@ -33,17 +33,17 @@ def pinv(
     A : DistMatrix, shape (m, n)
         The matrix; float32, float64, complex64 or complex128.
     atol, rtol : float, optional
-        Singular values up to ``atol + rtol * s[0]`` are taken for zero. Defaults: `atol` 0; `rtol` max(m, n) times the
+        Singular values up to ``atol + rtol * s[0]`` count as zero. Defaults: `atol` 0; `rtol` max(m, n) times the
         machine precision.
     return_rank : bool
-        Whether to return the number of the other singular values too.
+        Whether to also return the number of the other singular values.
 
     Returns
     -------
     B : DistMatrix, shape (n, m)
         The pseudoinverse.
     rank : int
-        With `return_rank`: the effective rank.
+        Only with `return_rank`: the effective rank.
 
     Raises
     ------
