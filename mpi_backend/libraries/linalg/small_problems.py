@@ -41,23 +41,27 @@ LARGEST: dict[str, int] = {
     "cholesky": 1000,
     "condest": 1000,
     "det": 1000,
-    "eig": 1000,
-    "eigh": 1000,
-    "eigvals": 1000,
-    "expm": 1000,
+    "eig": 450,
+    "eigh": 650,
+    "eigvals": 450,
+    "expm": 500,
     "gemm": 600,
     "inv": 1000,
-    "lstsq": 1000,
+    "lstsq": 450,
     "lu": 1000,
     "lu_solve": 600,
-    "pinv": 1000,
-    "polar": 1000,
-    "qr": 1000,
+    "pinv": 450,
+    "polar": 450,
+    "qr": 700,
     "solve": 1000,
-    "svd": 1000,
-    "truncated_svd": 600,
+    "svd": 450,
+    "truncated_svd": 450,
 }
-"""The order up to which one rank solves a problem, for each routine; a routine that is not here is always shared."""
+"""The largest order that one rank solves, for each routine. A routine that is not listed is always shared.
+
+The call of LAPACK cannot be stopped. So each order is also one for which it is short (:mod:`.stopping`), for complex
+numbers too.
+"""
 
 REPLICATED = 1 << 15
 """Bytes of a problem that every rank solves if all are on one host."""
