@@ -1,4 +1,4 @@
-# `make demo` and `make test` each work as the first command on a machine with Python 3.11, git and make.
+# `make demo`, `make quick` and `make test` each work as the first command on a machine with Python 3.11, git and make.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -6,15 +6,26 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 VALIDATED := $(filter-out validation,$(basename $(notdir $(sort $(wildcard experiments/validate/*.py)))))
 
+# Beside the Python that runs the whole suite, those that run a short one.
+PYTHON_VERSIONS ?= 3.12 3.13
+# Tianshou's metadata exclude pandas 3, with which the parts that the tests use work.
+TIANSHOU := tianshou deepdiff ordered-set overrides pettingzoo sensai-utils
+
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: demo test lint types suite bench bench-environments bench-linalg bench-simulations bench-transfer validate clean
+.PHONY: demo quick test test-systems lint types suite short system-packages bench bench-environments bench-linalg bench-simulations bench-transfer validate clean
 
 demo: $(READY)
 	$(BIN)/python experiments/demo.py
 
+quick: lint types
+	$(BIN)/python -m pytest -m quick
+
 test: lint types suite
+
+test-systems: $(READY) short
+	$(BIN)/python -m pytest -m systems
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -25,6 +36,12 @@ types: $(READY)
 
 suite: $(READY)
 	$(BIN)/python -m pytest
+
+short:
+	.ci/short $(PYTHON_VERSIONS)
+
+system-packages:
+	.ci/system-packages
 
 bench: $(READY)
 	$(BIN)/python experiments/bench/core.py
@@ -47,7 +64,8 @@ validate: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps $(TIANSHOU)
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) output build *.egg-info
+	rm -rf $(VENV) $(VENV)-3.* output build dist *.egg-info

@@ -3,7 +3,7 @@
 ::
 
     AlchemistError
-     +-- ServerUnreachableError (ConnectionError)      nobody answers at that address, or somebody else does
+     +-- ServerUnreachableError (ConnectionError)      no Alchemist server answers at that address
      +-- AuthenticationError (PermissionError)         the token is missing or wrong, on either side
      +-- ProtocolError                                 bytes that break the protocol
      |    +-- LocalProtocolError                       ... sent by this program: a bug on this side
@@ -24,56 +24,90 @@
      |    +-- LayoutError (ValueError)                 no such layout, or one that does not fit
      |    +-- InvalidArrayError (ValueError)           not a matrix that Alchemist can hold
      |    +-- MatrixMemoryError (MemoryError)          the workers have no room for it
-     |    +-- FreedMatrixError (LookupError)           the matrix has been freed, or never was
+     |    +-- FreedMatrixError (LookupError)           the matrix has been freed, or never existed
      |    +-- ForeignMatrixError                       the handle belongs to another session
      |    +-- DetachedHandleError                      the handle cannot compute: it has left its session's process
      |    +-- IncompleteMatrixError                    parts of it have not been written
      |    +-- RegionError (IndexError)                 a part lies outside, or was written twice
-     |    +-- FileError (OSError)                      something is wrong with a file on the server's side, or ours
+     |    +-- FileError (OSError)                      something is wrong with a file on the server or here
      |         +-- FileRefusedError (PermissionError)  outside the directories that the server's owner has named
      |         +-- FileMissingError (FileNotFoundError)  no such file
      |         +-- DatasetMissingError (LookupError)   the file has no such dataset, array or column
-     |         +-- FileContentError (ValueError)       what the file contains is not a matrix that we can hold
-     |         +-- FileWriteError                      it could not be written; the old file is as it was
+     |         +-- FileContentError (ValueError)       the file does not contain a matrix that we can hold
+     |         +-- FileWriteError                      the file could not be written; the old file is unchanged
      +-- LibraryError
      |    +-- LibraryNotFoundError (LookupError)       no library of that name is registered
      |    +-- LibraryRefusedError (PermissionError)    the server does not load libraries by path
-     |    +-- LibraryLoadError                         it does not import, or describes itself wrongly
+     |    +-- LibraryLoadError                         the library cannot be imported, or its description is wrong
      |    +-- TaskNotFoundError (LookupError)          the library has no such task
      |    +-- ArgumentError (TypeError)                an argument is missing, unknown or of the wrong type
      |    +-- ArgumentValueError (ValueError)          an argument is out of range, or shapes do not fit
      +-- ExperimentError (ValueError)                  an experiment's YAML is wrong, or it cannot be run
      +-- TaskError                                     raised while a task ran
-          +-- RemoteTaskError                          an exception of the library, on the rank that is named
-          +-- NonFiniteError (ValueError)              NaN or Inf where the routine cannot take it
+          +-- RemoteTaskError                          an exception of the library on one rank
+          +-- NonFiniteError (ValueError)              NaN or Inf in a matrix of a routine that needs finite numbers
           +-- SingularMatrixError (LinAlgError)        a matrix that must be inverted is singular
           +-- NotPositiveDefiniteError (LinAlgError)   a matrix that must be positive definite is not
           +-- ConvergenceError (LinAlgError)           an iteration did not reach its tolerance
           +-- TaskCancelledError                       the caller has cancelled it
           +-- TaskTimeoutError (TimeoutError)          it took longer than the caller allowed
-          +-- SimulationDivergedError (ArithmeticError)  a simulation has left the numbers in which it makes sense
-          +-- StateMisfitError (ValueError)            a simulation's state is not in the space that it has declared
+          +-- TaskKilledError                          the child process in which it computed died
+          +-- SimulationDivergedError (ArithmeticError)  the numbers of a simulation no longer make sense
+          +-- StateMisfitError (ValueError)            a simulation's state does not fit the space that it declares
           +-- ResultMismatchError                      the ranks returned different results
-          +-- PeerFailedError                          another rank failed, and tells why itself
+          +-- PeerFailedError                          another rank failed; its own error gives the reason
 
-An error is a dataclass: it takes fields and makes its own text, which says what happened, to what, and what to do. It
-pickles (Ray moves it), and it crosses Alchemist's own wire as its class name and fields. One that was raised on a
-worker carries `rank`, `host` and, as a note, the remote traceback.
+An error is a dataclass. It takes fields and makes its own text, which tells what happened, to what, and what to do. It
+can be pickled (Ray moves it), and it crosses Alchemist's own wire as its class name and fields. An error that was
+raised on a worker has `rank`, `host` and, as a note, the remote traceback.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 
+class _ErrorType(type):
+    """The class of the error classes: an error can also be made from nothing but its text.
+
+    Other packages copy exceptions by ``type(error)(text)``: gymnasium does when an environment cannot be made, and its
+    ``AsyncVectorEnv`` does with errors of other processes. Such a copy has the text, and None for each field.
+    """
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> _ErrorType:
+        namespace.setdefault("__repr__", _representation)  # before the one that dataclass makes, which knows no text
+        return super().__new__(mcs, name, bases, namespace, **keywords)
+
+    if not TYPE_CHECKING:  # a type checker shall look at the fields
+
+        def __call__(cls, *args: Any, **fields: Any) -> Any:
+            is_text = len(args) == 1 and not fields and isinstance(args[0], (str, BaseException))
+            if not is_text or (isinstance(args[0], str) and cls._takes_one_text()):
+                return super().__call__(*args, **fields)
+            return _from_text(cls, str(args[0]))
+
+        def _takes_one_text(cls) -> bool:
+            """Whether a single text is what the constructor takes anyway."""
+            own = [f for f in dataclasses.fields(cls) if f.init]
+            required = [f for f in own if f.default is f.default_factory is dataclasses.MISSING]
+            return bool(own) and required == own[:1] and own[0].type in ("str", str)
+
+
+def _representation(error: AlchemistError) -> str:
+    if error._own_text is not None:
+        return f"{type(error).__name__}({error._own_text!r})"
+    return f"{type(error).__name__}({', '.join(f'{name}={value!r}' for name, value in error.fields().items())})"
+
+
 @dataclass(eq=False)
-class AlchemistError(Exception):
+class AlchemistError(Exception, metaclass=_ErrorType):
     """Base class of all errors of Alchemist.
 
     Attributes
@@ -82,36 +116,65 @@ class AlchemistError(Exception):
         Rank of the worker on which the error was raised; None if it was raised in this process or by the driver.
     host : str or None
         Host name of that worker.
+    cost : str
+        What was lost beside the task, and how to go on; empty if nothing was.
     """
 
     rank = None
     host = None
+    cost = ""
+    _own_text: ClassVar[str | None] = None
 
     def _text(self) -> str:
-        """Return the text that the fields make."""
+        """Return the text made of the fields."""
         return type(self).__doc__ or type(self).__name__
 
     def __str__(self) -> str:
         place = "" if self.rank is None else f" [rank {self.rank} on {self.host}]"
-        return self._text() + place
+        text = self._text() if self._own_text is None else self._own_text
+        return text + place + (f". {self.cost}" if self.cost else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.__dict__.copy())
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields by name."""
+        """Return the fields by name; of an error that was made from its text, the text."""
+        if self._own_text is not None:
+            return {_TEXT: self._own_text}
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def raised_on(self, rank: int | None, host: str | None, traceback: str = "") -> Self:
-        """Say on which worker the error was raised; return the error itself."""
+        """Record the worker on which the error was raised; return the error itself."""
         self.rank, self.host = rank, host
         if traceback:
             self.add_note(f"\nTraceback on rank {rank} ({host}):\n{traceback.rstrip()}")
         return self
 
 
+_TEXT = "text"
+"""The one field of an error that was made from its text; no class has a field of this name."""
+
+
+def _blank(cls: type[AlchemistError]) -> AlchemistError:
+    """Return an error whose constructor has not run."""
+    for base in cls.__mro__:
+        if "__new__" in vars(base):
+            make: Any = base.__new__
+            with contextlib.suppress(TypeError):  # of several builtin bases, one lays out the object
+                error: AlchemistError = make(cls)
+                return error
+    raise AssertionError(cls)
+
+
+def _from_text(cls: type[AlchemistError], text: str) -> AlchemistError:
+    error = _blank(cls)
+    error.args = (text,)
+    error.__dict__.update({f.name: None for f in dataclasses.fields(cls)}, _own_text=text)
+    return error
+
+
 def _rebuild(cls: type[AlchemistError], state: dict[str, Any]) -> AlchemistError:
-    error = cls(**{f.name: state[f.name] for f in dataclasses.fields(cls) if f.init})
+    error = _blank(cls)
     error.__dict__.update(state)
     return error
 
@@ -121,7 +184,7 @@ def _rebuild(cls: type[AlchemistError], state: dict[str, Any]) -> AlchemistError
 
 @dataclass(eq=False)
 class ServerUnreachableError(AlchemistError, ConnectionError):
-    """Nobody answers at that address, or what answers is no Alchemist server."""
+    """Nothing answers at that address, or the process that answers is not an Alchemist server."""
 
     hostname: str
     port: int
@@ -281,14 +344,14 @@ class GroupDiedError(SessionError):
 
 @dataclass(eq=False)
 class GroupEndedError(SessionError):
-    """The session has given the workers of a matrix back, or was stopped; the matrix was freed then."""
+    """The session gave back the workers of a matrix, or was stopped. This freed the matrix."""
 
     session: str
 
     def _text(self) -> str:
         return (
-            f"session {self.session} has given back the workers of this matrix, which was freed with them: send the "
-            "matrix again to the workers that the session has now"
+            f"session {self.session} has given back the workers of this matrix, and the matrix was freed with them: "
+            "send it again to the workers that the session has now"
         )
 
 
@@ -326,7 +389,7 @@ class MatrixError(AlchemistError):
 
 @dataclass(eq=False)
 class LayoutError(MatrixError, ValueError):
-    """There is no such layout, or it does not fit the matrix or the group."""
+    """The layout does not exist, or does not fit the matrix or the group."""
 
     reason: str
 
@@ -354,9 +417,9 @@ class MatrixMemoryError(MatrixError, MemoryError):
 
     def _text(self) -> str:
         return (
-            f"a worker would need {self.needed:,} bytes for its part of the matrix, but of its {self.limit:,} at most "
-            f"{self.available:,} are free in one piece. Free matrices, request more workers, or start the server with "
-            "a larger --memory-per-worker"
+            f"a worker would need {self.needed:,} bytes for its part of the matrix, but its largest free piece of "
+            f"memory has {self.available:,} of its {self.limit:,} bytes. Free matrices, request more workers, or start "
+            "the server with a larger --memory-per-worker"
         )
 
 
@@ -387,12 +450,13 @@ class ForeignMatrixError(MatrixError):
 
 @dataclass(eq=False)
 class DetachedHandleError(MatrixError):
-    """The handle has left the process of its session, which alone runs tasks."""
+    """The handle has left the process of its session, and only that process can run tasks."""
 
     def _text(self) -> str:
         return (
-            "this handle has left the process of its session (it was pickled, or comes from a Ray actor), and tasks "
-            "run there: compute in that process, call alchemist.matmul.remote(A, B) and the like, or fetch the matrix"
+            "this handle has left the process of its session (it was pickled, or comes from a Ray actor), and only "
+            "that process can run tasks: compute there, call functions such as alchemist.matmul.remote(A, B), or fetch "
+            "the matrix"
         )
 
 
@@ -434,7 +498,7 @@ class FileError(MatrixError, OSError):
 
 @dataclass(eq=False)
 class FileRefusedError(FileError, PermissionError):
-    """The file lies outside the directories that the server's owner has named, or may not be read or written there."""
+    """The file is outside the directories that the server's owner has named, or it may not be read or written there."""
 
     reason: str
 
@@ -444,9 +508,9 @@ class FileRefusedError(FileError, PermissionError):
 
 @dataclass(eq=False)
 class FileMissingError(FileError, FileNotFoundError):
-    """There is no such file on that host."""
+    """The file does not exist on that host."""
 
-    where: str = "on the server's host (a file of the client's machine is sent with send_hdf5() or send_matrix())"
+    where: str = "on the server's host (use send_hdf5() or send_matrix() for a file on the client's machine)"
 
     def _text(self) -> str:
         return f"there is no file {self.path} {self.where}"
@@ -465,7 +529,7 @@ class DatasetMissingError(FileError, LookupError):
 
 @dataclass(eq=False)
 class FileContentError(FileError, ValueError):
-    """What the file contains is not a matrix that Alchemist can hold, or it ends early."""
+    """The file does not contain a matrix that Alchemist can hold, or it ends early."""
 
     reason: str
 
@@ -475,12 +539,12 @@ class FileContentError(FileError, ValueError):
 
 @dataclass(eq=False)
 class FileWriteError(FileError):
-    """The file could not be written; what was there before is there still."""
+    """The file could not be written. An old file of that name is unchanged."""
 
     reason: str
 
     def _text(self) -> str:
-        return f"{self.path} could not be written: {self.reason}. What was there before is as it was"
+        return f"{self.path} could not be written: {self.reason}. An old file of that name is unchanged"
 
 
 # --- libraries --------------------------------------------------------------------------------------------------------
@@ -517,14 +581,15 @@ class LibraryRefusedError(LibraryError, PermissionError):
 
     def _text(self) -> str:
         return (
-            f"the server does not load library {self.library!r} from {self.path!r}: only its owner names paths. Ask "
-            f"for: alchemist serve --library {self.library}={self.path} (or --allow-library-paths)"
+            f"the server does not load library {self.library!r} from {self.path!r}: only its owner may name paths. Ask "
+            f"the owner to start it with: alchemist serve --library {self.library}={self.path} (or "
+            "--allow-library-paths)"
         )
 
 
 @dataclass(eq=False)
 class LibraryLoadError(LibraryError):
-    """The library does not import, or what it says about itself is wrong."""
+    """The library cannot be imported, or its description of itself is wrong."""
 
     library: str
     reason: str
@@ -574,7 +639,7 @@ class ArgumentValueError(LibraryError, ValueError):
 
 @dataclass(eq=False)
 class ExperimentError(AlchemistError, ValueError):
-    """An experiment cannot be run: its file is wrong, or what it needs is not there."""
+    """An experiment cannot be run: its file is wrong, or something that it needs is missing."""
 
     experiment: str
     problems: list[str]
@@ -607,13 +672,13 @@ class RemoteTaskError(TaskError):
 
 @dataclass(eq=False)
 class NonFiniteError(TaskError, ValueError):
-    """A matrix has NaN or Inf where the routine cannot take it."""
+    """A matrix contains NaN or Inf, and the routine cannot handle that."""
 
     task: str
     argument: str
 
     def _text(self) -> str:
-        return f"{self.task}: matrix {self.argument} contains NaN or Inf, which this routine cannot take"
+        return f"{self.task}: matrix {self.argument} contains NaN or Inf, which this routine cannot handle"
 
 
 @dataclass(eq=False)
@@ -673,14 +738,33 @@ class TaskTimeoutError(TaskError, TimeoutError):
 
     task: str
     seconds: float
+    reason: str = ""
 
     def _text(self) -> str:
-        return f"{self.task} did not end within its timeout of {self.seconds:g} s"
+        text = f"{self.task} did not end within its timeout of {self.seconds:g} s"
+        return f"{text}: {self.reason}" if self.reason else text
+
+
+@dataclass(eq=False)
+class TaskKilledError(TaskError):
+    """The child process in which a rank computed died; the rank, its matrices and the group live on."""
+
+    task: str
+    cause: str
+
+    def _text(self) -> str:
+        advice = {
+            "SIGKILL": "The system kills where memory runs out: use a smaller matrix, or a machine with more memory",
+        }.get(self.cause, "The library's compiled code has failed: the end of worker_logs() may say where")
+        return (
+            f"{self.task}: the child process in which it computed died ({self.cause}). {advice}. The session's workers "
+            "and matrices are still there"
+        )
 
 
 @dataclass(eq=False)
 class SimulationDivergedError(TaskError, ArithmeticError):
-    """A simulation has left the numbers in which it makes sense: it must be reset."""
+    """The numbers of a simulation no longer make sense; it must be reset."""
 
     task: str
     reason: str
@@ -691,37 +775,38 @@ class SimulationDivergedError(TaskError, ArithmeticError):
 
 @dataclass(eq=False)
 class StateMisfitError(TaskError, ValueError):
-    """The state that a simulation gives is not in the space that it has declared: a fault of the library."""
+    """The state of a simulation does not fit its observation space: a fault of the library."""
 
     task: str
     reason: str
 
     def _text(self) -> str:
-        return f"{self.task}: the state {self.reason}, as the library's observation_space has it: mend the library"
+        return f"{self.task}: the state {self.reason}. States must fit observation_space: fix the library"
 
 
 @dataclass(eq=False)
 class ResultMismatchError(TaskError):
-    """The ranks returned different results where one is expected."""
+    """The ranks returned different results, but one common result is expected."""
 
     task: str
     ranks: list[int]
 
     def _text(self) -> str:
         return (
-            f"the results of {self.task} differ: rank {', '.join(map(str, self.ranks))} returned something else than "
-            "rank 0. A task must return the same on every rank, or None on all but rank 0; matrices are returned by all"
+            f"the results of {self.task} differ: rank {', '.join(map(str, self.ranks))} did not return the same as "
+            "rank 0. A task must return the same value on every rank, or None on all ranks except 0. All ranks must "
+            "return the matrices"
         )
 
 
 @dataclass(eq=False)
 class PeerFailedError(TaskError):
-    """Another rank failed, and tells why itself."""
+    """Another rank failed; its own error gives the reason."""
 
     failed_rank: int
 
     def _text(self) -> str:
-        return f"rank {self.failed_rank} failed, and tells why itself"
+        return f"rank {self.failed_rank} failed; its own error gives the reason"
 
 
 # --- crossing the wire ------------------------------------------------------------------------------------------------
@@ -735,18 +820,20 @@ def _subclasses(cls: type[AlchemistError]) -> dict[str, type[AlchemistError]]:
 
 
 def to_wire(error: AlchemistError) -> tuple[str, dict[str, Any]]:
-    """Return the class name and the fields of `error`, made of what the wire carries."""
+    """Return the class name and the fields of `error`, all of types that can cross the wire."""
     return type(error).__name__, error.fields()
 
 
 def from_wire(name: str, fields: Mapping[str, Any]) -> AlchemistError:
-    """Return the error that :func:`to_wire` described; a name or fields this release does not know still make one."""
+    """Return the error that :func:`to_wire` described; an unknown name or unknown fields make a RemoteTaskError."""
     cls = _subclasses(AlchemistError).get(name)
+    if cls is not None and fields.keys() == {_TEXT}:
+        return _from_text(cls, str(fields[_TEXT]))
     if cls is not None:
         wanted = {f.name for f in dataclasses.fields(cls) if f.init}
         try:
             return cls(**{key: value for key, value in fields.items() if key in wanted})
         except TypeError:
-            pass  # fields of another release: fall through to the plain text
+            pass  # the fields are those of another release: use the plain text below
     detail = ", ".join(f"{key}={value!r}" for key, value in fields.items())
     return RemoteTaskError(task="the server", exception=name, message=detail)

@@ -1,7 +1,7 @@
 """Gymnasium environments over MPI simulations.
 
-:class:`HPCSimulator` is one simulation, :class:`HPCVectorEnv` many at once. Importing this package registers those that
-come along with gymnasium.
+:class:`HPCSimulator` is one simulation, :class:`HPCVectorEnv` many at once. Importing this package registers the
+environments of installed packages with gymnasium.
 """
 
 from alchemist_ray.envs.hpc_simulator import HPCSimulator

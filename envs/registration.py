@@ -19,9 +19,9 @@ ENTRY_POINTS = "alchemist_ray.environments"
 def register_environments() -> None:
     """Register the environments of all installed packages with gymnasium.
 
-    The name of an entry point is the environment's name and version, its value a mapping: the keys of
-    :class:`~.EnvSettings`, where ``max_episode_steps`` is gymnasium's limit. The namespace is the name
-    of the package. An environment that is registered already stays as it is; one that does not load gives a warning.
+    The name of an entry point is the name and version of the environment. Its value is a mapping with the keys of
+    :class:`~.EnvSettings`, where ``max_episode_steps`` is gymnasium's limit. The namespace is the name of the package.
+    An environment that is already registered stays as it is; one that does not load gives a warning.
     """
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         namespace = point.dist.name.replace("-", "_") if point.dist else "alchemist_ray"
@@ -30,7 +30,7 @@ def register_environments() -> None:
             continue
         try:
             settings: dict[str, Any] = dict(point.load())
-        except Exception as failure:  # noqa: BLE001 - the package of somebody else may raise anything
+        except Exception as failure:  # noqa: BLE001 - the package of another author may raise anything
             warnings.warn(f"the environment {environment} does not load: {failure!r}", stacklevel=2)
             continue
         register(

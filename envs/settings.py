@@ -1,10 +1,10 @@
-"""What an environment is told: the keys of `env_config`, checked by name and type before anything is started."""
+"""The keys of `env_config`, checked by name and type before anything is started."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -25,8 +25,8 @@ class EnvSettings:
     lib_path : str, optional
         Module or path of a library that is not registered, where the server allows that.
     hostname, port, token : str, int, str, optional
-        Of the server. Without `hostname` and `port` this process starts one of its own, which stops with it. Without
-        `token` it is looked for (environment, or the file of a server on this machine).
+        Of the server. Without `hostname` and `port` this process starts its own server, which stops with it. Without
+        `token` it is looked up (environment variables, or the file of a server on this machine).
     num_workers : int
         MPI ranks of the worker group.
     params : dict
@@ -34,12 +34,12 @@ class EnvSettings:
     max_episode_steps : int, optional
         Steps after which an episode is truncated; by default never.
     on_failure : {"raise", "restart"}
-        What to do when the simulation fails in the middle of an episode: raise the error; or begin anew, with new
-        workers if the old ones are gone, and report the episode as truncated.
+        What to do when the simulation fails in the middle of an episode: raise the error; or report the episode as
+        truncated and begin another one, with new workers if the old ones are gone.
     max_restarts : int
-        How often in a row that is done without a step that succeeds in between, before the error is raised after all.
+        How many failures in a row are restarted, without a step that succeeds between them, before the error is raised.
     step_timeout, reset_timeout : float
-        Seconds that a step, or the making and resetting of a simulation, may take.
+        Seconds that a step may take; seconds that making or resetting a simulation may take.
     dtype : {"float32", "float64"}
         Of observations and actions.
     """
@@ -60,17 +60,50 @@ class EnvSettings:
 
     def __post_init__(self) -> None:
         for name, kinds, lowest in _TYPES:
-            _check(name, getattr(self, name), kinds, lowest)
+            check_key(name, getattr(self, name), kinds, lowest)
         for name, choices in (("on_failure", ON_FAILURE), ("dtype", DTYPES)):
             value = getattr(self, name)
             if value not in choices:
                 raise ArgumentValueError(_WHERE, f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
-        if not self.lib_name:
-            raise ArgumentValueError(_WHERE, "lib_name is empty: name a simulation library, e.g. 'heat'")
+        for name in ("lib_name", "lib_path", "hostname", "token"):
+            if getattr(self, name) == "":
+                raise ArgumentValueError(_WHERE, f"{name} is empty: {_INSTEAD_OF_EMPTY[name]}")
+        if self.port is not None and self.port > MAX_PORT:
+            raise ArgumentValueError(_WHERE, f"port must be at most {MAX_PORT}, not {self.port}")
+        for name in self.params:
+            if not isinstance(name, str):
+                raise ArgumentError(_WHERE, f"the names in params must be str, not {name!r} ({type(name).__name__})")
+
+    @staticmethod
+    def mapping(env_config: Any) -> dict[str, Any]:
+        """Return the keys of an `env_config`; None has none.
+
+        Raises
+        ------
+        ArgumentError
+            If it is not a mapping.
+        """
+        if env_config is None:
+            return {}
+        if not isinstance(env_config, Mapping):
+            raise ArgumentError(
+                _WHERE, f"env_config must be a mapping of keys, not {env_config!r} ({type(env_config).__name__})"
+            )
+        return dict(env_config)
+
+    @classmethod
+    def check_names(cls, where: str, what: str, given: Iterable[Any]) -> None:
+        """Raise ArgumentError if a name is not a key; the nearest key is named."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
+                raise ArgumentError(where, f"{what} {name!r}; {hint}")
 
     @classmethod
     def of(cls, env_config: Mapping[str, Any] | None, **settings: Any) -> Self:
-        """Return the settings that `env_config` has, with `settings` over them.
+        """Return the settings in `env_config`, with `settings` over them.
 
         Raises
         ------
@@ -79,13 +112,8 @@ class EnvSettings:
         ArgumentValueError
             If a value is out of range.
         """
-        given = {**(env_config or {}), **settings}
-        known = [f.name for f in dataclasses.fields(cls)]
-        for name in given:
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-                raise ArgumentError(_WHERE, f"unknown key {name!r}; {hint}")
+        given = {**cls.mapping(env_config), **settings}
+        cls.check_names(_WHERE, "unknown key", given)
         if "lib_name" not in given:
             raise ArgumentError(_WHERE, "lib_name is missing: name a simulation library, e.g. 'heat'")
         return cls(**given)
@@ -93,7 +121,15 @@ class EnvSettings:
 
 _WHERE = "env_config"
 
+_INSTEAD_OF_EMPTY = {
+    "lib_name": "name a simulation library, e.g. 'heat'",
+    "lib_path": "omit it for a library that the server has registered",
+    "hostname": "name the host of the server, or omit it for this machine",
+    "token": "omit it, so that it is looked up",
+}
+
 LEAST_TIMEOUT = 1e-3
+MAX_PORT = 65535
 
 _TYPES: list[tuple[str, tuple[type, ...], Any]] = [
     ("lib_name", (str,), None),
@@ -110,12 +146,19 @@ _TYPES: list[tuple[str, tuple[type, ...], Any]] = [
     ("reset_timeout", (int, float), LEAST_TIMEOUT),
     ("dtype", (str,), None),
 ]
-"""Each key with the types that it takes, and the least number."""
+"""Each key, the types that it takes, and the least number."""
 
 
-def _check(name: str, value: Any, kinds: tuple[type, ...], lowest: Any) -> None:
+def check_key(name: str, value: Any, kinds: tuple[type, ...], lowest: Any) -> None:
+    """Check the type of a value and the least number.
+
+    Raises
+    ------
+    ArgumentError, ArgumentValueError
+        If the value is of another type, or less than `lowest`.
+    """
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
         raise ArgumentError(_WHERE, f"{name} must be {wanted}, not {value!r} ({type(value).__name__})")
-    if lowest is not None and value is not None and not value >= lowest:  # nor is NaN
+    if lowest is not None and value is not None and not value >= lowest:  # NaN is not either
         raise ArgumentValueError(_WHERE, f"{name} must be at least {lowest}, not {value!r}")

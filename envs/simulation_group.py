@@ -1,6 +1,6 @@
-"""A worker group that has a simulation library loaded, and the simulations in it.
+"""A worker group that has loaded a simulation library, and the simulations in it.
 
-Environments that have come out of one another (``fork``) share a group; the last one to be closed gives it back.
+An environment and its forks (:meth:`HPCSimulator.fork`) share a group. The last one to be closed gives it back.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
-
-import numpy.typing as npt
 
 from alchemist_ray.client.libraries import Library
 from alchemist_ray.client.session import AlchemistSession
@@ -34,30 +32,45 @@ CALLS = ("reset", "step", "get_state", "get_score")
 CLOSE_SECONDS = 5.0
 """How long a simulation may take to give back what it holds."""
 
+PATIENCE_SECONDS = 15.0
+"""How long workers are requested again after a group has died: the server needs a moment to find its slots free."""
+
 GROUP_IS_LOST = (GroupDiedError, NoWorkersError, NotConnectedError)
 """Errors after which there is no group."""
 
 
 class SimulationGroup:
-    """A session, its workers, and the simulation library that they have loaded. Not thread-safe.
+    """A session, its workers, and the simulation library that they have loaded. Not thread-safe, and of one process.
 
     Parameters
     ----------
     settings : EnvSettings
-        Which server, how many workers, which library.
+        The server, the number of workers, the library.
+
+    Attributes
+    ----------
+    session : AlchemistSession
+        The session, of this group alone.
+    simulations : SimulationSteps
+        Steps the simulations.
+    library : Library
+        The simulation library, for all other tasks.
+    users : int
+        Number of environments that share the group.
 
     Raises
     ------
     ServerUnreachableError, AuthenticationError, NotEnoughWorkersError, GroupStartError
-        If there are no workers to be had.
+        If the server gives no workers.
     LibraryNotFoundError, LibraryRefusedError, LibraryLoadError
-        If the library does not load, or is no simulation: each call that it lacks is named.
+        If the library does not load, or is not a simulation: each call that it lacks is named.
     """
 
     def __init__(self, settings: EnvSettings) -> None:
         self.settings = settings
         self.users = 1
         self.session = AlchemistSession(verbose=False, task_timeout=settings.reset_timeout)
+        self.simulations = self.session.simulations
         self._dropped: list[int] = []
         try:
             self.session.connect(settings.hostname, settings.port, settings.token)
@@ -70,7 +83,7 @@ class SimulationGroup:
 
     @property
     def alive(self) -> bool:
-        """Whether the workers are there, as far as is known."""
+        """Whether the workers are alive, as far as is known."""
         try:
             return self.session.has_workers()
         except AlchemistError:
@@ -82,38 +95,34 @@ class SimulationGroup:
         Raises
         ------
         ArgumentError
-            If there is no such parameter; the nearest one is named.
+            If the simulation has no such parameter; the nearest one is named.
         """
         number: int = self.library["create"](**self.settings.params)
         return number
 
-    def spaces(self, simulation: int) -> tuple[Bounds, Bounds, tuple[str, ...]]:
-        """Return the bounds of a simulation's actions and states, and what it can do beside the usual.
+    def spaces(self, simulation: int) -> tuple[Bounds, Bounds]:
+        """Return the bounds of a simulation's actions and of its states.
 
         Raises
         ------
         LibraryLoadError
-            If the library does not say what an action is.
+            If the library declares no space of actions.
         """
-        said = self.library["get_spaces"](simulation)
-        return bounds_in(self.library.name, said, lambda: self.library["reset"](simulation, 0).shape)
-
-    def step(self, simulation: int, action: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], float, bool, dict[str, Any]]:
-        """Advance a simulation by one step; return its state, its score, whether it has ended, and its info."""
-        return self.session.step_simulation(self.library.name, simulation, action, self.settings.step_timeout)
+        described = self.library["get_spaces"](simulation)
+        return bounds_in(self.library.name, described, lambda: self.library["reset"](simulation, 0).shape)
 
     def drop_snapshot(self, snapshot: int) -> None:
-        """Have the workers forget a snapshot, when they are next asked for something; called by garbage collectors."""
+        """Drop a snapshot on the workers, later, before their next task; the garbage collector calls this."""
         self._dropped.append(snapshot)
 
     def free_dropped(self) -> None:
-        """Have the workers forget the snapshots that nobody refers to any longer."""
+        """Drop the snapshots on the workers that nothing refers to any longer."""
         if self._dropped:
             dropped, self._dropped = self._dropped, []
             self.library["drop_snapshots"](dropped)
 
     def release(self, simulation: int | None) -> None:
-        """End a simulation for one who used the group; end the group if that was the last one."""
+        """End the simulation of one environment; end the group if no other environment uses it."""
         self.users -= 1
         if simulation is not None and self.alive:
             with contextlib.suppress(AlchemistError):
@@ -122,58 +131,56 @@ class SimulationGroup:
             self.session.stop()
 
     def end(self, simulation: int) -> None:
-        """Have a simulation give back what it holds."""
+        """Have a simulation release its resources."""
         self.library.options(timeout=CLOSE_SECONDS)["close"](simulation)
 
 
 def _check_calls(library: Library) -> None:
-    """Raise unless a library is a simulation."""
+    """Raise an error if a library is not a simulation."""
     tasks = {task.name for task in library.description.tasks}
     missing = [name for name in CALLS if name not in tasks]
     if missing:
         raise LibraryLoadError(
-            library.name, f"it is no simulation: it lacks {', '.join(missing)}. A simulation is a subclass of Simulator"
+            library.name,
+            f"it is not a simulation: it lacks {', '.join(missing)}. A simulation is a subclass of Simulator",
         )
     if "create" not in tasks:
-        raise LibraryLoadError(library.name, "it has the calls of a simulation, but is no subclass of Simulator")
+        raise LibraryLoadError(library.name, "it has the calls of a simulation, but is not a subclass of Simulator")
 
 
-def bounds_in(
-    library: str, said: dict[str, Any], shape: Callable[[], tuple[int, ...]]
-) -> tuple[Bounds, Bounds, tuple[str, ...]]:
-    """Return what a library says of its spaces; where it says nothing of its states, `shape` finds theirs out.
+def bounds_in(library: str, described: dict[str, Any], shape: Callable[[], tuple[int, ...]]) -> tuple[Bounds, Bounds]:
+    """Return the bounds that a library describes; without a space of states, `shape` returns the shape of a state.
 
     Raises
     ------
     LibraryLoadError
-        If the library does not say what an action is.
+        If the library declares no space of actions.
     """
-    if said["action"] is None:
-        raise LibraryLoadError(
-            library, "its simulator declares no action_space, so no agent could know what to do: add one"
-        )
-    states = said["observation"]
-    return (
-        Bounds.of(said["action"]),
-        Bounds.unbounded(shape()) if states is None else Bounds.of(states),
-        tuple(said["can"]),
-    )
+    if described["action"] is None:
+        raise LibraryLoadError(library, "its simulator declares no action_space, which an agent needs: add one")
+    states = described["observation"]
+    return Bounds.of(described["action"]), Bounds.unbounded(shape()) if states is None else Bounds.of(states)
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether an error is a failure of the simulation or its workers, rather than of who called it."""
+    """Whether an error is a failure of the simulation or its workers, and not a mistake of the caller."""
     if isinstance(error, (ArgumentError, ArgumentValueError)):
         return False
     return isinstance(error, (*GROUP_IS_LOST, TaskError))
 
 
 def is_lost(error: BaseException, group: SimulationGroup) -> bool:
-    """Whether the workers are gone with an error. Ranks that did not come back from it have taken all with them."""
+    """Whether the workers are gone with an error. Ranks that do not come back from a failed task end their group."""
     return isinstance(error, GROUP_IS_LOST) or not group.alive
 
 
+def restarted(failure: AlchemistError) -> dict[str, Any]:
+    """Return the info of a step that a failure has ended."""
+    return {"simulator_restarted": True, "simulator_error": str(failure)}
+
+
 def with_patience(open_group: Callable[[], SimulationGroup], seconds: float) -> SimulationGroup:
-    """Return the group that `open_group` opens; while the workers of the one that died are not free, try again.
+    """Return the group that `open_group` opens; while the workers of the dead group are not free, try again.
 
     Raises
     ------

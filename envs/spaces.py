@@ -1,8 +1,8 @@
-"""Gymnasium's spaces of a simulation, from what its library says: bounds, names, units.
+"""Gymnasium's spaces of a simulation, from the description of its library: bounds, names, units.
 
-A library speaks float64, agents mostly float32. The bounds of an observation are rounded outwards, so that a state
-that the library admits is in the space; an action is brought back into the library's own bounds, which rounding may
-have moved it out of by the last bit.
+A library uses float64, agents mostly float32. The bounds of an observation are rounded outwards, so that every state
+that the library admits is in the space. An action that rounding has moved out of the library's bounds by the last bit
+is clipped to them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from alchemist_ray.layouts.bounds import Interval
 
 Array = npt.NDArray[Any]
 
+REAL_KINDS = "iuf"
+"""Kinds of NumPy's types that are real numbers; a bool is not a number here."""
+
 
 @dataclass(frozen=True)
 class Component:
-    """What one number of an action or an observation is.
+    """The meaning of one number of an action or an observation.
 
     Attributes
     ----------
     name, unit : str
-        Empty where the library says nothing.
+        Empty where the library does not give one.
     low, high : float
         Its bounds.
     """
@@ -49,7 +52,7 @@ class Bounds:
     low, high : ndarray of float64
         The library's own bounds.
     names, units : tuple of str
-        Of the components, in C order; empty where the library says nothing.
+        Of the components, in C order; empty where the library gives none.
     """
 
     low: Array
@@ -64,16 +67,17 @@ class Bounds:
 
     @classmethod
     def unbounded(cls, shape: tuple[int, ...]) -> Self:
-        """Return the bounds of a space about which the library says nothing but its shape."""
+        """Return the bounds of a space of which only the shape is known."""
         return cls(np.full(shape, -np.inf), np.full(shape, np.inf))
 
     @cached_property
     def _interval(self) -> Interval:
-        return Interval(self.low, self.high)
+        most = np.finfo(np.float64).max  # in place of infinity: an infinite action is in no space
+        return Interval(np.maximum(self.low, -most), np.minimum(self.high, most))
 
     @property
     def components(self) -> list[Component]:
-        """What each number is, in C order."""
+        """The meaning of each number, in C order."""
 
         def at(texts: tuple[str, ...], place: int) -> str:
             return texts[place] if place < len(texts) else ""
@@ -95,32 +99,31 @@ class Bounds:
         Parameters
         ----------
         where : str
-            Who was given it, for messages.
+            Name of the call, for messages.
         action : array-like
-            Of the shape of the space; with `batch`, so many of them.
+            Of the shape of the space; with `batch`, an array of that many actions.
         batch : int, optional
             Number of actions.
 
         Raises
         ------
         ArgumentValueError
-            If it has another shape, contains NaN, or lies outside by more than rounding; the component is named.
+            If it is not made of real numbers, has another shape, is not finite, or lies outside by more than rounding;
+            the component is named.
         """
-        try:
-            taken = np.asarray(action, np.float64)
-        except (TypeError, ValueError) as misfit:
-            raise ArgumentValueError(where, f"the action is no array of real numbers: {misfit}") from None
+        taken = real_array(where, "the action", action)
         shape = self.low.shape if batch is None else (batch, *self.low.shape)
         if taken.shape != shape:
             raise ArgumentValueError(where, f"the action has shape {taken.shape}, not {shape}")
-        if self._interval.holds(taken) if batch is None else ((self.low <= taken) & (taken <= self.high)).all():
+        low, high = self._interval.low, self._interval.high
+        if self._interval.holds(taken) if batch is None else ((low <= taken) & (taken <= high)).all():
             return taken
-        clipped = np.clip(taken, self.low, self.high)
+        clipped = np.clip(taken, low, high)
         self._check_distance(where, taken, clipped)
         return clipped
 
     def _check_distance(self, where: str, taken: Array, clipped: Array) -> None:
-        """Raise unless an action is out of its bounds by no more than float32 rounds."""
+        """Raise if an action is out of its bounds by more than a rounding error of float32."""
         with np.errstate(invalid="ignore"):
             outside = ~(np.abs(taken - clipped) <= 4e-7 * np.maximum(np.abs(clipped), 1e-30))
         if not outside.any():
@@ -132,4 +135,43 @@ class Bounds:
         place = f" in component {component[0] if len(component) == 1 else component}{name}" if component else name
         which = f" of simulation {first[0]}" if taken.ndim > self.low.ndim else ""
         low, high = self.low[component], self.high[component]
-        raise ArgumentValueError(where, f"the action{which} is {taken[first]} outside {low}..{high}{place}")
+        range_ = "the finite numbers" if low <= taken[first] <= high else f"{low}..{high}"
+        raise ArgumentValueError(where, f"the action{which} is {taken[first]} outside {range_}{place}")
+
+
+def real_array(where: str, what: str, value: Any) -> Array:
+    """Return `value` as an array of float64.
+
+    NumPy converts text, complex numbers, booleans and masked arrays without an error. Here they are refused.
+
+    Raises
+    ------
+    ArgumentValueError
+        If it is not made of real numbers (text, complex numbers, booleans, dates and objects are refused), if its rows
+        have different lengths, or if some of it is masked.
+    """
+    if type(value) is np.ndarray and value.dtype.kind in REAL_KINDS:
+        return np.asarray(value, np.float64)
+    if _is_masked(value):
+        raise ArgumentValueError(where, f"{what} has masked elements: fill them first, e.g. with filled(0.0)")
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as misfit:
+        raise ArgumentValueError(where, f"{what} is not an array of real numbers: {misfit}") from None
+    if array.dtype.kind not in REAL_KINDS or _has_bool(value):
+        kind = "bool" if _has_bool(value) else array.dtype
+        raise ArgumentValueError(where, f"{what} is not an array of real numbers, but of type {kind}")
+    return array.astype(np.float64)
+
+
+def _is_masked(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_masked, value))
+    return bool(np.ma.is_masked(value))
+
+
+def _has_bool(value: Any) -> bool:
+    """Whether a bool is among the members of a list, where NumPy takes it for the number 0 or 1."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_bool, value))
+    return isinstance(value, (bool, np.bool_)) or getattr(value, "dtype", None) == np.bool_

@@ -1,4 +1,4 @@
-"""What a vector environment is told: the keys of an environment, and how its simulations are dealt out."""
+"""The keys of a vector environment: those of an environment, and how its simulations share workers."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from dataclasses import dataclass
 
 from gymnasium.vector import AutoresetMode
 
-from alchemist_ray.envs.settings import EnvSettings
-from alchemist_ray.errors import ArgumentError, ArgumentValueError
+from alchemist_ray.envs.settings import EnvSettings, check_key
+from alchemist_ray.errors import ArgumentValueError
 
 _WHERE = "env_config"
 
 
 @dataclass(frozen=True)
 class VectorSettings(EnvSettings):
-    """What a vector environment is told, beside what :class:`EnvSettings` says; `num_workers` are those of a group.
+    """What a vector environment is told, in addition to :class:`EnvSettings`; `num_workers` are the ranks of one group.
 
     Attributes
     ----------
     num_envs : int
         Number of simulations.
     num_groups : int
-        Worker groups that share them, each with `num_workers` ranks. Groups step at the same time, and one that dies
-        takes its own simulations only.
+        Worker groups that share the simulations, each with `num_workers` ranks. Groups step at the same time. A group
+        that dies takes only its own simulations with it.
     workers_per_simulation : int, optional
         Ranks of a simulation. By default the ranks of a group are divided evenly among its simulations, at least one
         for each; simulations that share ranks run one after the other.
     autoreset_mode : gymnasium.vector.AutoresetMode or str
-        When a simulation whose episode is over begins anew: in the next step, in the same, or when it is told to.
+        When a simulation whose episode is over begins another one: in the next step, in the same step, or when
+        :meth:`HPCVectorEnv.reset` says so.
     """
 
     num_envs: int = 1
@@ -38,8 +39,9 @@ class VectorSettings(EnvSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_envs", "num_groups", "workers_per_simulation"):
-            _check_count(name, getattr(self, name), optional=name == "workers_per_simulation")
+        check_key("num_envs", self.num_envs, (int,), 1)
+        check_key("num_groups", self.num_groups, (int,), 1)
+        check_key("workers_per_simulation", self.workers_per_simulation, (int, type(None)), 1)
         if self.num_groups > self.num_envs:
             raise ArgumentValueError(
                 _WHERE, f"num_groups must be at most num_envs, which is {self.num_envs}, not {self.num_groups}"
@@ -71,12 +73,3 @@ class VectorSettings(EnvSettings):
         """Return the simulations of each group."""
         bounds = [self.num_envs * group // self.num_groups for group in range(self.num_groups + 1)]
         return [range(start, stop) for start, stop in itertools.pairwise(bounds)]
-
-
-def _check_count(name: str, value: object, *, optional: bool) -> None:
-    if value is None and optional:
-        return
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ArgumentError(_WHERE, f"{name} must be an int, not {value!r} ({type(value).__name__})")
-    if value < 1:
-        raise ArgumentValueError(_WHERE, f"{name} must be at least 1, not {value}")

@@ -1,4 +1,4 @@
-"""Log lines in the manner of the original: ``[2026-05-07 02:29:25.576] [worker-001] [info] Worker ready``."""
+"""Log lines in the original's format: ``[2026-05-07 02:29:25.576] [worker-001] [info] Worker ready``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Formatter(logging.Formatter):
 
 
 def configure_logging(name: str, stream: TextIO | None = None, file: Path | None = None) -> None:
-    """Send what is logged under ``alchemist`` to `stream` (default: stderr) and `file`, as coming from `name`."""
+    """Send the log messages of ``alchemist`` to `stream` (default: stderr) and `file`; `name` appears in each line."""
     logger = logging.getLogger("alchemist")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -30,7 +30,7 @@ def configure_logging(name: str, stream: TextIO | None = None, file: Path | None
 
 
 def tail(path: Path, lines: int = 20, octets: int = 2**20) -> str:
-    """Return the last `lines` lines of a log file, or of its last `octets`; nothing if there is no such file."""
+    """Return the last `lines` lines of a log file (of its last `octets` bytes); empty if the file cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - octets))

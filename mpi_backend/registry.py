@@ -1,7 +1,7 @@
-"""Which libraries a server offers, where each comes from, and of which version it is.
+"""The libraries that a server offers, with source and version.
 
-The driver runs no code of a library: it finds the file of a module without importing what is around it, and reads the
-version in it without executing it.
+The driver runs no code of a library. It finds the file of a module without importing the packages around it, and reads
+the version in the file without executing it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from alchemist_ray.protocol.server_options import LIBRARY_FILES
 ENTRY_POINTS = "alchemist_ray.libraries"
 """Entry-point group under which an installed package registers its libraries."""
 PACKAGE = "alchemist-ray"
-"""The distribution whose own libraries are registered first, so that others may replace them."""
+"""The libraries of this distribution are registered first, so that others may replace them."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Registration:
     Attributes
     ----------
     name, source : str
-        What it is called, and the module or path that it is loaded from.
+        Name of the library, and the module or path from which it is loaded.
     provider : str
-        Who registered it: the package and its version, or ``--library``.
+        The package and version that registered it, or ``--library``.
     package_version : str
-        Version of the package that brought it; empty if none did.
+        Version of the package that contains it; empty if it is not part of a package.
     """
 
     name: str
@@ -47,8 +47,8 @@ class Registration:
     def to_row(self) -> dict[str, Any]:
         """Return the registration as plain values: ``name, version, source, provider``.
 
-        The version is the ``__version__`` that a Python module assigns, which is what the library says of itself when
-        it is loaded; else that of its package; else empty: of a shared object only loading it tells.
+        The version is the ``__version__`` that a Python module assigns, the same as after loading. If the module
+        assigns none, it is the version of the package, or else empty: a shared object must be loaded to tell it.
         """
         version = _version_in(_file_of(self.source)) or self.package_version
         return {"name": self.name, "version": version, "source": self.source, "provider": self.provider}
@@ -60,7 +60,7 @@ class Registry:
     Parameters
     ----------
     named : mapping
-        Name -> module or path, as the server's owner has given them; they come before installed ones.
+        Name -> module or path of the libraries that the server's owner names; they replace installed ones.
     allow_paths : bool
         Whether a client may name a module or path itself.
     """
@@ -81,14 +81,14 @@ class Registry:
         return [entry.to_row() for _, entry in sorted(self._registered.items())]
 
     def resolve(self, name: str, path: str | None) -> str:
-        """Return what the workers import for library `name`.
+        """Return the module or path that the workers load for library `name`.
 
         Raises
         ------
         LibraryNotFoundError
-            If there is no library of that name, and no path was given.
+            If no library of that name is registered and no path was given.
         LibraryRefusedError
-            If a path was given that is not the registered one, and the server does not allow that.
+            If the given path is not the registered one, and the server does not allow other paths.
         """
         entry = self._registered.get(name)
         if entry is not None and (not path or path == entry.source or path == _file_of(entry.source)):
@@ -105,7 +105,7 @@ def _is_of_others(point: EntryPoint) -> bool:
 
 
 def _installed(point: EntryPoint) -> Registration:
-    """Return the library of an entry point: a module, or ``package:file.c`` for a file that lies in a package."""
+    """Return the library of an entry point: a module, or ``package:file.c`` for a file in a package."""
     source = point.module
     if point.attr:
         package = _file_of(point.module)
@@ -118,9 +118,9 @@ def _installed(point: EntryPoint) -> Registration:
 
 
 def _file_of(source: str) -> str | None:
-    """Return the file of a module, so that a client may name a registered library by its path as well.
+    """Return the file of a module, so that a client may also name a registered library by its path.
 
-    Nothing is imported for it, not even the packages that the module is in: the driver runs no code of a library.
+    Nothing is imported, not even the packages around the module: the driver runs no code of a library.
     """
     if source.endswith(LIBRARY_FILES):
         return str(Path(source).resolve())
@@ -135,13 +135,13 @@ def _file_of(source: str) -> str | None:
 
 
 def _find(name: str, locations: Sequence[str] | None) -> ModuleSpec | None:
-    """Return where a module is, as all finders see it: that of an editable install is one of its own."""
+    """Return where a module is. All finders are asked, as an editable install has a finder of its own."""
     found = (finder.find_spec(name, locations) for finder in sys.meta_path)
     return next((spec for spec in found if spec is not None), None)
 
 
 def _version_in(file: str | None) -> str:
-    """Return the ``__version__`` that a Python file assigns at its top level; empty if it assigns none, or no text."""
+    """Return the ``__version__`` that a Python file assigns at its top level; empty if it assigns no string to it."""
     if file is None or not file.endswith(".py"):
         return ""
     try:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mpi_jobs import close_jobs
+from quick import pytest_collection_modifyitems, pytest_ignore_collect, pytest_runtest_call  # noqa: F401  # hooks
+from skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  # hooks
 
 import alchemist_ray as alchemist
 
@@ -63,6 +66,7 @@ def _nothing_is_left() -> object:
     """Fail the test run if one of its processes or shared-memory segments is left at the end."""
     before = shared_memory()
     yield
+    close_jobs()
     deadline = time.monotonic() + 10
     while (marked_processes() or leaked(before)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -111,5 +111,6 @@ def test_the_code_of_a_page_runs_as_printed(page, tmp_path, monkeypatch):
         assert re.search(line, ran.stdout, re.MULTILINE), f"{line} is not in\n{ran.stdout}"
 
 
+@pytest.mark.quick
 def test_no_page_is_forgotten():
     assert {"matrices.md", "files.md", "wrapping-python.md"} <= set(PAGES) - ELSEWHERE

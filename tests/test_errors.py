@@ -1,4 +1,4 @@
-"""The error tree: its drawing, its texts, and its two journeys, by pickle and over the wire."""
+"""The error tree: its drawing, its texts, and its ways by pickle and over the wire."""
 
 import copy
 import dataclasses
@@ -112,6 +112,46 @@ def test_where_an_error_was_raised_survives_pickling(cls):
         assert "rank 3" in e.__notes__[0]
         assert "node7" in e.__notes__[0]
     assert got.fields() == error.fields()
+
+
+@pytest.mark.parametrize("cls", CLASSES.values())
+def test_every_error_can_be_made_from_one_text_and_keeps_it(cls):
+    text = f"{example(cls)} was raised from the environment creator"  # as gymnasium does
+    for made in (cls(text), type(example(cls))(text)):
+        assert type(made) is cls
+        assert text in str(made)
+        assert repr(made) == f"{cls.__name__}({text!r})" or text in str(vars(made)) or repr(text)[1:-1] in repr(made)
+        for got in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made), from_wire(*to_wire(made))):
+            assert type(got) is cls
+            assert str(got) == str(made)
+            assert got.fields() == made.fields()
+    original = example(cls)
+    copied = cls(original)  # as gymnasium's AsyncVectorEnv does
+    assert type(copied) is cls
+    assert str(copied) == str(original)
+    assert copied.rank is None
+    for field in dataclasses.fields(cls):  # a handler may ask for any of them
+        getattr(copied, field.name)
+
+
+def test_an_error_of_one_text_keeps_its_field():
+    error = errors.LayoutError("no such layout")
+    assert (error.reason, str(error)) == ("no such layout", "no such layout")
+    assert errors.TaskCancelledError("linalg.svd").task == "linalg.svd"
+    assert repr(errors.ArgumentError("svd", "k is 0")) == "ArgumentError(task='svd', reason='k is 0')"
+
+
+def test_a_class_of_a_package_that_builds_on_ours_does_so_too():
+    @dataclasses.dataclass(eq=False)
+    class MeshError(errors.AlchemistError, ValueError):
+        cell: int
+        reason: str
+
+        def _text(self):
+            return f"cell {self.cell}: {self.reason}"
+
+    assert str(MeshError(3, "flat")) == "cell 3: flat"
+    assert str(MeshError("a text")) == "a text"
 
 
 def test_an_error_of_this_process_has_no_rank_and_no_note():

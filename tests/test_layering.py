@@ -15,6 +15,8 @@ import pytest
 
 import alchemist_ray
 
+pytestmark = pytest.mark.quick
+
 PACKAGE = Path(alchemist_ray.__file__).resolve().parent
 ROOT = PACKAGE.parent
 TOPS = ("alchemist_ray", "mpi_backend", "envs", "sim_libraries")
@@ -173,7 +175,10 @@ def test_nothing_is_pickled_by_name():
     users = {
         path.relative_to(ROOT).as_posix() for path in FILES if {n.partition(".")[0] for n in imports_of(path)} & pickles
     }
-    assert users <= {"mpi_backend/ali/simulations/batches.py"}  # states that the ranks of one job send each other
+    assert users <= {
+        "mpi_backend/ali/simulations/batches.py",  # states that the ranks of one job send each other
+        "mpi_backend/ali/child_process.py",  # what a rank's own fork returns to it
+    }
 
 
 def test_the_linked_folders_are_imported_by_their_full_name():

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from skips import needs
 from test_docs import DOCS, free_ports, program_of
 
 
-@pytest.mark.skipif(not (shutil.which("cc") and shutil.which("c++")), reason="needs a C and a C++ compiler")
+@needs("cc", "c++")
 def test_the_code_of_the_page_runs_as_printed(tmp_path, monkeypatch):
     text = (DOCS / "wrapping-c.md").read_text()
     assert set(re.findall(r"\b2496\d\b", text)) == {"24960"}

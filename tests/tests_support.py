@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from mpi_jobs import mpi_environment, run_program
 
 from alchemist_ray import AlchemistSession
 from alchemist_ray.client.transfer.plane import plane_of
@@ -24,6 +26,16 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
             return True
         time.sleep(0.02)
     return condition()
+
+
+def wait_for_task(session: AlchemistSession, task: str) -> None:
+    """Wait until a worker of the session runs `task`, such as ``"faults.nap"``, as its server sees them."""
+
+    def is_running() -> bool:
+        (row,) = [s for s in session.server_status()["sessions"] if s["id"] == session.session_id]
+        return any(worker["task"] == task for worker in row["workers"])
+
+    assert wait_until(is_running, 20), f"{task} was not started"
 
 
 def memory_in_use(session: AlchemistSession) -> list[int]:
@@ -45,7 +57,6 @@ def mpirun(size: int, program: Path, *arguments: str | Path) -> str:
     The program runs under ``-m mpi4py``, so that an exception on one rank ends all ranks. Each rank computes with one
     thread. With more ranks than cores, waiting ranks sleep instead of spinning, so that other ranks get the cores.
     """
-    throttle = "1" if size > (os.cpu_count() or 1) else "0"
     mpiexec = Path(sys.executable).with_name("mpiexec")
     ran = subprocess.run(
         [mpiexec, "-n", str(size), sys.executable, "-m", "mpi4py", program, *arguments],
@@ -53,8 +64,7 @@ def mpirun(size: int, program: Path, *arguments: str | Path) -> str:
         text=True,
         timeout=110,
         check=False,
-        env=os.environ
-        | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPIR_CVAR_CH4_PROGRESS_THROTTLE": throttle},
+        env=mpi_environment(size),
     )
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
     return ran.stdout
@@ -62,7 +72,7 @@ def mpirun(size: int, program: Path, *arguments: str | Path) -> str:
 
 def run_cases(program: str, size: int, *cases: str) -> list[tuple[str, str, Any]]:
     """Run cases of one of :data:`PROGRAMS`, which prints a line ``[case, label, result]`` for each result."""
-    results = [json.loads(line) for line in mpirun(size, PROGRAMS / program, *cases).splitlines()]
+    results = [json.loads(line) for line in run_program(size, PROGRAMS / program, *cases).splitlines()]
     assert {name for name, _, _ in results} == set(cases)
     return [(name, label, result) for name, label, result in results]
 
@@ -90,12 +100,17 @@ class Report:
     def __init__(self, program: str, cases: dict[tuple[int, ...], list[str]]) -> None:
         self.cases = cases
         self._program = program
-        self._results = cache(self._run)
+        self._outcome = cache(self._run)
 
-    def _run(self, size: int) -> dict[str, list[tuple[str, Any]]]:
+    def _run(self, size: int) -> dict[str, list[tuple[str, Any]]] | AssertionError:
+        """Return the results by case, or how the program failed, so that it fails once and not for each case."""
         names = [name for sizes, group in self.cases.items() if size in sizes for name in group]
         found: dict[str, list[tuple[str, Any]]] = {name: [] for name in names}
-        for name, label, result in run_cases(self._program, size, *names):
+        try:
+            results = run_cases(self._program, size, *names)
+        except AssertionError as failure:
+            return failure
+        for name, label, result in results:
             found[name].append((label, result))
         return found
 
@@ -105,10 +120,33 @@ class Report:
 
     def of(self, size: int, name: str) -> list[tuple[str, Any]]:
         """Return the labels and results of a case."""
-        return self._results(size)[name]
+        outcome = self._outcome(size)
+        assert not isinstance(outcome, AssertionError), str(outcome)
+        return outcome[name]
 
     def check(self, size: int, name: str) -> None:
         """Fail if a case has no results, or a residual that is too large."""
         assert self.of(size, name)
         wrong = too_large(self.of(size, name))
         assert not wrong, "\n".join(wrong[:20])
+
+
+def in_background(action: Callable[[], object]) -> Callable[..., BaseException | None]:
+    """Run `action` in a thread; return a function that waits for it and returns what it raised."""
+    raised: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            action()
+        except BaseException as failure:  # noqa: BLE001
+            raised.append(failure)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+
+    def wait(seconds: float = 20) -> BaseException | None:
+        thread.join(seconds)
+        assert not thread.is_alive()
+        return raised[0] if raised else None
+
+    return wait

@@ -17,8 +17,8 @@ def add(commands: Any) -> None:
     run.add_argument(
         "file",
         nargs="?",
-        metavar="EXPERIMENT.yaml",
-        help="an experiment: simulation, training, evaluation",
+        metavar="EXPERIMENT",
+        help="a YAML file, or the name of a shipped experiment (see --list)",
     )
     run.add_argument(
         "--set",
@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
     how.add_argument("--resume", action="store_true", help="continue a run that was stopped or killed")
     how.add_argument("--evaluate-only", action="store_true", help="evaluate the checkpoints of a run; do not train")
     how.add_argument("--dry-run", action="store_true", help="check the experiment, and print it with all defaults")
+    how.add_argument("--list", action="store_true", help="print the shipped experiments")
     how.add_argument("--describe", action="store_true", help="print the keys of an experiment with their defaults")
     run.add_argument("--report", type=Path, metavar="DIR", help="copy the small result files to DIR")
 
@@ -39,14 +40,17 @@ def add(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     """Run a reinforcement learning experiment: train, evaluate beside baselines, and keep curves and pictures."""
     try:
-        from alchemist_ray.training.command import describe, dry_run, run
+        from alchemist_ray.training.command import describe, dry_run, list_shipped, run
     except ModuleNotFoundError as missing:
         raise ExperimentError("alchemist run", [f"{missing}: pip install 'alchemist-ray[all]'"]) from missing
     if arguments.describe:
         print(describe())
         return 0
+    if arguments.list:
+        print(list_shipped())
+        return 0
     if arguments.file is None:
-        arguments.refuse("name the experiment's file")
+        arguments.refuse("name an experiment: a YAML file, or one of those that --list prints")
     if arguments.dry_run:
         print(dry_run(arguments.file, arguments.set, arguments.results), end="")
         return 0

@@ -182,6 +182,10 @@ class _Readable(inspect.Signature):
     def __str__(self) -> str:
         return self._shown or super().__str__()
 
+    def format(self, **options: Any) -> str:
+        """Return the signature as text; from Python 3.13 on, ``help`` asks for it here."""
+        return self._shown or str(super().format(**options))  # type: ignore[misc]  # Python 3.11 and 3.12 have none
+
 
 @dataclass(frozen=True)
 class _Written:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -36,6 +37,11 @@ LONGEST_POLL_SECONDS = 3600.0
 
 POLL_SECONDS = 0.2
 """How often the caller is asked whether it still wants the answer, if there is a way to ask."""
+
+NOTICE_SECONDS = 1.0
+"""After so long the caller is told that the ranks are still at a task that was to stop; then less and less often."""
+
+log = logging.getLogger("alchemist.session")
 
 OnProgress = Callable[[m.Progress], None]
 OnOrphans = Callable[[list[int]], None]
@@ -75,12 +81,58 @@ class RanksStuckError(Exception):
         self.ranks = ranks
 
 
-class _Wait:
-    """The wait for the answers to one command."""
+@dataclass(slots=True)
+class Unanswered:
+    """A command whose caller has given up while some ranks were still at it.
 
-    def __init__(self, limits: Limits, command: int) -> None:
+    Attributes
+    ----------
+    command : int
+        Its number.
+    task : str
+        What it runs.
+    since : float
+        When the ranks were asked to stop, on the monotonic clock.
+    ranks : set of int
+        Those that have not answered.
+    """
+
+    command: int
+    task: str
+    since: float
+    ranks: set[int]
+
+    def __str__(self) -> str:
+        ranks = ", ".join(map(str, sorted(self.ranks)))
+        seconds = time.monotonic() - self.since
+        return f"{self.task} still runs on rank {ranks}, though it was asked to stop {seconds:.0f} s ago"
+
+
+class _Wait:
+    """The wait for the answers to one command.
+
+    Parameters
+    ----------
+    limits : Limits
+        Of the command.
+    command : int
+        Its number.
+    unanswered : list of Unanswered
+        Commands that the ranks are still at; the list changes while they end.
+    show : callable, optional
+        Gets reports of progress.
+    """
+
+    def __init__(
+        self, limits: Limits, command: int, unanswered: list[Unanswered], show: OnProgress | None = None
+    ) -> None:
         self._limits = limits
         self._command = command
+        self._unanswered = unanswered
+        self._show = show
+        self._pause = NOTICE_SECONDS
+        self._notice: float | None = time.monotonic() + NOTICE_SECONDS if unanswered else None
+        self.asked: float | None = None
         self._deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
         self._give_up: float | None = None
         self._is_cancelled = limits.is_cancelled
@@ -90,13 +142,13 @@ class _Wait:
     @property
     def _is_endless(self) -> bool:
         """Whether nothing but an answer ends the wait: most waits are such, and this is on the path of every task."""
-        return self._deadline is None and self._give_up is None and self._is_cancelled is None
+        return self._deadline is None and self._give_up is None and self._is_cancelled is None and self._notice is None
 
     def milliseconds(self) -> float | None:
         """Return how long to wait for the next answer; None: for ever."""
         if self._is_endless:
             return None
-        times = [when for when in (self._deadline, self._give_up) if when is not None]
+        times = [when for when in (self._deadline, self._give_up, self._notice) if when is not None]
         left = [max(0.0, min(times) - time.monotonic())] if times else []
         if self._is_cancelled is not None:
             left.append(POLL_SECONDS)
@@ -110,19 +162,46 @@ class _Wait:
         if self._give_up is not None and now >= self._give_up:
             return False
         if self._deadline is not None and now >= self._deadline:
-            self.overdue = TaskTimeoutError(self._limits.task, self._limits.seconds or 0.0)
+            begun = "" if not self._unanswered else f"it had not begun, since {self._unanswered[0]}"
+            self.overdue = TaskTimeoutError(self._limits.task, self._limits.seconds or 0.0, begun)
             self.stop(GRACE_SECONDS)
         if self._is_cancelled is not None and now >= self._ask_next:
             self._ask_next = now + POLL_SECONDS
             if self._is_cancelled():
                 self._is_cancelled = None
-                self._limits.cancel(self._command)
+                self._ask_to_stop()
+        if self._notice is not None and now >= self._notice:
+            self._give_notice(now)
         return True
+
+    def _give_notice(self, now: float) -> None:
+        """Tell the caller which task the ranks are still at, though it was asked to stop, if there is one."""
+        if self._unanswered:
+            text = f"{self._limits.task} waits: {self._unanswered[0]}. yield_workers() ends it, and loses all matrices"
+        elif self.asked is not None:
+            text = (
+                f"{self._limits.task} was asked to stop {now - self.asked:.0f} s ago, and has not: it cannot be ended "
+                "without its worker group and all matrices"
+            )
+        else:
+            self._notice = None
+            return
+        self._notice, self._pause = now + self._pause, 2 * self._pause
+        log.warning("%s", text)
+        if self._show is not None:
+            with contextlib.suppress(Exception):  # a display that fails must not cost the answer
+                self._show(m.Progress(self._command, 0.0, 1.0, text))
+
+    def _ask_to_stop(self) -> None:
+        now = time.monotonic()
+        self.asked = now
+        self._notice = now + NOTICE_SECONDS if self._notice is None else self._notice
+        self._limits.cancel(self._command)
 
     def stop(self, seconds: float) -> None:
         """Ask the ranks to stop, and give up on them after so many seconds."""
         self._deadline = None
-        self._limits.cancel(self._command)
+        self._ask_to_stop()
         self.end_in(seconds)
 
     def end_in(self, seconds: float) -> None:
@@ -159,6 +238,7 @@ class CommandStream:
         self._poller = ChannelPoller(self._channels)
         self._request = 0
         self._orphans: list[int] = []
+        self._unanswered: list[Unanswered] = []
         self._torn = False
         self._lock = threading.Lock()
 
@@ -233,7 +313,7 @@ class CommandStream:
     ) -> tuple[dict[int, m.Message], TaskTimeoutError | None]:
         """Gather the answers; on an interrupt, ask the ranks to stop, and give them a moment to."""
         replies: dict[int, m.Message] = {}
-        wait = _Wait(limits, self._request)
+        wait = _Wait(limits, self._request, self._unanswered, on_progress)
         try:
             self._collect(replies, on_progress, wait)
         except KeyboardInterrupt as interrupt:
@@ -241,10 +321,12 @@ class CommandStream:
             if not self._torn:
                 self._collect(replies, None, wait)
             self._orphans.extend(matrix_id for reply in replies.values() for matrix_id in _kept(reply))
-            if len(replies) < len(self._channels):
+            missing = set(range(len(self._channels))) - replies.keys()
+            if missing:
+                self._unanswered.append(Unanswered(self._request, limits.task, wait.asked or 0.0, missing))
                 interrupt.add_note(
-                    f"{limits.task} has not stopped yet, and the next command will wait for it; "
-                    "yield_workers() ends it, and the matrices with it."
+                    f"{limits.task} has not stopped yet, and the next command will wait for it. yield_workers() ends "
+                    "it, together with all matrices and simulations of the session."
                 )
             raise
         return replies, wait.overdue
@@ -275,10 +357,18 @@ class CommandStream:
                         on_progress(message)
             elif message.request == self._request:
                 taken = message
-            else:  # the answer to a command whose caller has given up
-                self._orphans.extend(_kept(message))
+            else:
+                self._take_late(rank, message)
             message = channel.connection.next_message() if channel.connection.holds_bytes else None
         return taken
+
+    def _take_late(self, rank: int, message: Any) -> None:
+        """Take the answer to a command whose caller has given up."""
+        self._orphans.extend(_kept(message))
+        for unanswered in self._unanswered:
+            if unanswered.command == message.request:
+                unanswered.ranks.discard(rank)
+        self._unanswered[:] = [each for each in self._unanswered if each.ranks]
 
     def _raise(self, failures: dict[int, m.Failure], missing: list[int], overdue: TaskTimeoutError | None) -> None:
         errors = [failures[rank].to_error() for rank in sorted(failures)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.client.address import GroupAddress
@@ -26,7 +25,7 @@ from alchemist_ray.errors import ArgumentError, ForeignMatrixError, LocalProtoco
 from alchemist_ray.layouts.spec import MatrixSpec, SparseSpec, spec_from_wire
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.descriptions import LibraryDescription, TaskDescription
-from alchemist_ray.protocol.values import MatrixReference, array_of
+from alchemist_ray.protocol.values import MatrixReference
 
 Array = npt.NDArray[Any]
 
@@ -95,10 +94,11 @@ class GroupClient:
         """
         label = f"{library}.{task.name}"
         first_id, self._next_id = self._next_id, self._next_id + MAX_RESULTS  # lowered when the results arrive
-        limits = Limits(label, timeout, self._plane.cancel, is_cancelled)
         self._plane.free_dropped()
         try:
-            replies = self._replies(lambda n: m.RunTask(n, library, task.name, arguments, first_id), make_bar, limits)
+            replies = self.command(
+                lambda n: m.RunTask(n, library, task.name, arguments, first_id), label, make_bar, timeout, is_cancelled
+            )
         except LocalProtocolError as misfit:
             raise ArgumentError(label, misfit.reason) from misfit
         self._require_alike(label, replies)
@@ -107,55 +107,22 @@ class GroupClient:
         result = _with_handles(replies[0].result, handles)
         return tuple(result) if isinstance(result, list) and task.returns.startswith("tuple") else result
 
-    def _replies(
-        self, make: Callable[[int], m.Message], make_bar: Callable[[str], ProgressDisplay], limits: Limits
+    def command(
+        self,
+        make: Callable[[int], m.Message],
+        task: str,
+        make_bar: Callable[[str], ProgressDisplay],
+        timeout: float | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
     ) -> list[Any]:
         """Have every worker carry out a command, and show its progress; return the answers by rank."""
-        bar = make_bar(limits.task)
+        bar = make_bar(task)
         try:
-            return self._commands.run(make, bar, self._drop_all, limits)
+            return self._commands.run(
+                make, bar, self._drop_all, Limits(task, timeout, self._plane.cancel, is_cancelled)
+            )
         finally:
             bar.close()
-
-    def step_simulation(
-        self,
-        library: str,
-        simulation: int,
-        action: bytes,
-        make_bar: Callable[[str], ProgressDisplay],
-        timeout: float | None = None,
-        is_cancelled: Callable[[], bool] | None = None,
-    ) -> tuple[Array, float, bool, dict[str, Any]]:
-        """Run the task ``step`` of a simulation library, by a short message."""
-        label = f"{library}.step"
-        limits = Limits(label, timeout, self._plane.cancel, is_cancelled)
-        replies = self._replies(lambda n: m.StepSimulation(n, library, simulation, action), make_bar, limits)
-        first: m.SimulationStepped = replies[0]
-        return array_of(first.state, first.dtype, first.shape), first.score, first.finished, first.info
-
-    def advance_batch(
-        self,
-        library: str,
-        batch: int,
-        orders: bytes,
-        actions: bytes,
-        seeds: list[int | None],
-        make_bar: Callable[[str], ProgressDisplay],
-        timeout: float | None = None,
-        is_cancelled: Callable[[], bool] | None = None,
-    ) -> tuple[Array | None, Array, list[str], list[list[Any]]]:
-        """Run the task ``advance_batch`` of a simulation library, by a short message."""
-        limits = Limits(f"{library}.advance_batch", timeout, self._plane.cancel, is_cancelled)
-        replies = self._replies(lambda n: m.AdvanceBatch(n, library, batch, orders, actions, seeds), make_bar, limits)
-        parts: list[m.BatchAdvanced] = [reply for reply in replies if isinstance(reply, m.BatchAdvanced)]
-        states = [array_of(part.states, part.dtype, part.shape) for part in parts if part.dtype]
-        numbers = [array_of(part.numbers, "<f8", [part.count, -1]) for part in parts]
-        return (
-            np.concatenate(states) if states else None,
-            np.concatenate(numbers),
-            parts[0].names,
-            [note for part in parts for note in part.notes],
-        )
 
     def cancel(self) -> None:
         """Ask the workers to stop the running task; do not wait for them. Any thread may call this."""

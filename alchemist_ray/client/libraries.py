@@ -64,7 +64,8 @@ class Library:
         Parameters
         ----------
         timeout : float or None
-            Seconds after which the caller of a task gets TaskTimeoutError; None: the limit of the session.
+            Seconds after which the caller of a task gets TaskTimeoutError; None: the limit of the session. A task
+            that cannot be stopped is ended 10 seconds later, together with the worker group and all its matrices.
 
         Raises
         ------

@@ -351,9 +351,9 @@ class AlchemistSession:
     def cancel(self) -> None:
         """Ask the running task to stop: its caller, in another thread, gets TaskCancelledError.
 
-        A task stops where it calls ``ctx.check_cancelled()``, as the iterations of the linear algebra do. A task that
-        never calls it runs to its end, unless it has a timeout. Ctrl-C in the calling thread, and ``ray.cancel`` of a
-        task that was called through Ray, do the same.
+        A task stops where it calls ``ctx.check_cancelled()`` or computes in a child process, as the linear algebra
+        does. Another one runs to its end; its timeout, if it has one, ends the worker group, and all matrices are lost.
+        Ctrl-C in the calling thread, and ``ray.cancel`` of a task that was called through Ray, do the same.
         """
         self._workers.check_process()
         group = self._workers.current
@@ -361,6 +361,11 @@ class AlchemistSession:
             group.cancel()
 
     # --- simulations --------------------------------------------------------------------------------------------------
+
+    @property
+    def simulations(self) -> SimulationSteps:
+        """Steps simulations without the overhead of a task; environments hold it."""
+        return self._simulations
 
     def step_simulation(
         self, library: str, simulation: int, action: npt.NDArray[Any], timeout: float | None = None

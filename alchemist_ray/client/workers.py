@@ -25,6 +25,7 @@ from alchemist_ray.errors import (
     GroupStartError,
     NotConnectedError,
     NoWorkersError,
+    TaskTimeoutError,
 )
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.transport.forks import abandon_in_children
@@ -261,10 +262,14 @@ class SessionWorkers:
             while_running = f", while they ran {task}" if task else ""
             raise GroupDiedError(self.session_id, reason + while_running, log_tail) from failure
         ranks = ", ".join(map(str, failure.ranks))
-        reason = f"rank {ranks} did not come back from a task that had failed on another rank, or had no more time"
-        self.ask(lambda n: m.EndGroup(n, reason))
+        late = isinstance(failure.failure, TaskTimeoutError)
+        cause = "could not be stopped" if late else "did not come back from a task that had failed on another rank"
+        self.ask(lambda n: m.EndGroup(n, f"rank {ranks} {cause}"))
         self.forget()
-        failure.failure.add_note(f"The worker group was ended: {reason}. Call request_workers(n) for a new one.")
+        failure.failure.cost = (
+            f"The worker group was ended, since rank {ranks} {cause}: all matrices and simulations of the session are "
+            "lost. request_workers(n) gets new workers; through Ray, the next call does"
+        )
         raise failure.failure from None
 
     @property

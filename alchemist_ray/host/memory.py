@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def physical_memory() -> int:
-    """Return the bytes of memory that this process may use: the machine's, or less in a container."""
+    """Return the number of bytes that this process may use: the machine's memory, or less in a container."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # the system has no such limit
+        with contextlib.suppress(OSError, ValueError):  # this limit does not exist here
             limits.append(int(Path(path).read_text()))
     return min(limits)

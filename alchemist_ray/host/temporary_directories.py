@@ -1,7 +1,7 @@
-"""Temporary directories whose names contain the process that owns them: for logs of servers, for scratch of workers.
+"""Temporary directories whose names contain a process id: scratch of workers, logs of servers without a log directory.
 
-The process that makes a directory removes it at its end. A killed process cannot do that, so the next process that
-makes a directory also removes those of dead processes.
+The process that makes a directory removes it at its end. A killed process cannot, so each process that makes a log
+directory first removes the directories of dead processes.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ SCRATCH = "alchemist-scratch-"
 
 
 def make_log_dir() -> str:
-    """Return a new directory that only this user can read; remove those that dead processes have left."""
+    """Remove the directories of dead processes, and return a new directory that only this user can read."""
     remove_stale()
     return tempfile.mkdtemp(prefix=f"{LOGS}{os.getpid()}-")
 
 
 def name_scratch() -> Path:
-    """Return a path that nobody can guess; workers make the directory when they first need it."""
+    """Return an unguessable path. Workers make the directory when they first need it."""
     return Path(tempfile.gettempdir(), f"{SCRATCH}{os.getpid()}-{secrets.token_hex(16)}")
 
 
 def remove_stale() -> None:
-    """Remove the directories of dead processes of this user."""
+    """Remove the directories of this user's processes that have ended."""
     for prefix in (LOGS, SCRATCH):
         for path in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
             pid = path.name.removeprefix(prefix).partition("-")[0]
-            with contextlib.suppress(OSError):  # another process was faster
+            with contextlib.suppress(OSError):  # another process removed it first
                 if pid.isdigit() and not Path("/proc", pid).exists() and path.stat().st_uid == os.getuid():
                     shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Whether an array lies between two bounds: asked of every action and every state."""
+"""Check whether an array lies between two bounds. Every action and every state is checked this way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 FEW = 16
-"""So many numbers are compared faster one by one than by NumPy, whose code is not in the cache between two messages."""
+"""Up to this many numbers are compared faster one by one: between two messages NumPy's code drops out of the cache."""
 
 
 class Interval:
@@ -28,7 +28,7 @@ class Interval:
         self._lows, self._highs = (low.ravel().tolist(), high.ravel().tolist()) if low.size <= FEW else ([], [])
 
     def holds(self, value: Array) -> bool:
-        """Return whether `value`, real and of the shape of the bounds, lies between them; NaN does not."""
+        """Return whether `value`, a real array of the shape of the bounds, lies between them. NaN does not."""
         if self._lows:
             values = value.tolist() if value.ndim == 1 else value.ravel().tolist()
             return all(map(le, self._lows, values)) and all(map(le, values, self._highs))

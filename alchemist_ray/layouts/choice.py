@@ -1,4 +1,7 @@
-"""What a caller says about a layout: a pair, and perhaps a grid, blocks and an alignment; the shape says the rest."""
+"""The layout that a caller asks for: a pair and optionally a grid, blocks and an alignment.
+
+The shape of the matrix and the number of workers decide the rest.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ GridShape = Grid | tuple[int, int]
 
 
 class LayoutOptions(TypedDict, total=False):
-    """What may be said of a layout beside the name of its distribution pair; None stands for the default.
+    """The options of a layout in addition to the name of its distribution pair; None stands for the default.
 
     Attributes
     ----------
     block_size : int or (int, int)
-        Rows and columns of a block of the layout; by default it suits the shape. 1 is Elemental's distribution.
+        Rows and columns of a block of the layout; the default depends on the shape. 1 is Elemental's distribution.
     grid : Grid or (int, int)
         Rows and columns of the process grid; by default the most square one.
     align : (int, int)
@@ -37,14 +40,14 @@ class LayoutOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class LayoutChoice:
-    """A layout before the shape of the matrix, or the number of workers, is known.
+    """A layout for a matrix whose shape, or number of workers, is not known yet.
 
     Attributes
     ----------
     pair : str
         Name of the distribution pair, e.g. ``"VC_STAR"``.
     block : int or (int, int), optional
-        Rows and columns of a block, or both; by default what suits the shape.
+        Rows and columns of a block, or one number for both. The default depends on the shape of the matrix.
     grid : (int, int), optional
         Rows and columns of the process grid; by default the most square one.
     align : (int, int)
@@ -65,7 +68,7 @@ class LayoutChoice:
         align: tuple[int, int] | None = None,
         **unknown: Any,
     ) -> LayoutChoice:
-        """Return the choice that a layout and :class:`LayoutOptions` make.
+        """Return the choice for a layout and :class:`LayoutOptions`.
 
         Raises
         ------
@@ -83,14 +86,14 @@ class LayoutChoice:
             return cls(layout, _blocks(block_size), _grid(grid), _two("align", align) if align is not None else (0, 0))
         if block_size is not None or grid is not None or align is not None:
             raise LayoutError(
-                f"a {type(layout).__name__} says all of block_size, grid and align already: give those with the name "
-                "of a pair only"
+                f"a {type(layout).__name__} already contains block_size, grid and align: give these only with the name "
+                "of a pair"
             )
         if isinstance(layout, LayoutChoice):
             return layout
         if isinstance(layout, Layout):
             return cls(layout.pair, layout.block, (layout.grid.nprow, layout.grid.npcol), layout.align)
-        raise LayoutError(f"a layout is the name of a pair or a Layout, not {layout!r}")
+        raise LayoutError(f"a layout must be the name of a pair or a Layout, not {layout!r}")
 
     def resolve(self, shape: tuple[int, int], size: int) -> Layout:
         """Return the layout for a matrix of `shape` on `size` ranks.
@@ -98,7 +101,7 @@ class LayoutChoice:
         Raises
         ------
         LayoutError
-            If it does not fit.
+            If the choice does not fit the shape or the number of ranks.
         """
         grid = None if self.grid is None else Grid(*self.grid)
         return Layout.of(self.pair, shape, size, grid=grid, block=self.block, align=self.align)
@@ -114,7 +117,7 @@ class LayoutChoice:
         Raises
         ------
         LayoutError
-            If it is none.
+            If `fields` do not describe a layout.
         """
         unknown = set(fields) - {"pair", "block", "grid", "align"}
         if unknown or not isinstance(fields.get("pair"), str):

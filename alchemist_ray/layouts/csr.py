@@ -1,19 +1,19 @@
-"""Sparse matrices in compressed rows (CSR), dealt out by slabs of rows, each slab in one piece of memory.
+"""Sparse matrices in compressed rows (CSR), distributed by slabs of rows. Each slab is one piece of memory.
 
-Of a sparse m x n matrix each of p ranks holds ``ceil(m / p)`` consecutive rows (the last ones fewer, or none): what
-``VC_STAR`` with its default block gives it. A slab is three arrays, one after the other in one buffer, so that it is
-allocated, mapped and sent like the block of a dense matrix::
+Each of p ranks holds ``ceil(m / p)`` consecutive rows of a sparse m x n matrix (the last ranks hold fewer, or none).
+These are the rows that ``VC_STAR`` with its default block gives to the rank. A slab is three arrays, one after the
+other in one buffer, so that it is allocated, mapped and sent like the block of a dense matrix::
 
-    indptr   rows + 1 integers   entries indptr[i] .. indptr[i+1]-1 are those of row i; indptr[0] is 0
+    indptr   rows + 1 integers   row i has the entries indptr[i] .. indptr[i+1]-1; indptr[0] is 0
     indices  nnz integers        column of each entry
-    values   nnz elements        its value
+    values   nnz elements        value of each entry
 
-Each begins at a multiple of 64 bytes, the width of a cache line and of the widest vector registers. The integers are
-int32 where that can count the entries of the slab and the columns, else int64: SciPy wants both arrays of one type, and
-would copy them if one of them were wider.
+Each array begins at a multiple of 64 bytes, the width of a cache line and of the widest vector registers. The integers
+are int32 if that can count the entries of the slab and the columns, else int64. SciPy wants both integer arrays of one
+type, and would copy them if one of them were wider.
 
-Rows may have their entries in any order, and an entry twice (the two are added). Both sides of the wire use what is
-here; nothing of it does any I/O.
+The entries of a row may be in any order, and an entry may occur twice (the two are added). Both sides of the wire use
+this module; it does no I/O.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from alchemist_ray.errors import InvalidArrayError
 Array = npt.NDArray[Any]
 
 ALIGNMENT = 64
-"""Bytes to a multiple of which each array of a slab begins."""
+"""Each array of a slab begins at a multiple of this many bytes."""
 
 _STRIP = 1 << 20
-"""Row pointers that are looked at at a time."""
+"""Row pointers that are checked at a time."""
 
 
 class CsrArrays(NamedTuple):
@@ -59,7 +59,7 @@ class CsrArrays(NamedTuple):
 
 @dataclass(frozen=True)
 class CsrShape:
-    """What decides how a slab lies in memory.
+    """The numbers that determine how a slab lies in memory.
 
     Attributes
     ----------
@@ -97,12 +97,12 @@ class CsrShape:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the buffer; never 0."""
+        """Bytes of the buffer. Never 0."""
         return self._starts[2]
 
     @property
     def spans(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        """Bytes [start, stop) of the buffer that the row pointers, the column indices and the values take."""
+        """Bytes [start, stop) of the row pointers, of the column indices and of the values in the buffer."""
         indices, values, _ = self._starts
         size = self.index_dtype.itemsize
         return (
@@ -112,7 +112,7 @@ class CsrShape:
         )
 
     def views(self, buffer: Array) -> CsrArrays:
-        """Return the three arrays of a slab, as views of `buffer`.
+        """Return the three arrays of a slab as views of `buffer`.
 
         Parameters
         ----------
@@ -122,10 +122,10 @@ class CsrShape:
         Raises
         ------
         InvalidArrayError
-            If it has another size.
+            If the buffer has another size.
         """
         if buffer.nbytes != self.nbytes:
-            raise InvalidArrayError(f"{self} lies in {self.nbytes} bytes, not in {buffer.nbytes}")
+            raise InvalidArrayError(f"{self} takes {self.nbytes} bytes, but the buffer has {buffer.nbytes}")
         octets = buffer.reshape(-1).view(np.uint8)
         dtypes = self.index_dtype, self.index_dtype, self.dtype
         spans = zip(self.spans, dtypes, strict=True)
@@ -137,18 +137,18 @@ def _aligned(nbytes: int) -> int:
 
 
 def slab_rows(m: int, size: int, rank: int) -> tuple[int, int]:
-    """Return the half-open range of those of `m` rows that `rank` of `size` holds."""
+    """Return the half-open range of the rows that `rank` of `size` ranks holds of a matrix of `m` rows."""
     height = -(-m // size)
     return min(m, rank * height), min(m, (rank + 1) * height)
 
 
 def fill(slab: CsrArrays, matrix: CsrArrays, start: int) -> None:
-    """Fill `slab` with as many rows of `matrix` from row `start` on.
+    """Fill `slab` with the rows of `matrix` that begin at row `start`.
 
     Raises
     ------
     InvalidArrayError
-        If `matrix` has fewer rows, or another number of entries in these.
+        If `matrix` has too few rows, or these rows do not have as many entries as `slab`.
     """
     stop = start + slab.rows
     if stop > matrix.rows or matrix.entries_of(start, stop) != slab.nnz:
@@ -162,7 +162,7 @@ def fill(slab: CsrArrays, matrix: CsrArrays, start: int) -> None:
 
 
 def place(slab: CsrArrays, matrix: CsrArrays, start: int, first: int) -> None:
-    """Write the rows of `slab` to `matrix`, from row `start` and entry `first` on."""
+    """Write the rows of `slab` to `matrix`, beginning at row `start` and entry `first`."""
     _shift(slab.indptr, first, matrix.indptr[start : start + slab.rows + 1])
     matrix.indices[first : first + slab.nnz] = slab.indices
     matrix.values[first : first + slab.nnz] = slab.values
@@ -173,14 +173,15 @@ def _shift(indptr: Array, by: int, out: Array) -> None:
 
 
 def check(slab: CsrArrays, cols: int) -> None:
-    """Check that the row pointers ascend from 0 to the number of entries, and that all columns are there.
+    """Check that the row pointers ascend from 0 to the number of entries, and that all columns exist.
 
-    What passes can be handed to compiled code, which looks at nothing itself. Memory beyond the arrays: a few MiB.
+    Compiled code can use a slab that passes, although it checks nothing itself. The check needs a few MiB of memory
+    beyond the arrays.
 
     Raises
     ------
     InvalidArrayError
-        If it is not so.
+        If the slab does not pass.
     """
     indptr, indices, _ = slab
     if indptr[0] != 0 or indptr[-1] != slab.nnz:

@@ -1,7 +1,7 @@
-"""The ranks of a process grid, and the turns in which Elemental's distributions deal to them.
+"""The ranks of a process grid, and the turns in which Elemental's distributions give indices to them.
 
-A *distribution* deals the indices of one axis of a matrix in turns: turn 0 gets the first block of indices, turn 1 the
-second, and after the last turn it starts anew. Which rank has which turn is all that tells the distributions apart:
+A *distribution* deals the indices of one axis of a matrix like cards, in turns: turn 0 gets the first block of indices,
+turn 1 the second, and after the last turn comes turn 0 again. Distributions differ only in which rank has which turn:
 
 ======  =====================  ===========================================================================
 CIRC    1 turn                 one rank has it
@@ -13,10 +13,11 @@ VR      ``size`` turns         one rank a turn, row-major (*V*ector *R*ow)
 MD      ``lcm(nprow, npcol)``  one rank a turn, down the diagonal of the tiling of the grid (*M*atrix *D*iagonal)
 ======  =====================  ===========================================================================
 
-A matrix needs a *pair*, one for its rows and one for its columns, and the 14 legal ones have a property that keeps
-ownership cheap: the rank that hands on an element is the *sum* of what its row's turn and its column's turn stand for
-(``MC`` stands for ``myrow``, ``MR`` for ``mycol * nprow``, ``VC`` for the rank itself beside a ``STAR`` that stands for
-0, and so on). So the tables of a pair (:class:`Deal`) are one-dimensional, even for 10^5 ranks.
+A matrix needs a *pair* of distributions, one for its rows and one for its columns. The 14 legal pairs have a property
+that keeps ownership cheap: the source of an element (the rank that sends it on, of all ranks that hold it) is a *sum*
+of two shares, one from its row's turn and one from its column's turn. The share of ``MC`` is ``myrow``, the share of
+``MR`` is ``mycol * nprow``, ``VC`` contributes the rank itself and the ``STAR`` beside it 0, and so on. So the tables
+of a pair (:class:`Deal`) are one-dimensional, and small even for 10^5 ranks.
 
 Source: J. Poulson et al., *Elemental*, ACM TOMS 39 (2013), section 3.
 """
@@ -38,7 +39,7 @@ Indices = npt.NDArray[np.int64]
 
 
 class Dist(enum.Enum):
-    """How one axis of a matrix is dealt to the ranks of a grid."""
+    """How one axis of a matrix is distributed over the ranks of a grid."""
 
     CIRC = "CIRC"
     STAR = "STAR"
@@ -91,16 +92,16 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.nprow < 1 or self.npcol < 1:
-            raise LayoutError(f"a process grid of {self.nprow} x {self.npcol} has no ranks; both must be at least 1")
+            raise LayoutError(f"a process grid of {self.nprow} x {self.npcol} has no ranks; both numbers must be >= 1")
 
     @classmethod
     def of_size(cls, size: int) -> Grid:
         """Return the most square grid of `size` ranks with ``nprow >= npcol``.
 
-        Tall rather than wide, as local blocks are stored by rows: whole rows then move as they lie, without packing.
+        The grid is tall rather than wide because local blocks are stored by rows: whole rows then move without packing.
         """
         if size < 1:
-            raise LayoutError(f"a process grid of {size} ranks has none; at least 1 is needed")
+            raise LayoutError(f"a process grid needs at least 1 rank, not {size}")
         return _most_square(size)
 
     @property
@@ -128,9 +129,9 @@ def _most_square(size: int) -> Grid:
 
 @lru_cache(maxsize=256)
 def strides_of(pair: str, grid: Grid) -> tuple[int, int]:
-    """Return the number of turns of the rows and of the columns, when a legal `pair` deals to `grid`.
+    """Return the number of turns of the rows and of the columns for a legal `pair` on `grid`.
 
-    Takes no memory, so a grid that somebody claims to have can be looked at before its tables are made.
+    This takes no memory, so a grid from a peer can be checked before its tables are made.
     """
     rows, cols = DISTS[pair]
     return _stride(rows, grid), _stride(cols, grid)
@@ -152,23 +153,23 @@ def _stride(dist: Dist, grid: Grid) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deal:
-    """Who has which turn when a pair deals to the ranks of a grid; made by :func:`deal_of`.
+    """Which rank has which turn of a pair on a grid; made by :func:`deal_of`.
 
-    For ``CIRC_CIRC`` this is the deal to rank 0; another root is a rotation of the ranks.
+    For ``CIRC_CIRC`` the tables are those of root 0; another root is a rotation of the ranks.
 
     Attributes
     ----------
     strides : (int, int)
-        Number of turns of the rows and of the columns; what :func:`strides_of` returns.
+        Number of turns of the rows and of the columns, as :func:`strides_of` returns them.
     shares : (ndarray, ndarray)
-        What each turn contributes to the rank that hands on an element: ``int64``, as long as there are turns. The
-        rank is ``shares[0][row's turn] + shares[1][column's turn]``.
+        The share of each turn in the source of an element: ``int64``, one entry per turn. The source is the rank
+        ``shares[0][row's turn] + shares[1][column's turn]``.
     turns : (ndarray, ndarray)
-        The turn that each rank has, ``int64``, one entry a rank; -1 for ranks that hold nothing.
+        The turn of each rank, ``int64``, one entry per rank; -1 for ranks that hold nothing.
     sources : ndarray of bool
-        Whether each rank is the one that hands on its part, of all ranks that hold the same part.
+        Whether each rank is the source of its part. Of all ranks that hold the same part, one is its source.
     redundant : bool
-        Whether an element is held by more than one rank.
+        Whether more than one rank holds an element.
     """
 
     strides: tuple[int, int]
@@ -180,7 +181,7 @@ class Deal:
 
 @lru_cache(maxsize=64)
 def deal_of(pair: str, grid: Grid) -> Deal:
-    """Return how a legal `pair` deals to the ranks of `grid`. The tables are shared, and read-only."""
+    """Return the tables of a legal `pair` on `grid`. They are shared and read-only."""
     rows, cols = DISTS[pair]
     shares = _shares(rows, grid), _shares(cols, grid)
     holding = np.ones(grid.size, bool)
@@ -196,7 +197,7 @@ def deal_of(pair: str, grid: Grid) -> Deal:
 
 
 def _shares(dist: Dist, grid: Grid) -> Indices:
-    """Return, turn by turn, the rank that has it; of several, the one in the first row or column of the grid."""
+    """Return the rank of each turn; of several ranks, the one in the first row or column of the grid."""
     r, c = grid.nprow, grid.npcol
     turns = np.arange(_stride(dist, grid), dtype=np.int64)
     match dist:
@@ -211,7 +212,7 @@ def _shares(dist: Dist, grid: Grid) -> Indices:
 
 
 def _turns(dist: Dist, grid: Grid) -> Indices:
-    """Return the turn that each rank has; arbitrary for ranks that have none."""
+    """Return the turn of each rank; the entries of ranks without a turn are arbitrary."""
     ranks = np.arange(grid.size, dtype=np.int64)
     match dist:
         case Dist.CIRC | Dist.STAR:
@@ -220,7 +221,7 @@ def _turns(dist: Dist, grid: Grid) -> Indices:
             return ranks % grid.nprow
         case Dist.MR:
             return ranks // grid.nprow
-        case Dist.VC | Dist.VR | Dist.MD:  # one rank a turn: the inverse of the shares
+        case Dist.VC | Dist.VR | Dist.MD:  # one rank per turn: the inverse of the shares
             shares = _shares(dist, grid)
             turns = np.zeros(grid.size, np.int64)
             turns[shares] = np.arange(shares.size, dtype=np.int64)

@@ -1,16 +1,16 @@
-"""Who holds which element of a distributed matrix: index arithmetic and nothing else.
+"""Which rank holds which element of a distributed matrix: index arithmetic and nothing else.
 
-A matrix is dealt out over the ranks of a :class:`.Grid`, one axis at a time. A *distribution pair*
-such as ``VC_STAR`` names how its row index and its column index are dealt: the names are Elemental's, and their meaning
-is in :mod:`.grid`. What is dealt is a block of consecutive indices: a block size of 1 is Elemental, larger
-blocks are ScaLAPACK's block-cyclic distribution. Rank ``r`` sits at row ``r % nprow`` and column ``r // nprow`` of the
-grid (column-major, as in Elemental and in the tables of the CUG 2019 paper, section VI).
+A matrix is distributed over the ranks of a :class:`.Grid`, one axis at a time. A *distribution pair* such as
+``VC_STAR`` names the distribution of its row index and that of its column index. The names are Elemental's;
+:mod:`.grid` explains them. Indices are distributed in blocks of consecutive indices: a block size of 1 is Elemental's
+distribution, larger blocks are ScaLAPACK's block-cyclic distribution. Rank ``r`` sits at row ``r % nprow`` and column
+``r // nprow`` of the grid (column-major, as in Elemental and in the tables of the CUG 2019 paper, section VI).
 
-Three small concepts carry it: :class:`Grid` (the ranks), :class:`AxisPart` (which indices of one axis one rank
-holds) and :class:`Layout` (the pair, the grid, the blocks). A layout answers both ways round, for one rank or for all
-at once: what a rank holds (:meth:`Layout.part`, :meth:`Layout.local_shapes`) and who holds an element or a rectangle
-(:meth:`Layout.source_of`, :meth:`Layout.ranks_of`). All of it is exact integer arithmetic for matrices of up to 2^62
-rows and columns, and neither side of the wire does any I/O here.
+There are three classes: :class:`Grid` (the ranks), :class:`AxisPart` (the indices of one axis that one rank holds) and
+:class:`Layout` (the pair, the grid, the blocks). A layout answers two questions, for one rank or for all ranks at once:
+which part does a rank hold (:meth:`Layout.part`, :meth:`Layout.local_shapes`), and which rank holds an element or a
+rectangle (:meth:`Layout.source_of`, :meth:`Layout.ranks_of`). The arithmetic is exact for matrices of up to 2^62 rows
+and columns. Both sides of the wire use this module; it does no I/O.
 
 Sources: J. Poulson et al., *Elemental*, ACM TOMS 39 (2013), section 3; ScaLAPACK Users' Guide, section 4.3.
 """
@@ -30,18 +30,18 @@ from alchemist_ray.layouts.grid import DISTS, PAIRS, Deal, Dist, Grid, Indices, 
 __all__ = ["DEFAULT_BLOCK", "MAX_EXTENT", "PAIRS", "AxisPart", "Dist", "Grid", "Layout", "Piece", "check_pair"]
 
 DEFAULT_BLOCK = 256
-"""Rows and columns of a block of a two-dimensional layout, unless the caller says otherwise."""
+"""The default number of rows and of columns of a block of a two-dimensional layout."""
 
 MAX_EXTENT = 2**62
 """Rows and columns of the largest matrix, and of the largest block."""
 
 Range = tuple[int, int]
-"""Consecutive indices, the second excluded."""
+"""First index, and the index after the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`count` runs of `length` consecutive indices: adjacent in the local block, `step` apart in the matrix."""
+    """`count` runs of `length` consecutive indices, adjacent in the local block and `step` apart in the matrix."""
 
     local: int
     start: int
@@ -54,8 +54,8 @@ class Piece:
 class AxisPart:
     """The indices of one axis that one rank holds.
 
-    Blocks of `block` consecutive indices are dealt in turn to `stride` positions; this is what position `position`
-    gets of an axis of `extent` indices. Local indices count what is held, in ascending order of the global index.
+    Blocks of `block` consecutive indices of an axis of `extent` indices go in turn to `stride` positions; this is the
+    part of position `position`. Local indices number the indices held, in ascending order of the global index.
     """
 
     extent: int
@@ -84,7 +84,7 @@ class AxisPart:
 
     def to_local(self, i: Any) -> Any:
         """Return the local index of global index `i` (an int, or an integer array), which must be held."""
-        return i // self.block // self.stride * self.block + i % self.block  # no product that an int64 may not hold
+        return i // self.block // self.stride * self.block + i % self.block  # avoids products that overflow an int64
 
     def indices(self) -> npt.NDArray[np.int64]:
         """Return all global indices held, ascending, as an ``int64`` array of length :attr:`size`."""
@@ -92,7 +92,7 @@ class AxisPart:
         return held
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
-        """Yield the local indices ``[start, stop)`` as at most three pieces: a broken block, whole blocks, a rest."""
+        """Yield the local indices ``[start, stop)`` in at most three pieces: end of a block, whole blocks, a rest."""
         stop = self.size if stop is None else stop
         step = self.block * self.stride
         head = min(-start % self.block, stop - start)
@@ -109,7 +109,7 @@ class AxisPart:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a matrix is spread over the ranks of a grid.
+    """How a matrix is distributed over the ranks of a grid.
 
     Parameters
     ----------
@@ -161,13 +161,13 @@ class Layout:
     ) -> Layout:
         """Return the layout named `pair` for a matrix of `shape` on `size` ranks, with the default grid and block.
 
-        The default block of an axis that is dealt over all ranks (VC, VR, MD) is one block a rank; that of MC and MR
-        is :data:`DEFAULT_BLOCK` or, for a matrix too small to give every rank such a block, less.
+        By default an axis that is distributed over all ranks (VC, VR, MD) has one block per rank. The default block of
+        MC and MR is :data:`DEFAULT_BLOCK`, or less if the matrix is too small to give every rank such a block.
 
         Raises
         ------
         LayoutError
-            If there is no such pair, or the grid has another number of ranks.
+            If the pair does not exist, or the grid does not have `size` ranks.
         """
         check_pair(pair)
         grid = grid or Grid.of_size(size)
@@ -186,30 +186,30 @@ class Layout:
 
     @property
     def redundant(self) -> bool:
-        """Whether an element is held by more than one rank."""
+        """Whether more than one rank holds an element."""
         return self._deal.redundant
 
     @property
     def distinct_owners(self) -> int:
-        """Number of parts that the matrix is cut into."""
+        """Number of different parts into which the matrix is cut."""
         rows, cols = strides_of(self.pair, self.grid)
         return rows * cols
 
-    # --- what a rank holds --------------------------------------------------------------------------------------------
+    # --- the part of a rank -------------------------------------------------------------------------------------------
 
     def part(self, shape: tuple[int, int], rank: int) -> tuple[AxisPart, AxisPart]:
-        """Return the rows and the columns that `rank` holds of a matrix of `shape` (both empty if it holds none)."""
+        """Return the rows and the columns of a matrix of `shape` that `rank` holds (both empty if it holds none)."""
         deal = self._deal
         place = self._unrotated(rank)
         p, q = deal.turns[0].item(place), deal.turns[1].item(place)
-        if p < 0 or 0 in shape:
+        if p < 0:
             return _NOTHING, _NOTHING
         return self._axis_part(deal, 0, shape[0], p), self._axis_part(deal, 1, shape[1], q)
 
     def _axis_part(self, deal: Deal, axis: int, extent: int, turn: int) -> AxisPart:
         stride = deal.strides[axis]
         if stride == 1:
-            return AxisPart(extent, extent, 1, 0)
+            return AxisPart(extent, max(extent, 1), 1, 0)
         return AxisPart(extent, self.block[axis], stride, (turn - self.align[axis]) % stride)
 
     def local_shape(self, shape: tuple[int, int], rank: int) -> tuple[int, int]:
@@ -221,11 +221,10 @@ class Layout:
         """Return the shapes of the blocks of all ranks, as an ``int64`` array of shape ``(grid.size, 2)``."""
         deal = self._deal
         shapes = np.zeros((self.grid.size, 2), np.int64)
-        if 0 not in shape:
-            holding = deal.turns[0] >= 0
-            for axis in (0, 1):
-                held = self._held_by_turn(axis, shape[axis])
-                shapes[:, axis] = np.where(holding, held[deal.turns[axis]], 0)
+        holding = deal.turns[0] >= 0
+        for axis in (0, 1):
+            held = self._held_by_turn(axis, shape[axis])
+            shapes[:, axis] = np.where(holding, held[deal.turns[axis]], 0)
         return np.roll(shapes, self._root, axis=0) if self._root else shapes
 
     def _held_by_turn(self, axis: int, extent: int) -> Indices:
@@ -239,13 +238,13 @@ class Layout:
         return (rounds + (position < left)) * self.block[axis] + np.where(position == left, rest, 0)
 
     def is_source(self, rank: int) -> bool:
-        """Whether `rank` is the one that hands on its part, of all ranks that hold the same part."""
+        """Whether `rank` is the source of its part: of all ranks that hold the same part, one is its source."""
         return self._deal.sources.item(self._unrotated(rank))
 
-    # --- who holds an element -----------------------------------------------------------------------------------------
+    # --- the ranks of an element --------------------------------------------------------------------------------------
 
     def source_of(self, i: npt.ArrayLike, j: npt.ArrayLike) -> Indices:
-        """Return the rank that hands on element ``(i, j)``.
+        """Return the source of element ``(i, j)``: of all ranks that hold it, the one that sends it on.
 
         Parameters
         ----------
@@ -255,12 +254,12 @@ class Layout:
         Returns
         -------
         ndarray of int64
-            One rank an element, of the shape that `i` and `j` broadcast to.
+            One rank per element, of the shape to which `i` and `j` broadcast.
 
         Raises
         ------
         TypeError
-            If the indices are no integers that an ``int64`` holds.
+            If the indices are not integers of a type that casts safely to ``int64``.
         """
         rows, cols = self._deal.shares
         return np.asarray(rows[self._turn(0, i)] + cols[self._turn(1, j)] + self._root)
@@ -272,20 +271,20 @@ class Layout:
         return turn
 
     def ranks_of(self, shape: tuple[int, int], rows: Range, cols: Range) -> Indices:
-        """Return the ranks that hand on some element of a rectangle of a matrix.
+        """Return the ranks that are the source of some element of a rectangle of a matrix.
 
         Parameters
         ----------
         shape : (int, int)
             Rows and columns of the matrix.
         rows, cols : (int, int)
-            First row and column of the rectangle, and those after its last. The work is proportional to the number
-            of ranks found, not to that of all ranks or of the elements.
+            Half-open ranges of the rows and of the columns of the rectangle. The work is proportional to the number of
+            ranks found, not to the number of all ranks or of elements.
 
         Returns
         -------
         ndarray of int64
-            Ascending, each rank once; empty if the rectangle is.
+            Ascending, each rank once; empty if the rectangle is empty.
 
         Raises
         ------
@@ -301,7 +300,7 @@ class Layout:
         return ranks
 
     def _shares_of(self, axis: int, indices: Range) -> Indices:
-        """Return what the turns that get some of `indices` contribute to a rank."""
+        """Return the shares of the turns that get some of `indices`."""
         start, stop = indices
         if start == stop:
             return np.empty(0, np.int64)
@@ -319,23 +318,23 @@ class Layout:
         held = np.flatnonzero((rows == self._turn(0, i)) & (cols == self._turn(1, j)))
         return tuple((held + self._root).tolist())
 
-    # --- the deal -----------------------------------------------------------------------------------------------------
+    # --- the tables of the pair ---------------------------------------------------------------------------------------
 
     @property
     def _deal(self) -> Deal:
-        # Looked up each time: kept with the layout, the tables of all ranks would be pickled with every handle.
+        # Looked up each time. If the layout kept the tables of all ranks, they would be pickled with every handle.
         return deal_of(self.pair, self.grid)
 
     @property
     def _root(self) -> int:
-        """The rank to which the deal's rank 0 is rotated."""
+        """The rank to which rank 0 of the tables is rotated."""
         return self.align[0] if self.pair == "CIRC_CIRC" else 0
 
     def _unrotated(self, rank: int) -> int:
         return (rank - self.align[0]) % self.grid.size if self.pair == "CIRC_CIRC" else rank
 
     def transposed(self) -> Layout:
-        """Return the layout of the transpose, with every element on the rank where it was."""
+        """Return the layout of the transpose in which every element stays on its rank."""
         row, _, col = self.pair.partition("_")
         block, align = self.block, self.align
         if self.pair != "CIRC_CIRC":

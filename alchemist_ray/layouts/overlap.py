@@ -1,21 +1,22 @@
-"""Which indices of one axis two parts both hold, as nested arithmetic progressions.
+"""The indices of one axis that two parts both hold, as nested arithmetic progressions.
 
-Two layouts of one matrix deal the same axis in blocks of different sizes to different numbers of positions. What one
-position of the first and one position of the second have in common repeats with the least common multiple of their two
-cycles (a cycle: one block to every position). One period is worked out block by block of the coarser part: within such
-a block the other part's blocks come in equal steps, but for a broken one at either end. So the common indices are
+Two layouts of one matrix distribute the same axis in blocks of different sizes over different numbers of positions.
+The indices that a position of the first and a position of the second both hold repeat with the least common multiple
+of the two cycles (a cycle is one block for every position). One period is computed, one block of the coarser part after
+the other. Within such a block, the other part's blocks come in equal steps, except for a broken block at either end. So
+the common indices are
 
-    periods, each of a few groups, each of equal runs in equal steps, each of consecutive indices,
+    periods, each of a few groups, each of equal runs in equal steps, each of consecutive indices.
 
-and as consecutive global indices of one block are consecutive local indices too, the same nesting holds for the local
-indices on both sides. A :class:`Stretch` is one such triple nest, with its steps on both sides: a strided view of
-either block. Nothing here costs more than one period does, however long the axis is.
+Consecutive global indices of one block are also consecutive local indices, so the local indices on both sides are
+nested in the same way. A :class:`Stretch` is one such triple nest with its steps on both sides, that is, a strided view
+of either block. The cost of everything here is that of one period, however long the axis is.
 
-The common indices are counted in ascending order: these *ordinals* are what both ends of a message agree on, and ranges
-of them are what :meth:`Overlap.cut` cuts out.
+The common indices are numbered in ascending order. Both ends of a message agree on these *ordinals*, and
+:meth:`Overlap.cut` cuts out ranges of them.
 
 Sources: L. Prylli and B. Tourancheau, *Fast runtime block cyclic data redistribution on multiprocessors*, J. Parallel
-Distrib. Comput. 45 (1997), who scan one period for ScaLAPACK's ``p?gemr2d``; here it is computed, and kept as steps.
+Distrib. Comput. 45 (1997). They scan one period for ScaLAPACK's ``p?gemr2d``; here it is computed and kept as steps.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ Indices = npt.NDArray[np.int64]
 
 
 class Steps(NamedTuple):
-    """Where a stretch begins on one side, and how far apart its periods and its runs are there."""
+    """The start of a stretch on one side, and the distances between its periods and between its runs there."""
 
     start: int
     period: int
@@ -51,9 +52,9 @@ class Stretch(NamedTuple):
     counts : (int, int, int)
         Periods, runs in each, and indices in each run.
     local : (Steps, Steps)
-        The local indices in the overlap's first part and in its second.
+        The steps of the local indices in the overlap's first part and in its second part.
     ordinal : Steps
-        Their places in the overlap.
+        The steps of the places in the overlap.
     """
 
     counts: tuple[int, int, int]
@@ -62,7 +63,7 @@ class Stretch(NamedTuple):
 
 
 class _Comb(NamedTuple):
-    """What a part holds: `block` indices from `offset` on, and again after every `cycle`."""
+    """The indices of a part: `block` indices from `offset` on, repeated after every `cycle`."""
 
     offset: int
     block: int
@@ -70,7 +71,7 @@ class _Comb(NamedTuple):
 
     @classmethod
     def of(cls, part: AxisPart) -> _Comb:
-        """Return the comb of a part; one that holds a single block, or everything, has the whole axis as its cycle."""
+        """Return the comb of a part. A part that holds a single block, or everything, has the whole axis as cycle."""
         if part.stride == 1:
             return cls(0, part.extent, part.extent)
         offset, cycle = part.position * part.block, part.block * part.stride
@@ -93,7 +94,7 @@ class _Comb(NamedTuple):
 
 
 class _StretchGroup(NamedTuple):
-    """Equal runs in equal steps within the first period; `ordinal` and `local` are those of the first index."""
+    """Equal runs in equal steps within the first period; `ordinal` and `local` belong to the first index."""
 
     ordinal: int
     runs: int
@@ -108,11 +109,11 @@ class Overlap:
     Attributes
     ----------
     size : int
-        How many indices they are.
+        Number of common indices.
     once : int
-        How many of them lie in one period.
+        Number of common indices in one period.
     groups : tuple of _StretchGroup
-        What lies in the first period, ascending.
+        The groups of the first period, ascending.
     ends : ndarray
         Ordinal at which each group ends.
     periods, runs : (int, int)
@@ -128,12 +129,12 @@ class Overlap:
 
     @classmethod
     def of(cls, first: AxisPart, second: AxisPart) -> Overlap:
-        """Return what `first` and `second` have in common.
+        """Return the indices that `first` and `second` both hold.
 
         Raises
         ------
         LayoutError
-            If they are parts of axes of different extents (an extent of 0 is that of a rank that holds nothing).
+            If they are parts of axes of different extents (except an extent of 0: such a rank holds nothing).
         """
         if 0 in (first.extent, second.extent):
             return _NOTHING
@@ -145,8 +146,8 @@ class Overlap:
     def cut(self, start: int = 0, stop: int | None = None) -> Iterator[Stretch]:
         """Yield the ordinals ``[start, stop)`` as stretches.
 
-        They are whole groups of the whole periods in the range; a period that is broken at either end is cut by itself,
-        and so is a run in it.
+        They are whole groups of the whole periods in the range. A broken period at either end gets stretches of its
+        own, and so does a broken run in it.
         """
         for p, periods, low, high in _split(start, self.size if stop is None else stop, self.once):
             for group in self.groups[int(np.searchsorted(self.ends, low, "right")) :]:
@@ -157,7 +158,7 @@ class Overlap:
                     yield self._stretch(group, (p, q, x), (periods, runs, y - x))
 
     def _stretch(self, group: _StretchGroup, at: tuple[int, int, int], counts: tuple[int, int, int]) -> Stretch:
-        """Return `counts` periods, runs and indices of `group`, from the ones at `at` on."""
+        """Return `counts` periods, runs and indices of `group`, beginning at those of `at`."""
 
         def steps(start: int, period: int, run: int) -> Steps:
             return Steps(start + at[0] * period + at[1] * run + at[2], period, run)
@@ -188,7 +189,7 @@ def _overlap(combs: tuple[_Comb, _Comb], extent: int) -> Overlap:
         groups=tuple(map(_StretchGroup, (ends - runs * lengths).tolist(), runs.tolist(), lengths.tolist(), locals_)),
         ends=ends,
         periods=(period // combs[0].cycle * combs[0].block, period // combs[1].cycle * combs[1].block),
-        # Within a block of the coarse part local indices go with the global ones; the fine part's leave out the gaps.
+        # Within a block of the coarse part, local indices advance as the global ones do; the fine part skips the gaps.
         runs=(_run_step(combs[0], fine), _run_step(combs[1], fine)),
     )
 
@@ -198,12 +199,12 @@ def _run_step(comb: _Comb, fine: _Comb) -> int:
 
 
 def _pieces(comb: _Comb, low: Indices, high: Indices) -> tuple[Indices, Indices, Indices]:
-    """Cut ranges ``[low, high)`` of local indices at the blocks of `comb`: the rest of a block, whole ones, a rest.
+    """Cut ranges ``[low, high)`` of local indices at the blocks of `comb`: the end of a block, whole blocks, a rest.
 
     Returns
     -------
     local, counts, lengths : ndarray
-        For every piece that is not empty, ascending: where it begins, how many runs it has and how long each is.
+        The start, the number of runs and the length of each run, for every piece that is not empty, ascending.
     """
     pieces = np.empty((3, low.size, 3), np.int64)
     local, counts, lengths = pieces
@@ -218,9 +219,9 @@ def _pieces(comb: _Comb, low: Indices, high: Indices) -> tuple[Indices, Indices,
 
 
 def _split(start: int, stop: int, size: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield ``[start, stop)`` as (item, number of items, from, to within each), where items are `size` long.
+    """Yield ``[start, stop)`` as (item, number of items, start and stop within each); an item has length `size`.
 
-    At most three: the rest of a broken item, whole items, the beginning of another.
+    There are at most three: the end of an item, whole items, the beginning of an item.
     """
     if start >= stop:
         return

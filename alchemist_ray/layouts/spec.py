@@ -1,4 +1,4 @@
-"""What a distributed matrix is, apart from its elements: shape, type, layout."""
+"""The description of a distributed matrix: shape, element type and layout, without the elements."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     native = given.newbyteorder("=")
     if native.name not in DTYPES:
         raise InvalidArrayError(
-            f"a matrix of dtype {given} cannot be sent; the types are {', '.join(DTYPES)}: convert it, for example "
+            f"a matrix of dtype {given} cannot be sent; the types are {', '.join(DTYPES)}. Convert it, for example "
             "with A.astype(np.float64)"
         )
     return native
@@ -43,14 +43,15 @@ def check_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     Raises
     ------
     InvalidArrayError
-        If it is not that of a matrix with at least one element.
+        If it is not that of a matrix. One without rows or columns is a matrix, as it is to NumPy: it is what a search
+        that finds nothing returns.
     """
     if len(shape) != 2:
         advice = ": make it a matrix of one column with a[:, numpy.newaxis]" if len(shape) == 1 else ""
         raise InvalidArrayError(f"a matrix has 2 dimensions, this array has {len(shape)} (shape {shape}){advice}")
     m, n = shape
-    if m < 1 or n < 1:
-        raise InvalidArrayError(f"a matrix of shape {shape} is empty: it needs at least one row and one column")
+    if m < 0 or n < 0:
+        raise InvalidArrayError(f"a matrix cannot have shape {shape}: rows and columns must not be negative")
     if m > _MAX_EXTENT or n > _MAX_EXTENT:
         raise InvalidArrayError(f"a matrix of shape {shape} is too large to index")
     return m, n
@@ -97,7 +98,7 @@ class MatrixSpec:
         Raises
         ------
         LayoutError, InvalidArrayError
-            If there is no such layout or matrix.
+            If the fields do not describe a valid layout or matrix.
         """
         try:
             layout = Layout(
@@ -110,15 +111,15 @@ class MatrixSpec:
         except MatrixError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError) as failure:
-            raise InvalidArrayError(f"a matrix description that is not one ({failure!r})") from failure
+            raise InvalidArrayError(f"invalid description of a matrix ({failure!r})") from failure
         if name not in DTYPES:
-            raise InvalidArrayError(f"there are no matrices of dtype {name!r}; the types are {', '.join(DTYPES)}")
+            raise InvalidArrayError(f"a matrix cannot have dtype {name!r}; the types are {', '.join(DTYPES)}")
         return cls(shape, np.dtype(name), layout)
 
 
 @dataclass(frozen=True)
 class SparseSpec:
-    """What a distributed sparse matrix is, apart from its entries: compressed rows, dealt in equal slabs (:mod:`.csr`).
+    """The description of a distributed sparse matrix without its entries: compressed rows in equal slabs (:mod:`.csr`).
 
     Attributes
     ----------
@@ -140,7 +141,7 @@ class SparseSpec:
 
     @property
     def layout(self) -> Layout:
-        """Where a dense matrix of this shape would lie by rows, and its results do."""
+        """The layout of a dense matrix of this shape by rows; dense results have it too."""
         return Layout.of("VC_STAR", self.shape, len(self.counts))
 
     @property
@@ -154,7 +155,7 @@ class SparseSpec:
         return sum(self.slab(rank).nbytes for rank in range(len(self.counts)))
 
     def slab(self, rank: int) -> CsrShape:
-        """Return what `rank` holds."""
+        """Return the shape of the slab of `rank`."""
         start, stop = slab_rows(self.shape[0], len(self.counts), rank)
         return CsrShape(stop - start, self.shape[1], self.counts[rank], self.dtype)
 
@@ -169,14 +170,14 @@ class SparseSpec:
         Raises
         ------
         InvalidArrayError
-            If there is no such matrix.
+            If the fields do not describe a valid sparse matrix.
         """
         try:
             shape, name, counts = _pair_of(fields["shape"]), fields["dtype"], tuple(map(int, fields["counts"]))
         except (KeyError, TypeError, ValueError, OverflowError) as failure:
-            raise InvalidArrayError(f"a matrix description that is not one ({failure!r})") from failure
+            raise InvalidArrayError(f"invalid description of a sparse matrix ({failure!r})") from failure
         if name not in DTYPES or not counts or max(counts) > _MAX_EXTENT:
-            raise InvalidArrayError(f"there are no sparse matrices of dtype {name!r} with {counts} entries")
+            raise InvalidArrayError(f"a sparse matrix cannot have dtype {name!r} and {counts} entries on its ranks")
         return cls(shape, np.dtype(name), counts)
 
 
@@ -186,7 +187,7 @@ def spec_from_wire(fields: dict[str, Any]) -> MatrixSpec | SparseSpec:
     Raises
     ------
     LayoutError, InvalidArrayError
-        If there is no such layout or matrix.
+        If the fields do not describe a valid layout or matrix.
     """
     return SparseSpec.from_wire(fields) if "counts" in fields else MatrixSpec.from_wire(fields)
 
@@ -197,14 +198,14 @@ def _pair_of(values: Any) -> tuple[int, int]:
 
 
 def as_matrix(matrix: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return `matrix` as a two-dimensional array of a type that can be sent, without copying it if it is one.
+    """Return `matrix` as a two-dimensional array of a type that can be sent. An array is not copied.
 
     A vector becomes a matrix of one column.
 
     Raises
     ------
     InvalidArrayError
-        If it has more than two dimensions, is empty, or is of another type.
+        If it has more than two dimensions, or is of another type.
     """
     array = as_array(matrix)
     if array.ndim == 1:
@@ -220,12 +221,12 @@ def is_array_like(value: Any) -> bool:
 
 
 def as_array(value: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return `value` as an array, without copying it if it is one.
+    """Return `value` as an array. An array is not copied.
 
     Raises
     ------
     InvalidArrayError
-        If it is a masked array with masked elements, whose masks a matrix cannot hold; or if its rows differ in length.
+        If it is a masked array with masked elements, as a matrix cannot hold a mask; or if its rows differ in length.
     """
     if isinstance(value, np.ma.MaskedArray):
         masked = int(np.count_nonzero(np.ma.getmaskarray(value)))
@@ -242,7 +243,7 @@ def as_array(value: npt.ArrayLike) -> npt.NDArray[Any]:
 
 
 def spec_of(array: npt.NDArray[Any], layout: str | Layout, size: int) -> MatrixSpec:
-    """Return the spec of `array` in `layout`, or in the layout of that name on `size` workers."""
+    """Return the spec of `array` in `layout`. The name of a pair stands for its default layout on `size` workers."""
     shape = (array.shape[0], array.shape[1])
     if not isinstance(layout, Layout):
         layout = Layout.of(layout, shape, size)

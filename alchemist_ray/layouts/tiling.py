@@ -1,16 +1,16 @@
-"""Copy between a matrix that lies whole in memory and the local block of one rank, at the speed of memory.
+"""Copy between a whole matrix in memory and the local block of one rank, at the speed of memory.
 
-A rank's block of a block-cyclic matrix is a grid of tiles. Tile by tile in Python would be slow, so the tiles are
-taken as strided views: along each axis a part has at most three pieces (:meth:`.pieces`),
-so at most nine views make a block, whatever its block size. :func:`copy` moves such a view. It does two things that
-``numpy.copyto`` does not:
+A rank's block of a block-cyclic matrix is a grid of tiles. A Python loop over the tiles would be slow, so the tiles are
+taken as strided views: along each axis a part has at most three pieces (:meth:`.pieces`), so a block has at most nine
+views, whatever its block size. :func:`copy` moves such a view. It does two things that ``numpy.copyto`` does not:
 
-* NumPy copies one innermost run after the other, at 5 ns and more a run. Runs that are adjacent in memory on both sides
-  (the columns of a small block) are copied as one item of so many bytes.
-* Where one side is adjacent along another axis than the other (a Fortran-ordered matrix, a transpose), NumPy takes one
-  element of each cache line and comes back for the next when the line is long gone. There the copy is cut into tiles
-  that the cache holds. Lines that lie a multiple of a page apart evict each other even so, as they map to the same few
-  places of the cache; then a tile passes through a buffer, which is read along one axis and written along the other.
+* NumPy copies one innermost run after the other, at 5 ns and more per run. :func:`copy` copies runs that are adjacent
+  in memory on both sides (the columns of a small block) as one item of that many bytes.
+* The two sides may be adjacent along different axes (a Fortran-ordered matrix, a transpose). NumPy then takes one
+  element of each cache line, and when it comes back for the next one the cache has dropped the line. :func:`copy` cuts
+  such a copy into tiles that fit the cache. Lines whose distance is a multiple of a page evict each other even then,
+  as they map to the same few places of the cache. In that case a tile goes through a buffer, which is written along
+  one axis and read along the other.
 
 Measured on a machine with 1 MiB of second-level cache: 3 to 5 GB/s where ``numpy.copyto`` reaches 0.3 to 1.5.
 """
@@ -34,11 +34,11 @@ Shape = tuple[int, ...]
 Axes = tuple[int, ...]
 
 SMALL_BYTES = 4096
-"""Up to this size a copy costs less than thinking about it."""
+"""Up to this size a plain copy costs less than choosing a better one."""
 ITEM_BYTES = 4096
-"""Adjacent elements are copied as one item up to this size; more are as fast one by one."""
+"""Adjacent elements are copied as one item up to this size; longer runs are as fast element by element."""
 FEW_LINES = 64
-"""So many cache lines are kept, whatever is done between two uses of one."""
+"""The cache keeps this many lines between two uses, whatever their addresses."""
 TILE_BYTES = 2**19
 TILE_RUN = 512
 """Items of a tile along the axis on which the target is adjacent."""
@@ -55,16 +55,16 @@ LINE_BYTES = 64
 def tiles(
     matrix: Array, local: Array, rows: AxisPart, cols: AxisPart, origin: Corner = (0, 0), corner: Corner = (0, 0)
 ) -> Iterator[tuple[Array, Array]]:
-    """Yield pairs of equally shaped views, of `matrix` and of `local`, that together cover `local`.
+    """Yield pairs of views, one of `matrix` and one of `local`, of equal shapes; together they cover `local`.
 
     Parameters
     ----------
     matrix : ndarray
-        The whole matrix, or a rectangle of it that has all elements of `local`; any strides.
+        The whole matrix, or a rectangle of it that contains all elements of `local`; any strides.
     local : ndarray
         The local rows ``origin[0]``, ``origin[0] + 1``, ... and columns ``origin[1]``, ... of one rank's block.
     rows, cols : AxisPart
-        What that rank holds of the whole matrix.
+        The rows and columns of the whole matrix that this rank holds.
     origin : (int, int)
         Local index of ``local[0, 0]``.
     corner : (int, int)
@@ -108,9 +108,9 @@ def gather(
 
 
 def copy(target: Array, source: Array) -> None:
-    """Copy `source` to `target`, of the same shape and in memory of its own, whatever the strides of either. Local.
+    """Copy `source` to `target`, which has the same shape and shares no memory with it; any strides. Local.
 
-    The interpreter's lock is released during the copy, or, where it is cut into tiles, during that of each tile.
+    The interpreter's lock is released during the copy; if the copy is cut into tiles, during the copy of each tile.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def copy(target: Array, source: Array) -> None:
 
 
 def _runs_as_items(target: Array, source: Array) -> tuple[Array, Array]:
-    """Return the same elements with what is adjacent on both sides, along one axis, as one item of opaque bytes."""
+    """Return the same elements; runs along one axis that are adjacent on both sides become items of opaque bytes."""
     itemsize = target.itemsize
     for axis, length in enumerate(target.shape):
         adjacent = target.strides[axis] == source.strides[axis] == itemsize
@@ -153,7 +153,7 @@ def _as_items(array: Array, axis: int, item: np.dtype[Any]) -> Array:
 
 
 def _by_stride(array: Array) -> Axes:
-    """Return the axes of more than one index, that of the smallest stride first."""
+    """Return the axes of more than one index in ascending order of their strides."""
     axes = [axis for axis in range(array.ndim) if array.shape[axis] > 1]
     return tuple(sorted(axes, key=lambda axis: abs(array.strides[axis])))
 
@@ -167,7 +167,7 @@ def _copy_tiled(target: Array, source: Array, across: Axes, by_source: Axes) -> 
 
 
 def _copy_staged(target: Array, source: Array, across: Axes, by_source: Axes) -> None:
-    """Copy tile by tile through a buffer that is ordered as the source, and whose rows are not a page apart."""
+    """Copy tile by tile through a buffer that has the source's order of axes and rows that are not a page apart."""
     run = min(STAGE_RUN // 4, max(1, STAGE_BYTES // (target.itemsize * STAGE_RUN)))
     tile = _grown((1,) * target.ndim, target.shape, across, run)
     tile = _grown(tile, target.shape, by_source, STAGE_RUN)
@@ -183,7 +183,7 @@ def _copy_staged(target: Array, source: Array, across: Axes, by_source: Axes) ->
 
 
 def _grown(tile: Shape, limit: Shape, axes: Axes, factor: int) -> Shape:
-    """Return `tile` made up to `factor` times as large: along the first of `axes` as far as it goes, then the next."""
+    """Return `tile` made up to `factor` times larger: along the first of `axes` as far as possible, then the next."""
     grown = list(tile)
     for axis in axes:
         grown[axis] = min(limit[axis], tile[axis] * max(1, factor))

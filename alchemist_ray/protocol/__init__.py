@@ -2,10 +2,10 @@
 
 =============  ================================================================================
 `frames`       a frame: 16 bytes of prefix, a msgpack header, raw payload
-`values`       what a header may contain beside msgpack's own types: arrays, complex, matrix references
+`values`       the values that a header may contain: msgpack's types, arrays, complex, matrix references
 `messages`     every message, as a dataclass
-`handshake`    how both sides prove that they know the token or ticket
-`connection`   the state machine that ties them together
+`handshake`    the proof, by both sides, that they know the token or ticket
+`connection`   the state machine of a connection
 =============  ================================================================================
 """
 

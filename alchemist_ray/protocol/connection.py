@@ -1,18 +1,19 @@
 r"""One connection, without its socket: bytes in, messages out, and the reverse.
 
-Both sides run the same state machine, moved by the messages of either side::
+Both sides run the same state machine. The messages of both sides move it::
 
     NEW --Hello--> GREETED --Challenge--> CHALLENGED --Proof--> PROVEN --Welcome--> OPEN
      \________________\______________________\____ Failure ____\_________________> CLOSED
 
 The side that opened the connection (INITIATOR) says `Hello` and `Proof`; the other (ACCEPTOR) says `Challenge` and
-`Welcome`. In OPEN, what each side may say depends on the purpose of the connection (:data:`VOCABULARY`). A message that
-the table does not have is a :class:`LocalProtocolError` when we were about to send it and a
-:class:`RemoteProtocolError` when the peer sent it.
+`Welcome`. In OPEN, the purpose of the connection decides which messages each side may send (:data:`VOCABULARY`). Any
+other message is a :class:`LocalProtocolError` if we were about to send it, and a :class:`RemoteProtocolError` if the
+peer sent it.
 
-Payloads do not pass through here. A message that announces one is handed out as soon as its header is complete; the
-shell then reads :attr:`Connection.payload_left` bytes, first those that had already arrived (:meth:`take_payload`), the
-rest from its socket to wherever they belong, and reports them with :meth:`payload_received`.
+Payloads do not pass through this module. A message that announces a payload is returned as soon as its header is
+complete. The caller then reads :attr:`Connection.payload_left` bytes: first the bytes that have already arrived
+(:meth:`take_payload`), then the rest from its socket straight into their place. It reports the latter with
+:meth:`payload_received`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from alchemist_ray.protocol.values import decode, encode
 
 
 class Side(enum.Enum):
-    """Which side of a connection."""
+    """The two sides of a connection."""
 
     INITIATOR = INITIATOR
     ACCEPTOR = ACCEPTOR
@@ -49,7 +50,7 @@ class Side(enum.Enum):
 
 
 class State(enum.Enum):
-    """How far a connection is."""
+    """The states of a connection, from its first message to its end."""
 
     NEW = "new"
     GREETED = "greeted"
@@ -60,13 +61,13 @@ class State(enum.Enum):
 
 
 class Purpose(enum.StrEnum):
-    """What a connection is for."""
+    """The purposes of a connection."""
 
     SESSION = "session"  # client to driver: holds a session
-    MONITOR = "monitor"  # client to driver: looks, holds nothing
+    MONITOR = "monitor"  # client to driver: only asks
     LINK = "link"  # worker to driver
-    CONTROL = "control"  # client to worker: tasks, in order; one a group
-    MATRICES = "matrices"  # client to worker: parts of matrices; as many as there are senders
+    CONTROL = "control"  # client to worker: tasks, in order; one for each group
+    MATRICES = "matrices"  # client to worker: parts of matrices; one for each sender
 
 
 _I, _A = Side.INITIATOR, Side.ACCEPTOR
@@ -82,7 +83,7 @@ TRANSITIONS: dict[tuple[State, Side, type[m.Message]], State] = {
     (State.CHALLENGED, _I, m.Failure): State.CLOSED,
     (State.PROVEN, _A, m.Failure): State.CLOSED,
 }
-"""(state, who speaks, message) -> next state, up to OPEN."""
+"""(state, sender, message) -> next state, up to OPEN."""
 
 VOCABULARY: dict[tuple[Purpose, Side], frozenset[type[m.Message]]] = {
     (Purpose.SESSION, _I): frozenset(
@@ -130,7 +131,7 @@ VOCABULARY: dict[tuple[Purpose, Side], frozenset[type[m.Message]]] = {
     ),
     (Purpose.MATRICES, _A): frozenset({m.Done, m.Block, m.Failure}),
 }
-"""What each side may say once a connection of this purpose is open."""
+"""The messages that each side may send once a connection of this purpose is open."""
 
 CARRIES_PAYLOAD = (m.WriteBlock, m.Block)
 
@@ -143,12 +144,12 @@ class Key:
 
     @classmethod
     def of(cls, text: str) -> Key:
-        """Return the key that `text`, a token or ticket, is.
+        """Return the key for `text`, a token or ticket.
 
         Raises
         ------
         AuthenticationError
-            If it is empty: that would be a key that everybody knows.
+            If it is empty: everybody would know that key.
         """
         if not text:
             raise AuthenticationError("the token is empty")
@@ -188,7 +189,7 @@ class Connection:
 
     @property
     def purpose(self) -> Purpose:
-        """What the connection is for; known once it has been greeted."""
+        """The purpose of the connection, known after the greeting."""
         if self._purpose is None:
             raise LocalProtocolError("the connection has not been greeted")
         return self._purpose
@@ -201,13 +202,13 @@ class Connection:
         Raises
         ------
         LocalProtocolError
-            If the message is not one that this side may send now, or it contains what cannot cross the wire.
+            If this side may not send the message now, or the message contains a value that cannot cross the wire.
         """
         open_before = self.state is State.OPEN
         if not self._step(message, self.side):
             raise LocalProtocolError(self._describe(message, self.side))
         if payload_length and not isinstance(message, CARRIES_PAYLOAD):
-            raise LocalProtocolError(f"a {type(message).__name__} carries no payload")
+            raise LocalProtocolError(f"a {type(message).__name__} cannot have a payload")
         try:
             header = encode(message.fields())
         except (TypeError, ValueError, OverflowError) as misfit:
@@ -215,12 +216,12 @@ class Connection:
         if len(header) > (MAX_HEADER if open_before else MAX_HEADER_UNPROVEN):
             raise LocalProtocolError(
                 f"a {type(message).__name__} of {len(header):,} bytes is larger than the peer accepts: "
-                "send large arrays as matrices"
+                "send large arrays with send_matrix() instead"
             )
         return pack_frame(message.kind, header, payload_length)
 
     def greet(self, purpose: Purpose, group_id: int, key: Key, software: str) -> bytes:
-        """Return the first bytes of the initiator."""
+        """Return the first bytes that the initiator sends."""
         hello = m.Hello(purpose.value, group_id, new_nonce(), software)
         self._key = key
         self._note_hello(hello)
@@ -229,7 +230,7 @@ class Connection:
     # --- bytes in -----------------------------------------------------------------------------------------------------
 
     def receive(self, octets: bytes | bytearray | memoryview) -> None:
-        """Take in bytes from the peer; :meth:`next_message` hands out what they complete."""
+        """Take bytes from the peer; :meth:`next_message` returns the messages that they complete."""
         self._inbox += octets
 
     def next_message(self) -> m.Message | None:
@@ -240,7 +241,7 @@ class Connection:
         ProtocolVersionError
             If the peer speaks another version.
         RemoteProtocolError
-            If what it sent is not a message, or not one that it may send now.
+            If the peer sent something that is not a message, or a message that it may not send now.
         """
         inbox = self._inbox
         if self.payload_left or not inbox:
@@ -258,7 +259,7 @@ class Connection:
         message = to_message(kind, values)
         if payload_length:
             if not isinstance(message, CARRIES_PAYLOAD):
-                raise RemoteProtocolError(f"a {type(message).__name__} with a payload")
+                raise RemoteProtocolError(f"the peer sent a {type(message).__name__} with a payload")
             self.payload_left = payload_length
         if not self._step(message, self._other):
             raise RemoteProtocolError(self._describe(message, self._other))
@@ -266,7 +267,7 @@ class Connection:
 
     @property
     def holds_bytes(self) -> bool:
-        """Whether bytes have been received that no message has used up."""
+        """Whether received bytes are left that belong to no message yet."""
         return bool(self._inbox)
 
     def take_payload(self, target: memoryview) -> int:
@@ -278,22 +279,22 @@ class Connection:
         return count
 
     def payload_received(self, count: int) -> None:
-        """Say that the shell has read `count` bytes of payload itself."""
+        """Note that the caller has read `count` bytes of payload itself."""
         if count > self.payload_left:
-            raise LocalProtocolError(f"{count} bytes of payload, but {self.payload_left} were left")
+            raise LocalProtocolError(f"{count} bytes of payload were read, but only {self.payload_left} were left")
         self.payload_left -= count
 
     # --- the handshake ------------------------------------------------------------------------------------------------
 
     def answer(self, message: m.Message) -> bytes | None:
-        """Return our next bytes of the handshake after `message`, or None when it needs none.
+        """Return our next bytes of the handshake after `message`, or None if it needs no answer.
 
-        After `Proof`, it is the acceptor's turn to send `Welcome` (or `Failure`) itself.
+        After `Proof` the caller of the acceptor sends `Welcome` (or `Failure`) itself.
 
         Raises
         ------
         AuthenticationError
-            If the peer does not know the key, or the acceptor knows no key for it.
+            If the peer does not know the key, or the acceptor has no key for this peer.
         """
         match message:
             case m.Hello():
@@ -307,14 +308,14 @@ class Connection:
     def _challenge(self, hello: m.Hello) -> bytes:
         self._note_hello(hello)
         self._key = self._find_key(hello) if self._find_key else None
-        # A key that nobody can know takes the place of one that does not exist, so that the two cannot be told apart.
+        # A random key stands in for one that does not exist, so that a peer cannot find out which keys exist.
         key = self._key or Key(new_nonce())
         self._transcript = Transcript(hello, new_nonce())
         return self.send(m.Challenge(self._transcript.nonce, self._transcript.proof(ACCEPTOR, key.secret)))
 
     def _prove(self, challenge: m.Challenge) -> bytes:
         if self.hello is None or self._key is None:
-            raise LocalProtocolError("a challenge before our greeting")
+            raise LocalProtocolError("a challenge came before our greeting")
         self._transcript = Transcript(self.hello, challenge.nonce)
         self._verify(challenge.proof, ACCEPTOR, "the server does not know this token")
         return self.send(m.Proof(self._transcript.proof(INITIATOR, self._key.secret)))
@@ -334,15 +335,15 @@ class Connection:
         try:
             self._purpose = Purpose(hello.purpose)
         except ValueError:
-            raise RemoteProtocolError(f"a connection for {hello.purpose[:40]!r}") from None
+            raise RemoteProtocolError(f"a connection has the unknown purpose {hello.purpose[:40]!r}") from None
         if len(hello.nonce) != NONCE_BYTES:
-            raise RemoteProtocolError(f"a nonce of {len(hello.nonce)} bytes instead of {NONCE_BYTES}")
+            raise RemoteProtocolError(f"the peer sent a nonce of {len(hello.nonce)} bytes instead of {NONCE_BYTES}")
         self.hello = hello
 
     # --- the state machine --------------------------------------------------------------------------------------------
 
     def _step(self, message: m.Message, speaker: Side) -> bool:
-        """Move on by `message`; return False if it is not allowed here."""
+        """Go to the next state for `message`; return False if the message is not allowed here."""
         if self.state is State.OPEN:
             return type(message) in self._vocabulary[speaker is self.side]  # the path of every task
         following = TRANSITIONS.get((self.state, speaker, type(message)))

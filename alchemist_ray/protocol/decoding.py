@@ -1,4 +1,4 @@
-"""From the fields of a header to the message that they are, checked: a peer can send anything."""
+"""Turn the fields of a header into a message. Everything is checked, as a peer can send anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alchemist_ray.protocol.messages import Message
 
 
 def _admitted(annotation: Any) -> frozenset[type] | None:
-    """Return the exact types that a field annotated `annotation` may have on the wire; None: any."""
+    """Return the exact types that a field with this annotation may have on the wire, or None for any type."""
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, UnionType):
         return frozenset().union(*(_admitted(member) or () for member in typing.get_args(annotation)))
@@ -33,12 +33,12 @@ _LISTS_OF_INT = {cls: [n for n, name in enumerate(_NAMES[cls]) if _HINTS[cls][na
 
 @functools.lru_cache(maxsize=1024)
 def _check_types(kind: int, types: tuple[type, ...]) -> None:
-    """Raise unless the fields of a message may be of these types; what is admitted is remembered, errors are not."""
+    """Raise unless the fields of a message may have these types. The cache keeps valid types only, not errors."""
     cls = MESSAGES[kind]
     for admitted, found in zip(_ADMITTED[cls], types, strict=True):
         if admitted is not None and found not in admitted:
             wanted = " or ".join(sorted(t.__name__ for t in admitted))
-            raise RemoteProtocolError(f"a {cls.__name__} with a {found.__name__} where it has {wanted}")
+            raise RemoteProtocolError(f"the peer sent a {cls.__name__} with a {found.__name__} in place of {wanted}")
 
 
 def to_message(kind: int, values: Any) -> Message:
@@ -47,18 +47,18 @@ def to_message(kind: int, values: Any) -> Message:
     Raises
     ------
     RemoteProtocolError
-        If there is no such message, or the values are not those of its fields.
+        If the kind is unknown, or the values do not fit the fields of the message.
     """
     cls = MESSAGES.get(kind)
     if cls is None:
-        raise RemoteProtocolError(f"a message of unknown kind {kind}")
+        raise RemoteProtocolError(f"the peer sent a message of unknown kind {kind}")
     if type(values) is not list or len(values) != len(_NAMES[cls]):
-        raise RemoteProtocolError(f"a {cls.__name__} with other fields than {_NAMES[cls]}")
+        raise RemoteProtocolError(f"the peer sent a {cls.__name__} with fields other than {_NAMES[cls]}")
     _check_types(kind, tuple(map(type, values)))
     for position in _LISTS_OF_INT[cls]:
         if not set(map(type, values[position])) <= {int}:
-            raise RemoteProtocolError(f"a {cls.__name__} with something else than integers in a list of them")
-    # What the generated __init__ does, without its cost a field: this is on the path of every task.
+            raise RemoteProtocolError(f"the peer sent a {cls.__name__} with a list that may contain only integers")
+    # The same as the generated __init__, without its cost for each field: every task goes through here.
     message = object.__new__(cls)
-    message.__dict__.update(zip(_NAMES[cls], values))  # noqa: B905 - as many, as was seen above
+    message.__dict__.update(zip(_NAMES[cls], values))  # noqa: B905 - the lengths were compared above
     return message

@@ -1,4 +1,4 @@
-"""What a library says about itself, as plain data that crosses the wire, and how a call is held against it."""
+"""Descriptions of libraries as plain data that crosses the wire, and the check of a call against them."""
 
 from __future__ import annotations
 
@@ -56,11 +56,12 @@ class ParameterDescription:
     default : Any
         Its default.
     keyword_only : bool
-        Whether it is given by name only.
+        Whether it can only be given by name.
     choices : tuple
-        The values that it takes, if it takes no others of their kinds.
+        If not empty: the only values of their kinds that it takes.
     layout : str
-        Of a matrix: the distribution pair that the task brings it to, so that it is best sent in that; empty if any.
+        For a matrix: the distribution pair to which the task converts it. A matrix that is sent in this pair needs no
+        conversion. Empty if the task takes any layout.
     """
 
     name: str
@@ -73,20 +74,20 @@ class ParameterDescription:
 
     @property
     def annotation(self) -> str:
-        """The kinds, and the choices, as Python writes them."""
+        """The kinds and the choices in Python's notation."""
         chosen = {_kind_of(choice) for choice in self.choices}
         literal = [f"Literal[{', '.join(map(repr, self.choices))}]"] if self.choices else []
         return " | ".join(literal + ["None" if kind == "none" else kind for kind in self.kinds if kind not in chosen])
 
     def allows(self, value: Any) -> bool:
-        """Whether `value`, of a kind that is admitted, is one of the choices, or of a kind that has none."""
+        """Whether `value`, whose kind is admitted, is one of the choices. A kind without choices allows all values."""
         kind = _kind_of(value)
         if kind not in {_kind_of(choice) for choice in self.choices}:
             return True
         return any(value == choice and kind == _kind_of(choice) for choice in self.choices)
 
     def admits(self, value: Any) -> bool:
-        """Whether `value` is of one of the kinds; True and False are no numbers."""
+        """Whether `value` is of one of the kinds. True and False do not count as numbers."""
         if isinstance(value, (bool, np.bool_)):
             return "bool" in self.kinds or "any" in self.kinds
         return any(isinstance(value, _TYPES[kind]) for kind in self.kinds)
@@ -107,7 +108,7 @@ class TaskDescription:
 
     @cached_property
     def signature(self) -> inspect.Signature:
-        """The parameters as Python shows them."""
+        """The parameters as a Python signature."""
         return inspect.Signature(
             [
                 inspect.Parameter(
@@ -127,16 +128,16 @@ class TaskDescription:
         Parameters
         ----------
         task : str
-            What to call the task in messages.
+            The name of the task in messages.
         args, kwargs
             The arguments, with :class:`~alchemist_ray.protocol.values.MatrixReference` for matrices.
 
         Raises
         ------
         ArgumentError
-            If an argument is missing, unknown or of the wrong type; it is named.
+            If an argument is missing, unknown or of the wrong type; the message names it.
         ArgumentValueError
-            If an argument is none of the values that its parameter takes.
+            If an argument is not one of the values that its parameter takes.
         """
         if not (self.parameters or args or kwargs):
             return {}
@@ -171,7 +172,7 @@ class TaskDescription:
 
 
 def _kind_of(value: Any) -> str:
-    """Return the kind of a choice, or of a value that is held against one."""
+    """Return the kind of a choice, or of a value that is compared with one."""
     for kind, types in (("none", (type(None),)), ("bool", _TYPES["bool"]), ("str", (str,)), ("int", _TYPES["int"])):
         if isinstance(value, types):
             return kind

@@ -9,9 +9,9 @@
     8..15     length of the payload, little endian
     16..      header (msgpack), then payload (raw bytes)
 
-The first byte of a connection already says which version its sender speaks, and the frame of a
-:class:`~alchemist_ray.protocol.messages.Failure` keeps this form in every version to come, so that two releases that
-cannot talk can still say so.
+The first byte of a connection tells the version that its sender speaks. The frame of a
+:class:`~alchemist_ray.protocol.messages.Failure` keeps this form in all future versions, so that two releases that
+cannot work together can still report it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ VERSION = 1
 PREFIX = struct.Struct("<BBHIQ")
 
 MAX_HEADER = 64 * 2**20
-"""Largest header that is accepted from a peer that has proven itself, in bytes."""
+"""Largest header that is accepted after the handshake, in bytes."""
 MAX_HEADER_UNPROVEN = 4096
-"""Largest header that is accepted before that."""
+"""Largest header that is accepted during the handshake, in bytes."""
 
 
 class Prefix(NamedTuple):
@@ -39,7 +39,7 @@ class Prefix(NamedTuple):
 
 
 def pack_frame(kind: int, header: bytes, payload_length: int = 0) -> bytes:
-    """Return prefix and header of a frame; the payload follows them on the wire."""
+    """Return the prefix and the header of a frame; the payload follows them on the wire."""
     return PREFIX.pack(VERSION, kind, 0, len(header), payload_length) + header
 
 
@@ -57,7 +57,7 @@ def parse_prefix(octets: bytes | bytearray | memoryview, max_header: int) -> Pre
     if version != VERSION:
         check_version(version)
     if header_length > max_header:
-        raise RemoteProtocolError(f"a header of {header_length:,} bytes; at most {max_header:,} are accepted")
+        raise RemoteProtocolError(f"a header has {header_length:,} bytes; at most {max_header:,} are accepted")
     return Prefix(kind, header_length, payload_length)
 
 

@@ -1,7 +1,7 @@
 """Every message of the protocol.
 
-A message is a frozen dataclass; its header on the wire is the list of its fields. Requests carry a number, and
-replies repeat it, so that a caller that gave up on an answer recognises and drops it when it comes late.
+A message is a frozen dataclass; its header on the wire is the list of its fields. Each request carries a number, and
+its reply repeats the number. So a caller that stopped waiting can recognise a late reply and drop it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Hello(Message):
-    """First message of whoever opened the connection: what for, with which worker group (0: none), and a nonce."""
+    """First message of the side that opened the connection: the purpose, the worker group (0: none), and a nonce."""
 
     kind = 1
     purpose: str
@@ -50,7 +50,7 @@ class Challenge(Message):
 
 @dataclass(frozen=True)
 class Proof(Message):
-    """Answer to `Challenge`: the proof that the opening side knows the key too."""
+    """Answer to `Challenge`: the proof that the opening side also knows the key."""
 
     kind = 3
     proof: bytes
@@ -58,7 +58,7 @@ class Proof(Message):
 
 @dataclass(frozen=True)
 class Welcome(Message):
-    """The connection is open. `facts` says who has answered."""
+    """The connection is open. `facts` describe the side that answered."""
 
     kind = 4
     facts: Fields
@@ -80,24 +80,24 @@ class Failure(Message):
     def of(
         cls, request: int, error: AlchemistError, rank: int | None = None, host: str | None = None, traceback: str = ""
     ) -> Failure:
-        """Return the failure that tells `error`, with what is no UTF-8 in its texts escaped."""
+        """Return the failure that reports `error`. Parts of its texts that are not UTF-8 are escaped."""
         name, details = to_wire(error)
         spoken = {key: _spoken(value) if isinstance(value, str) else value for key, value in details.items()}
         return cls(request, name, spoken, rank, host, _spoken(traceback))
 
     def to_error(self) -> AlchemistError:
-        """Return the error that the failure tells."""
+        """Return the error that the failure reports."""
         return from_wire(self.error, self.details).raised_on(self.rank, self.host, self.traceback)
 
 
 def _spoken(text: str) -> str:
-    """Return a text that can be sent; Python's names of files may contain what cannot."""
+    """Return `text` as valid UTF-8: Python's file names may contain surrogates, which cannot be sent."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True)
 class Done(Message):
-    """The request was carried out; `result` says what there is to say."""
+    """The request was carried out, with this result."""
 
     kind = 6
     request: int
@@ -142,7 +142,7 @@ class ListLibraries(Message):
 
 @dataclass(frozen=True)
 class AskStatus(Message):
-    """Ask driver or worker how it is. Done: a dict."""
+    """Ask the driver or a worker for its status. Done: a dict."""
 
     kind = 21
     request: int
@@ -159,7 +159,7 @@ class EndGroup(Message):
 
 @dataclass(frozen=True)
 class GroupDied(Message):
-    """Tell the client, unasked, that its worker group is gone; `log` is what the first rank to go has said last."""
+    """Tell the client that its worker group has died. Sent unasked; `log` has the last lines of the first dead rank."""
 
     kind = 23
     group_id: int
@@ -181,7 +181,7 @@ class AskLogs(Message):
 
 @dataclass(frozen=True)
 class WorkerReady(Message):
-    """A worker has started and listens. Sent unasked."""
+    """A worker has started and is listening. Sent unasked."""
 
     kind = 32
     rank: int
@@ -215,7 +215,7 @@ class LoadLibrary(Message):
 
 @dataclass(frozen=True)
 class RunTask(Message):
-    """Run a task, collectively on all workers. Its result matrices are numbered from `first_id`."""
+    """Run a task collectively on all workers. Its result matrices are numbered from `first_id` on."""
 
     kind = 49
     request: int
@@ -227,9 +227,9 @@ class RunTask(Message):
 
 @dataclass(frozen=True)
 class TaskDone(Message):
-    """A task has run. Rank 0 gives the result; every rank its digest, and which matrices it has kept.
+    """A task has run. Rank 0 sends the result; every rank sends its digest and the matrices that it keeps.
 
-    The digest is empty if a rank has returned None.
+    The digest is empty if the rank's task returned None.
     """
 
     kind = 50
@@ -242,9 +242,9 @@ class TaskDone(Message):
 
 @dataclass(frozen=True)
 class StepSimulation(Message):
-    """Run the task ``step`` of a simulation library: what :class:`RunTask` can do too, in a short form.
+    """Run the task ``step`` of a simulation library: a short form of :class:`RunTask`.
 
-    `action` is float64, C-ordered, of the shape of the simulation's action space.
+    `action` is a C-ordered float64 array of the shape of the simulation's action space.
     """
 
     kind = 52
@@ -256,9 +256,9 @@ class StepSimulation(Message):
 
 @dataclass(frozen=True)
 class SimulationStepped(Message):
-    """A simulation has advanced by a step. Rank 0 says how it stands: its state, of this type and shape, in C order.
+    """A simulation has advanced by one step. Rank 0 sends its state in C order, with this type and shape.
 
-    The others say :class:`Done`.
+    The other ranks send :class:`Done`.
     """
 
     kind = 53
@@ -273,9 +273,10 @@ class SimulationStepped(Message):
 
 @dataclass(frozen=True)
 class AdvanceBatch(Message):
-    """Run the task ``advance_batch`` of a simulation library: what :class:`RunTask` can do too, in a short form.
+    """Run the task ``advance_batch`` of a simulation library: a short form of :class:`RunTask`.
 
-    `actions` are float64, C-ordered, each of the shape of the simulations' action space; empty if nothing is stepped.
+    `actions` are C-ordered float64 arrays, each of the shape of the simulations' action space. They are empty if no
+    simulation is stepped.
     """
 
     kind = 54
@@ -289,9 +290,10 @@ class AdvanceBatch(Message):
 
 @dataclass(frozen=True)
 class BatchAdvanced(Message):
-    """A batch has advanced: the states of `count` simulations, of this type and shape, and their numbers, float64.
+    """A batch has advanced: the states of `count` simulations, with this type and shape, and their float64 numbers.
 
-    Every rank that leads simulations says it of these, the others :class:`Done`. Without a state there is no type.
+    Every rank that leads simulations sends this message for them; the other ranks send :class:`Done`. Without a state
+    the type is empty.
     """
 
     kind = 55
@@ -321,7 +323,7 @@ class Progress(Message):
 
 @dataclass(frozen=True)
 class MapArena(Message):
-    """Ask for the worker's memory, as a file descriptor beside the answer. Done: its size."""
+    """Ask for the worker's memory; the answer comes with its file descriptor. Done: its size."""
 
     kind = 64
     request: int
@@ -329,9 +331,9 @@ class MapArena(Message):
 
 @dataclass(frozen=True)
 class CancelTask(Message):
-    """Ask the task that was started as command number `command` to stop, and those before it.
+    """Ask the task that was started as command number `command`, and all earlier ones, to stop.
 
-    Here, and not among the commands, since it must be heard while a task runs.
+    This message does not use the control connection, as the worker must read it while a task runs.
     """
 
     kind = 76
@@ -341,10 +343,10 @@ class CancelTask(Message):
 
 @dataclass(frozen=True)
 class CreateMatrix(Message):
-    """Make room for this worker's part of a matrix. Done: its offset in the arena (None: it holds no element).
+    """Make room for this worker's part of a matrix. Done: its offset in the arena (None: the part has no elements).
 
-    With `private` the sender is the only one who will write it: it has claimed all of the part by this, and the matrix
-    goes with the connection if that ends before the part is committed.
+    With `private` the sender is the only writer: this message claims the whole part, and the matrix is freed if the
+    connection ends before the part is committed.
     """
 
     kind = 65
@@ -358,9 +360,9 @@ class CreateMatrix(Message):
 class ClaimBlock(Message):
     """Announce that local rows [i0, i1) and columns [j0, j1) will be written. Done: the part's offset in the arena.
 
-    They are this worker's part of `region`, rows and columns of the whole matrix. Done is None if just that region has
-    been committed here: its sender may have died before it had told the other workers, and who sends it again need not
-    write this part. A claim goes with the connection if that ends before it is committed.
+    They are this worker's part of `region`, rows and columns of the whole matrix. Done is None if exactly that region
+    has already been committed here: its sender may have died before it reached the other workers. A sender that repeats
+    the region does not have to write this part. If the connection ends before the commit, the claim ends with it.
     """
 
     kind = 66
@@ -375,7 +377,7 @@ class ClaimBlock(Message):
 
 @dataclass(frozen=True)
 class WriteBlock(Message):
-    """Write the payload to a block, or a rectangle of one, that was claimed. Done: seconds to receive, to place."""
+    """Write the payload to a claimed block, or to a rectangle of one. Done: seconds to receive and to place it."""
 
     kind = 67
     request: int
@@ -388,7 +390,7 @@ class WriteBlock(Message):
 
 @dataclass(frozen=True)
 class CommitBlock(Message):
-    """Say that a block that was claimed is written, by `WriteBlock` or in place."""
+    """Report that a claimed block has been written, by `WriteBlock` or in place."""
 
     kind = 68
     request: int
@@ -401,7 +403,7 @@ class CommitBlock(Message):
 
 @dataclass(frozen=True)
 class ReleaseBlock(Message):
-    """Give back a claim: the block will not be written, not now."""
+    """Give back a claim: the sender does not write the block now."""
 
     kind = 69
     request: int
@@ -414,7 +416,7 @@ class ReleaseBlock(Message):
 
 @dataclass(frozen=True)
 class ReadBlock(Message):
-    """Read local rows [i0, i1) and columns [j0, j1). Answered by `Block`."""
+    """Read local rows [i0, i1) and columns [j0, j1). The answer is a `Block`."""
 
     kind = 70
     request: int
@@ -427,7 +429,7 @@ class ReadBlock(Message):
 
 @dataclass(frozen=True)
 class Block(Message):
-    """The elements that were asked for follow as payload. `seconds` were spent gathering them."""
+    """The elements of a `ReadBlock` follow as payload. Gathering them took `seconds`."""
 
     kind = 71
     request: int
@@ -454,7 +456,7 @@ class UnpinMatrix(Message):
 
 @dataclass(frozen=True)
 class CheckMatrix(Message):
-    """Ask what is missing of this worker's part. Done: rectangles [i0, i1, j0, j1] of its block."""
+    """Ask for the missing parts of this worker's block. Done: rectangles [i0, i1, j0, j1] of the block."""
 
     kind = 74
     request: int
@@ -463,7 +465,7 @@ class CheckMatrix(Message):
 
 @dataclass(frozen=True)
 class FreeMatrices(Message):
-    """Free matrices. Those already freed are passed over; Done: how many were held."""
+    """Free matrices; matrices that were already freed are ignored. Done: how many were held."""
 
     kind = 75
     request: int

@@ -1,4 +1,4 @@
-"""What the header of a frame may contain: msgpack's own types, and three more.
+"""The values that the header of a frame may contain: msgpack's own types and three more.
 
 ====  ===========================  ======================================================
 code  Python                       bytes
@@ -8,7 +8,7 @@ code  Python                       bytes
 3     MatrixReference              matrix id, uint64 little endian
 ====  ===========================  ======================================================
 
-Nothing is ever pickled, in either direction: a peer can send values, not code.
+Nothing is pickled in either direction: a peer can send values, but no code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DTYPE = re.compile(r"[<>|=]?[biufc][0-9]{1,2}")
 
 @dataclass(frozen=True, slots=True)
 class MatrixReference:
-    """Stands for a distributed matrix of the session, among the arguments or results of a task."""
+    """A reference to a distributed matrix of the session, in the arguments or results of a task."""
 
     matrix_id: int
 
@@ -57,12 +57,12 @@ def decode(octets: bytes | bytearray | memoryview) -> Any:
     Raises
     ------
     RemoteProtocolError
-        If `octets` are not such a value.
+        If `octets` do not encode such a value.
     """
     try:
         return msgpack.unpackb(octets, ext_hook=_decode_extension, raw=False, strict_map_key=False)
     except (ValueError, TypeError, struct.error, msgpack.exceptions.UnpackException) as failure:
-        raise RemoteProtocolError(f"a header that is not msgpack ({failure})") from failure
+        raise RemoteProtocolError(f"the peer sent a header that is not msgpack ({failure})") from failure
 
 
 def _encode_extension(value: Any) -> Any:
@@ -82,30 +82,30 @@ def _encode_extension(value: Any) -> Any:
 
 def _encode_array(array: np.ndarray[Any, Any]) -> bytes:
     if array.dtype.kind not in _KINDS_OF_DTYPE:
-        raise InvalidArrayError(f"an array of dtype {array.dtype} cannot cross the wire; numbers and bool can")
+        raise InvalidArrayError(f"an array of dtype {array.dtype} cannot cross the wire; only numbers and bool can")
     head: bytes = msgpack.packb((array.dtype.str, array.shape))
     return head + array.tobytes()
 
 
 def array_of(octets: bytes, dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:
-    """Return the array that `octets` are.
+    """Return `octets` as an array of this type and shape.
 
     Raises
     ------
     RemoteProtocolError
-        If they are none of that type and shape.
+        If the type is invalid, or the number of bytes does not fit.
     """
     try:
         array = np.frombuffer(octets, _named(dtype))
         return array if [array.size] == shape else array.reshape(shape)
     except (ValueError, TypeError) as misfit:
-        raise RemoteProtocolError(f"{len(octets)} bytes for an array of {dtype} of shape {shape}") from misfit
+        raise RemoteProtocolError(f"{len(octets)} bytes are not an array of {dtype} of shape {shape}") from misfit
 
 
 @functools.lru_cache(maxsize=64)
 def _named(dtype: str) -> np.dtype[Any]:
     if not _DTYPE.fullmatch(dtype):
-        raise ValueError(f"an array of dtype {dtype!r}")
+        raise ValueError(f"an array cannot have dtype {dtype!r}")
     return np.dtype(dtype)
 
 
@@ -117,7 +117,7 @@ def _decode_extension(code: int, octets: bytes) -> Any:
             return complex(*struct.unpack("<dd", octets))
         case 3:
             return MatrixReference(struct.unpack("<Q", octets)[0])
-    raise ValueError(f"extension type {code}")
+    raise ValueError(f"unknown extension type {code}")
 
 
 def _decode_array(octets: bytes) -> np.ndarray[Any, Any]:
@@ -126,11 +126,11 @@ def _decode_array(octets: bytes) -> np.ndarray[Any, Any]:
     name, shape = unpacker.unpack()
     start = unpacker.tell()
     if not _DTYPE.fullmatch(name):
-        raise ValueError(f"an array of dtype {name!r}")
+        raise ValueError(f"an array cannot have dtype {name!r}")
     dtype = np.dtype(name)
     if not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError(f"an array of dtype {dtype} and shape {shape}")
+        raise ValueError(f"an array of dtype {dtype} cannot have shape {shape}")
     count = math.prod(shape)
     if len(octets) - start != count * dtype.itemsize:
-        raise ValueError(f"{len(octets) - start} bytes for an array of {dtype} of shape {shape}")
+        raise ValueError(f"{len(octets) - start} bytes are not an array of {dtype} of shape {shape}")
     return np.frombuffer(octets, dtype, count, start).reshape(shape).copy()

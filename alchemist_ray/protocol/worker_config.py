@@ -1,4 +1,4 @@
-"""The configuration that the driver hands to the ranks of a worker group."""
+"""The configuration that the driver passes to the ranks of a worker group."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from dataclasses import asdict, dataclass
 from alchemist_ray.protocol.server_options import WorkerOptions
 
 ENVIRONMENT = "ALCHEMIST_WORKER"
-"""Environment variable that carries a :class:`WorkerConfig` to the ranks; a secret, so it is never in argv."""
+"""Environment variable that carries a :class:`WorkerConfig` to the ranks. It is secret, so it must not be in argv."""
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What the driver tells the ranks of a group.
+    """The configuration of the ranks of a group.
 
     Attributes
     ----------
     driver : (str, int)
-        Where the driver listens.
+        Address at which the driver listens.
     group_id, ticket : int, str
-        Of the group; the ticket is the key of every connection to and from its workers.
+        Number and ticket of the group. The ticket is the key of every connection to and from its workers.
     worker_ids : list of int
         Number of each rank's worker on the server, by rank.
     bind, advertise : str
-        Interface to listen on, and the address that clients are told.
+        Interface to listen on, and the address that clients use.
     memory : int
         Bytes for matrices.
     options : WorkerOptions
         The server's options, as far as its workers need them; data directories are absolute.
     log_dir : str
-        Where this worker's log goes.
+        Directory of the workers' logs.
     scratch : str
-        Where each rank makes its scratch directory when a library asks for it.
+        Directory in which each rank makes its scratch directory when a library asks for it.
     """
 
     driver: tuple[str, int]

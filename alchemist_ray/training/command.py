@@ -8,6 +8,9 @@ from pathlib import Path
 
 from alchemist_ray.training.descriptions import as_text
 from alchemist_ray.training.loading import load_experiment, to_yaml
+from alchemist_ray.training.shipped import find_experiment, list_shipped
+
+__all__ = ["describe", "dry_run", "list_shipped", "run"]
 
 INTERRUPTED = 130
 
@@ -25,11 +28,12 @@ def dry_run(file: str, overrides: Sequence[str], results: str | None = None) -> 
     ExperimentError
         If its file is wrong, or gymnasium or RLlib would refuse it.
     """
-    experiment = load_experiment(file, overrides, results=results)
+    path = find_experiment(file)
+    experiment = load_experiment(path, overrides, results=results)
     from alchemist_ray.training.results import resolved  # later, since RLlib takes a while to import
     from alchemist_ray.training.runner import check
 
-    check(experiment, Path(file))
+    check(experiment, path)
     return to_yaml(resolved(experiment))
 
 
@@ -50,12 +54,13 @@ def run(
     ExperimentError
         If the experiment is wrong, or a training failed.
     """
-    experiment = load_experiment(file, overrides, results=results)
+    path = find_experiment(file)
+    experiment = load_experiment(path, overrides, results=results)
     from alchemist_ray.training.runner import run_experiment
 
     command = _command(file, [override for override in overrides if not override.startswith("results=")])
     outcome = run_experiment(
-        experiment, file=Path(file), resume=resume, evaluate_only=evaluate_only, command=command, say=say
+        experiment, file=path, resume=resume, evaluate_only=evaluate_only, command=command, say=say
     )
     if outcome.interrupted:
         where = f" --results {shlex.quote(results)}" if results is not None else ""

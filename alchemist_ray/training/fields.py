@@ -197,7 +197,7 @@ class _Frames:
         if self._scale is None:
             return None
         map_colours = self._scale.colours(np.linspace(0, 1, 176), bytes=True)[:, :3]
-        bad = self._scale.colours(np.ma.masked_all(1), bytes=True)[:, :3]
+        bad = self._scale.colours(np.ma.MaskedArray([0.0], mask=True), bytes=True)[:, :3]
         greys = np.repeat(np.linspace(0, 255, 40).astype(np.uint8), 3).reshape(-1, 3)
         palette = Image.new("P", (1, 1))
         palette.putpalette(np.concatenate([map_colours, bad, greys]).tobytes())

@@ -17,6 +17,7 @@ import yaml
 
 from alchemist_ray.errors import ExperimentError
 from alchemist_ray.training.schema import Experiment, Section
+from alchemist_ray.training.shipped import find_experiment
 
 KeyPath = tuple[str | int, ...]
 
@@ -40,7 +41,7 @@ def load_experiment(file: str | Path, overrides: Sequence[str] = (), *, results:
     Parameters
     ----------
     file : path
-        Its YAML file.
+        Its YAML file, or the name of a shipped experiment, such as ``ppo_cylinder``.
     overrides : sequence of str
         ``key.path=value`` with a value in YAML; they replace values of the file.
     results : str, optional
@@ -52,7 +53,7 @@ def load_experiment(file: str | Path, overrides: Sequence[str] = (), *, results:
         If the file cannot be read or is not valid YAML (with line and column), or if it is not a valid experiment: the
         text has every unknown key with its line and the nearest name, every wrong value and every contradiction.
     """
-    path = Path(file)
+    path = find_experiment(file)
     text = _read(path)
     said, lines = parse(str(path), text)
     for override in overrides if said is not None else ():

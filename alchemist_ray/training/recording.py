@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from alchemist_ray.envs import HPCSimulator
+from alchemist_ray.envs.rendering import even
 from alchemist_ray.errors import AlchemistError
 from alchemist_ray.training.policies import Environment
 
@@ -38,7 +39,7 @@ class Recording:
     wanted : int
         How many pictures there should be at least, if the episode has as many steps.
     width : int
-        Width of a picture in pixels; wider ones are reduced.
+        Width of a picture in pixels; wider ones are reduced. Both sides become even, for video players.
     pictures : list of (int, Shot)
         The number of steps before each picture, and the picture.
     reason : str
@@ -114,7 +115,7 @@ def _fitted(taken: npt.NDArray[Any], width: int) -> Picture:
     picture = np.ascontiguousarray(taken, np.uint8)
     height_there, width_there = picture.shape[:2]
     if width_there == width:
-        return picture
+        return even(picture)
     height = max(1, round(height_there * width / width_there))
     how = Image.Resampling.BOX if width < width_there else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(picture).resize((width, height), how))
+    return even(np.asarray(Image.fromarray(picture).resize((width, height), how)))

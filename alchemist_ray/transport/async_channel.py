@@ -1,4 +1,4 @@
-"""The protocol over asyncio streams: the shell that the driver uses. It only ever accepts connections."""
+"""The protocol over asyncio streams, as the driver uses it. The driver only accepts connections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AsyncChannel:
     Parameters
     ----------
     reader, writer
-        Its streams.
+        The streams of the connection.
     find_key : callable
         As for :class:`~alchemist_ray.protocol.Connection`.
     """
@@ -37,21 +37,21 @@ class AsyncChannel:
 
     @property
     def software(self) -> str:
-        """What the peer says it is."""
+        """The peer's own name for its software."""
         return self.connection.hello.software[:80] if self.connection.hello else ""
 
     @property
     def group_id(self) -> int:
-        """The worker group that the peer has named."""
+        """The worker group that the peer named in its greeting."""
         return self.connection.hello.group_id if self.connection.hello else 0
 
     async def shake_hands(self) -> None:
-        """Let the peer prove itself; it is then up to the caller to welcome it.
+        """Let the peer prove that it knows the key; the caller then welcomes it.
 
         Raises
         ------
         AuthenticationError, ProtocolError
-            If it does not; it has been told.
+            If the peer fails; the error has also been sent to it.
         """
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
@@ -74,12 +74,12 @@ class AsyncChannel:
         await self._writer.drain()
 
     async def send_or_ignore(self, message: m.Message) -> None:
-        """Send a message to a peer that may be gone."""
+        """Send a message; ignore that the peer may be gone."""
         with contextlib.suppress(OSError):
             await self.send(message)
 
     async def receive(self) -> m.Message:
-        """Return the next message; raise EOFError when the peer has closed the connection."""
+        """Return the next message; raise EOFError if the peer has closed the connection."""
         while (message := self.connection.next_message()) is None:
             await self.wait_closed_or_readable()
             if self.at_eof:

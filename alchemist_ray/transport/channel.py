@@ -1,8 +1,8 @@
-"""The protocol over a blocking socket: the shell that clients and workers use.
+"""The protocol over a blocking socket, as clients and workers use it.
 
-A channel speaks over TCP, or over a Unix socket when both ends share a host. Unix sockets are abstract ones (they have
-a name but no file), so nothing is left behind when a process is killed; that a name resolves at all, and that the peer
-proves the session's ticket over it, is what shows that both ends share a host.
+A channel uses TCP, or a Unix socket when both ends share a host. The Unix sockets are abstract (they have a name but no
+file), so a killed process leaves nothing behind. Both ends share a host if the name of the socket resolves and the peer
+proves the session's ticket over it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CHUNK = 16384
 _FD_BYTES = array.array("i").itemsize
 
 Address = tuple[str, int] | str
-"""Where to connect: (host name, port), or the name of an abstract Unix socket."""
+"""An address to connect to: (host name, port), or the name of an abstract Unix socket."""
 
 
 class Channel:
@@ -48,7 +48,7 @@ class Channel:
     Parameters
     ----------
     sock : socket.socket
-        Connected; the channel owns it from here on.
+        A connected socket. The channel owns it from now on.
     connection : Connection
         The protocol state.
     """
@@ -61,7 +61,7 @@ class Channel:
 
     @property
     def is_local(self) -> bool:
-        """Whether both ends share a host, and so can share memory."""
+        """Whether both ends share a host and can therefore share memory."""
         return self._sock.family == socket.AF_UNIX
 
     # --- opening ------------------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ class Channel:
         Raises
         ------
         ServerUnreachableError
-            If nobody answers there, or not with the Alchemist protocol.
+            If nothing answers at the address, or the answer is not in the Alchemist protocol.
         AuthenticationError
             If the two sides do not share the key.
         ProtocolVersionError
@@ -114,7 +114,13 @@ class Channel:
 
     @classmethod
     def accept(cls, sock: socket.socket, find_key: FindKey, facts: dict[str, Any]) -> Channel:
-        """Shake hands with a client that has connected; the errors are those that its side of the handshake makes."""
+        """Shake hands with a client that has connected.
+
+        Raises
+        ------
+        AuthenticationError, ProtocolError
+            If the client does not know the key, or breaks the protocol; the error has also been sent to it.
+        """
         prepare(sock)
         channel = cls(sock, Connection(Side.ACCEPTOR, find_key))
         deadline = time.monotonic() + HANDSHAKE_SECONDS
@@ -135,7 +141,7 @@ class Channel:
     # --- messages -----------------------------------------------------------------------------------------------------
 
     def send(self, message: m.Message, payload: Iterable[memoryview] = (), payload_length: int = 0) -> None:
-        """Send a message, and the payload that goes with it."""
+        """Send a message and its payload."""
         self._sock.sendall(self.connection.send(message, payload_length))
         for part in payload:
             self._sock.sendall(part)
@@ -145,11 +151,11 @@ class Channel:
         self._sock.sendall(octets)
 
     def send_with_fd(self, message: m.Message, fd: int) -> None:
-        """Send a message and an open file descriptor; Unix sockets only."""
+        """Send a message and an open file descriptor. Unix sockets only."""
         socket.send_fds(self._sock, [self.connection.send(message)], [fd])
 
     def pending(self) -> bool:
-        """Whether the peer has sent something, or closed the connection, so that :meth:`receive` will not wait long."""
+        """Whether the peer has sent something or closed the connection, so that :meth:`receive` will not wait long."""
         poller = select.poll()
         poller.register(self._sock, select.POLLIN)
         return bool(poller.poll(0))
@@ -162,9 +168,9 @@ class Channel:
         ConnectionError
             If the peer has closed the connection.
         DeadlineError
-            If no complete message came within `timeout` seconds (None: wait for as long as the peer lives).
+            If no complete message came within `timeout` seconds (None: wait as long as the peer lives).
         RemoteProtocolError
-            If what came is not a message that the peer may send now.
+            If the peer sent something that is not a message, or a message that it may not send now.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         connection = self.connection
@@ -180,7 +186,7 @@ class Channel:
         return message
 
     def receive_with_fd(self) -> tuple[m.Message, int]:
-        """Return the peer's next message and the file descriptor that came with it; Unix sockets only."""
+        """Return the peer's next message and the file descriptor sent with it. Unix sockets only."""
         octets, ancillary, _, _ = self._sock.recvmsg(_CHUNK, socket.CMSG_SPACE(_FD_BYTES))
         fds = array.array("i")
         for level, kind, content in ancillary:
@@ -193,7 +199,7 @@ class Channel:
         if isinstance(message, m.Failure):
             raise message.to_error()
         if not fds:
-            raise RemoteProtocolError("a message without its file descriptor")
+            raise RemoteProtocolError("the peer sent a message without its file descriptor")
         return message, fds[0]
 
     def _await_readable(self, deadline: float, timeout: float) -> None:
@@ -213,7 +219,7 @@ class Channel:
             done += count
 
     def drop_payload(self) -> None:
-        """Read what is left of the payload and throw it away."""
+        """Read the rest of the payload and throw it away."""
         waste = memoryview(bytearray(_CHUNK))
         while self.connection.payload_left:
             self.receive_payload_into(waste[: min(_CHUNK, self.connection.payload_left)])
@@ -223,7 +229,7 @@ class Channel:
         return self._sock.fileno()
 
     def set_timeout(self, seconds: float | None) -> None:
-        """Have every send and receive fail with ``TimeoutError`` after `seconds` without progress; None: never."""
+        """Make each send and receive fail with ``TimeoutError`` after `seconds` without progress; None: never."""
         self._sock.settimeout(seconds)
 
     def shut_down(self) -> None:
@@ -269,14 +275,14 @@ def _connect_locally(name: str) -> socket.socket:
 
 
 def prepare(sock: socket.socket) -> None:
-    """Make a connected socket fit for short messages and for noticing that the peer's host is gone."""
+    """Set up a connected socket to send short messages at once and to notice that the peer's host is gone."""
     sock.settimeout(None)
     if sock.family != socket.AF_UNIX:
         set_options(sock)
 
 
 def set_options(sock: socket.socket | asyncio.trsock.TransportSocket) -> None:
-    """Set the options of a TCP socket that :func:`prepare` is about."""
+    """Set the options that :func:`prepare` promises on a TCP socket."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)

@@ -1,8 +1,8 @@
-"""Where a server's token is kept, so that its owner's own clients find it and nobody else can read it.
+"""The place of a server's token: its owner's clients find it there, and nobody else can read it.
 
-A server started on the command line without a token of its own writes a fresh one to ``token-PORT`` in a directory
-that only its user can read. A client that is given no token looks, in this order, at the environment variables
-``ALCHEMIST_TOKEN`` and ``ALCHEMIST_TOKEN_FILE`` and at that file.
+A server that is started on the command line without a token writes a new one to ``token-PORT`` in a directory that only
+its user can read. A client without a token looks at the environment variables ``ALCHEMIST_TOKEN`` and
+``ALCHEMIST_TOKEN_FILE``, then at that file.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def read_token(path: Path) -> str:
     Raises
     ------
     AuthenticationError
-        If there is no such file, it is empty, or other users can read it.
+        If the file does not exist, is empty, or other users can read it.
     """
     try:
         with path.open() as file:
@@ -48,7 +48,7 @@ def read_token(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as failure:
         raise AuthenticationError(f"the token file {path} cannot be read ({failure})") from failure
     if stat.S_IMODE(mode) & 0o077:
-        raise AuthenticationError(f"other users can read the token file {path}: chmod 600 {path}")
+        raise AuthenticationError(f"other users can read the token file {path}; run chmod 600 {path}")
     if not token:
         raise AuthenticationError(f"the token file {path} is empty")
     return token
@@ -60,7 +60,7 @@ def find_token(port: int) -> str:
     Raises
     ------
     AuthenticationError
-        If there is none.
+        If no token is found.
     """
     if token := os.environ.get(TOKEN):
         return token
@@ -69,4 +69,4 @@ def find_token(port: int) -> str:
     path = token_path(port)
     if path.exists():
         return read_token(path)
-    raise AuthenticationError(f"no token was given, and there is none for port {port} on this machine")
+    raise AuthenticationError(f"no token was given, and this user has no token file for port {port} on this machine")

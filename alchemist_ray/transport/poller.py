@@ -30,6 +30,6 @@ class ChannelPoller:
         Parameters
         ----------
         milliseconds : float or None
-            How long to wait for the first; None: without limit.
+            How long to wait for the first channel; None: without limit.
         """
         return [self._positions[fd] for fd, _ in self._poller.poll(milliseconds)]

@@ -1,7 +1,8 @@
 """Measure the speed and the accuracy of the linear algebra: ``python experiments/bench/linalg.py``.
 
 Two workers and SciPy with two threads run alternately. The workers hold the matrices before the clock starts, and they
-keep the results. Each ratio is the median over such pairs. A second table has the scaled residuals of every dense
+keep the results. Each ratio is the median over such pairs. Small matrices are measured against SciPy plus a task that
+does nothing, because every task costs that. Another table has the scaled residuals of every dense
 routine for matrices that are difficult in different ways. LAPACK's own tests accept residuals up to 30.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
-from linalg_cases import CASES, FAMILIES, ORDER, RIGHT_HAND_SIDES, SINGULAR, Case, matrix
+from linalg_cases import CASES, FAMILIES, ORDER, RIGHT_HAND_SIDES, SINGULAR, SMALL_ORDERS, Case, matrix
 from measure import Comparison, print_rows, print_table, seconds
 
 import alchemist_ray as alchemist
@@ -25,6 +26,7 @@ import alchemist_ray as alchemist
 RANK = 20
 RESIDUAL = 30.0
 LOADS = 20
+SMALL_REPEATS = 15
 
 
 @contextlib.contextmanager
@@ -74,6 +76,35 @@ def bench_dense(session: alchemist.AlchemistSession, names: list[str], repeats: 
             ]
         what = f"{case.name}, {case.order} x {case.order}"
         found.append(Comparison(what, "SciPy, 2 threads", *zip(*pairs, strict=True), case.asked))
+    return found
+
+
+def bench_small(
+    session: alchemist.AlchemistSession, names: list[str], orders: list[int], repeats: int
+) -> list[Comparison]:
+    """Time the dense routines on small matrices against SciPy's and a task that does nothing."""
+    lib, testlib = session.load_library("linalg"), session.load_library("TestLib")
+    found = []
+    for case in CASES:
+        if names and case.name not in names:
+            continue
+        print(f"{case.name}, small ...", file=sys.stderr, flush=True)
+        for order in orders:
+            if order < case.least_order:
+                continue
+            rng = np.random.default_rng(0)
+            A = matrix(case.kind, rng.standard_normal((order, order)))
+            b = rng.standard_normal((order, RIGHT_HAND_SIDES))
+            with sent(session, A, b) as (on_workers, right):
+                pairs = []
+                for _ in range(repeats + 1):
+                    nothing = seconds(testlib.noop)
+                    ours = seconds(lambda: case.ours(lib, on_workers, right))  # noqa: B023
+                    pairs.append((ours, nothing + seconds(lambda: case.theirs(A, b))))  # noqa: B023
+            del pairs[0]
+            what = f"{case.name}, {order} x {order}"
+            times = zip(*pairs, strict=True)
+            found.append(Comparison(what, "SciPy + a no-op task", *times, "<= 2", (1e3, "ms")))
     return found
 
 
@@ -151,19 +182,24 @@ def bench_load(session: alchemist.AlchemistSession, repeats: int) -> list[Compar
 def main() -> int:
     """Run the benchmarks that were asked for and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", help="names of dense routines, 'truncated_svd', 'load' (default: all)")
+    parser.add_argument(
+        "what", nargs="*", help="names of dense routines, 'small', 'truncated_svd', 'load' (default: all)"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each (default: %(default)s)")
     parser.add_argument("--accuracy", type=int, default=600, metavar="N", help="order for residuals; 0 to skip them")
+    parser.add_argument("--orders", type=int, nargs="+", default=SMALL_ORDERS, help="of 'small' (default: %(default)s)")
     arguments = parser.parse_args()
-    known = {case.name for case in CASES} | {"truncated_svd", "load"}
+    known = {case.name for case in CASES} | {"small", "truncated_svd", "load"}
     if unknown := set(arguments.what) - known:
         parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; choose from {', '.join(sorted(known))}")
     names, everything = arguments.what, not arguments.what
-    dense = [name for name in names if name not in ("truncated_svd", "load")]
+    dense = [name for name in names if name not in ("small", "truncated_svd", "load")]
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     table, residuals, fine = [], [], True
     with two_workers() as session:
-        if everything or dense:
+        if everything or "small" in names:
+            table += bench_small(session, dense, arguments.orders, max(arguments.repeats, SMALL_REPEATS))
+        if everything or (dense and "small" not in names):
             table += bench_dense(session, dense, arguments.repeats)
             if arguments.accuracy:
                 residuals, fine = accuracy(session, dense, arguments.accuracy)

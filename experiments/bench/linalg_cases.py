@@ -16,6 +16,7 @@ import scipy.linalg
 Array = np.ndarray
 EPS = np.finfo(np.float64).eps
 ORDER, SMALLER = 4000, 2000
+SMALL_ORDERS = [1, 8, 64, 200, 400, 700, 1000]
 RIGHT_HAND_SIDES = 10
 
 
@@ -41,6 +42,8 @@ class Case:
         Target for the ratio of the times.
     singular : bool
         Whether the routine accepts singular matrices.
+    least_order : int
+        Smallest order that the routine accepts.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Case:
     residual: Callable[[Array, Array, Any], float] | None
     asked: str = "<= 1.3"
     singular: bool = True
+    least_order: int = 1
 
 
 # --- matrices ---------------------------------------------------------------------------------------------------------
@@ -221,7 +225,7 @@ CASES = (
     Case(
         "eigh, the 20 largest", ORDER, "hermitian",
         lambda lib, A, b: lib.eigh(A, subset_by_index=[A.shape[0] - 20, A.shape[0] - 1]),
-        lambda A, b: scipy.linalg.eigh(A, subset_by_index=[len(A) - 20, len(A) - 1]), _eigh,
+        lambda A, b: scipy.linalg.eigh(A, subset_by_index=[len(A) - 20, len(A) - 1]), _eigh, least_order=20,
     ),
     Case("eigvalsh", ORDER, "hermitian", lambda lib, A, b: lib.eigvalsh(A), lambda A, b: scipy.linalg.eigvalsh(A),
          _eigenvalues_of_hermitian),

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alchemist_ray.mpi_backend.driver.registry import ENTRY_POINTS, Registry
+from alchemist_ray.mpi_backend.registry import ENTRY_POINTS, Registry
 
 if TYPE_CHECKING:
     from alchemist_ray.mpi_backend.ali import Simulator

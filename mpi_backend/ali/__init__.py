@@ -1,6 +1,6 @@
-"""The Alchemist-Library Interface: what a library author imports.
+"""The Alchemist-Library Interface (ALI). The author of a library imports this module.
 
-A numerical library in Python is a module whose tasks are marked::
+A numerical library in Python is a module that marks its tasks::
 
     from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
 
@@ -11,14 +11,15 @@ A numerical library in Python is a module whose tasks are marked::
         B.local[...] = factor * A.local
         return B
 
-A matrix in compressed rows is a :class:`SparseDistMatrix`; a task that takes both says so, ``A: DistMatrix |
-SparseDistMatrix``, and one that takes dense matrices only is never given another.
+A matrix in compressed rows is a :class:`SparseDistMatrix`. A task that takes both kinds is annotated with ``A:
+DistMatrix | SparseDistMatrix``. A task that takes dense matrices only never gets a sparse one.
 
-Every task is collective over ``ctx.comm``: it runs on every rank of the group at once, with equal arguments. What it
-returns, apart from matrices, is the same on every rank, or comes from rank 0 and is None on the others.
+Every task is collective over ``ctx.comm``: it runs on every rank of the group at the same time, with equal arguments.
+All ranks return the matrices. All other results must be the same on every rank, or come from rank 0 and be None on the
+other ranks.
 
-A simulation is a subclass of :class:`Simulator`; a library in C, C++ or Fortran is a shared object written against
-``alchemist_ali.h``, which lies in the folder ``include`` beside this file.
+A simulation is a subclass of :class:`Simulator`. A library in C, C++ or Fortran is a shared object that uses
+``alchemist_ali.h``, which is in the folder ``c/include`` beside this file.
 """
 
 from alchemist_ray.mpi_backend.ali.context import TaskContext

@@ -1,9 +1,9 @@
-"""Load libraries, and what a loaded one is: tasks by name, and what they say about themselves.
+"""Load libraries. A loaded library has tasks by name, and a description of each task.
 
-A library says about itself what the client needs to call it: for each task its name, parameters (name, kind,
-default), result and docstring. The description is plain data, crosses the wire, and becomes real functions on the
-client's side (:mod:`alchemist_ray.libraries`). It comes from a Python module or from a shared object that was written
-against ``alchemist_ali.h`` (:mod:`.shared_objects`).
+The description tells the client how to call the library: the name of each task, its parameters (name, kind, default),
+its result and its docstring. It is plain data, crosses the wire, and becomes real functions on the client's side
+(:mod:`alchemist_ray.libraries`). It comes from a Python module, or from a shared object that uses ``alchemist_ali.h``
+(:mod:`.shared_objects`).
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _SHARED_OBJECT = re.compile(r"\.so(\.\d+)*$")
 def task(function: F) -> F:
     """Mark a function of a library module as a task.
 
-    Its first parameter may be annotated :class:`TaskContext`; the others are the task's own. Annotations are one of
-    ``DistMatrix, SparseDistMatrix, int, float, complex, bool, str, bytes, numpy.ndarray, list, dict``, a
-    ``Literal[...]`` of values that are admitted, or a union of these with None. A matrix that the task wants in a
-    certain layout is annotated with it, ``Annotated[DistMatrix, "VC_STAR"]``, and arrives in that layout.
+    The first parameter may be annotated with :class:`TaskContext`; the others are the task's own. An annotation is one
+    of ``DistMatrix, SparseDistMatrix, int, float, complex, bool, str, bytes, numpy.ndarray, list, dict``, a
+    ``Literal[...]`` of the allowed values, or a union of these with None. If the task needs a matrix in a certain
+    layout, it annotates it like ``Annotated[DistMatrix, "VC_STAR"]``. The matrix then arrives in that layout.
     """
     setattr(function, _MARK, True)
     return function
@@ -51,16 +51,16 @@ def task(function: F) -> F:
 
 @dataclass(frozen=True)
 class Task:
-    """A task: what it does, and what it says about itself.
+    """A task and its description.
 
     Attributes
     ----------
     description : TaskDescription
-        What the client gets to know.
+        The description for the client.
     run : callable
-        ``run(ctx, arguments)``, collective over ``ctx.comm``; `arguments` by name, without those that have defaults.
+        ``run(ctx, arguments)``, collective over ``ctx.comm``. `arguments` are by name; defaults may be missing.
     layouts : dict
-        For each parameter whose matrix the task wants in a certain layout, that layout.
+        Layout of each matrix parameter for which the task requires one.
     """
 
     description: TaskDescription
@@ -73,9 +73,10 @@ class Task:
         Raises
         ------
         ArgumentError
-            If a matrix is sparse where a dense one is wanted, or the other way round: a reference does not tell.
+            If a matrix is sparse but the task takes a dense one, or the reverse. The client cannot check this, as a
+            reference does not contain it.
         LayoutError
-            If a matrix cannot have the layout that the task wants.
+            If a matrix cannot have the layout that the task requires.
         """
         for parameter in self.description.parameters:
             _check_matrix(ctx, parameter, arguments.get(parameter.name))
@@ -90,14 +91,14 @@ def _check_matrix(ctx: TaskContext, parameter: ParameterDescription, value: Any)
         return
     given, advice = "dense", ""
     if isinstance(value, SparseDistMatrix):
-        given, advice = "sparse", ": make it dense first, with the task to_dense of the library linalg"
+        given, advice = "sparse", ": convert it first with the task to_dense of the library linalg"
     raise ArgumentError(
         ctx.task, f"argument {parameter.name!r} is a {given} matrix, which this task does not take{advice}"
     )
 
 
 def _laid_out(value: Any, wanted: LayoutChoice) -> Any:
-    """Return a matrix in the layout that is wanted; itself if it is so already. Collective over its ranks."""
+    """Return a matrix in the wanted layout; the matrix itself if it already has it. Collective over its ranks."""
     if not isinstance(value, DistMatrix):
         return value
     layout = value.layout
@@ -119,13 +120,13 @@ class TaskLibrary:
 
 
 def load(name: str, source: str) -> TaskLibrary:
-    """Load the library `source`: a module's name, or the path of a ``.py`` or ``.c`` file or of a shared object. Local.
+    """Load the library `source`: the name of a module, or the path of a ``.py``, ``.c`` or shared object file. Local.
 
     Raises
     ------
     LibraryLoadError
-        If it does not load, has no tasks, or what it says about a task cannot cross the wire. If a module is missing,
-        the error says how to install it.
+        If the library does not load or has no tasks, or the description of a task cannot cross the wire. If a module is
+        missing, the error says how to install it.
     """
     try:
         return describe(name, import_library(name, source))
@@ -138,17 +139,17 @@ def load(name: str, source: str) -> TaskLibrary:
 
 
 def import_library(name: str, source: str) -> ModuleType:
-    """Import the library `source`, as :func:`load` has it, and return it as a module. Local.
+    """Import the library `source`, in the form that :func:`load` takes, and return it as a module. Local.
 
-    In a process of one's own, this is the way to the class of a simulator in C, with no server.
+    A program without a server can get the class of a simulator in C this way.
 
     Raises
     ------
     LibraryLoadError
-        If there is no such file, or it is no library in C. Errors of Python are raised as they are.
+        If the file does not exist, or is not a valid library in C. Errors of Python modules are raised unchanged.
     """
     if _SHARED_OBJECT.search(source):
-        from alchemist_ray.mpi_backend.ali.c.shared_objects import import_shared_object  # libraries in Python need none
+        from alchemist_ray.mpi_backend.ali.c.shared_objects import import_shared_object  # not for Python libraries
 
         return import_shared_object(name, source)
     if source.endswith(".c"):
@@ -159,7 +160,7 @@ def import_library(name: str, source: str) -> ModuleType:
         return importlib.import_module(source)
     path = Path(source)
     if not path.is_file():
-        raise LibraryLoadError(library=name, reason=f"there is no file {source}")
+        raise LibraryLoadError(library=name, reason=f"the file {source} does not exist")
     module_name = f"alchemist_library_{name}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
@@ -176,7 +177,7 @@ def describe(name: str, module: ModuleType) -> TaskLibrary:
     Raises
     ------
     LibraryLoadError
-        If it has neither, or a signature says something that cannot cross the wire.
+        If it has neither, or a signature has a type or default that cannot cross the wire.
     """
     functions = {attribute: value for attribute, value in vars(module).items() if getattr(value, _MARK, False)}
     simulator = simulator_of(name, module)
@@ -203,8 +204,8 @@ def describe(name: str, module: ModuleType) -> TaskLibrary:
 def _converted(ctx: TaskContext, said: Signature, parameter: str, value: Any) -> Any:
     try:
         return said.converted(parameter, value)
-    except ValueError as misfit:  # a list whose members differ in length is no array
-        raise ArgumentValueError(ctx.task, f"argument {parameter!r} is no array: {misfit}") from None
+    except ValueError as misfit:  # the members of a list differ in length
+        raise ArgumentValueError(ctx.task, f"argument {parameter!r} is not an array: {misfit}") from None
 
 
 def _task_of(library: str, name: str, function: Callable[..., Any]) -> Task:

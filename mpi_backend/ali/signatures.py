@@ -1,9 +1,8 @@
-"""What the signature of a Python function says about a task: parameters, kinds of value, choices, layouts, result."""
+"""Read the description of a task from the signature of its Python function."""
 
 from __future__ import annotations
 
 import inspect
-import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from alchemist_ray.errors import InvalidArrayError, LayoutError, LibraryLoadError
 from alchemist_ray.layouts.choice import LayoutChoice
+from alchemist_ray.mpi_backend.ali.annotations import hints_of, text_of
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.matrices.sparse import SparseDistMatrix
@@ -41,18 +41,18 @@ KINDS: dict[Any, str] = {
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function says about itself.
+    """The signature of a task, read from its function.
 
     Attributes
     ----------
     description : TaskDescription
-        What the client gets to know.
+        The description for the client.
     wants_context : bool
         Whether the first parameter is the :class:`TaskContext`.
     positional_only : tuple of str
         Parameters that the function takes by position only.
     layouts : dict
-        For each matrix that the function wants in a certain layout, that layout.
+        Layout of each matrix parameter for which the function requires one.
     kinds : dict
         The kinds of value that each parameter takes.
     tuples : frozenset of str
@@ -67,7 +67,7 @@ class Signature:
     tuples: frozenset[str]
 
     def converted(self, name: str, value: Any) -> Any:
-        """Return an argument as the function expects it: the wire has no tuples, and lists may stand for arrays."""
+        """Return an argument as the function expects it: the wire has no tuples, and a list may replace an array."""
         kinds = self.kinds.get(name, frozenset({"any"}))
         if isinstance(value, (list, tuple)):
             if "array" in kinds and "list" not in kinds:
@@ -83,7 +83,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class _Annotation:
-    """What one annotation admits."""
+    """The values that one annotation allows."""
 
     kinds: tuple[str, ...]
     choices: tuple[Any, ...] = ()
@@ -92,31 +92,31 @@ class _Annotation:
 
 
 class _Unspeakable(Exception):
-    """The annotation names what cannot cross the wire."""
+    """The annotation names a type that cannot cross the wire."""
 
 
 def describe_function(library: str, name: str, function: Callable[..., Any]) -> Signature:
-    """Return what `function` says about itself as the task `name`. Local.
+    """Return the signature of `function` as the task `name`. Local.
 
     Raises
     ------
     LibraryLoadError
-        If that cannot be evaluated, or cannot cross the wire; it names the task and the parameter.
+        If the annotations cannot be evaluated, or cannot cross the wire. The error names the task and the parameter.
     """
     try:
-        hints = typing.get_type_hints(function, include_extras=True)
+        hints = hints_of(function)
     except Exception as failure:  # evaluating the author's annotations can raise anything
         reason = f"task {name}: its annotations cannot be evaluated: {type(failure).__name__}: {failure}"
         raise LibraryLoadError(library, reason) from failure
     parameters = list(inspect.signature(function).parameters.values())
-    wants_context = bool(parameters) and hints.get(parameters[0].name) is TaskContext
+    wants_context = bool(parameters) and _without_notes(hints.get(parameters[0].name)) is TaskContext
     own = parameters[wants_context:]
     annotations = {p.name: _annotation_of(library, name, p, hints) for p in own}
     description = TaskDescription(
         name=name,
         doc=inspect.getdoc(function) or "",
         parameters=tuple(_describe_parameter(library, name, p, annotations[p.name]) for p in own),
-        returns=_name_of(hints.get("return", Any)),
+        returns=text_of(hints.get("return", Any)),
     )
     positional_only = tuple(p.name for p in own if p.kind is p.POSITIONAL_ONLY)
     layouts = {p.name: layout for p in own if (layout := annotations[p.name].layout) is not None}
@@ -132,7 +132,9 @@ def _annotation_of(library: str, task: str, parameter: inspect.Parameter, hints:
     try:
         return _read(annotation)
     except _Unspeakable:
-        reason = f"task {task}: parameter {parameter.name} is annotated {annotation}, which cannot cross the wire"
+        reason = (
+            f"task {task}: parameter {parameter.name} is annotated {parameter.annotation}, which cannot cross the wire"
+        )
         raise LibraryLoadError(library, reason) from None
     except LayoutError as misfit:
         raise LibraryLoadError(library, f"task {task}: the layout of parameter {parameter.name}: {misfit}") from misfit
@@ -160,7 +162,7 @@ def _describe_parameter(
 
 
 def _read(annotation: Any) -> _Annotation:
-    """Return what `annotation` admits; raise :class:`_Unspeakable` if that cannot cross the wire."""
+    """Return the values that `annotation` allows; raise :class:`_Unspeakable` if they cannot cross the wire."""
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _with_layout(_read(members[0]), members[1:])
@@ -186,18 +188,12 @@ def _read(annotation: Any) -> _Annotation:
 
 
 def _with_layout(annotation: _Annotation, notes: tuple[Any, ...]) -> _Annotation:
-    """Return the annotation of a matrix with the layout that stands beside it, a pair's name or a LayoutChoice."""
+    """Return the annotation of a matrix with its layout, which is the name of a pair or a LayoutChoice in `notes`."""
     wanted = [note for note in notes if isinstance(note, (str, LayoutChoice))]
     if not wanted or "matrix" not in annotation.kinds:
         return annotation
     return _Annotation(annotation.kinds, annotation.choices, LayoutChoice.of(wanted[0]))
 
 
-def _name_of(annotation: Any) -> str:
-    """Return an annotation as people write it, without the modules."""
-    if annotation in (None, NoneType):
-        return "None"
-    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
-        return annotation.__name__
-    text = re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(annotation))
-    return re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[\w+\]\]", "ndarray", text)
+def _without_notes(annotation: Any) -> Any:
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation

@@ -1,4 +1,4 @@
-"""What the author of a simulation writes."""
+"""The base class of simulations in Python, and the spaces and pictures that they return."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Box:
-    """The arrays between two bounds: what a simulation takes as an action, or gives as its state.
+    """The arrays between two bounds: the actions that a simulation takes, or the states that it returns.
 
     Attributes
     ----------
     low, high : float or sequence of float
-        The bounds, for all components or for each; they may be infinite.
+        The bounds, one for all components or one for each; they may be infinite.
     shape : tuple of int, optional
-        Of the arrays; by default that of the bounds.
+        Shape of the arrays; by default the shape of the bounds.
     names, units : sequence of str
-        What each component is, and in what unit; empty where there is nothing to say.
+        Name and unit of each component; may be empty.
     """
 
     low: float | Sequence[float]
@@ -54,16 +54,16 @@ class Box:
 
     @cached_property
     def is_bounded(self) -> bool:
-        """Whether all that lies in the box is finite."""
+        """Whether all arrays in the box are finite."""
         return bool(np.isfinite(self._bounds).all())
 
     def misfit(self, value: Array) -> str:
-        """Return why `value` does not lie in the box, in words; empty if it does."""
+        """Return in words why `value` does not lie in the box; empty if it does."""
         low, high = self._bounds
         if value.shape != low.shape:
             return f"has shape {value.shape}, not {low.shape}"
         if value.dtype.kind not in "biuf":
-            return f"has dtype {value.dtype}, not a real one"
+            return f"has dtype {value.dtype}, which is not real"
         if self._interval.holds(value):
             return ""
         inside = (low <= value) & (value <= high)
@@ -93,16 +93,16 @@ class Box:
 
 @dataclass(frozen=True)
 class Field:
-    """A picture of a simulation, in numbers: the client colours it.
+    """A picture of a simulation as numbers; the client colours it.
 
     Attributes
     ----------
     values : ndarray, shape (ny, nx)
-        Real; the first row is the top of the picture. NaN is drawn as solid.
+        Real numbers; the first row is the top of the picture. NaN is drawn as a solid.
     name, unit : str
-        What is seen.
+        Name and unit of the values.
     low, high : float, optional
-        Values at the ends of the colour scale; by default the smallest and the largest of `values`.
+        Values at the ends of the colour scale; by default the smallest and the largest value.
     extent : (float, float, float, float), optional
         Coordinates of the picture's left, right, bottom and top edge; without them the picture has no axes.
     axes : (str, str)
@@ -130,7 +130,7 @@ class Simulator(ABC):
     """An MPI simulation that is stepped from outside. Every method is collective over `comm`.
 
     A library is a module with one such class. Its constructor's keyword arguments become the parameters of the task
-    ``create``; what follows are the tasks ``reset, step, get_state, get_score`` of one simulation or of many::
+    ``create``. Its other methods become the tasks ``reset, step, get_state, get_score`` of one simulation or many::
 
         class Heat(Simulator):
             \"\"\"The heat equation on a ring.\"\"\"
@@ -141,18 +141,18 @@ class Simulator(ABC):
                 self.comm = comm
                 ...
 
-    What goes wrong on one rank only, such as a field that is no longer finite, is made known to all by a reduction
-    before any rank raises, since the others would wait for it in MPI; the error for it is
+    If something goes wrong on one rank only, such as a field with NaN or infinity, the ranks must learn it by a
+    reduction before any rank raises, because the other ranks would wait in MPI. The error for this is
     :class:`~alchemist_ray.errors.SimulationDivergedError`. A simulation can be reset after any error.
 
     Attributes
     ----------
     context : TaskContext
-        The surroundings of the call that runs, set before each, the constructor included: progress, cancellation, log,
-        scratch directory, memory for matrices.
+        The context of the running call: progress, cancellation, log, scratch directory, memory for matrices. It is set
+        before each call, including the constructor.
     action_space, observation_space : Box or None
-        Of the actions and states, of the class or set by the constructor; None: anything. An action outside its space
-        is refused before any rank sees it.
+        The spaces of the actions and states, as class attributes or set by the constructor; None: anything. An action
+        outside its space is refused before any rank sees it.
     """
 
     context: TaskContext
@@ -165,7 +165,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def reset(self, seed: int | None) -> None:
-        """Begin anew; with the same seed, exactly as before."""
+        """Start again from the beginning. The same seed gives exactly the same simulation."""
 
     @abstractmethod
     def step(self, action: Array) -> None:
@@ -173,45 +173,45 @@ class Simulator(ABC):
 
     @abstractmethod
     def get_state(self) -> Array | None:
-        """Return the state that the agent sees: on rank 0 at least; what other ranks return is not looked at."""
+        """Return the state that the agent sees, at least on rank 0; the results of other ranks are ignored."""
 
     @abstractmethod
     def get_score(self) -> float | None:
-        """Return the score of the last step: on rank 0 at least."""
+        """Return the score of the last step, at least on rank 0."""
 
     def is_finished(self) -> bool:
-        """Whether the simulation has come to its end, on rank 0 at least; by default it never does."""
+        """Whether the simulation has reached its end, at least on rank 0. By default it never does."""
         return False
 
     def get_info(self) -> Mapping[str, float] | None:
-        """Return what else there is to say of the last step, by name, on rank 0 at least: the agent's `info`."""
+        """Return more numbers about the last step by name, at least on rank 0: the agent's `info`."""
         return None
 
     def get_field(self) -> Field | None:
-        """Return a picture of the present state, on rank 0 at least. Simulations that have none leave this as it is."""
+        """Return a picture of the present state, at least on rank 0. Simulations without pictures omit this method."""
         raise NotImplementedError
 
     def snapshot(self) -> Any:
-        """Return all that it takes to continue bit for bit: this rank's part, the state of random generators included.
+        """Return this rank's part of the data needed to continue bit for bit, including the random generators.
 
-        What is returned stays in this rank's memory. It must not change when the simulation goes on. Simulations that
-        cannot do this leave it as it is.
+        The snapshot stays in this rank's memory, and must not change when the simulation goes on. A simulation that
+        cannot make snapshots omits this method.
         """
         raise NotImplementedError
 
     def restore(self, state: Any) -> None:
-        """Continue from what :meth:`snapshot` has returned, which must stay as it is.
+        """Continue from a snapshot that :meth:`snapshot` returned; it must not be changed.
 
-        The snapshot may be that of another simulation with the same parameters on as many ranks. A simulation that has
-        not been reset can be restored.
+        The snapshot may come from another simulation with the same parameters and the same number of ranks. A
+        simulation can be restored before its first reset.
         """
         raise NotImplementedError
 
     def abilities(self) -> list[str]:
-        """Return which of ``snapshot`` and ``field`` the simulation implements. Local."""
+        """Return the ones of ``snapshot`` and ``field`` that the simulation implements. Local."""
         kind = type(self)
         can = {"snapshot": kind.snapshot is not Simulator.snapshot, "field": kind.get_field is not Simulator.get_field}
         return [name for name, implemented in can.items() if implemented]
 
-    def close(self) -> None:  # noqa: B027 - most have nothing to give back
-        """Give back what the simulation holds."""
+    def close(self) -> None:  # noqa: B027 - most simulations have nothing to release
+        """Release the resources of the simulation."""

@@ -1,8 +1,8 @@
 """The driver: admits clients, owns the worker slots, starts and ends worker groups. It never touches matrix data.
 
-An asyncio program with one connection a session and one a worker. A session's workers are an MPI job of their own
-(:class:`.WorkerGroup`), so whatever a library does to its ranks, no other session
-notices.
+The driver is an asyncio program with one connection to each session and one to each worker. The workers of a session
+are an MPI job of their own (:class:`.WorkerGroup`), so a library that kills or blocks its ranks affects no other
+session.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ log = logging.getLogger("alchemist")
 
 RULE = "=" * 60
 MAX_LOG_LINES = 10_000
-"""Lines of a log that a client gets at a time."""
+"""A client gets at most this many lines of each log."""
 
 
 @dataclass
@@ -67,9 +67,9 @@ class Driver:
     Parameters
     ----------
     options : ServerOptions
-        How it runs.
+        The configuration.
     launcher : Launcher, optional
-        How worker groups are started; Hydra on this machine by default.
+        Starts the worker groups; by default with Hydra on this machine.
     """
 
     def __init__(self, options: ServerOptions, launcher: Launcher | None = None) -> None:
@@ -93,12 +93,12 @@ class Driver:
     # --- starting and stopping ----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises
         ------
         ServerStartError
-            If the address cannot be listened on, or the log directory cannot be written.
+            If the driver cannot listen at the address, or cannot write to the log directory.
         """
         options = self.options
         for directory in options.data_directories:
@@ -115,7 +115,7 @@ class Driver:
         self.port = self._server.sockets[0].getsockname()[1]
 
     def announce(self) -> None:
-        """Log that the server is ready, and for what."""
+        """Log that the server is ready, with its configuration."""
         options = self.options
         for line in (
             RULE,
@@ -202,7 +202,7 @@ class Driver:
                 await asyncio.shield(session.group.end("the session was closed"))
 
     async def _answer_all(self, channel: AsyncChannel, session: Session | None) -> None:
-        """Answer requests until the client closes the connection, also while one of them takes its time."""
+        """Answer requests until the client closes the connection, even if it does so during a slow request."""
         while True:
             request: Any = await channel.receive()
             answering = asyncio.ensure_future(self._answer(request, session))
@@ -217,7 +217,7 @@ class Driver:
                 await channel.send(await answering)
             finally:
                 closed.cancel()
-                await asyncio.wait({closed})  # until then, nobody else may read
+                await asyncio.wait({closed})  # nothing else may read before it has ended
 
     async def _answer(self, request: Any, session: Session | None) -> m.Message:
         try:
@@ -248,7 +248,9 @@ class Driver:
     async def _start_group(self, session: Session, count: int) -> dict[str, Any]:
         if session.group is not None:
             held = len(session.group.slots)
-            raise ArgumentValueError("request_workers", f"the session has {held} workers already: yield them first")
+            raise ArgumentValueError(
+                "request_workers", f"the session already has {held} workers: call yield_workers() first"
+            )
         group_id = next(self._group_numbers)
         slots = self._inventory.take(count, session.session_id)
         group = WorkerGroup(group_id, slots, self._group_settings(session))
@@ -280,7 +282,7 @@ class Driver:
         return int(0.8 * physical_memory()) // self.options.num_workers if given is None else given
 
     def _group_settings(self, session: Session) -> GroupSettings:
-        everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - its owner chose it
+        everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - the owner's choice
         loopback = everywhere.get(self.options.hostname, self.options.hostname)
         log_dir = self._log_dir_of(session)
         log_dir.mkdir(parents=True, exist_ok=True)
@@ -295,7 +297,7 @@ class Driver:
         )
 
     async def _watch(self, session: Session, group: WorkerGroup) -> None:
-        """Wait for the end of a group; tell the session when it was not asked for."""
+        """Wait for the end of a group; tell the session if it did not ask for that end."""
         reason = await group.ended()
         self._forget(session, group)
         if group.end_was_asked_for:
@@ -319,7 +321,7 @@ class Driver:
         if self._groups.pop(group.group_id, None) is not None:
             self._inventory.release(session.session_id)
 
-    # --- what there is to see -----------------------------------------------------------------------------------------
+    # --- status -------------------------------------------------------------------------------------------------------
 
     def _worker_rows(self) -> list[dict[str, Any]]:
         return [self._worker_row(slot) for slot in self._inventory.slots]

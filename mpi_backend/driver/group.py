@@ -1,4 +1,4 @@
-"""A worker group, as the driver sees it: an MPI job and a link to each of its ranks."""
+"""The driver's view of a worker group: an MPI job and a link to each of its ranks."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from alchemist_ray.protocol.worker_config import ENVIRONMENT, WorkerConfig
 from alchemist_ray.transport.async_channel import AsyncChannel
 
 START_SECONDS = 60.0
-"""How long the ranks may take to start and call in."""
+"""Time for the ranks to start and connect to the driver."""
 SHUTDOWN_SECONDS = 2.0
-"""How long they may take to end by themselves once told to."""
+"""Time for the ranks to end by themselves after they were told to."""
 LOSS_SECONDS = 1.0
-"""How long the launcher may take to end the job once a rank is gone."""
+"""Time for the launcher to end the job after a rank has died."""
 LAST_WORDS = 30
-"""Lines of the log of a lost rank that its session is told."""
+"""The session gets this many lines from the log of a lost rank."""
 STATUS_SECONDS = 2.0
-"""How long a worker may take to say how it is."""
+"""Time for a worker to send its status."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -40,7 +40,7 @@ log = logging.getLogger("alchemist")
 
 @dataclass(frozen=True)
 class GroupSettings:
-    """The settings that the worker groups of a server share; see ``WorkerConfig``."""
+    """The settings that all worker groups of a server share; see ``WorkerConfig``."""
 
     driver: tuple[str, int]
     bind: str
@@ -57,11 +57,11 @@ class WorkerGroup:
     Parameters
     ----------
     group_id : int
-        Its number on the server.
+        Number of the group on the server.
     slots : list of Slot
-        Where each rank goes.
+        The slot of each rank.
     settings : GroupSettings
-        What all groups of the server have in common.
+        The settings that all groups of the server share.
     """
 
     def __init__(self, group_id: int, slots: list[Slot], settings: GroupSettings) -> None:
@@ -84,12 +84,12 @@ class WorkerGroup:
     # --- life and death -----------------------------------------------------------------------------------------------
 
     async def start(self, launcher: Launcher) -> None:
-        """Start the job and wait until every rank has called in.
+        """Start the job and wait until every rank has connected to the driver.
 
         Raises
         ------
         GroupStartError
-            If it does not start, or not in time.
+            If the job does not start, or takes too long.
         """
         settings = self._settings
         config = WorkerConfig(
@@ -106,7 +106,7 @@ class WorkerGroup:
         )
         job = Job(
             slots=self.slots,
-            # -P: a file in the current directory, which may be anybody's, must not take a module's place.
+            # -P: a file in the current directory, which may belong to anybody, must not replace a module.
             command=[sys.executable, "-P", "-m", "alchemist_ray.mpi_backend.worker.rank"],
             environment={ENVIRONMENT: config.to_json(), **dict.fromkeys(_THREAD_VARIABLES, str(settings.threads))},
             log=settings.log_dir / "mpiexec.log",
@@ -127,13 +127,13 @@ class WorkerGroup:
         return "\n".join(text for path in logs if (text := tail(path, 10)))
 
     def last_words(self) -> str:
-        """Return the end of the log of the rank that was lost first."""
+        """Return the end of the log of the first rank that was lost."""
         if self._lost_rank is None:
             return ""
         return tail(self._settings.log_dir / f"worker-{self.slots[self._lost_rank].worker_id:03d}.log", LAST_WORDS)
 
     async def ended(self) -> str:
-        """Wait until the job has ended; return why."""
+        """Wait until the job has ended; return the reason."""
         if self._job_end is None:
             return "it never started"
         how = await asyncio.shield(self._job_end)
@@ -141,7 +141,7 @@ class WorkerGroup:
         return f"{self._loss}; {how}" if self._loss else how
 
     async def end(self, reason: str, at_once: bool = False) -> None:
-        """End the job: ask the workers to, and kill them if they do not."""
+        """End the job: ask the workers to end, and kill those that do not. With `at_once` they are not asked."""
         self.end_was_asked_for = True
         if self._job is None or self._job_end is None:
             return
@@ -152,7 +152,7 @@ class WorkerGroup:
             await asyncio.wait({self._job_end}, timeout=SHUTDOWN_SECONDS)
         self._job.kill()
         for link in list(self._links.values()):
-            link.close()  # a worker whose link breaks ends itself, should the launcher have left it behind
+            link.close()  # if the launcher left a worker behind, it ends itself when its link breaks
         await asyncio.wait({self._job_end}, timeout=SHUTDOWN_SECONDS)
 
     # --- links to the workers -----------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ class WorkerGroup:
             self._links.pop(rank, None)
 
     async def _lost(self, rank: int, ready: m.WorkerReady) -> None:
-        """Note the first rank to go; see to it that the job goes with it."""
+        """Record the first rank that dies, and make sure that the whole job ends."""
         if self.end_was_asked_for or self._loss or self._job is None or self._job_end is None:
             return
         name = self.slots[rank].name
@@ -193,10 +193,10 @@ class WorkerGroup:
         await asyncio.wait({self._job_end}, timeout=LOSS_SECONDS)
         self._job.kill()
 
-    # --- what there is to see -----------------------------------------------------------------------------------------
+    # --- status -------------------------------------------------------------------------------------------------------
 
     def endpoints(self) -> list[dict[str, Any]]:
-        """Return, by rank, where each worker is to be found."""
+        """Return the address of each worker, by rank."""
         return [
             {
                 "id": slot.worker_id,
@@ -213,11 +213,11 @@ class WorkerGroup:
         ]
 
     def endpoint_of(self, slot: Slot) -> dict[str, Any] | None:
-        """Return where the worker in `slot` is to be found, once it has called in."""
+        """Return the address of the worker in `slot`, or None if it has not connected yet."""
         return next((row for row in self.endpoints() if row["id"] == slot.worker_id), None)
 
     async def status(self) -> list[dict[str, Any]]:
-        """Ask every worker how it is; those that do not answer in time are left out."""
+        """Return the status of every worker that answers in time."""
         loop = asyncio.get_running_loop()
         waiting, keys = [], []
         for rank, link in list(self._links.items()):

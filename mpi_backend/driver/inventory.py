@@ -1,4 +1,4 @@
-"""The worker slots of a server: hosts x slots, and who holds them."""
+"""The worker slots of a server on its hosts, and the session that holds each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Inventory:
         return self._holders.get(slot.worker_id)
 
     def free_slots(self) -> list[Slot]:
-        """Return the slots that nobody holds."""
+        """Return the slots that no session holds."""
         return [slot for slot in self.slots if slot.worker_id not in self._holders]
 
     def held_by(self, session_id: int) -> list[Slot]:
@@ -42,7 +42,7 @@ class Inventory:
         ArgumentValueError
             If `count` is less than 1.
         NotEnoughWorkersError
-            If fewer are free.
+            If fewer than `count` slots are free.
         """
         if count < 1:
             raise ArgumentValueError("request_workers", f"{count} workers were requested; at least 1 is needed")
@@ -52,7 +52,8 @@ class Inventory:
         by_host: dict[str, list[Slot]] = {}
         for slot in free:
             by_host.setdefault(slot.host, []).append(slot)
-        # The fullest host that has room for all, so that larger groups find room later; else the emptiest ones.
+        # Of the hosts with room for the whole group take the fullest, which leaves room for larger groups. If no host
+        # has room for all, take the emptiest hosts.
         whole = [slots for slots in by_host.values() if len(slots) >= count]
         order = [min(whole, key=len)] if whole else sorted(by_host.values(), key=len, reverse=True)
         chosen = [slot for slots in order for slot in slots][:count]

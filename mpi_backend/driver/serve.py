@@ -1,8 +1,8 @@
 """Run a driver until it is told to stop, from the command line or for a client process that owns it.
 
-``python -m alchemist_ray.mpi_backend.driver.serve`` is the second. It reads its configuration, a line of JSON, from
-stdin (a token must not stand in argv), answers with one line of JSON on stdout, and ends when stdin does, which is when
-its owner calls ``stop()`` or is no more, however it died.
+A client process runs ``python -m alchemist_ray.mpi_backend.driver.serve``. The program reads its configuration, one
+line of JSON, from stdin (a token must not appear in argv), and answers with one line of JSON on stdout. It ends when
+stdin ends: when its owner calls ``stop()``, or when the owner has died in any way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from alchemist_ray.protocol.server_options import ServerOptions
 
 STDIN = 0
 OWNER_SECONDS = 0.5
-"""How often to look whether the owner is alive."""
+"""Time between two checks whether the owner is alive."""
 
 log = logging.getLogger("alchemist")
 
@@ -32,24 +32,24 @@ log = logging.getLogger("alchemist")
 async def serve(
     options: ServerOptions, on_ready: Callable[[Driver], None], until: Callable[[asyncio.Event], None] | None = None
 ) -> None:
-    """Run a server until SIGTERM, SIGINT, or the event that `until` is given.
+    """Run a server until SIGTERM, SIGINT or SIGHUP, or until the event that is passed to `until` is set.
 
     Raises
     ------
     ServerStartError
-        If it cannot listen.
+        If the server cannot listen.
     """
     driver = Driver(options)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-            continue  # nohup means it; that a shell ignores SIGINT for what it runs in the background does not
+            continue  # nohup ignores SIGHUP on purpose; a shell ignores SIGINT for any job in the background
         loop.add_signal_handler(number, stop.set)
     await driver.start()
     try:
         if until is not None:
-            until(stop)  # before anybody who is told that the server is ready can go away
+            until(stop)  # first: the owner may go away as soon as it knows that the server is ready
         on_ready(driver)
         driver.announce()
         await stop.wait()
@@ -66,7 +66,7 @@ def _stop_with_stdin(stop: asyncio.Event) -> None:
             stop.set()
 
     def watch_owner() -> None:
-        # A child that the owner has forked holds our stdin open; the owner itself is our parent.
+        # A forked child of the owner may keep our stdin open, so the parent process is checked, too.
         if os.getppid() != owner:
             stop.set()
         loop.call_later(OWNER_SECONDS, watch_owner)
@@ -77,7 +77,7 @@ def _stop_with_stdin(stop: asyncio.Event) -> None:
 
 
 def _read_line() -> bytes:
-    """Read one line of stdin, and nothing of what follows it."""
+    """Read one line of stdin and nothing after it."""
     line = b""
     while not line.endswith(b"\n") and (octet := os.read(STDIN, 1)):
         line += octet
@@ -101,7 +101,7 @@ def main() -> int:
         _say(error=failure.reason)
         return 1
     finally:
-        if temporary:  # here, and not in the owner, which may be no more
+        if temporary:  # here and not in the owner, which may be dead
             shutil.rmtree(log_dir, ignore_errors=True)
     return 0
 

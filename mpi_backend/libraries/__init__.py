@@ -1,1 +1,1 @@
-"""The libraries that the package brings."""
+"""The libraries that are shipped with the package."""

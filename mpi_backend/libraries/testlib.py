@@ -1,4 +1,4 @@
-"""A small library to try Alchemist with: the TestLib of the 2019 interface, and tasks that test the tasks."""
+"""A small library to try Alchemist with: the TestLib of the 2019 interface, and tasks for testing calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def greet(ctx: TaskContext, name: str) -> str:
     Parameters
     ----------
     name : str
-        Who is greeted.
+        Name to greet.
     """
     workers = ctx.comm.allreduce(1)
     return f"Hello {name}, from {workers} worker{'s' if workers > 1 else ''}"
@@ -49,11 +49,11 @@ def truncated_svd(ctx: TaskContext, A: DistMatrix, rank: int) -> tuple[DistMatri
     Raises
     ------
     ArgumentError, ArgumentValueError, NonFiniteError, ConvergenceError
-        As :func:`alchemist_ray.mpi_backend.libraries.linalg.truncated_svd`.
+        See :func:`alchemist_ray.mpi_backend.libraries.linalg.truncated_svd`.
 
     Notes
     -----
-    The order of the results and of the values are those of the session in Figure 3 of the CUG 2019 paper.
+    The results, and the values in them, have the order of the session in Figure 3 of the CUG 2019 paper.
     """
     U, s, Vt = linalg.truncated_svd(ctx, A, rank)
     V = DistMatrix.empty(ctx.comm, Vt.shape[::-1], Vt.dtype, Vt.layout.transposed(), ctx.allocate)
@@ -72,12 +72,12 @@ def _reversed_columns(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
 
 @task
 def noop(ctx: TaskContext) -> None:
-    """Do nothing; what remains is the time that a task takes to get there and back."""
+    """Do nothing; the call takes only the time to reach the workers and come back."""
 
 
 @task
 def sleep(ctx: TaskContext, seconds: float) -> None:
-    """Sleep on every rank for a number of seconds; ten times a second report progress and look whether to stop."""
+    """Sleep on every rank for a number of seconds; report progress and check for cancellation ten times a second."""
     for tenth in range(math.ceil(10 * seconds)):
         ctx.check_cancelled()
         ctx.progress(tenth / 10, seconds, "sleeping")
@@ -86,6 +86,6 @@ def sleep(ctx: TaskContext, seconds: float) -> None:
 
 @task
 def fail(ctx: TaskContext, rank: int, message: str) -> None:
-    """Raise ValueError with `message` on the rank `rank` alone; the other ranks return."""
+    """Raise ValueError with `message` on rank `rank` only; the other ranks return."""
     if ctx.comm.rank == rank:
         raise ValueError(message)

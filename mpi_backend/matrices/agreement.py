@@ -1,11 +1,12 @@
-"""Local work that fails on every rank, or on none.
+"""Make local work fail on all ranks if it fails on one.
 
-A rank that raises alone leaves the others waiting in MPI for ever. Work that can fail on one rank without the others
-knowing (a file that only this rank reads, memory that only this rank lacks) goes into an :class:`Agreement`.
+If one rank raises alone, the others wait in MPI forever. Work that can fail on a single rank (a file that only this
+rank reads, memory that only this rank lacks) goes into an :class:`Agreement`.
 """
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 
 import numpy as np
@@ -13,13 +14,24 @@ from mpi4py import MPI
 
 from alchemist_ray.errors import PeerFailedError
 
+_LONGEST_NAP = 0.002
+"""Seconds between two looks at whether all ranks have come."""
+
+
+def wait_asleep(comm: MPI.Comm) -> None:
+    """Wait for all ranks, asleep: the cores are for those that work. Collective over comm."""
+    arrived, nap = comm.Ibarrier(), 1e-5
+    while not arrived.Test():
+        time.sleep(nap)
+        nap = min(2 * nap, _LONGEST_NAP)
+
 
 class Agreement:
-    """A context in which each rank works for itself, and at whose end all ranks hear how it went. Collective over comm.
+    """A context: each rank runs the block alone; at its end all ranks learn whether any failed. Collective over comm.
 
-    The work inside must call nothing that is collective. If it raised on a rank, that rank raises its own error, and
-    the others :class:`~alchemist_ray.errors.PeerFailedError`, which names the last rank that failed. What follows the
-    context is done by all ranks or by none::
+    The block must not call anything collective. A rank on which it failed raises its own error. The other ranks raise
+    :class:`~alchemist_ray.errors.PeerFailedError`, which names the failed rank with the highest number. So either all
+    ranks run the code after the block, or none does::
 
         with Agreement(comm):
             source = open_on_this_rank(path)
@@ -28,7 +40,7 @@ class Agreement:
     Parameters
     ----------
     comm : MPI.Comm
-        The ranks. Every one of them must come here.
+        The ranks. All of them must enter the context.
     """
 
     def __init__(self, comm: MPI.Comm) -> None:

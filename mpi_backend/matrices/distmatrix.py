@@ -1,9 +1,9 @@
 """A distributed matrix as the ranks of a group see it.
 
-A :class:`DistMatrix` is four things: which ranks (`comm`), where each element lies (`layout`), how large it is
-(`shape`, `dtype`) and this rank's elements (`local`, C-ordered). It owns no policy: where its memory comes from is
-the `allocate` function that it was made with and that every matrix made from it inherits, so a task's results land
-in the worker's arena without the task knowing that there is one.
+A :class:`DistMatrix` has four parts: the ranks (`comm`), the place of each element (`layout`), the size (`shape`,
+`dtype`) and this rank's elements (`local`, C-ordered). It gets memory from its `allocate` function, and every matrix
+made from it inherits that function. So the results of a task lie in the worker's arena, although the task does not know
+the arena.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DistMatrix:
     Parameters
     ----------
     comm : MPI.Comm
-        The ranks, as many as `layout` has.
+        The ranks; their number must be that of `layout`.
     shape : (int, int)
         Rows and columns of the whole matrix.
     layout : Layout
@@ -55,7 +55,7 @@ class DistMatrix:
         allocate: Allocate = _allocate_plain,
     ) -> None:
         if layout.grid.size != comm.size:
-            raise LayoutError(f"layout {layout} wants {layout.grid.size} ranks, the communicator has {comm.size}")
+            raise LayoutError(f"layout {layout} needs {layout.grid.size} ranks, but the communicator has {comm.size}")
         self.comm = comm
         self.shape = shape
         self.layout = layout
@@ -63,8 +63,8 @@ class DistMatrix:
         expected = (self.rows.size, self.cols.size)
         if local.shape != expected or not local.flags.c_contiguous:
             raise LayoutError(
-                f"rank {comm.rank} holds a C-ordered block of {expected} of a {shape} matrix in {layout}, "
-                f"not one of {local.shape}"
+                f"rank {comm.rank} must hold a C-ordered block of shape {expected} of a {shape} matrix in {layout}, "
+                f"but the block has shape {local.shape}"
             )
         self.local = local
         self.allocate = allocate
@@ -79,14 +79,14 @@ class DistMatrix:
         allocate: Allocate = _allocate_plain,
     ) -> Self:
         """Return a matrix with arbitrary contents. Local."""
-        if layout.grid.size != comm.size:  # before ranks that the layout has not are asked for what they hold
-            raise LayoutError(f"layout {layout} wants {layout.grid.size} ranks, the communicator has {comm.size}")
+        if layout.grid.size != comm.size:  # first, as local_shape() needs a rank that exists in the layout
+            raise LayoutError(f"layout {layout} needs {layout.grid.size} ranks, but the communicator has {comm.size}")
         local = allocate(layout.local_shape(shape, comm.rank), np.dtype(dtype))
         return cls(comm, shape, layout, local, allocate)
 
     @classmethod
     def from_global(cls, comm: MPI.Comm, A: Array, layout: Layout, allocate: Allocate = _allocate_plain) -> Self:
-        """Return `A`, which every rank passes in whole, as a distributed matrix. Local."""
+        """Return `A` as a distributed matrix; every rank passes the whole array. Local."""
         matrix = cls.empty(comm, (A.shape[0], A.shape[1]), A.dtype, layout, allocate)
         tiling.scatter(A, matrix.local, matrix.rows, matrix.cols)
         return matrix
@@ -102,41 +102,41 @@ class DistMatrix:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     def new(self, shape: tuple[int, int], layout: Layout | str, dtype: npt.DTypeLike | None = None) -> DistMatrix:
-        """Return an uninitialised matrix on the same ranks, from the same memory. Local."""
+        """Return an uninitialised matrix on the same ranks, allocated in the same way. Local."""
         if isinstance(layout, str):
             layout = Layout.of(layout, shape, self.comm.size)
         return DistMatrix.empty(self.comm, shape, self.dtype if dtype is None else dtype, layout, self.allocate)
 
     def relayout(self, layout: Layout | str) -> DistMatrix:
-        """Return the same matrix in another layout; the matrix itself if it is in that layout. Collective over comm.
+        """Return the matrix in another layout; the matrix itself if it already has that layout. Collective over comm.
 
-        The memory that it takes besides the two matrices is bounded, some MiB on every rank.
+        Beyond the two matrices, a few MiB of memory are needed on every rank.
 
         Parameters
         ----------
         layout : Layout or str
-            The layout, or the name of a pair, which gets the default grid and block for this shape.
+            The layout, or the name of a pair, which stands for the default grid and block for this shape.
 
         Raises
         ------
         LayoutError
-            If there is no such pair, or the layout is for another number of ranks.
+            If the pair does not exist, or the layout is for another number of ranks.
         MatrixMemoryError
             If this rank has no room for its block of the result.
         PeerFailedError
-            If another rank has no room for its own.
+            If another rank has no room for its block.
         """
         layout = self._layout_of(layout, self.shape)
         return self if layout == self.layout else self._exchanged(self.shape, layout, transposed=False)
 
     def transpose(self, layout: Layout | str) -> DistMatrix:
-        """Return the transposed matrix in any layout, by one exchange. Collective over comm.
+        """Return the transpose in any layout, by one exchange. Collective over comm.
 
         Parameters
         ----------
         layout : Layout or str
-            The layout of the result, or the name of a pair, which gets the default grid and block for its shape. In
-            ``A.layout.transposed()`` each element stays on its rank.
+            The layout of the result, or the name of a pair, which stands for the default grid and block for its shape.
+            With ``A.layout.transposed()`` each element stays on its rank.
 
         Raises
         ------

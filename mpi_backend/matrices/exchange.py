@@ -1,18 +1,19 @@
-"""One planned exchange that takes a distributed matrix from one layout to another, or to its transpose in another.
+"""Move a distributed matrix from one layout to another, or to its transpose in another layout, in one planned exchange.
 
-Every rank works out alone what it sends and what it gets, from the two layouts: for each other rank, the rows and the
-columns that the one has and the other wants (:mod:`.overlap`), an outer product of nested steps. Nothing
-is said about it in advance. Where several ranks hold the same part (STAR), a rank that has it itself takes it from its
-own block, and the others are dealt out over the holders, so that none of them serves all.
+Every rank computes alone, from the two layouts, what it sends and receives: for each other rank, the rows and columns
+that one side holds and the other wants (:mod:`.overlap`), as an outer product of nested steps. The ranks exchange no
+messages to plan this. If several ranks hold the same part (STAR), a rank with its own copy uses that copy, and the
+other ranks are spread over the holders, so that no holder serves them all.
 
-What goes from one rank to another is cut into the same chunks on both ends, rows by columns of the target, of a size
-that stays in the cache. A chunk is packed by strided copies (:func:`.copy`), unless it lies in one
-piece in the block, from where it is sent, or to where it is received, as it is. What a rank keeps goes from block to
-block meanwhile. So the memory that it takes besides the two blocks is that of a few chunks.
+The elements that go from one rank to another are cut into the same chunks on both ends. A chunk is some rows by some
+columns of the target, and small enough for the cache. A chunk that is contiguous in the block is sent or received in
+place; others are packed and unpacked by strided copies (:func:`.copy`). Elements that stay on their rank are copied
+from block to block meanwhile. So the memory needed beyond the two blocks is that of a few chunks.
 
-All messages are non-blocking. Those of a rank are ordered by *step*: in step s, rank r sends to rank r + s and receives
-from rank r - s. A rank has the first few unfinished messages of that order in flight, each way. That can't deadlock: of
-all unfinished messages, the one of the smallest step (and, in it, the first chunk) is in flight on both its ends.
+All messages are non-blocking. The messages of a rank are ordered by *step*: in step s, rank r sends to rank r + s and
+receives from rank r - s. In each direction a rank has the first few unfinished messages of that order in flight. This
+cannot deadlock: of all unfinished messages, the one with the smallest step (and in it the first chunk) is in flight on
+both of its ends.
 
 Sources: J. Choi, J. Dongarra and D. Walker, *Parallel matrix transpose algorithms on distributed memory concurrent
 computers*, Parallel Computing 21 (1995); L. Prylli and B. Tourancheau (1997), see :mod:`alchemist_ray.layouts.overlap`.
@@ -44,7 +45,7 @@ CHUNK_BYTES = 2 * 2**20
 """Size of a message; a rank has buffers for `IN_FLIGHT` of them each way."""
 IN_FLIGHT = 2
 CROSSED_ROWS = 32
-"""A chunk of a transpose has at least so many rows, as its rows are read across the cache lines of the source."""
+"""A chunk of a transpose has at least this many rows, as its rows are read across the cache lines of the source."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,15 @@ class ExchangeSide:
     Attributes
     ----------
     end : int
-        0 is where the elements come from, 1 where they go to.
+        0 for the side that the elements come from, 1 for the side that they go to.
     shape : (int, int)
-        Of the matrix as it is stored.
+        Shape of the stored matrix.
     layout : Layout
-        Of the matrix as it is stored.
+        Layout of the stored matrix.
     local : ndarray
-        This rank's block as it is stored, C-ordered.
+        This rank's block of the stored matrix, C-ordered.
     transposed : bool
-        Whether the target's rows are the columns of what is stored.
+        Whether the target's rows are the columns of the stored matrix.
     """
 
     end: int
@@ -89,11 +90,11 @@ def _view(block: Array, strides: tuple[int, int], rows: tuple[Counts, Steps], co
     return np.ndarray(m + n, block.dtype, block, offset, (i.period * s, i.run * s, s, j.period * t, j.run * t, t))
 
 
-# --- who sends what to whom -------------------------------------------------------------------------------------------
+# --- the plan ---------------------------------------------------------------------------------------------------------
 
 
 class Meeting(NamedTuple):
-    """What this rank sends to `peer`, or gets from it: some rows by some columns."""
+    """The rows by columns that this rank sends to `peer`, or receives from it."""
 
     peer: int
     rows: Overlap
@@ -102,14 +103,14 @@ class Meeting(NamedTuple):
 
 @dataclass(frozen=True)
 class ExchangePlan:
-    """What one rank does in an exchange.
+    """One rank's part in an exchange.
 
     Attributes
     ----------
     outgoing, incoming : sequence of Meeting
-        What it sends and gets, in the order of the steps.
+        The elements that it sends and receives, in the order of the steps.
     own : sequence of Meeting
-        What it keeps: one, or none.
+        The elements that it keeps: one meeting, or none.
     """
 
     outgoing: tuple[Meeting, ...]
@@ -144,7 +145,7 @@ def _in_steps(meetings: list[Meeting], step: Callable[[int], int]) -> tuple[Meet
 
 
 def _holders(source: ExchangeSide, size: int) -> dict[AxisParts, list[int]]:
-    """Return the parts that the source is cut into, each with the ranks that hold it, ascending."""
+    """Return the different parts of the source, each with the ranks that hold it in ascending order."""
     holders: dict[AxisParts, list[int]] = {}
     for rank in range(size):
         rows, cols = source.part(rank)
@@ -154,7 +155,7 @@ def _holders(source: ExchangeSide, size: int) -> dict[AxisParts, list[int]]:
 
 
 def _sender(holders: list[int], rank: int) -> int:
-    """Return which of the holders of a part `rank` gets it from: itself, or else one of them in turn."""
+    """Return the holder of a part that sends it to `rank`: `rank` itself if it is one, else each holder in turn."""
     before = bisect.bisect_left(holders, rank)
     if before < len(holders) and holders[before] == rank:
         return rank
@@ -165,7 +166,7 @@ def _sender(holders: list[int], rank: int) -> int:
 
 
 class Chunk(NamedTuple):
-    """Some rows by some columns of what goes from one rank to another: as many as `shape` says, from `origin` on."""
+    """Rows by columns of the elements that go from one rank to another: `shape` of them, beginning at `origin`."""
 
     peer: int
     rows: list[Stretch]
@@ -178,19 +179,19 @@ class Chunk(NamedTuple):
         return itertools.product(self.rows, self.cols)
 
     def in_place(self, side: ExchangeSide) -> Array | None:
-        """Return the elements as they lie in the block, if they lie there just as they go over the wire."""
+        """Return a view of the elements in the block if they are contiguous there in the order of the wire."""
         if len(self.rows) > 1 or len(self.cols) > 1:
             return None
         view = side.view(self.rows[0], self.cols[0])
         return view.reshape(-1) if view.flags.c_contiguous else None
 
     def pack(self, side: ExchangeSide, packed: Array) -> None:
-        """Copy the elements from the block to where they are packed."""
+        """Copy the elements from the block to `packed`."""
         for rows, cols in self.pairs():
             tiling.copy(self._in(packed, rows, cols), side.view(rows, cols))
 
     def unpack(self, packed: Array, side: ExchangeSide) -> None:
-        """Copy the elements from where they are packed to the block."""
+        """Copy the elements from `packed` to the block."""
         for rows, cols in self.pairs():
             tiling.copy(side.view(rows, cols), self._in(packed, rows, cols))
 
@@ -202,7 +203,7 @@ class Chunk(NamedTuple):
 
 
 def _chunks(meetings: Iterable[Meeting], itemsize: int, crossed: bool) -> Iterator[Chunk]:
-    """Cut what goes between two ranks into chunks, the same on both ends."""
+    """Cut the elements of each meeting into chunks, which are the same on both ends."""
     for peer, rows, cols in meetings:
         height, width = _chunk_shape((rows.size, cols.size), itemsize, CROSSED_ROWS if crossed else 1)
         for j in range(0, cols.size, width):
@@ -214,7 +215,7 @@ def _chunks(meetings: Iterable[Meeting], itemsize: int, crossed: bool) -> Iterat
 
 
 def _chunk_shape(shape: tuple[int, int], itemsize: int, least_rows: int) -> tuple[int, int]:
-    """Return the rows and columns of a chunk: whole rows, unless so few of them make a chunk."""
+    """Return the rows and columns of a chunk: whole rows, unless fewer than `least_rows` of them fit."""
     items = max(1, CHUNK_BYTES // itemsize)
     width = min(shape[1], max(1, items // min(least_rows, shape[0])))
     return min(shape[0], max(1, items // width)), width
@@ -224,7 +225,7 @@ def _chunk_shape(shape: tuple[int, int], itemsize: int, least_rows: int) -> tupl
 
 
 class _ChunkSlot(ABC):
-    """Has at most one message in flight, and a buffer for it if it needs one."""
+    """A slot for one message in flight, with a buffer if the message needs one."""
 
     def __init__(self, comm: MPI.Comm, chunks: Iterator[Chunk], side: ExchangeSide) -> None:
         self._comm = comm
@@ -239,7 +240,7 @@ class _ChunkSlot(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Do what is to be done when the message has been sent or received."""
+        """Complete the message after it has been sent or received."""
 
     @abstractmethod
     def _start(self, chunk: Chunk) -> MPI.Request:
@@ -261,7 +262,7 @@ class _SendSlot(_ChunkSlot):
         return self._comm.Isend(packed.view(np.uint8), chunk.peer)
 
     def finish(self) -> None:
-        """Nothing: what was packed has gone, and the buffer is free."""
+        """Do nothing: the packed elements have been sent, and the buffer is free."""
 
 
 class _ReceiveSlot(_ChunkSlot):
@@ -308,14 +309,14 @@ def exchange(comm: MPI.Comm, source: ExchangeSide, target: ExchangeSide) -> None
 
 
 def _go_on(slots: list[_ChunkSlot], requests: list[MPI.Request], index: int) -> None:
-    """Finish a message that has been sent or received, and start the next in its place."""
+    """Finish a message that has been sent or received, and start the next one in its slot."""
     if index != MPI.UNDEFINED:
         slots[index].finish()
         requests[index] = slots[index].start()
 
 
 def _private(comm: MPI.Comm) -> MPI.Comm:
-    """Return a communicator of the same ranks that nobody else sends or receives on. Collective the first time.
+    """Return a communicator of the same ranks that only this module uses. Collective the first time.
 
     It is kept as an attribute of `comm`, and freed with it.
     """

@@ -1,8 +1,8 @@
 """Copies of the same elements on several ranks, for layouts with STAR.
 
-Senders write to one of the ranks that hold the same part (:meth:`Layout.is_source`); before a task first uses the
-matrix, the others get theirs from that one, over MPI. So a matrix crosses from the client once, however many ranks hold
-it, and copies cannot differ.
+Senders write to one of the ranks that hold the same part (:meth:`Layout.is_source`). Before a task first uses the
+matrix, the other ranks get the part from that rank over MPI. So a client sends each element once, however many ranks
+hold it, and the copies cannot differ.
 """
 
 from __future__ import annotations

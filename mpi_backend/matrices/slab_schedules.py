@@ -1,14 +1,15 @@
-"""Cut a matrix into slabs that fit the chunks of a file, and deal them to the ranks: index arithmetic, no more.
+"""Cut a matrix into slabs that fit the chunks of a file, and assign them to ranks. Only index arithmetic.
 
-A *chunk* is what a file gives or takes in one go: a compressed chunk of HDF5 or Zarr, a row group of Parquet, a single
-element of a plain array. To touch no chunk twice, a chunk is one rank's. Rows are dealt in one run a rank (rank 0 has
-the first rows of the matrix), which is where the commonest layout has them: then nothing travels at all.
+A *chunk* is the smallest unit that a file reads or writes: a compressed chunk of HDF5 or Zarr, a row group of Parquet,
+a single element of a plain array. Each chunk belongs to one rank, so that none is accessed twice. Each rank has one run
+of rows (rank 0 has the first rows of the matrix). The most common layout distributes rows in the same way, and then no
+element has to be sent.
 
-Three cases, by what fits into :data:`SLAB_BYTES`:
+There are three cases, depending on what fits into :data:`SLAB_BYTES`:
 
 - one row of chunks: a slab is some rows of chunks, with all columns (:class:`RowSchedule`);
-- one chunk: a slab is some chunks beside each other (:class:`TileSchedule`);
-- less than a chunk: a rank goes through a chunk in several slabs, one after the other (:class:`TileSchedule`).
+- one chunk: a slab is some chunks side by side (:class:`TileSchedule`);
+- less than a chunk: a rank takes a chunk in several slabs, one after the other (:class:`TileSchedule`).
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from alchemist_ray.layouts.region import Rectangle
 Array = npt.NDArray[Any]
 
 SLAB_BYTES = 4 * 2**20
-"""Bytes of a slab, in the file's type or the matrix's, whichever is wider."""
+"""Bytes of a slab in the file's element type or the matrix's, whichever is wider."""
 
 
 @dataclass(frozen=True)
 class FileSlab(Rectangle):
-    """A rectangle that a rank reads or writes in one go, of a matrix or of its block."""
+    """A rectangle, of a matrix or of a block, that a rank reads or writes in one operation."""
 
     @property
     def corner(self) -> tuple[int, int]:
@@ -42,23 +43,23 @@ class FileSlab(Rectangle):
 
 
 class Schedule(Protocol):
-    """Which slab is read or written by which rank, and when; together they cover the matrix once."""
+    """Assigns slabs to ranks and windows; together the slabs cover the matrix once."""
 
     @property
     def windows(self) -> int:
-        """Number of slabs of the rank that has most."""
+        """Number of windows: the most slabs that any rank has."""
 
     @property
     def largest(self) -> int:
         """Elements of the largest slab."""
 
     def slab(self, rank: int, window: int) -> FileSlab:
-        """Return the slab of `rank` in `window`; an empty one if it has no more."""
+        """Return the slab of `rank` in `window`, or an empty slab if it has no more."""
 
 
 @dataclass(frozen=True)
 class RowSchedule:
-    """Each rank has one run of rows, and takes `height` of them at a time, with all columns.
+    """Each rank has one run of rows and takes `height` of them at a time, with all columns.
 
     Attributes
     ----------
@@ -93,7 +94,7 @@ class RowSchedule:
 
 @dataclass(frozen=True)
 class TileSchedule:
-    """Each rank has one run of units, in row-major order, and goes through each of them in tiles.
+    """Each rank has one run of units in row-major order and takes each unit tile by tile.
 
     Attributes
     ----------
@@ -102,9 +103,9 @@ class TileSchedule:
     size : int
         Number of ranks.
     unit : (int, int)
-        Rows and columns that no two ranks share: a chunk, or some beside each other.
+        Rows and columns of a unit, which belongs to one rank: a chunk, or some chunks side by side.
     tile : (int, int)
-        Rows and columns of a slab, no more than the unit's.
+        Rows and columns of a slab, at most those of the unit.
     """
 
     shape: tuple[int, int]
@@ -137,7 +138,7 @@ class TileSchedule:
         return self.tile[0] * self.tile[1]
 
     def slab(self, rank: int, window: int) -> FileSlab:
-        """Return the slab of `rank` in `window`; also empty where a tile lies beyond the edge of the matrix."""
+        """Return the slab of `rank` in `window`. It is also empty if the tile lies beyond the edge of the matrix."""
         across = self._tiles[1]
         unit, tile = divmod(window, self._tiles[0] * across)
         unit += self._first(rank)
@@ -155,13 +156,13 @@ def _cut(extent: int, unit: int, which: int, tile: int, part: int) -> tuple[int,
 
 
 def even_bounds(m: int, size: int, chunk: int = 1) -> tuple[int, ...]:
-    """Return the bounds of runs of rows, as even as chunks of `chunk` rows let them be; as VC_STAR has them with 1."""
+    """Return the bounds of runs of rows, as even as chunks of `chunk` rows allow; those of VC_STAR if `chunk` is 1."""
     share = -(-m // size)
     return tuple(min(m, -(-rank * share // chunk) * chunk) for rank in range(size + 1))
 
 
 def schedule_for(shape: tuple[int, int], chunk: tuple[int, int], itemsize: int, size: int) -> Schedule:
-    """Return who reads or writes what of a matrix.
+    """Return the schedule for reading or writing a matrix.
 
     Parameters
     ----------
@@ -175,9 +176,9 @@ def schedule_for(shape: tuple[int, int], chunk: tuple[int, int], itemsize: int, 
         Number of ranks.
     """
     (m, n), room = shape, max(SLAB_BYTES // itemsize, 1)
-    h, w = min(chunk[0], m), min(chunk[1], n)
+    h, w = max(1, min(chunk[0], m)), max(1, min(chunk[1], n))
     if h * n <= room:
-        return RowSchedule(even_bounds(m, size, h), n, room // (h * n) * h)
+        return RowSchedule(even_bounds(m, size, h), n, room // (h * max(1, n)) * h)
     if h * w <= room:
         beside = (h, room // (h * w) * w)
         return TileSchedule(shape, size, beside, beside)

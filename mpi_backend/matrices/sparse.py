@@ -1,9 +1,9 @@
-"""A distributed sparse matrix as the ranks of a group see it: compressed rows, dealt out in equal slabs.
+"""A distributed sparse matrix as the ranks of a group see it: compressed rows, distributed in equal slabs.
 
-Rows lie where ``VC_STAR`` with its default block puts those of a dense matrix, so products with dense matrices that are
-dealt that way need no exchange of theirs. A rank's slab is three arrays in one buffer (:mod:`.csr`), and
-compiled code gets at it as a SciPy array over the same memory. SciPy is imported when a matrix is first computed with,
-not before: that takes longer than a worker takes to start.
+The rows are distributed as in ``VC_STAR`` with its default block, so that products with dense matrices in that layout
+need no exchange of them. A rank's slab is three arrays in one buffer (:mod:`.csr`), and compiled code uses it as a
+SciPy array over the same memory. SciPy is imported only when a matrix is first used in a computation, because the
+import takes longer than the start of a worker.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SparseDistMatrix:
     counts : sequence of int
         Entries of each rank's slab.
     buffer : ndarray of uint8
-        This rank's slab, of :meth:`slab` ``.nbytes`` bytes. What it contains must have passed
+        This rank's slab, of :meth:`slab` ``.nbytes`` bytes. Its contents must have passed
         :func:`alchemist_ray.layouts.csr.check`.
     allocate : callable
         ``allocate(shape, dtype)`` makes the local blocks of matrices derived from this one.
@@ -45,11 +45,11 @@ class SparseDistMatrix:
     Attributes
     ----------
     layout : Layout
-        Where a dense matrix of this shape would lie by rows.
+        The layout of a dense matrix of this shape by rows.
     rows : AxisPart
         The rows that this rank holds.
     arrays : CsrArrays
-        This rank's slab; column indices are those of the whole matrix.
+        This rank's slab, with the column indices of the whole matrix.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SparseDistMatrix:
 
     @staticmethod
     def slab(size: int, rank: int, shape: tuple[int, int], dtype: npt.DTypeLike, nnz: int) -> CsrShape:
-        """Return what `rank` of `size` holds of a matrix of `shape`, if that has `nnz` entries. Local."""
+        """Return the shape of the slab, with `nnz` entries, that `rank` of `size` holds of a matrix. Local."""
         start, stop = slab_rows(shape[0], size, rank)
         return CsrShape(stop - start, shape[1], nnz, np.dtype(dtype))
 
@@ -80,12 +80,14 @@ class SparseDistMatrix:
     def from_local(
         cls, comm: MPI.Comm, shape: tuple[int, int], arrays: CsrArrays, allocate: Allocate = _allocate_plain
     ) -> Self:
-        """Return the matrix of which this rank passes its rows, as a copy. Collective over comm.
+        """Return a matrix from the rows that each rank passes, which are copied. Collective over comm.
 
         Raises
         ------
         MatrixMemoryError
-            If a rank has no room for them; on the others, PeerFailedError.
+            If this rank has no room for its rows.
+        PeerFailedError
+            If another rank has no room.
         """
         dtype, nnz = arrays.values.dtype, arrays.nnz
         slab = cls.slab(comm.size, comm.rank, shape, dtype, nnz)
@@ -96,7 +98,7 @@ class SparseDistMatrix:
 
     @classmethod
     def from_global(cls, comm: MPI.Comm, A: Any, allocate: Allocate = _allocate_plain) -> Self:
-        """Return `A`, a SciPy array in compressed rows that every rank passes in whole. Collective over comm."""
+        """Return `A` as a distributed matrix; every rank passes the whole SciPy CSR array. Collective over comm."""
         start, stop = slab_rows(A.shape[0], comm.size, comm.rank)
         local = A[start:stop]
         return cls.from_local(comm, A.shape, CsrArrays(local.indptr, local.indices, local.data), allocate)
@@ -119,12 +121,12 @@ class SparseDistMatrix:
 
     @cached_property
     def local(self) -> Any:
-        """Rows of this rank as a ``scipy.sparse.csr_array`` over :attr:`arrays`; not to be changed."""
+        """Rows of this rank as a ``scipy.sparse.csr_array`` over :attr:`arrays`. Do not change it."""
         return self.rows_with(self.arrays.values)
 
     @cached_property
     def local_transposed(self) -> Any:
-        """The transpose of :attr:`local` as a ``scipy.sparse.csc_array`` over :attr:`arrays`; not to be changed."""
+        """The transpose of :attr:`local` as a ``scipy.sparse.csc_array`` over :attr:`arrays`. Do not change it."""
         return self.rows_with(self.arrays.values, transposed=True)
 
     def rows_with(self, values: Array, transposed: bool = False) -> Any:
@@ -132,7 +134,7 @@ class SparseDistMatrix:
         from scipy.sparse import csc_array, csr_array
 
         shape = (self.rows.size, self.shape[1])
-        # The constructors that are handed arrays copy views of much larger ones, as those of a buffer seem to be.
+        # A constructor that gets arrays copies views of much larger arrays, and views of a buffer look like such.
         local = csc_array(shape[::-1], dtype=values.dtype) if transposed else csr_array(shape, dtype=values.dtype)
         local.indptr, local.indices, local.data = self.arrays._replace(values=values)
         return local
@@ -149,7 +151,7 @@ class SparseDistMatrix:
         return SparseDistMatrix(self.comm, self.shape, dtype, self.counts, buffer, self.allocate)
 
     def without_duplicates(self) -> SparseDistMatrix:
-        """Return the matrix with no entry twice; the matrix itself if there is none. Collective over comm."""
+        """Return the matrix without duplicate entries; the matrix itself if it has none. Collective over comm."""
         unique = np.array([self.local.has_canonical_format], np.int8)
         self.comm.Allreduce(MPI.IN_PLACE, unique, MPI.MIN)
         if unique[0]:
@@ -160,17 +162,17 @@ class SparseDistMatrix:
         return SparseDistMatrix.from_local(self.comm, self.shape, arrays, self.allocate)
 
     def to_dense(self, layout: Layout | str | None = None) -> DistMatrix:
-        """Return the matrix with all its zeros, by default dealt by rows as it is. Collective over comm."""
+        """Return the matrix as a dense one, by default distributed by rows as this one. Collective over comm."""
         with Agreement(self.comm):
             A = DistMatrix.empty(self.comm, self.shape, self.dtype, self.layout, self.allocate)
         self.local.toarray(out=A.local)
         return A if layout is None else A.relayout(layout)
 
     def transposed(self, conjugate: bool = False) -> SparseDistMatrix:
-        """Return the transpose, dealt by its own rows. Collective over comm.
+        """Return the transpose, distributed by its own rows. Collective over comm.
 
-        Each rank sends every other the entries of those columns that will be its rows. Four copies of the entries are
-        under way at most.
+        Each rank sends every other rank the entries of the columns that become that rank's rows. At most four copies of
+        the entries exist at the same time.
         """
         from scipy.sparse import csr_array, hstack
 
@@ -182,7 +184,7 @@ class SparseDistMatrix:
         lengths = _exchanged(comm, lengths, [stop - start for start, stop in cuts], [height] * comm.size)
         sent = [int(mine.indptr[stop] - mine.indptr[start]) for start, stop in cuts]
         received = [int(each.sum()) for each in np.split(lengths, comm.size)]
-        # the same type on all ranks, though SciPy may have chosen a wider one on some
+        # the same type on all ranks, as SciPy may have chosen a wider type on some
         indices = _exchanged(comm, mine.indices.astype(np.int32 if m < 2**31 else np.int64), sent, received)
         values = _exchanged(comm, mine.data.conj() if conjugate else mine.data, sent, received)
         del mine
@@ -203,7 +205,7 @@ class SparseDistMatrix:
 
 
 def _exchanged(comm: MPI.Comm, outgoing: Array, sent: list[int], received: list[int]) -> Array:
-    """Return what the ranks send this one of their elements, in the order of the ranks. Collective over comm."""
+    """Return the elements that all ranks send to this one, in the order of the ranks. Collective over comm."""
     incoming = np.empty(sum(received), outgoing.dtype)
     comm.Alltoallv([outgoing, sent], [incoming, received])
     return incoming

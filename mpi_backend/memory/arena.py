@@ -1,11 +1,10 @@
-"""A worker's memory for matrices: one anonymous file, mapped once, dealt out by first fit.
+"""A worker's memory for matrices: one anonymous file, mapped once and allocated by first fit.
 
-The first touch of a page costs ten times as much as copying into it, so pages that a freed matrix has touched are kept
-and dealt out again. The file (``memfd_create``) has no name: a client on the same host is handed its descriptor and
-maps it too, so that it reads and writes matrices in place, and the kernel takes the memory back when the last process
-that has it is gone, however that process ended.
+The first touch of a page costs ten times as much as a copy into it, so the pages of a freed matrix are kept and reused.
+The file (``memfd_create``) has no name. A client on the same host gets its descriptor and also maps it, so it reads and
+writes matrices in place. The kernel frees the memory when the last process with the file has ended in any way.
 
-A block lives for as long as an array refers to it: freeing a matrix is dropping its array.
+A block lives as long as an array refers to it: a matrix is freed by dropping its array.
 """
 
 from __future__ import annotations
@@ -38,24 +37,24 @@ class Arena:
     Parameters
     ----------
     capacity : int
-        Bytes that may be in use at once. None of them is touched, or taken from the machine, before it is needed.
+        Bytes that may be in use at once. Memory is taken from the machine only when it is needed.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity - capacity % _ALIGNMENT
         self.fd = os.memfd_create("alchemist-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, self.capacity)
-        # A client that maps it must not be able to take it from under the worker.
+        # A client that maps the file must not be able to shrink it while the worker uses it.
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         self._memory = mmap.mmap(self.fd, self.capacity)
-        with contextlib.suppress(OSError, AttributeError):  # a hint, which not every kernel takes
+        with contextlib.suppress(OSError, AttributeError):  # a hint that not every kernel supports
             self._memory.madvise(mmap.MADV_HUGEPAGE)
         self._base = np.frombuffer(self._memory, np.uint8).ctypes.data
-        # Blocks whose last array is gone. The garbage collector can release one in the middle of anything, allocations
-        # included, so a release takes no lock and touches no hole.
+        # Blocks whose last array is gone. The garbage collector can release a block at any point, even inside an
+        # allocation, so a release takes no lock and does not change the holes.
         self._released: collections.deque[tuple[int, int]] = collections.deque()
         self._lock = threading.Lock()
-        # Holes, ascending, never adjacent: offset -> length.
+        # Holes: offset -> length; ascending and never adjacent.
         self._starts = [0]
         self._lengths = {0: self.capacity}
         self._taken = 0
@@ -82,7 +81,7 @@ class Arena:
         try:
             offset = self._take(length)
         except MatrixMemoryError:
-            gc.collect()  # what a library has left in reference cycles
+            gc.collect()  # frees arrays that a library left in reference cycles
             offset = self._take(length)
         view = memoryview(self._memory)[offset : offset + nbytes]
         array = np.frombuffer(view, dtype).reshape(shape)
@@ -91,7 +90,7 @@ class Arena:
         return array
 
     def offset_of(self, array: Array) -> int | None:
-        """Return where in the arena `array` begins, or None if it lies elsewhere (an empty one lies nowhere)."""
+        """Return the offset of `array` in the arena, or None if it is empty or lies elsewhere."""
         offset = array.ctypes.data - self._base
         return offset if array.size and 0 <= offset < self.capacity else None
 
@@ -115,7 +114,7 @@ class Arena:
             return start
 
     def _collect(self) -> None:
-        """Make holes of the blocks that were released. The caller holds the lock."""
+        """Turn the released blocks into holes. The caller holds the lock."""
         while self._released:
             self._give_back(*self._released.popleft())
 

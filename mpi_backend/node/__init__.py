@@ -1,1 +1,1 @@
-"""How the ranks of a worker group are started on a host."""
+"""Start the ranks of a worker group on a host."""

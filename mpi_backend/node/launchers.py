@@ -1,7 +1,7 @@
-"""How the ranks of a worker group are started.
+"""Start the ranks of a worker group.
 
-A launcher is handed to the driver; it alone knows an MPI implementation, a scheduler or Ray. A worker group is one MPI
-job, so all there is to it is starting it, waiting for its end, and killing it.
+The driver gets a launcher. Only the launcher knows an MPI implementation, a scheduler or Ray. A worker group is one MPI
+job; a launcher starts it, waits for its end and kills it.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Job:
-    """An MPI job to start: one rank a slot.
+    """An MPI job to start, with one rank for each slot.
 
     Attributes
     ----------
     slots : sequence of Slot
-        Where each rank goes.
+        The slot of each rank.
     command : sequence of str
-        What each rank runs.
+        The command that each rank runs.
     environment : mapping
-        Variables that each rank gets beside the driver's own.
+        Environment variables of the ranks, in addition to the driver's own.
     log : Path
-        Where the output of the launcher itself goes.
+        File for the output of the launcher itself.
     """
 
     slots: Sequence[Slot]
@@ -57,7 +57,7 @@ class RunningJob(Protocol):
     """A running MPI job."""
 
     async def wait(self) -> str:
-        """Wait until the job has ended; return how, in words."""
+        """Wait until the job has ended; return in words how it ended."""
 
     def kill(self) -> None:
         """End every rank now."""
@@ -70,11 +70,11 @@ class Launcher(Protocol):
         """Raise :class:`~alchemist_ray.errors.ServerStartError` if this machine cannot start MPI jobs."""
 
     async def launch(self, job: Job) -> RunningJob:
-        """Start `job`; raise :class:`~alchemist_ray.errors.GroupStartError` if that is not possible."""
+        """Start `job`; raise :class:`~alchemist_ray.errors.GroupStartError` if it cannot be started."""
 
 
 class HydraLauncher:
-    """Starts jobs on this machine through Hydra, the process manager of MPICH, with its ``fork`` launcher."""
+    """Starts jobs on this machine with the ``fork`` launcher of Hydra, MPICH's process manager."""
 
     def check(self) -> None:
         """Look for mpi4py and mpiexec."""
@@ -96,7 +96,7 @@ class HydraLauncher:
                     stdout=output,
                     stderr=asyncio.subprocess.STDOUT,
                     env={**_environment(), **job.environment},
-                    start_new_session=True,  # a Ctrl-C in the driver's terminal is the driver's to handle
+                    start_new_session=True,  # Ctrl-C in the driver's terminal must reach the driver only
                     preexec_fn=_die_with_parent,
                 )
             except OSError as failure:
@@ -105,12 +105,12 @@ class HydraLauncher:
 
 
 def _environment() -> dict[str, str]:
-    """Return the driver's environment, but for the server's token: that is not for libraries to see."""
+    """Return the driver's environment without the server's token, which libraries must not see."""
     return {name: value for name, value in os.environ.items() if name not in (TOKEN, TOKEN_FILE)}
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, however that does. Runs between fork and exec."""
+    """Make the kernel kill this process when its parent dies in any way. Runs between fork and exec."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -129,15 +129,17 @@ class _HydraJob:
 
 
 def find_mpiexec() -> str:
-    """Return the ``mpiexec`` to use: the site's own, that of this Python environment, or the first on PATH.
+    """Return the ``mpiexec`` to use: the site's own, the one in this Python environment, or the first on PATH.
 
     Raises
     ------
     GroupStartError
-        If there is none.
+        If none is found.
     """
     beside = Path(sys.executable).with_name("mpiexec")
     found = os.environ.get(MPIEXEC) or (str(beside) if beside.exists() else shutil.which("mpiexec"))
     if not found:
-        raise GroupStartError(f"there is no mpiexec: pip install 'alchemist-ray[server]', or set {MPIEXEC} to your own")
+        raise GroupStartError(
+            f"mpiexec was not found: pip install 'alchemist-ray[server]', or set {MPIEXEC} to the mpiexec of your site"
+        )
     return found

@@ -1,7 +1,7 @@
-"""ScaLAPACK for distributed matrices, through ctypes, on whatever MPI mpi4py runs.
+"""ScaLAPACK for distributed matrices, called through ctypes, on the MPI of mpi4py.
 
-Three concepts: the libraries of this process (:mod:`.loader`), BLACS grids and descriptors of distributed matrices
-(:mod:`.grids`), and the routines (:mod:`.routines`).
+:mod:`.loader` loads the libraries into this process, :mod:`.grids` makes BLACS grids and descriptors of distributed
+matrices, and :mod:`.routines` and :mod:`.spectral` call the routines.
 """
 
 from alchemist_ray.mpi_backend.scalapack.grids import context, descriptor, places, release

@@ -1,12 +1,12 @@
 """BLACS contexts for the ranks of an mpi4py communicator, and array descriptors for distributed matrices.
 
-Local blocks are C-ordered, ScaLAPACK wants them Fortran-ordered. A row-major block-cyclic A on an r x c grid is, byte
-for byte, the column-major transpose of A on the transposed grid of c x r. So what is described here is always the
+Local blocks are C-ordered, but ScaLAPACK wants them Fortran-ordered. A row-major block-cyclic A on an r x c grid is,
+byte for byte, the column-major transpose of A on the transposed c x r grid. So this module always describes the
 transpose: the rank at ``(i, j)`` of the layout sits at ``(j, i)`` of its BLACS grid, and the descriptor of an m x n
 matrix in blocks of mb x nb says n x m in blocks of nb x mb.
 
-Contexts hang on the communicator as an MPI attribute: they are made once for each arrangement of its ranks, and given
-back when the communicator is freed.
+Contexts are cached in an MPI attribute of the communicator: one for each arrangement of its ranks. They are released
+when the communicator is freed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 from alchemist_ray.mpi_backend.scalapack.loader import libraries
 
 _DENSE = 1  # DTYPE_ of a descriptor
-_LARGEST_BLOCK = 2**31 - 1  # elements that 32-bit local indices reach
+_LARGEST_BLOCK = 2**31 - 1  # elements that a 32-bit local index can address
 
 
 @dataclass
 class _Contexts:
-    """The BLACS contexts of one communicator, by the ranks' places on the grid."""
+    """The BLACS contexts of one communicator, keyed by the places of the ranks on the grid."""
 
     system_handle: int
     by_places: dict[tuple[tuple[int, ...], ...], int] = field(default_factory=dict)
@@ -58,11 +58,11 @@ def places(layout: Layout) -> npt.NDArray[np.int32]:
     Raises
     ------
     LayoutError
-        If the layout gives a block to several ranks or a rank no block: those do not form a BLACS grid.
+        If the layout gives one block to several ranks, or no block to some rank: then it does not form a BLACS grid.
     """
     grid = layout.grid
     if layout.distinct_owners != grid.size:
-        raise LayoutError(f"ScaLAPACK needs each block on one rank and a block on each rank; {layout} is not so")
+        raise LayoutError(f"ScaLAPACK needs each block on exactly one rank and a block on each rank, unlike {layout}")
     cyclic = Layout(layout.pair, grid, (1, 1))
     where = {rank: cyclic.part((grid.size, grid.size), rank) for rank in range(grid.size)}
     nprow, npcol = where[0][0].stride, where[0][1].stride
@@ -73,7 +73,7 @@ def places(layout: Layout) -> npt.NDArray[np.int32]:
 
 
 def context(comm: MPI.Comm, layout: Layout) -> int:
-    """Return the BLACS context of the transposed grid of `layout`. Collective over comm at its first use there."""
+    """Return the BLACS context of the transposed grid of `layout`. Collective over comm at its first use."""
     contexts = _contexts(comm)
     ranks = places(layout)
     key = tuple(map(tuple, ranks.tolist()))
@@ -110,7 +110,7 @@ def _gridmap(system_handle: int, ranks: npt.NDArray[np.int32]) -> int:
 
 
 def release(comm: MPI.Comm) -> None:
-    """Give back the BLACS contexts of `comm`; freeing `comm` does the same. Collective over comm."""
+    """Release the BLACS contexts of `comm`; freeing `comm` does the same. Collective over comm."""
     if comm.Get_attr(_attribute_key()) is not None:
         comm.Delete_attr(_attribute_key())
 
@@ -121,15 +121,15 @@ def descriptor(A: DistMatrix) -> npt.NDArray[np.int32]:
     Raises
     ------
     LayoutError
-        If the layout of `A` is no BLACS grid (see :func:`places`), or a local block has more elements than the 32-bit
-        indices of ScaLAPACK reach. Raised on every rank.
+        If the layout of `A` does not form a BLACS grid (see :func:`places`), or a local block has more elements than
+        the 32-bit indices of ScaLAPACK can address. Raised on every rank.
     """
     layout, (m, n) = A.layout, A.shape
     largest = max(int(np.prod(layout.local_shape(A.shape, rank))) for rank in range(layout.grid.size))
     if largest > _LARGEST_BLOCK:
         raise LayoutError(
-            f"a rank would hold {largest:,} elements of a {m}x{n} matrix, but ScaLAPACK counts to {_LARGEST_BLOCK:,}: "
-            "use more workers"
+            f"a rank would hold {largest:,} elements of a {m}x{n} matrix, but ScaLAPACK can address only "
+            f"{_LARGEST_BLOCK:,}: use more workers"
         )
     (mb, nb), (row_source, col_source) = layout.block, layout.align
     lld = max(1, A.cols.size)

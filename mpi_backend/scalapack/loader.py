@@ -1,16 +1,16 @@
-"""Find ScaLAPACK, BLACS and LAPACK and load them into this process, with no compiler.
+"""Find ScaLAPACK, BLACS and LAPACK and load them into this process, without a compiler.
 
-The shared objects of MKL's wheel and of the distributions leave symbols open that another one of them, or the MPI
-library, must define. Hence three rules:
+The shared objects in MKL's wheel and in the packages of Linux distributions have undefined symbols, which another of
+them or the MPI library defines. Hence three rules:
 
-- the MPI library that mpi4py loaded (privately, as Python loads every extension) is opened again with ``RTLD_GLOBAL``,
-  so that BLACS talks through the very MPI whose communicators it is given;
-- the libraries are opened with ``RTLD_LAZY | RTLD_GLOBAL`` in the order of their layers, because they refer to each
-  other in circles. :class:`ctypes.CDLL` always adds ``RTLD_NOW``, so ``dlopen`` is called itself;
-- the BLACS must be the one built for the family of that MPI: communicator handles are integers in MPICH and its
-  descendants, pointers in Open MPI.
+- Open the MPI library of mpi4py again with ``RTLD_GLOBAL``, because Python loads every extension privately. So BLACS
+  uses the MPI that its communicators belong to.
+- Open the libraries with ``RTLD_LAZY | RTLD_GLOBAL`` in the order of their layers, because they refer to each other in
+  circles. :class:`ctypes.CDLL` always adds ``RTLD_NOW``, so this module calls ``dlopen`` directly.
+- Use the BLACS that was built for the family of that MPI: communicator handles are integers in MPICH and its
+  descendants, and pointers in Open MPI.
 
-Arguments go by reference as in Fortran with 32-bit integers (LP64).
+Arguments are passed by reference as in Fortran, with 32-bit integers (LP64).
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Libraries:
     Parameters
     ----------
     name : str
-        What was loaded, for messages.
+        Name of the library for messages.
     handles : list of int
-        What ``dlopen`` returned, in the order in which symbols are looked for.
+        Handles from ``dlopen``, in the order in which symbols are searched.
     """
 
     def __init__(self, name: str, handles: list[int]) -> None:
@@ -58,7 +58,7 @@ class Libraries:
         for handle in self._handles:
             if address := _libc().dlsym(handle, symbol.encode()):
                 return int(address)
-        raise LibraryLoadError(library="scalapack", reason=f"{self.name} defines no {symbol}")
+        raise LibraryLoadError(library="scalapack", reason=f"{self.name} does not define {symbol}")
 
     def function(self, symbol: str, restype: Any = None) -> Any:
         """Return `symbol` as a ctypes function that returns `restype`."""
@@ -72,7 +72,8 @@ def libraries() -> Libraries:
     Raises
     ------
     LibraryLoadError
-        If neither the `mkl` wheel nor a distribution's ScaLAPACK for this MPI is installed, or one does not load.
+        If neither the `mkl` wheel nor a distribution's ScaLAPACK for this MPI is installed, or the one found does not
+        load.
     """
     family = _mpi_family()
     open_mpi()
@@ -84,13 +85,13 @@ def libraries() -> Libraries:
         return Libraries(path, [_open(path)])
     raise LibraryLoadError(
         library="scalapack",
-        reason=f"no ScaLAPACK for {family} was found. Install the wheel (pip install mkl), or, where there is none, "
-        f"{name} of the system's packages (apt install {name}2.2)",
+        reason=f"no ScaLAPACK for {family} was found. Install the wheel (pip install mkl), or, if your platform has no "
+        f"such wheel, the system package {name} (apt install {name}2.2)",
     )
 
 
 def _mpi_family() -> str:
-    """Return ``openmpi`` or ``intelmpi``, MKL's word for MPICH and all that share its binary interface."""
+    """Return ``openmpi`` or ``intelmpi``, which is MKL's name for every MPI with MPICH's binary interface."""
     return "openmpi" if "Open MPI" in MPI.Get_library_version() else "intelmpi"
 
 
@@ -124,22 +125,22 @@ def _open(path: str) -> int:
 
 
 def open_mpi() -> str:
-    """Open the MPI library that mpi4py has loaded for all of this process, and return its file. Local.
+    """Make the symbols of mpi4py's MPI library visible to the whole process, and return its file. Local.
 
     Raises
     ------
     LibraryLoadError
-        If mpi4py is bound to none.
+        If mpi4py is not linked with an MPI library.
     """
     path = bound_mpi(_open(MPI.__file__))
     if path is None:
-        raise LibraryLoadError(library="scalapack", reason=f"no MPI library is bound to {MPI.__file__}")
+        raise LibraryLoadError(library="scalapack", reason=f"{MPI.__file__} is not linked with an MPI library")
     _open(path)
     return path
 
 
 def bound_mpi(handle: int) -> str | None:
-    """Return the file of the MPI library that an open shared object is linked with, whatever its name. Local."""
+    """Return the file of the MPI library that an open shared object is linked with; None if there is none. Local."""
     address = _libc().dlsym(handle, b"MPI_Init")
     where = _DlInfo()
     found = address and _libc().dladdr(address, ctypes.byref(where))
@@ -147,7 +148,7 @@ def bound_mpi(handle: int) -> str | None:
 
 
 def _mkl_files(family: str) -> list[str]:
-    """Return the libraries of the `mkl` wheel in the order of loading, or nothing unless all are there."""
+    """Return the libraries of the `mkl` wheel in loading order; an empty list if one is missing."""
     try:
         installed = importlib.metadata.distribution("mkl").files or []
     except importlib.metadata.PackageNotFoundError:
@@ -159,7 +160,7 @@ def _mkl_files(family: str) -> list[str]:
 
 
 def _distribution_files(name: str) -> Iterator[str]:
-    """Yield where the distribution put the newest shared object `name`."""
+    """Yield the places of the shared object `name` from the Linux distribution, the newest version first."""
     multiarch = ctypes.util.find_library(name.removeprefix("lib"))
     if multiarch:
         yield multiarch

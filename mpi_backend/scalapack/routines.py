@@ -1,10 +1,10 @@
 """ScaLAPACK routines on distributed matrices.
 
-Every routine here takes matrices in a layout that is a BLACS grid with square blocks, overwrites them as ScaLAPACK
-does, and is collective over their ranks. Matrices are handed over as their transposes (see :mod:`.grids`), so an LU,
-LQ or SVD of what ScaLAPACK sees is one of the transpose; each docstring says what that means for the caller.
+Every routine takes matrices in a layout that forms a BLACS grid, with square blocks, overwrites them as ScaLAPACK does,
+and is collective over their ranks. ScaLAPACK sees each matrix as its transpose (see :mod:`.grids`), so it factorises
+the transpose; each docstring says what this means for the caller.
 
-Names of routines are chosen by element type: ``s`` and ``d`` for real, ``c`` and ``z`` for complex numbers.
+The element type selects the prefix of a routine's name: ``s`` and ``d`` for real, ``c`` and ``z`` for complex numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HIDDEN_LENGTH = ctypes.c_size_t(1)  # Fortran passes the length of each charact
 
 
 def _call(name: str, dtype: np.dtype[Any], *arguments: Any) -> None:
-    """Call the Fortran routine whose name has ``?`` in place of the prefix of `dtype`."""
+    """Call a Fortran routine; ``?`` in `name` stands for the prefix of `dtype`."""
     routine = libraries().function(name.replace("?", _PREFIX[dtype.char]) + "_")
     characters = sum(isinstance(argument, bytes) for argument in arguments)
     routine(*map(_by_reference, arguments), *[_HIDDEN_LENGTH] * characters)
@@ -42,16 +42,16 @@ def _by_reference(argument: Any) -> Any:
 
 
 def _whole(A: DistMatrix) -> tuple[Any, ...]:
-    """Return the four arguments that name the whole of `A`: the local block, first row, first column, descriptor."""
+    """Return the four arguments for the whole of `A`: local block, first row, first column, descriptor."""
     return A.local, 1, 1, descriptor(A)
 
 
 def _call_with_workspace(name: str, A: DistMatrix, before: tuple[Any, ...], after: tuple[Any, ...] = ()) -> int:
-    """Call ``name(*before, work, lwork, *after, info)`` with the workspace it asks for; return info."""
+    """Call ``name(*before, work, lwork, *after, info)`` with the workspace that it asks for; return info."""
     dtype, info = A.dtype, np.zeros(1, np.int32)
     size = np.zeros(1, dtype)
     _call(name, dtype, *before, size, -1, *after, info)
-    # The answer is a floating-point number: in single precision a large one may have been rounded down.
+    # The size is returned as a floating-point number: in single precision a large one may have been rounded down.
     lwork = int(np.nextafter(size.real[0], np.inf)) + 1
     with Agreement(A.comm):
         work = np.empty(lwork, dtype)
@@ -60,9 +60,9 @@ def _call_with_workspace(name: str, A: DistMatrix, before: tuple[Any, ...], afte
 
 
 def gesvd(A: DistMatrix) -> tuple[DistMatrix, Array, DistMatrix, int]:
-    """Return U, S, Vt and info of the economic SVD of `A`, which is destroyed (p?gesvd).
+    """Return U, S, Vt and info of the economy-size SVD of `A` (p?gesvd); `A` is destroyed.
 
-    The SVD of A^T = V S U^T delivers V in column-major order, which is Vt in row-major order; likewise U.
+    ScaLAPACK computes the SVD A^T = V S U^T. Its V in column-major order is Vt in row-major order; likewise U.
     """
     m, n = A.shape
     p = min(m, n)

@@ -1,8 +1,8 @@
-"""ScaLAPACK's routines for eigenvalues on distributed matrices.
+"""ScaLAPACK's routines for eigenvalues and singular values of distributed matrices.
 
-As in :mod:`.routines`, matrices lie on a BLACS grid in square blocks, are overwritten, and are handed over as their
-transposes. A Hermitian A is seen as its conjugate, with the same eigenvalues and conjugate eigenvectors, and its lower
-triangle as the upper one; a general A has the eigenvalues of its transpose.
+As in :mod:`.routines`, matrices lie on a BLACS grid in square blocks and are overwritten, and ScaLAPACK sees their
+transposes. The transpose of a Hermitian A is its conjugate: it has the same eigenvalues and conjugate eigenvectors, and
+the lower triangle of A is its upper one. A general A has the same eigenvalues as its transpose.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which eigenvalues are wanted: all of them, those of some indices, or those in an interval.
+    """Selection of eigenvalues: all, a range of indices, or an interval.
 
     Attributes
     ----------
@@ -37,9 +37,9 @@ class Wanted:
 
 
 def heevd(A: DistMatrix, lower: bool) -> tuple[Array, DistMatrix, int]:
-    """Return all eigenvalues of a Hermitian `A`, ascending, V^H and info, by divide and conquer (p?syevd, p?heevd).
+    """Return all eigenvalues of a Hermitian `A` in ascending order, V^H and info, by divide and conquer.
 
-    One triangle of `A` is read; `A` is destroyed.
+    Calls p?syevd or p?heevd, which read one triangle of `A`; `A` is destroyed.
     """
     n = A.shape[0]
     w = np.zeros(n, A.local.real.dtype)
@@ -51,11 +51,11 @@ def heevd(A: DistMatrix, lower: bool) -> tuple[Array, DistMatrix, int]:
 
 
 def heevr(A: DistMatrix, lower: bool, indices: tuple[int, int] | None) -> tuple[Array, int]:
-    """Return eigenvalues of a Hermitian `A`, ascending, and info (p?syevr, p?heevr without vectors).
+    """Return eigenvalues of a Hermitian `A` in ascending order, and info (p?syevr, p?heevr without vectors).
 
-    Either all, or those from the first to the last of two `indices`, counted from 0. One triangle of `A` is read; `A`
-    is destroyed. The vectors of these routines are not to be had here: MKL's are not orthogonal where eigenvalues are
-    clustered, by 1e5 times what rounding explains, with info = 0.
+    Returns all eigenvalues, or those from the first to the last of the two `indices`, which count from 0. One triangle
+    of `A` is read; `A` is destroyed. This function does not offer the vectors of these routines: for clustered
+    eigenvalues MKL's vectors lose orthogonality by 1e5 times the rounding error, with info = 0.
     """
     n = A.shape[0]
     real = A.local.real.dtype
@@ -79,18 +79,18 @@ def _uplo(lower: bool) -> bytes:
 
 
 def _call_with_workspaces(name: str, A: DistMatrix, before: tuple[Any, ...]) -> int:
-    """Call ``name(*before, work, lwork, [rwork, lrwork,] iwork, liwork, info)`` with what it asks for; return info.
+    """Call ``name(*before, work, lwork, [rwork, lrwork,] iwork, liwork, info)`` with its workspaces; return info.
 
-    What p?syevd asks for has no room for the reflectors that p?ormtr applies in one of its blocks; here that is added.
+    The workspace that p?syevd asks for is too small for the block of reflectors that p?ormtr applies; we add it here.
     """
     dtype, real = A.dtype, A.local.real.dtype
     info = np.zeros(1, np.int32)
     kinds = [dtype, real, np.dtype(np.int32)] if dtype.kind == "c" else [dtype, np.dtype(np.int32)]
-    asked = [np.zeros(3, kind) for kind in kinds]  # some routines answer with more than one number
+    asked = [np.zeros(3, kind) for kind in kinds]  # some routines write more than one number
     _call(name, dtype, *before, *(part for size in asked for part in (size, -1)), info)
     mb = A.layout.block[0]
     reflectors = (A.rows.size + A.cols.size + 2 * mb) * mb
-    # The answers are floating-point numbers: in single precision a large one may have been rounded down.
+    # Sizes are returned as floating-point numbers: in single precision a large one may have been rounded down.
     sizes = [reflectors + 1 + int(float(size[0].real) * (1 + 2.0**-22)) for size in asked]
     with Agreement(A.comm):
         spaces = [np.empty(size, kind) for size, kind in zip(sizes, kinds, strict=True)]
@@ -101,7 +101,7 @@ def _call_with_workspaces(name: str, A: DistMatrix, before: tuple[Any, ...]) -> 
 def gehrd(A: DistMatrix) -> None:
     """Reduce A^T to upper Hessenberg form H in place (p?gehrd), A^T = Q H Q^H.
 
-    Afterwards `A` is H^T; above its first superdiagonal, where that is zero, are the reflectors.
+    On return `A` is H^T. Above its first superdiagonal, where H^T is zero, it holds the reflectors.
     """
     n = A.shape[0]
     tau = np.empty(A.cols.size + A.rows.size + 1, A.dtype)
@@ -109,7 +109,7 @@ def gehrd(A: DistMatrix) -> None:
 
 
 def hseqr(H: Array) -> Array:
-    """Return the eigenvalues of an upper Hessenberg matrix, given by its transpose in C order (LAPACK's ?hseqr). Local.
+    """Return the eigenvalues of an upper Hessenberg matrix; `H` is its transpose in C order (LAPACK's ?hseqr). Local.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def hseqr(H: Array) -> Array:
 
 
 def singular_values(A: DistMatrix) -> tuple[Array, int]:
-    """Return the singular values of `A`, descending, and info (p?gesvd without vectors); `A` is destroyed."""
+    """Return the singular values of `A` in descending order, and info (p?gesvd, no vectors); `A` is destroyed."""
     m, n = A.shape
     S = np.zeros(min(m, n), A.local.real.dtype)
     rwork = (np.empty(4 * max(m, n) + 1, S.dtype),) if A.dtype.kind == "c" else ()

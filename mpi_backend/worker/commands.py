@@ -48,7 +48,7 @@ log = logging.getLogger("alchemist")
 
 
 class TaskRunner:
-    """Runs the session's commands on one rank. All of it is called by the one thread that calls MPI.
+    """Runs the session's commands on one rank. Only the thread that calls MPI may call :meth:`serve`.
 
     Parameters
     ----------
@@ -59,12 +59,12 @@ class TaskRunner:
     host : str
         Host name, for errors.
     registry : callable
-        Makes the registry of libraries, when the first is loaded. What a client may load is decided here, where it is
-        imported: the client's word, or the driver's to the client, would not bind a client that speaks for itself.
+        Makes the registry of libraries when the first library is loaded. The registry decides here, where libraries
+        are imported, what a client may load: a check in the client or in the driver would not stop a malicious client.
     directories : tuple of Path
-        Under which tasks may read and write files.
+        Directories under which tasks may read and write files.
     scratch : Path
-        This rank's scratch directory, made when a task first asks for it.
+        This rank's scratch directory. It is made when a task first asks for it.
     """
 
     def __init__(
@@ -78,27 +78,27 @@ class TaskRunner:
     ) -> None:
         self._comm = comm.Dup()
         self._rank = comm.rank
-        self._agreement = comm.Dup()  # a communicator of its own: no message of a library can get between
+        self._agreement = comm.Dup()  # a communicator of its own, so that no message of a library interferes
         self._store = store
         self._host = host
         self._libraries: dict[str, TaskLibrary] = {}
-        self._loaded: dict[str, tuple[str, float]] = {}  # what each was loaded from, and of when that file was
+        self._loaded: dict[str, tuple[str, float]] = {}  # name -> source and modification time of its file
         self._make_registry = registry
         self._directories = directories
         self._scratch = scratch
-        self._cancelled = 0  # the last command that its caller no longer wants, written by a matrix thread
+        self._cancelled = 0  # the last command whose caller has cancelled it, written by a matrix thread
         self._registry: Registry | None = None
         self.running = ""
         self._started = 0.0
 
     def cancel(self, command: int) -> None:
-        """Have the task stop that was started as this command, or an earlier one. Called by any thread."""
+        """Ask the task that was started as this command, or an earlier one, to stop. Any thread may call this."""
         self._cancelled = max(self._cancelled, command)
 
     def remove_scratch(self) -> None:
-        """Remove this rank's scratch directory; the driver removes those of ranks that are killed."""
+        """Remove this rank's scratch directory. The driver removes the directories of killed ranks."""
         shutil.rmtree(self._scratch, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another rank's is in it still
+        with contextlib.suppress(OSError):  # another rank's directory is still in it
             self._scratch.parent.rmdir()
 
     def _make_scratch(self) -> Path:
@@ -108,7 +108,7 @@ class TaskRunner:
 
     @property
     def running_seconds(self) -> float:
-        """How long the running task has been running."""
+        """Seconds since the running task started."""
         return time.monotonic() - self._started if self.running else 0.0
 
     def serve(self, channel: Channel, command: m.Message) -> None:
@@ -126,7 +126,7 @@ class TaskRunner:
     def _answer(
         self, channel: Channel, command: C, what: str, carry_out: Callable[[Channel, C, str], m.Message]
     ) -> None:
-        """Answer `command` with what `carry_out` returns, or with the failure that it raises."""
+        """Answer `command` with the message that `carry_out` returns, or with the failure that it raises."""
         self.running, self._started = what, time.monotonic()
         request = command.request
         try:
@@ -228,7 +228,7 @@ class TaskRunner:
     # --- matrices in and out ------------------------------------------------------------------------------------------
 
     def _resolve(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Put matrices where the arguments refer to them. Collective if they do."""
+        """Replace references to matrices by the matrices. Collective if the arguments contain references."""
         if not any(isinstance(value, MatrixReference) for value in arguments.values()):
             return arguments
         with Agreement(self._agreement):
@@ -240,7 +240,7 @@ class TaskRunner:
         return {**arguments, **{name: self._as_argument(stored) for name, stored in found.items()}}
 
     def _as_argument(self, stored: StoredMatrix) -> DistMatrix | SparseDistMatrix:
-        """Return a matrix as tasks see it, every rank with all that it holds. Collective, and alike on all ranks."""
+        """Return a matrix as tasks see it; copies on several ranks are filled first. Collective."""
         spec, allocate = stored.spec, self._store.arena.allocate
         if isinstance(spec, SparseSpec):
             return SparseDistMatrix(self._comm, spec.shape, spec.dtype, spec.counts, stored.local, allocate)
@@ -251,7 +251,7 @@ class TaskRunner:
         return matrix
 
     def _keep(self, value: Any, first_id: int, kept: list[Any]) -> Any:
-        """Store the matrices of a result, putting references in their place; note their specs in `kept`."""
+        """Store the matrices of a result and replace them by references; append their ids and specs to `kept`."""
         if isinstance(value, (DistMatrix, SparseDistMatrix)):
             matrix_id = first_id + len(kept)
             if isinstance(value, SparseDistMatrix):
@@ -275,23 +275,23 @@ def _logger(library: str) -> logging.Logger:
 
 
 def _changed(source: str) -> float:
-    """Return when the file of a library was changed last; a module of a package counts as one that never is."""
+    """Return the modification time of a library's file; 0 for an importable module, which is never reloaded."""
     path = Path(source)
     return path.stat().st_mtime if path.is_file() else 0.0
 
 
 def _digest(result: Any) -> bytes:
-    """Return what tells a result from any other; nothing for None."""
+    """Return a hash by which results are compared; empty for None."""
     if result is None:
         return b""
     try:
         return hashlib.blake2b(encode(result), digest_size=16).digest()
     except (TypeError, ValueError, OverflowError, InvalidArrayError):
-        return b"unspeakable"  # rank 0 will say so
+        return b"unspeakable"  # rank 0 reports the error
 
 
 class _Reporter:
-    """Sends a task's progress to the session's owner, not too often."""
+    """Sends a task's progress to the session's owner at a limited rate."""
 
     def __init__(self, channel: Channel, request: int) -> None:
         self._channel = channel
@@ -308,15 +308,15 @@ class _Reporter:
 
 
 def _text_of(error: BaseException) -> str:
-    """Return what an exception of a library says, whatever happens when it is asked."""
+    """Return the text of an exception of a library, even if its ``__str__`` fails."""
     try:
         return str(error)
     except Exception as failure:  # noqa: BLE001 - the library's own code
-        return f"(its text cannot be had: {type(failure).__name__})"
+        return f"(its text raises {type(failure).__name__})"
 
 
 def _remote_traceback(error: AlchemistError) -> str:
-    """Return the traceback of an error that a library did not raise on purpose; a typed one speaks for itself."""
+    """Return the traceback of an error that has a cause. An error of ours without one was raised on purpose."""
     return "".join(traceback.format_exception(error)) if error.__cause__ is not None else ""
 
 

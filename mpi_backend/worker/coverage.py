@@ -1,9 +1,9 @@
-"""Which parts of a block have been written: a set of rectangles that never overlap.
+"""The parts of a block that have been written: a set of rectangles that never overlap.
 
-Parts come as rectangles of local rows and columns, in any order and from many senders. Those of whole columns are kept
-as intervals of columns; others by their range of columns, for each such range the rows. Intervals are merged as soon as
-they touch. Writers cut a matrix along few column ranges, or into whole columns, so a question costs a bisection for
-each of few ranges, however many parts there are.
+Parts are rectangles of local rows and columns. They come in any order and from many senders. Parts of whole columns are
+kept as intervals of columns. Other parts are kept by their range of columns, with intervals of rows for each range.
+Intervals are merged as soon as they touch. Writers cut a matrix into whole columns or along few column ranges, so a
+query needs one bisection for each of few ranges, however many parts there are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from alchemist_ray.layouts.region import Rectangle
 
 
 class Intervals:
-    """A set of integers as half-open intervals, ascending, that neither overlap nor touch."""
+    """A set of integers as half-open intervals in ascending order, which neither overlap nor touch."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
@@ -29,19 +29,19 @@ class Intervals:
         return zip(self._starts, self._stops, strict=True)
 
     def overlaps(self, start: int, stop: int) -> bool:
-        """Whether one of ``start .. stop-1`` is in the set."""
+        """Whether any of ``start .. stop-1`` is in the set."""
         first = bisect_right(self._stops, start)
         return first < len(self._starts) and self._starts[first] < stop
 
     def add(self, start: int, stop: int) -> None:
-        """Add ``start .. stop-1``, merging what touches."""
+        """Add ``start .. stop-1`` and merge intervals that touch."""
         first, last = bisect_left(self._stops, start), bisect_right(self._starts, stop)
         if first < last:
             start, stop = min(start, self._starts[first]), max(stop, self._stops[last - 1])
         self._starts[first:last], self._stops[first:last] = [start], [stop]
 
     def remove(self, start: int, stop: int) -> None:
-        """Take away ``start .. stop-1``."""
+        """Remove ``start .. stop-1``."""
         first, last = bisect_right(self._stops, start), bisect_left(self._starts, stop)
         if first >= last:
             return
@@ -65,7 +65,7 @@ class Coverage:
         self._rows: dict[tuple[int, int], Intervals] = {}
 
     def overlaps(self, part: Rectangle) -> bool:
-        """Whether `part` shares an element with a part that was added."""
+        """Whether `part` shares an element with a part of the set."""
         return part.area > 0 and (
             self._columns.overlaps(part.j0, part.j1)
             or any(
@@ -75,14 +75,14 @@ class Coverage:
         )
 
     def add(self, part: Rectangle) -> None:
-        """Add a part that overlaps none."""
+        """Add a part that overlaps no other."""
         if self._whole_columns(part):
             self._columns.add(part.j0, part.j1)
         elif part.area:
             self._rows.setdefault((part.j0, part.j1), Intervals()).add(part.i0, part.i1)
 
     def remove(self, part: Rectangle) -> None:
-        """Take back a part that was added."""
+        """Remove a part that was added before."""
         columns = part.j0, part.j1
         if self._whole_columns(part):
             self._columns.remove(*columns)
@@ -92,14 +92,14 @@ class Coverage:
                 del self._rows[columns]
 
     def missing(self) -> list[Rectangle]:
-        """Return rectangles that cover, once, all that was not added."""
+        """Return rectangles without overlap that cover everything that was not added."""
         ranges = [*self._rows, *self._columns]
         edges = sorted({0, self._shape[1], *(edge for columns in ranges for edge in columns)})
         found: list[Rectangle] = []
         for j0, j1 in pairwise(edges):
             gaps = self._gaps_between(j0, j1)
             before = [(part.i0, part.i1) for part in found if part.j1 == j0]
-            if gaps == before:  # as in the columns to the left: one rectangle for both
+            if gaps == before:  # the same gaps as in the columns to the left: one rectangle for both
                 found = [Rectangle(p.i0, p.i1, p.j0, j1) if p.j1 == j0 else p for p in found]
             else:
                 found.extend(Rectangle(i0, i1, j0, j1) for i0, i1 in gaps)
@@ -109,7 +109,7 @@ class Coverage:
         return 0 < part.area == self._shape[0] * (part.j1 - part.j0)
 
     def _gaps_between(self, j0: int, j1: int) -> list[tuple[int, int]]:
-        """Return the rows of columns [j0, j1), which no part's edge divides, that are missing."""
+        """Return the missing rows of columns [j0, j1); no part has an edge inside these columns."""
         if self._columns.overlaps(j0, j1):
             return []
         rows = Intervals()

@@ -1,12 +1,12 @@
-"""Serve the parts of matrices to whoever holds the session's ticket: the data plane of one worker.
+"""The data plane of one worker: parts of matrices for every client that holds the session's ticket.
 
-One thread a connection, each blocked in its socket when there is nothing to do. None of them calls MPI, and none
-touches the task thread: copying and receiving release the interpreter lock, so data moves while a task computes.
+Each connection has one thread, which blocks in its socket when it has nothing to do. These threads never call MPI and
+never touch the task thread. Copying and receiving release the interpreter lock, so data moves while a task computes.
 
-A part is written in three steps. It is *claimed*, so that no two senders write the same elements; it is *written*, in
-place by a sender that has mapped this worker's memory, or by its payload; and it is *committed*, once the sender has
-done so on every worker that has elements of it. A claim goes with its connection, so what a sender that dies leaves
-half written counts as missing, and can be written again.
+A part is written in three steps. The sender *claims* it, so that no two senders write the same elements. The sender
+*writes* it, either in place (if it has mapped this worker's memory) or as a payload. The sender *commits* it after it
+has written its elements on every worker that holds some. A claim ends with its connection. So if a sender dies, its
+half-written part counts as missing and can be written again.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from alchemist_ray.transport.channel import Channel
 Array = npt.NDArray[Any]
 
 BUFFER_BYTES = 4 * 2**20
-"""Size of the buffer through which a part passes whose rows are not adjacent in memory."""
+"""Size of the buffer for a part whose rows are not adjacent in memory."""
 MAX_MISSING = 10_000
-"""Missing parts of a block that are told."""
+"""At most this many missing parts of a block are reported."""
 
 log = logging.getLogger("alchemist.matrices")
 
@@ -51,13 +51,13 @@ class MatrixService:
     Parameters
     ----------
     channel : Channel
-        The connection, open.
+        The open connection.
     store : Store
         This worker's matrices.
     rank, host : int, str
-        Of this worker, for errors.
+        Rank and host name of this worker, for errors.
     cancel : callable
-        ``cancel(command)`` has the task stop that was started as that command, or an earlier one.
+        ``cancel(command)`` asks the task that was started as that command, or an earlier one, to stop.
     """
 
     def __init__(
@@ -119,13 +119,13 @@ class MatrixService:
     def _answer(self, request: Any, reply: m.Message) -> None:
         try:
             self._channel.send(reply)
-        except LocalProtocolError as unspeakable:  # an integer that is too large for the wire, in the text of an error
+        except LocalProtocolError as unspeakable:  # an error has an integer that is too large for the wire
             wrapped = RemoteTaskError(f"the answer to {type(request).__name__}", "OverflowError", unspeakable.reason)
             self._channel.send(m.Failure.of(request.request, wrapped, self._rank, self._host))
 
     def _map_arena(self, request: m.MapArena) -> None:
         if not self._channel.is_local:
-            raise RemoteProtocolError("memory is shared over a Unix socket only")
+            raise RemoteProtocolError("memory can be shared only over a Unix socket")
         arena: Arena = self._store.arena
         self._channel.send_with_fd(m.Done(request.request, arena.capacity), arena.fd)
 
@@ -147,7 +147,7 @@ class MatrixService:
         part, region = _part_of(request), Rectangle(*request.region)
         if region in self._store.get(request.matrix_id).committed:
             return m.Done(request.request, None)
-        # What is claimed is kept here, so that its memory is not dealt out again under the writer.
+        # Claimed matrices are kept here, so that their memory is not reused while the writer still writes.
         stored, view = self._store.claim(request.matrix_id, part)
         self._claims[request.matrix_id, part] = stored
         self._regions[request.matrix_id, part] = region
@@ -175,7 +175,7 @@ class MatrixService:
     def _commit(self, request: m.CommitBlock) -> m.Message:
         stored, part = self._claimed(request.matrix_id, _part_of(request))
         if part != _part_of(request):
-            raise RegionError(request.matrix_id, f"local {_part_of(request)}", "is but a part of what was claimed")
+            raise RegionError(request.matrix_id, f"local {_part_of(request)}", "is only a part of the claimed block")
         self._store.written(stored, part, self._regions.pop((request.matrix_id, part), None))
         del self._claims[request.matrix_id, part]
         if self._committed(request.matrix_id):
@@ -214,7 +214,7 @@ class MatrixService:
         if view.flags.c_contiguous:
             self._channel.send(reply, [_octets(view)] if view.size else [], view.nbytes)
             return
-        windows = _windows(view)  # with its buffer, which may not be had, before anything is sent
+        windows = _windows(view)  # allocates its buffer, which may fail, before anything is sent
         self._channel.send(reply, [], view.nbytes)
         for window, buffer in windows:
             np.copyto(buffer, window)
@@ -259,7 +259,7 @@ def _octets(array: Array) -> memoryview:
 
 
 def _windows(view: Array) -> list[tuple[Array, Array]]:
-    """Cut `view` into runs of rows, or pieces of a row, in order; return each with (its part of) one buffer for all."""
+    """Cut `view` into runs of rows, or pieces of a row, in order. Return each with a view of one common buffer."""
     rows, cols = view.shape
     items = max(1, BUFFER_BYTES // view.itemsize)
     height, width = (max(1, items // cols), cols) if cols <= items else (1, items)

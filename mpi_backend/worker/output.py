@@ -1,10 +1,10 @@
-"""Where the output of a worker goes, its libraries' included: through a pipe to a log file of bounded size.
+"""The output of a worker and its libraries goes through a pipe to a log file of bounded size.
 
-Libraries print from Python, C and Fortran, and some print gigabytes. So stdout and stderr of a rank are one pipe, which
-a small process of its own drains into the log; when the file is full it becomes ``NAME.log.1`` and a new one is begun.
-A thread would not do: C code may print while it holds the interpreter lock, and would wait for ever for a thread that
-needs it. The process is forked before MPI starts and holds nothing of the rank's but the pipe, so it ends when the last
-writer does, having written down what a rank that crashes has said.
+Libraries print from Python, C and Fortran, and some print gigabytes. So stdout and stderr of a rank are one pipe, and a
+small separate process copies it to the log. When the file is full it becomes ``NAME.log.1`` and a new one is started. A
+thread cannot do this: C code may print while it holds the interpreter lock, and would deadlock with a thread that needs
+the lock. The process is forked before MPI starts and shares only the pipe with the rank. It ends after the last writer,
+so the last output of a rank that crashes is in the log.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 LIMIT = 16 * 2**20
-"""Bytes of a log file; of what a worker prints, the last 16 to 32 MiB are kept."""
+"""Bytes of a log file. The last 16 to 32 MiB of a worker's output are kept."""
 
 _CHUNK = 64 * 1024
 
@@ -25,13 +25,13 @@ class Output:
         self._naming = naming
 
     def name(self, path: Path) -> None:
-        """Say where the output goes; until then it waits in the pipe, or is lost with what is printed beyond that."""
+        """Set the log file. Until then the output waits in the pipe."""
         os.write(self._naming, os.fsencode(path))
         os.close(self._naming)
 
 
 def capture() -> Output:
-    """Send stdout and stderr of this process through a pipe from now on. To be called once, before MPI starts."""
+    """Send stdout and stderr of this process through a pipe from now on. Call this once, before MPI starts."""
     source, sink = os.pipe()
     named, naming = os.pipe()
     if os.fork() == 0:
@@ -47,10 +47,10 @@ def capture() -> Output:
 
 
 def _run(source: int, named: int) -> None:
-    """Be the process that drains the pipe."""
+    """Run the process that drains the pipe. Does not return."""
     status = 1
     try:
-        os.setsid()  # whoever kills the job must not kill this before it has written down the rank's last words
+        os.setsid()  # a kill of the job must not kill this process before it has logged the rank's last output
         _close_all_but(source, named)
         path = os.read(named, 4096)
         drain(source, Path(os.fsdecode(path)) if path else None)
@@ -60,14 +60,14 @@ def _run(source: int, named: int) -> None:
 
 
 def _close_all_but(source: int, named: int) -> None:
-    """Close what was inherited, from MPI's process manager above all, but stderr, for a rank that cannot start."""
+    """Close all inherited descriptors, mainly those of MPI's process manager. A rank that cannot start needs stderr."""
     keep = sorted({2, source, named})
     for below, above in zip([-1, *keep], [*keep, os.sysconf("SC_OPEN_MAX")], strict=True):
         os.closerange(below + 1, above)
 
 
 def drain(source: int, path: Path | None, limit: int = LIMIT) -> None:
-    """Copy what comes out of the pipe `source` to the file `path`, or to stderr if there is none, until it ends."""
+    """Copy the pipe `source` to the file `path`, or to stderr if `path` is None, until the pipe ends."""
     log = 2 if path is None else _open(path)
     if path is not None:
         os.dup2(log, 2)
@@ -85,7 +85,7 @@ def _open(path: Path) -> int:
 
 
 def _write(log: int, octets: bytes) -> int:
-    """Write what can be written: a full disk loses output, and must not stop the library that prints."""
+    """Write to the log. On a full disk output is lost, but the library that prints must not stop."""
     try:
         return os.write(log, octets)
     except OSError:

@@ -1,10 +1,9 @@
-"""Waiting for the next command without falling asleep where it is likely to come at once.
+"""Wait for the next command without sleeping when it is likely to come soon.
 
-An agent that steps a simulation thinks for a millisecond between two steps. A core that has nothing to do meanwhile
-goes to sleep, and to wake it can take a millisecond again, on virtual machines above all. So the first rank of a host
-polls for a while, which also keeps a core awake for the other ranks. It does not where there is no point: after a
-command that was longer in coming; and, ever more seldom, where others want the core, as is seen from the time that they
-have had it.
+An agent that steps a simulation thinks for a millisecond between two steps. A core that is idle meanwhile goes to
+sleep, and waking it up can take another millisecond, especially on virtual machines. So the first rank of a host polls
+for a while, which also keeps a core awake for the other ranks. It does not poll after a command that took long to come.
+When other processes want the core, it polls less and less often; it measures this by the core time that they got.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from alchemist_ray.transport.channel import Channel
 from alchemist_ray.transport.poller import ChannelPoller
 
 POLLING_SECONDS = 5e-3
-"""How long is polled for a command, if the one before came within that time."""
+"""Time to poll for a command, if the command before it came within this time."""
 
 LOST = 0.1
-"""Others want the core if they have had it for more than this share of the time."""
+"""Other processes want the core if they got more than this share of the polling time."""
 
 MOST_SKIPPED = 64
-"""After how many commands at the latest it is tried again where others have wanted the core."""
+"""If other processes want the core, polling is tried again after at most this many commands."""
 
 
 class PollingReceiver:
@@ -33,7 +32,7 @@ class PollingReceiver:
     channel : Channel
         The control connection.
     polls : bool
-        Whether this rank is the one of its host that polls.
+        Whether this rank polls. One rank of each host does.
     """
 
     def __init__(self, channel: Channel, polls: bool) -> None:
@@ -44,7 +43,7 @@ class PollingReceiver:
         self._poller = ChannelPoller([channel])
 
     def receive(self) -> m.Message:
-        """Return the next command; the errors are those of :meth:`Channel.receive`."""
+        """Return the next command. Raises the errors of :meth:`Channel.receive`."""
         if not self._polls:
             return self._channel.receive()
         began = time.monotonic()
@@ -55,7 +54,7 @@ class PollingReceiver:
         return message
 
     def _poll(self, end: float) -> None:
-        """Poll until there is something to receive, or the time is up."""
+        """Poll until something can be received or the time is up."""
         if self._skipped < self._skip:
             self._skipped += 1
             return

@@ -1,4 +1,4 @@
-"""What ``mpiexec`` starts: one rank of a worker group, whose output is seen to before MPI starts."""
+"""The program that ``mpiexec`` starts: one rank of a worker group. It captures its output before MPI starts."""
 
 from alchemist_ray.mpi_backend.worker.output import capture
 

@@ -1,6 +1,6 @@
-"""The matrices of one worker: this rank's blocks, and which parts of them have been written.
+"""The matrices of one worker: this rank's blocks, and the parts of them that have been written.
 
-The store knows no MPI: it is used by the threads that serve senders and readers, while one other thread runs tasks.
+The store does not use MPI. The threads that serve senders and readers use it while another thread runs tasks.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ Array = npt.NDArray[Any]
 
 
 class StoredMatrix:
-    """One matrix, as one worker holds it.
+    """One worker's part of a matrix.
 
     Attributes
     ----------
     matrix_id : int
-        Its number in the session.
+        Number of the matrix in the session.
     spec : MatrixSpec or SparseSpec
         Shape, element type and layout.
     rows, cols : AxisPart
-        What this worker holds.
+        The rows and columns that this worker holds.
     local : ndarray
-        This worker's elements, C-ordered. Of a sparse matrix, the slab (:mod:`.csr`) as one row of bytes,
-        and `rows`, `cols` count these.
+        This worker's elements, C-ordered. For a sparse matrix, the slab (:mod:`.csr`) as one row of bytes; `rows` and
+        `cols` then count bytes.
     replicated : bool
-        Whether those ranks have their elements that senders do not write to: of ranks that hold the same part one is
-        written to, and the others get it from that one before the matrix is first used (:mod:`.replicas`).
+        Whether all ranks have their elements. Of the ranks that hold the same part, senders write to one. The others
+        copy the part from that rank before the matrix is first used (:mod:`.replicas`).
     """
 
     def __init__(self, matrix_id: int, spec: MatrixSpec | SparseSpec, rank: int, local: Array, written: bool) -> None:
@@ -57,7 +57,7 @@ class StoredMatrix:
 
     @property
     def complete(self) -> bool:
-        """Whether every element that is to be written has been."""
+        """Whether all elements have been written."""
         return self.to_write <= 0
 
     def region(self, part: Rectangle) -> str:
@@ -65,7 +65,7 @@ class StoredMatrix:
         return str(part if part.area == 0 else self.to_global(part))
 
     def to_global(self, part: Rectangle) -> Rectangle:
-        """Return the rectangle of the whole matrix that has all of `part`, which is not empty."""
+        """Return the smallest rectangle of the whole matrix that contains `part`, which must not be empty."""
         i0, i1 = self.rows.to_global(part.i0), self.rows.to_global(part.i1 - 1) + 1
         j0, j1 = self.cols.to_global(part.j0), self.cols.to_global(part.j1 - 1) + 1
         return Rectangle(i0, i1, j0, j1)
@@ -77,9 +77,9 @@ class Store:
     Parameters
     ----------
     arena : Arena
-        Where the blocks lie.
+        The memory of the blocks.
     size, rank : int
-        Of the worker group, and of this worker in it.
+        Size of the worker group, and rank of this worker.
     """
 
     def __init__(self, arena: Arena, size: int, rank: int) -> None:
@@ -95,12 +95,14 @@ class Store:
         Raises
         ------
         MatrixMemoryError
-            If there is none.
+            If the arena has no room for it.
         LayoutError
-            If the layout is for another number of ranks, or the id is taken.
+            If the layout is for another number of ranks, or the id is already used.
         """
         if isinstance(spec, SparseSpec) and len(spec.counts) != self._size:
-            raise LayoutError(f"rows for {len(spec.counts)} ranks, but the worker group has {self._size}")
+            raise LayoutError(
+                f"a sparse matrix has rows for {len(spec.counts)} ranks, but the worker group has {self._size}"
+            )
         if spec.layout.grid.size != self._size:
             raise LayoutError(
                 f"a {spec.layout.grid} grid has {spec.layout.grid.size} ranks, but the worker group has {self._size}"
@@ -114,7 +116,7 @@ class Store:
         return stored
 
     def adopt(self, matrix_id: int, spec: MatrixSpec | SparseSpec, local: Array) -> StoredMatrix:
-        """Take in a block that a task has made, copying it into the arena if it lies elsewhere."""
+        """Add a block that a task has made; copy it into the arena if it lies elsewhere."""
         if self.arena.offset_of(local) is None or not local.flags.c_contiguous:
             placed = self.arena.allocate((local.shape[0], local.shape[1]), local.dtype)
             np.copyto(placed, local)
@@ -126,7 +128,7 @@ class Store:
     def _add(self, stored: StoredMatrix) -> None:
         with self._lock:
             if stored.matrix_id in self._matrices:
-                raise LayoutError(f"there is a matrix {stored.matrix_id} already")
+                raise LayoutError(f"matrix {stored.matrix_id} already exists")
             self._matrices[stored.matrix_id] = stored
 
     def get(self, matrix_id: int) -> StoredMatrix:
@@ -148,34 +150,34 @@ class Store:
         return stored
 
     def claim(self, matrix_id: int, part: Rectangle) -> tuple[StoredMatrix, Array]:
-        """Note that `part` is being written; return the matrix and the view to write to.
+        """Mark `part` as being written; return the matrix and the view to write to.
 
         Raises
         ------
         RegionError
-            If it lies outside the block, or overlaps a part that has been written or is being written; or if it is but
-            a part of a sparse block, which is checked as a whole.
+            If `part` lies outside the block, or overlaps a part that has been written or is being written. Also if it
+            is only a part of a sparse block, which is checked as a whole.
         """
         stored = self.get(matrix_id)
         view = self.view(stored, part)
         if isinstance(stored.spec, SparseSpec) and view.size < stored.local.size:
-            raise RegionError(matrix_id, stored.region(part), "is but a part of a sparse block")
+            raise RegionError(matrix_id, stored.region(part), "is only a part of a sparse block")
         with self._lock:
             if stored.complete or stored.coverage.overlaps(part):
                 raise RegionError(
-                    matrix_id, stored.region(part), "has been written before, or somebody else is writing it"
+                    matrix_id, stored.region(part), "has been written before, or another sender is writing it"
                 )
             stored.coverage.add(part)
             stored.claims.add(part)
         return stored, view
 
     def written(self, stored: StoredMatrix, part: Rectangle, region: Rectangle | None = None) -> None:
-        """Note that `part`, which was claimed, has been written, as this rank's part of `region`.
+        """Mark the claimed `part` as written; it is this rank's part of `region`.
 
         Raises
         ------
         InvalidArrayError
-            If it is a sparse block that is none: compiled code would not check its indices.
+            If it is a sparse block with wrong indices. Compiled code would not check them.
         """
         if isinstance(stored.spec, SparseSpec):
             csr.check(stored.spec.slab(self._rank).views(stored.local), stored.spec.shape[1])
@@ -186,13 +188,13 @@ class Store:
                 stored.committed.add(region)
 
     def disclaim(self, stored: StoredMatrix, part: Rectangle) -> None:
-        """Note that the writer of `part`, which was claimed, has failed: it may be written again."""
+        """Mark the claimed `part` as not written, because its writer failed. It may be written again."""
         with self._lock:
             stored.claims.discard(part)
             stored.coverage.remove(part)
 
     def missing(self, matrix_id: int) -> list[Rectangle]:
-        """Return what is yet to be written of this rank's block, as rectangles of that; they do not overlap."""
+        """Return the missing parts of this rank's block as rectangles that do not overlap."""
         stored = self.get(matrix_id)
         if stored.complete:
             return []
@@ -208,12 +210,12 @@ class Store:
         return stored.local[part.i0 : part.i1, part.j0 : part.j1]
 
     def free(self, matrix_ids: list[int]) -> int:
-        """Forget matrices; return how many of them were held."""
+        """Drop matrices; return how many of them were held."""
         with self._lock:
             return sum(self._matrices.pop(matrix_id, None) is not None for matrix_id in set(matrix_ids))
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return one row a matrix, for status displays."""
+        """Return one row for each matrix, for status displays."""
         with self._lock:
             matrices = list(self._matrices.values())
         return [

@@ -1,15 +1,15 @@
 """A worker: one MPI rank of a session's worker group.
 
-Three kinds of threads, each blocked in a socket when it has nothing to do, so that an idle worker costs nothing:
+A worker has three kinds of threads. Each blocks in a socket when it has nothing to do, so an idle worker costs nothing:
 
-* the **task thread** (main) reads the session's commands from the control connection and runs them. It alone calls MPI;
-  between commands that follow one another closely, that of one rank polls (:mod:`.polling`);
-* the **link thread** talks to the driver: status, shutdown. When the link breaks, the worker ends, whatever it does;
-* one **matrix thread** a sender or reader (:mod:`alchemist_ray.mpi_backend.worker.matrix_service`).
+* The **task thread** (main) reads the session's commands from the control connection and runs them. Only this thread
+  calls MPI. On one rank of each host it polls between commands that follow one another closely (:mod:`.polling`).
+* The **link thread** talks to the driver: status, shutdown. When the link breaks, it ends the worker, even in a task.
+* Each sender or reader has one **matrix thread** (:mod:`alchemist_ray.mpi_backend.worker.matrix_service`).
 
-Every rank gets every command straight from the session's owner, over its own socket and in the same order, so no rank
-ever waits for a command inside MPI. Before a task touches its matrices the ranks agree that each of them has them all:
-a rank that found one missing would otherwise leave the others waiting in the task.
+Every rank gets every command directly from the session's owner, over its own socket and in the same order, so no rank
+waits for a command inside MPI. Before a task uses its matrices, the ranks agree that every rank has all of them.
+Otherwise a rank that lacks one would leave the others waiting in the task.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from alchemist_ray.protocol.worker_config import ENVIRONMENT, WorkerConfig  # no
 from alchemist_ray.transport.channel import Channel  # noqa: E402
 
 SHUTDOWN_SECONDS = 1.0
-"""How long a running task is given to end when the worker is told to."""
+"""Time for a running task to end after the worker was told to end."""
 
 MAX_UNPROVEN = 64
-"""Connections that may be shaking hands at a time."""
+"""At most this many connections may be in the handshake at a time."""
 ACCEPT_PAUSE_SECONDS = 0.1
-"""How long to wait before accepting again after that has failed."""
+"""Pause after a connection could not be accepted."""
 
 log = logging.getLogger("alchemist")
 
@@ -67,7 +67,7 @@ class Worker:
     Parameters
     ----------
     config : WorkerConfig
-        From the driver.
+        The configuration from the driver.
     comm : MPI.Comm
         The ranks of the group.
     """
@@ -93,7 +93,7 @@ class Worker:
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Serve until the driver says so, or is gone."""
+        """Serve until the driver tells the worker to end, or is gone."""
         worker_id = self._config.worker_ids[self._rank]
         tcp = _listen(self._config.bind, self._config.options.worker_ports, worker_id)
         unix, socket_name = _listen_local()
@@ -124,11 +124,11 @@ class Worker:
 
     def _accept_all(self, listener: socket.socket) -> None:
         while True:
-            self._unproven.acquire()  # who has proven nothing must not take all threads and descriptors
+            self._unproven.acquire()  # clients without a proof must not use up all threads and descriptors
             try:
                 sock, _ = listener.accept()
                 self._start(self._serve_client, sock)
-            except (OSError, RuntimeError) as failure:  # out of descriptors or threads: others may give some back
+            except (OSError, RuntimeError) as failure:  # out of descriptors or threads, perhaps only for a while
                 self._unproven.release()
                 log.error("Could not accept a connection: %s", failure)
                 time.sleep(ACCEPT_PAUSE_SECONDS)
@@ -156,7 +156,7 @@ class Worker:
             MatrixService(channel, self._store, self._rank, self._host, self._runner.cancel).run()
 
     def _serve_link(self, link: Channel) -> None:
-        """Answer the driver; end the process when it says so or is gone."""
+        """Answer the driver; end the process when the driver asks for it or is gone."""
         try:
             while not isinstance(message := link.receive(), m.Shutdown):
                 if isinstance(message, m.AskStatus):
@@ -171,7 +171,7 @@ class Worker:
             self._current_control.shut_down()
         time.sleep(SHUTDOWN_SECONDS)
         self._runner.remove_scratch()
-        os._exit(0)  # a task is running that does not end: the group ends around it
+        os._exit(0)  # the running task does not end, so the process ends without it
 
     def _status(self) -> dict[str, Any]:
         arena = self._store.arena
@@ -204,7 +204,7 @@ class Worker:
 
 
 def _listen(bind: str, ports: tuple[int, int] | None, worker_id: int) -> socket.socket:
-    """Listen on TCP: on this worker's own port of the range if it is free, else on the first that is."""
+    """Listen on TCP: on this worker's own port of the range if it is free, else on the first free port."""
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     if ports is None:
         return socket.create_server((bind, 0), family=family)
@@ -218,7 +218,7 @@ def _listen(bind: str, ports: tuple[int, int] | None, worker_id: int) -> socket.
 
 
 def _listen_local() -> tuple[socket.socket, str]:
-    """Listen on an abstract Unix socket of a random name, which is there on this host only."""
+    """Listen on an abstract Unix socket with a random name. It can be reached on this host only."""
     name = f"alchemist-{secrets.token_hex(16)}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind("\0" + name)
@@ -235,16 +235,16 @@ def _is_first_of_host(comm: MPI.Comm) -> bool:
 
 
 def _unname_shared_memory(comm: MPI.Comm) -> None:
-    """Take away the names of the shared-memory segments that MPI has mapped at its start. Collective over comm.
+    """Remove the names of the shared-memory segments that MPI mapped at its start. Collective over comm.
 
-    MPI libraries remove them when they finalise, which a rank that is killed never does. By now every rank of this host
-    has mapped them, and the mappings go on without a name; what has no name goes with its last process.
+    MPI libraries remove them in finalize, but a killed rank never gets there. By now every rank of this host has mapped
+    the segments, and mappings work without a name. The kernel frees a segment without a name after its last process.
     """
     comm.Barrier()
     if "MPICH" not in MPI.Get_library_version():
         return  # another library may map its segments only when it first needs them, and by name
     for line in Path("/proc/self/maps").read_text().splitlines():
-        _, separator, name = line.partition("/dev/shm/")  # noqa: S108 - no temporary file, but where POSIX has them
+        _, separator, name = line.partition("/dev/shm/")  # noqa: S108 - POSIX shared memory
         if separator and not name.endswith("(deleted)"):
             Path("/dev/shm", name).unlink(missing_ok=True)  # noqa: S108
 
@@ -260,7 +260,7 @@ def main(output: Output) -> None:
     faulthandler.enable(all_threads=False)
     configure_logging(name)
     _unname_shared_memory(comm)
-    gc.freeze()  # what was imported stays: no collection need look at it again
+    gc.freeze()  # imported objects stay, so the garbage collector can skip them
     try:
         Worker(config, comm).run()
     except (AlchemistError, OSError) as failure:

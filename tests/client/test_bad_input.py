@@ -164,8 +164,6 @@ NO_MATRICES = {
     "float16": (np.ones((2, 2), np.float16), r"astype\(np.float64\)"),
     "3-D": (np.ones((2, 2, 2)), "has 3"),
     "0-D": (np.float64(1), "has 0"),
-    "no rows": (np.ones((0, 3)), "is empty"),
-    "no columns": (np.ones((3, 0)), "is empty"),
     "ragged": ([[1, 2], [3]], "not a matrix"),
     "masked": (np.ma.masked_greater([[1.0, 2.0, 9999.0]], 100), "1 of its elements are masked.*filled"),
     "masked rows": (np.ma.masked_invalid([[np.nan, 2.0], [1.0, np.nan]]), "2 of its elements are masked"),
@@ -361,7 +359,7 @@ def test_library_that_does_not_exist(works_on):
 def test_library_from_a_path_is_refused(works_on, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("")
-    with pytest.raises(errors.LibraryRefusedError, match="only its owner names paths"):
+    with pytest.raises(errors.LibraryRefusedError, match="only its owner may name paths"):
         works_on.load_library("mine", str(path))
 
 
@@ -383,7 +381,7 @@ def test_library_that_does_not_import(tmp_path):
         session.request_workers(2)
         with pytest.raises(errors.LibraryLoadError, match="No module named 'a_module_that_is_not_there'"):
             session.load_library("broken")
-        with pytest.raises(errors.LibraryLoadError, match=r"there is no file .*no\.py"):
+        with pytest.raises(errors.LibraryLoadError, match=r"the file .*no\.py does not exist"):
             session.load_library("gone")
 
 

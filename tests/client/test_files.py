@@ -61,7 +61,7 @@ def test_what_others_wrote_is_read(session, rng, folder):
     with h5py.File(folder / "A.h5", "w") as file:
         file.create_dataset("A", data=A, chunks=(64, 3), compression="gzip")
         file["B"] = np.arange(12.0).reshape(2, 2, 3)
-    with pytest.raises(errors.FileContentError, match=r"of type int16.*say which with dtype="):
+    with pytest.raises(errors.FileContentError, match=r"of type int16.*choose one with dtype="):
         session.read_hdf5(folder / "A.h5", "A")
     np.testing.assert_array_equal(np.asarray(session.read_hdf5(folder / "A.h5", "A", dtype=np.int32)), A)
     with pytest.raises(errors.FileContentError, match="3 dimensions"):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import _thread
 import gc
+import logging
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import LIBRARIES
-from tests_support import wait_until
+from tests_support import in_background, wait_for_task, wait_until
 
 import alchemist_ray as alchemist
 from alchemist_ray import errors
@@ -50,25 +53,17 @@ def with_timeout(session, seconds, task, /, **arguments):
         session.task_timeout = None
 
 
-def in_background(action):
-    """Run `action` in a thread; return a function that waits for it and returns what it raised."""
-    raised = []
+class Recorder:
+    """A progress display that notes the texts of all reports in a list."""
 
-    def act():
-        try:
-            action()
-        except BaseException as failure:  # noqa: BLE001
-            raised.append(failure)
+    def __init__(self, shown):
+        self._shown = shown
 
-    thread = threading.Thread(target=act)
-    thread.start()
+    def __call__(self, report):
+        self._shown.append(report.text)
 
-    def wait(seconds=20):
-        thread.join(seconds)
-        assert not thread.is_alive()
-        return raised[0] if raised else None
-
-    return wait
+    def close(self):
+        pass
 
 
 def matrices_of(connect, session_id):
@@ -83,7 +78,7 @@ def matrices_of(connect, session_id):
 def test_a_task_is_cancelled_from_another_thread_on_all_ranks_and_the_session_goes_on(two):
     A = two.send_matrix(np.arange(12.0).reshape(4, 3))
     wait = in_background(lambda: run(two, "count", steps=3000))
-    time.sleep(0.5)
+    wait_for_task(two, "faults.count")
     asked = time.monotonic()
     two.cancel()
     failure = wait()
@@ -131,6 +126,44 @@ def test_ctrl_c_does_not_wait_long_for_a_task_that_does_not_stop_and_says_so(two
     assert time.monotonic() - started < control.INTERRUPT_SECONDS + 1.5
     assert "faults.nap has not stopped yet" in caught.value.__notes__[0]
     assert run(two, "echo", value=1) == 1  # after the nap
+
+
+def test_a_command_that_waits_for_a_cancelled_task_says_which_and_since_when(two, monkeypatch, caplog):
+    monkeypatch.setattr(control, "INTERRUPT_SECONDS", 0.2)
+    monkeypatch.setattr(control, "NOTICE_SECONDS", 0.3)
+    threading.Timer(0.2, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(two, "nap", seconds=3.0)
+    shown = []
+    monkeypatch.setattr(two, "make_progress", lambda task: Recorder(shown))
+    with caplog.at_level(logging.WARNING, "alchemist.session"):
+        assert run(two, "echo", value=1) == 1
+        text = r"faults.echo waits: faults.nap still runs on rank 0, 1, though it was asked to stop \d s ago"
+        assert re.search(text, caplog.records[0].message)
+        assert re.search(text, shown[0])
+        caplog.clear()
+        assert run(two, "nap", seconds=0.8) == 0.8  # the ranks are free again: no word is said
+        assert not caplog.records
+
+
+def test_a_timeout_of_a_command_that_waits_for_a_cancelled_task_names_it(own, monkeypatch):
+    monkeypatch.setattr(control, "INTERRUPT_SECONDS", 0.2)
+    monkeypatch.setattr(control, "GRACE_SECONDS", 0.5)
+    threading.Timer(0.2, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(own, "nap", seconds=30.0)
+    with pytest.raises(errors.TaskTimeoutError, match=r"it had not begun, since faults\.nap still runs on rank 0, 1"):
+        with_timeout(own, 0.3, "echo", value=1)
+
+
+def test_a_cancelled_task_that_does_not_stop_is_named(two, monkeypatch, caplog):
+    monkeypatch.setattr(control, "NOTICE_SECONDS", 0.2)
+    two.is_cancelled = lambda: True
+    try:
+        assert run(two, "nap", seconds=1.5) == 1.5
+    finally:
+        two.is_cancelled = None
+    assert "faults.nap was asked to stop" in caplog.text
 
 
 def test_matrices_of_an_interrupted_task_are_freed(two, connect):
@@ -182,7 +215,9 @@ def test_a_task_that_never_returns_takes_its_group_but_not_the_session(own, conn
     B = bystander.send_matrix(np.ones((3, 3)))
     with pytest.raises(errors.TaskTimeoutError) as caught:
         with_timeout(own, 0.3, task, **arguments)
-    assert "The worker group was ended" in caught.value.__notes__[0]
+    assert "The worker group was ended, since rank" in str(caught.value)
+    assert "all matrices and simulations of the session are lost. request_workers(n)" in str(caught.value)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert own.num_workers == 0
     assert bystander.run_task("faults", "total", A=B) == 9.0
     own.request_workers(2)
@@ -200,7 +235,7 @@ def test_a_timeout_may_be_long(two, seconds):
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_timeout_of_no_time_is_refused(two, seconds):
-    with pytest.raises(errors.ArgumentValueError, match="more than 0 seconds"):
+    with pytest.raises(errors.ArgumentValueError, match="greater than 0 seconds"):
         with_timeout(two, seconds, "echo", value=1)
 
 
@@ -232,7 +267,7 @@ def test_a_library_whose_import_never_ends_is_given_up(monkeypatch):
 def test_logs_and_status_are_to_be_had_while_a_task_runs(two):
     run(two, "say", words="meanwhile")
     wait = in_background(lambda: run(two, "nap", seconds=2.0))
-    time.sleep(0.3)
+    wait_for_task(two, "faults.nap")
     asked = time.monotonic()
     assert any("meanwhile" in log for log in two.worker_logs().values())
     assert two.server_status()["sessions"]
@@ -245,7 +280,7 @@ def test_a_session_is_stopped_though_its_task_never_returns(own, connect):
     watcher = connect()
     free = len(watcher.list_available_workers())
     wait = in_background(lambda: run(own, "hang", rank=0))
-    time.sleep(0.3)
+    wait_for_task(own, "faults.hang")
     asked = time.monotonic()
     own.stop()
     assert time.monotonic() - asked < 6
@@ -258,7 +293,7 @@ def test_a_session_is_stopped_though_its_task_never_returns(own, connect):
 
 @pytest.mark.parametrize("how", ["scalar", "array", "type", "none", "shape", "number"])
 def test_different_results_on_different_ranks_are_an_error(two, connect, how):
-    with pytest.raises(errors.ResultMismatchError, match="rank 1 returned something else than rank 0") as caught:
+    with pytest.raises(errors.ResultMismatchError, match="rank 1 did not return the same as rank 0") as caught:
         run(two, "lie", how=how)
     assert caught.value.ranks == [1]
     assert run(two, "echo", value=1) == 1
@@ -277,7 +312,7 @@ def test_a_result_of_rank_0_alone_and_equal_results_are_none(two):
     [
         ("message", r"file .udcff is missing"),
         ("result", "surrogates not allowed"),
-        ("text", "its text cannot be had"),
+        ("text", "its text raises"),
     ],
 )
 def test_words_that_cannot_be_sent_are_an_error_like_any_other(two, how, text):

@@ -6,8 +6,9 @@ import pytest
 from conftest import LIBRARIES
 
 import alchemist_ray as alchemist
+from alchemist_ray.envs import HPCVectorEnv
 
-SIMULATIONS = ("fragile", "half_simulator", "nothing", "ring", "walks")
+SIMULATIONS = ("fragile", "half_simulator", "nothing", "odd_values", "ring", "walks")
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +42,17 @@ def make_env(env_config):
     yield make
     for env in made:
         env.close()
+
+
+@pytest.fixture
+def make_envs(env_config):
+    """Return a function that makes vector environments, which are closed after the test."""
+    made = []
+
+    def make(num_envs=4, lib_name="walks", **settings):
+        made.append(HPCVectorEnv(env_config(lib_name, **settings), num_envs=num_envs))
+        return made[-1]
+
+    yield make
+    for envs in made:
+        envs.close()

@@ -98,7 +98,7 @@ def test_the_short_way_is_the_task(session, walks):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
         assert list(one[2:]) == list(other[2:])
-    with pytest.raises(errors.ArgumentValueError, match="bytes are no actions of shape"):
+    with pytest.raises(errors.ArgumentValueError, match="bytes are not 3 actions of shape"):
         session.advance_batch("walks", batch, bytes([STEP] * 3), np.zeros((3, 3)))
     with pytest.raises(errors.LibraryNotFoundError):
         session.advance_batch("fragile", 1, b"\1")

@@ -123,7 +123,7 @@ def test_it_is_made_by_its_registered_name(env_config):
 def test_it_pickles_as_its_settings_and_connects_when_it_is_used(make_env):
     env = make_env()
     copy = pickle.loads(pickle.dumps(env))
-    assert copy._group is None
+    assert copy._live_state is None
     try:
         np.testing.assert_array_equal(copy.reset(seed=3)[0], env.reset(seed=3)[0])
     finally:
@@ -138,6 +138,8 @@ def test_render_gives_the_field_in_colours(make_env):
     assert picture.shape == (4 * 85, 6 * 85, 3)
     x = env.field()["values"][0, 0]
     assert (picture[0, 0, 0] < picture[-1, -1, 0]) == (x < env.field()["values"][-1, -1])
+    env.render_mode = "rgb_array_labelled"
+    assert env.render().shape == (4 * 85 + 40, 6 * 85, 3)
     bare = make_env()
     bare.reset(seed=1)
     with pytest.warns(UserWarning, match="without a render mode"):
@@ -372,7 +374,7 @@ def test_what_fails_again_and_again_is_raised_in_the_end(make_env):
         ([0.0, 0.2], r"0\.2 outside -0\.1\.\.0\.1 in component 1 \(nudge\)"),
         ([np.nan, 0.0], r"nan outside .* in component 0 \(push\)"),
         ([0.0], r"shape \(1,\), not \(2,\)"),
-        ("push", "no array of real numbers"),
+        ("push", "not an array of real numbers"),
     ],
 )
 def test_an_action_outside_its_space_is_refused_and_the_episode_goes_on(make_env, action, text):
@@ -400,7 +402,11 @@ def test_a_step_before_the_first_reset_is_refused(make_env):
         ({"on_failure": "retry"}, errors.ArgumentValueError, "on_failure must be 'raise' or 'restart', not 'retry'"),
         ({"step_timeout": float("nan")}, errors.ArgumentValueError, r"step_timeout must be at least 0\.001, not nan"),
         ({"params": [1]}, errors.ArgumentError, "params must be Mapping"),
-        ({"render_mode": "human"}, errors.ArgumentValueError, "render_mode must be None or 'rgb_array', not 'human'"),
+        (
+            {"render_mode": "human"},
+            errors.ArgumentValueError,
+            "render_mode must be None or 'rgb_array' or 'rgb_array_labelled', not 'human'",
+        ),
     ],
 )
 def test_a_wrong_env_config_is_refused_before_anything_is_started(settings, error, text):
@@ -427,7 +433,7 @@ def test_wrong_parameters_are_named(make_env):
 @pytest.mark.parametrize(
     ("library", "text"),
     [
-        ("linalg", "it is no simulation: it lacks reset, step, get_state, get_score"),
+        ("linalg", "it is not a simulation: it lacks reset, step, get_state, get_score"),
         ("half_simulator", "the simulator Half lacks get_score, step"),
     ],
 )
@@ -435,7 +441,7 @@ def test_a_library_without_the_four_calls_is_refused_by_their_names(make_env, li
     env = make_env(library)
     with pytest.raises(errors.LibraryLoadError, match=text):
         env.reset()
-    assert env._group is None
+    assert env._live.group is None
 
 
 def test_more_environments_than_workers_say_who_holds_them_at_once(make_env):

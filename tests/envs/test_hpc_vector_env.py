@@ -19,20 +19,6 @@ from alchemist_ray.envs import HPCSimulator, HPCVectorEnv
 DIVERGE, RAISE, NAN, LEAVE, RESHAPE, NO_SCORE, DIE, HANG, FAIL_TO_RESET = range(1, 10)
 
 
-@pytest.fixture
-def make_envs(env_config):
-    """Return a function that makes vector environments, which are closed after the test."""
-    made = []
-
-    def make(num_envs=4, lib_name="walks", **settings):
-        made.append(HPCVectorEnv(env_config(lib_name, **settings), num_envs=num_envs))
-        return made[-1]
-
-    yield make
-    for envs in made:
-        envs.close()
-
-
 def actions_of(envs, random, **faults):
     """Return random actions; of simulation i with the fault ``s<i>``."""
     actions = np.zeros((envs.num_envs, 2), envs.settings.dtype)
@@ -121,6 +107,39 @@ def test_two_groups_give_what_one_gives(make_envs):
         envs = make_envs(5, num_groups=groups, num_workers=2, workers_per_simulation=1, max_episode_steps=7)
         results.append(run(envs, 25, np.random.default_rng(2), 11))
     assert_same(*results)
+
+
+def test_it_has_the_attributes_of_gymnasiums_own(make_envs, make_env):
+    envs, single = make_envs(2, num_workers=1, render_mode="rgb_array"), make_env("walks", num_workers=1)
+    truth = SyncVectorEnv([lambda: single] * 2)
+    for name in dir(truth):
+        value = getattr(truth, name)
+        if name.startswith("_") or callable(value) or name in {"copy", "env_fns", "envs", "observation_mode"}:
+            continue
+        ours = getattr(envs, name)
+        assert type(ours) is type(value) or value is None or name in {"render_mode", "closed", "unwrapped"}, name
+    assert (envs.closed, envs.spec, envs.render_mode, envs.unwrapped) == (False, None, "rgb_array", envs)
+    assert envs.autoreset_mode is AutoresetMode.NEXT_STEP is envs.metadata["autoreset_mode"]
+    envs.reset(seed=7)
+    truth.reset(seed=7)
+    assert envs.np_random_seed == (7, 8)
+    assert all(isinstance(generator, np.random.Generator) for generator in envs.np_random)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_closed_one_opens_again_when_it_is_reset_and_can_be_closed_again(make_envs, groups):
+    envs = make_envs(2, num_workers=1, num_groups=groups)
+    start, _ = envs.reset(seed=2)
+    for _ in range(2):
+        sessions = [batch.group.session for batch in envs._live.batches]
+        assert not envs.closed
+        envs.close()
+        envs.close()
+        assert envs.closed
+        assert not any(session.connected for session in sessions)
+        with pytest.raises(gymnasium.error.ResetNeeded):
+            envs.step(np.zeros((2, 2)))
+        np.testing.assert_array_equal(envs.reset(seed=2)[0], start)
 
 
 def test_infos_of_other_names_come_too(make_envs):
@@ -299,7 +318,7 @@ def test_a_group_that_dies_is_replaced_and_the_other_goes_on(make_envs, mode):
         step = envs.step(actions_of(envs, loud))
         np.testing.assert_array_equal(step[0][:2], undisturbed[number][0][:2])
         assert not step[3].any()
-    workers = [batch.group.library["pids"]() for batch in envs._batches]
+    workers = [batch.group.library["pids"]() for batch in envs._live.batches]
     os.kill(workers[0][0], signal.SIGKILL)
     envs.reset(seed=1)  # also while nothing is stepped
     np.testing.assert_array_equal(envs.step(actions_of(envs, np.random.default_rng(5)))[0], undisturbed[0][0])
@@ -325,10 +344,14 @@ def test_a_step_has_a_deadline(make_envs, monkeypatch):
         ({"num_env": 3}, errors.ArgumentError, "unknown key 'num_env'; did you mean 'num_envs'"),
         ({"num_groups": 9}, errors.ArgumentValueError, "num_groups must be at most num_envs, which is 4, not 9"),
         ({"num_groups": 0}, errors.ArgumentValueError, "num_groups must be at least 1, not 0"),
-        ({"num_groups": 1.5}, errors.ArgumentError, "num_groups must be an int, not 1.5"),
+        ({"num_groups": 1.5}, errors.ArgumentError, "num_groups must be int, not 1.5"),
         ({"workers_per_simulation": 3}, errors.ArgumentValueError, "at most num_workers, which is 2, not 3"),
         ({"autoreset_mode": "never"}, errors.ArgumentValueError, "autoreset_mode must be one of NEXT_STEP, SAME_STEP"),
-        ({"render_mode": "human"}, errors.ArgumentValueError, "render_mode must be None, 'rgb_array'"),
+        (
+            {"render_mode": "human"},
+            errors.ArgumentValueError,
+            "render_mode must be None or 'rgb_array' or 'rgb_array_tiled'",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_before_anything_is_started(make_envs, settings, error, text):
@@ -348,7 +371,7 @@ def test_calls_that_make_no_sense_are_refused_and_change_nothing(make_envs):
         (action[:2], r"shape \(2, 2\), not \(3, 2\)"),
         (action + np.array([1.5, 0]), r"of simulation 0 is 1.5 outside -1.0..1.0 in component 0 \(drift\)"),
         (action + np.array([[0], [0], [np.nan]]), r"of simulation 2 is nan outside -1.0..1.0 in component 0 \(drift\)"),
-        ("walk", "no array of real numbers"),
+        ("walk", "not an array of real numbers"),
     ):
         with pytest.raises(errors.ArgumentValueError, match=text):
             envs.step(bad)

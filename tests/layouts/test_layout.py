@@ -1,4 +1,4 @@
-"""Layouts against a second, naive reading of Elemental's definitions."""
+"""Layouts, compared with a second, naive implementation of Elemental's definitions."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from alchemist_ray.errors import LayoutError
 from alchemist_ray.layouts.layout import DEFAULT_BLOCK, MAX_EXTENT, PAIRS, AxisPart, Dist, Grid, Layout
 
-# --- who holds what ---------------------------------------------------------------------------------------------------
+# --- ownership --------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=200, deadline=None)
@@ -211,7 +211,7 @@ def test_one_number_is_a_square_block():
     assert Layout.of("MC_MR", (9, 9), 4, block=(2, 5)).block == (2, 5)
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_one_number_is_a_square_block():
 )
 def test_a_layout_that_does_not_exist_is_refused_with_those_that_do(pair):
     for make in (lambda: Layout(pair, Grid(1, 1)), lambda: Layout.of(pair, (3, 3), 1)):
-        with pytest.raises(LayoutError, match=r"there is no layout.*MC_MR.*VC_STAR") as caught:
+        with pytest.raises(LayoutError, match=r"layout .* does not exist.*MC_MR.*VC_STAR") as caught:
             make()
         assert repr(pair) in str(caught.value)
         assert isinstance(caught.value, ValueError)

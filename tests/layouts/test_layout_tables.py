@@ -1,7 +1,7 @@
-"""Layouts against printed tables: those of the CUG 2019 paper, and those of Elemental's documentation.
+"""Layouts, compared with the printed tables of the CUG 2019 paper and of Elemental's documentation.
 
-Both are of a 7 x 7 matrix on a 2 x 3 grid. A table is written as in its source, each entry the ranks that hold the
-element: ``024`` is {0, 2, 4}.
+Both sources have a 7 x 7 matrix on a 2 x 3 grid. The tables are written as in their source. Each entry lists the ranks
+that hold the element: ``024`` is {0, 2, 4}.
 """
 
 import itertools
@@ -25,14 +25,14 @@ PAPER = {
     "VC_STAR": ["1 1 1 1 1 1 1", "2 2 2 2 2 2 2", "3 3 3 3 3 3 3", "4 4 4 4 4 4 4", "5 5 5 5 5 5 5", "6 6 6 6 6 6 6",
                 "1 1 1 1 1 1 1"],
 }  # fmt: skip
-"""The tables that the paper prints. It describes the other layouts that hold nothing twice as these, permuted."""
+"""The tables in the paper. It describes the other layouts without redundancy as permutations of these."""
 
 PERMUTED = {"VR": "1 3 5 2 4 6 1", "MD": "1 4 5 2 3 6 1"}
-"""The order in which workers are dealt to: along the rows of P, and down the diagonal of the plane that P tiles."""
+"""The order of the workers: along the rows of P, and down the diagonal of the plane that P tiles."""
 
 
 def ranks_in(rows, first=0):
-    """Return a table as lists of tuples of ranks; the table counts them from `first`."""
+    """Return a table as lists of tuples of ranks; the table counts ranks from `first`."""
     return [[tuple(int(digit) - first for digit in entry) for entry in row.split()] for row in rows]
 
 
@@ -89,7 +89,7 @@ ELEMENTAL = {
     "STAR_VR": ["0 2 4 1 3 5 0"] * 7,
     "STAR_STAR": ["012345 012345 012345 012345 012345 012345 012345"] * 7,
 }  # fmt: skip
-"""All tables of the page with alignments of 0; it has none for MD, and that release has no CIRC."""
+"""All tables of the page with alignments of 0. It has no table for MD, and that release has no CIRC."""
 
 ALIGNED = ["4 0 2 4 0 2 4", "5 1 3 5 1 3 5", "4 0 2 4 0 2 4", "5 1 3 5 1 3 5", "4 0 2 4 0 2 4", "5 1 3 5 1 3 5",
            "4 0 2 4 0 2 4"]  # fmt: skip

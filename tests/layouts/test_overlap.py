@@ -1,4 +1,4 @@
-"""What two parts of an axis have in common, against the intersection of their index sets."""
+"""The overlap of two parts of an axis, compared with the intersection of their index sets."""
 
 import bisect
 import itertools
@@ -30,7 +30,7 @@ def pairs(draw, most=300):
 
 
 def indices_of(stretch, steps):
-    """Return the indices that a stretch has on one side, in the order of the nested loops that it stands for."""
+    """Return the indices of a stretch on one side, in the order of the nested loops that it describes."""
     periods, runs, length = stretch.counts
     return [
         steps.start + p * steps.period + q * steps.run + x
@@ -41,7 +41,7 @@ def indices_of(stretch, steps):
 
 
 def expanded(stretches):
-    """Return (ordinal, local index in the first part, in the second) of all that the stretches hold."""
+    """Return (ordinal, local index in the first part, in the second) of all indices of the stretches."""
     found = []
     for stretch in stretches:
         sides = (stretch.ordinal, *stretch.local)
@@ -136,7 +136,7 @@ def test_a_long_axis_costs_no_more_than_one_period(a, b, most):
 
 
 def check_long(a, b, start, stop, overlap):
-    """Check that a range of ordinals is what both parts hold, ascending, with nothing left out between."""
+    """Check that a range of ordinals lists indices that both parts hold, ascending and without omissions."""
     found = expanded(overlap.cut(start, stop))
     i = [a.to_global(iloc) for _, iloc, _ in found]
     assert [ordinal for ordinal, _, _ in found] == list(range(start, stop))
@@ -146,7 +146,7 @@ def check_long(a, b, start, stop, overlap):
 
 
 def common_below(a, b, limit):
-    """Return how many indices below `limit` both hold, from the definition: intervals, and residues that repeat."""
+    """Return how many indices below `limit` both parts hold, from the definition: intervals and repeating residues."""
     low, high, cyclic = 0, min(limit, N), []
     for part in (a, b):
         if part.stride > 1 and part.block * part.stride < N:

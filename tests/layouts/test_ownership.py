@@ -1,4 +1,4 @@
-"""Ownership of many ranks and elements at once, against the same asked one by one, and against plain integers."""
+"""Ownership of many ranks and elements at once, compared with one-by-one results and with plain integers."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ extents = st.one_of(st.integers(1, 60), st.integers(1, MAX_EXTENT))
 
 
 def turn_of(layout, axis, index):
-    """Return which position along an axis gets an index, in Python's integers."""
+    """Return the position along an axis that gets an index, in Python's integers."""
     return (index // layout.block[axis] + layout.align[axis]) % strides(layout)[axis]
 
 
@@ -36,7 +36,7 @@ def large_layouts(draw):
     return Layout(layout.pair, layout.grid, (draw(blocks), draw(blocks)), layout.align)
 
 
-# --- who hands on an element ------------------------------------------------------------------------------------------
+# --- the source of an element -----------------------------------------------------------------------------------------
 
 
 @settings(max_examples=200, deadline=None)
@@ -101,13 +101,17 @@ def test_the_sources_together_hold_each_element_once_at_any_size(layout, shape):
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_a_matrix_without_rows_has_no_blocks(pair):
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_a_matrix_without_rows_has_the_columns_that_it_would_have_with_some(pair, shape):
     layout = Layout(pair, Grid(2, 2), (2, 2))
-    assert not layout.local_shapes((0, 3)).any()
-    assert all(layout.local_shape((0, 3), rank) == (0, 0) for rank in range(4))
+    shapes = layout.local_shapes(shape).tolist()
+    for rank in range(4):
+        rows, cols = layout.part((3, 3), rank)
+        assert layout.local_shape(shape, rank) == (rows.size if shape[0] else 0, cols.size if shape[1] else 0)
+        assert tuple(shapes[rank]) == layout.local_shape(shape, rank)
 
 
-# --- who hands on some of a rectangle ---------------------------------------------------------------------------------
+# --- the sources of a rectangle ---------------------------------------------------------------------------------------
 
 
 @settings(max_examples=300, deadline=None)
@@ -162,7 +166,7 @@ def test_the_last_element_of_a_trillion_squared_belongs_to_the_rank_that_the_def
     layout = Layout.of(pair, (ROWS, ROWS), RANKS, block=(7, 3))
     r, c = layout.grid.nprow, layout.grid.npcol
     p, q = (turn_of(layout, axis, ROWS - 1) for axis in (0, 1))
-    places = {  # what each distribution says of a turn: its row and its column of the grid
+    places = {  # the row and the column of the grid for each turn of a distribution
         "MC": lambda turn: (turn, 0),
         "MR": lambda turn: (0, turn),
         "VC": lambda turn: (turn % r, turn // r),

@@ -1,4 +1,4 @@
-"""Matrix specifications: what crosses the wire, and what is refused."""
+"""Matrix specifications: the way over the wire, and invalid ones."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Copies between a whole matrix and the block of one rank, against NumPy's own indexing."""
+"""Copies between a whole matrix and the block of one rank, compared with NumPy's own indexing."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,11 @@ VIEWS = {
     "transpose": lambda A: A.T.copy().T,
     "columns of a wider matrix": lambda A: _within(A, np.s_[:, 5 : 5 + N], (M, N + 9)),
 }
-"""How a matrix may lie in memory: each makes a view equal to A."""
+"""Ways in which a matrix may lie in memory. Each function returns a view equal to A."""
 
 
 def _within(A, window, shape=None):
-    """Return a view, equal to `A`, that is the `window` of a larger array."""
+    """Return a view equal to `A`: the `window` of a larger array."""
     around = np.full(shape or (3 * A.shape[0], 4 * A.shape[1]), -1, A.dtype)
     view = around[window][: A.shape[0], : A.shape[1]]
     view[...] = A
@@ -208,7 +208,7 @@ def test_a_rectangle_of_the_matrix_is_enough_where_its_corner_is_given(rows, col
 
 @pytest.fixture
 def tiny_caches(monkeypatch):
-    """Cut copies into tiles of a few elements, so that small arrays are many tiles, and broken ones at the edges."""
+    """Make the tiles tiny, so that small arrays have many tiles and incomplete ones at the edges."""
     sizes = {
         "SMALL_BYTES": 0,
         "FEW_LINES": 1,
@@ -227,7 +227,7 @@ ALL_DTYPES = ["float64", "float32", "complex128", "complex64", "int64", "int32",
 
 @st.composite
 def strided_arrays(draw, shape, dtype):
-    """Return an array of `shape` whose axes lie in any order in memory, with gaps between and in either direction."""
+    """Return an array of `shape` whose axes have any order in memory, with gaps and in either direction."""
     order = draw(st.permutations(range(len(shape))))
     steps = [draw(st.sampled_from([1, 1, 1, 2, 3, -1, -2])) for _ in shape]
     gaps = [draw(st.sampled_from([0, 0, 5])) for _ in shape]

@@ -1,4 +1,4 @@
-/* Wrong descriptions; the environment variable BROKEN says which one alchemist_library() returns. */
+/* Wrong descriptions; the environment variable BROKEN selects the one that alchemist_library() returns. */
 #include <stdlib.h>
 
 #include "alchemist_ali.h"

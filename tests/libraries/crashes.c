@@ -1,4 +1,4 @@
-/* A library for tests that ends its process in each of the ways there are. */
+/* A library for tests that ends its process in every possible way. */
 #include <stdlib.h>
 
 #include "alchemist_ali.h"

@@ -30,7 +30,7 @@ def everything(
     *,
     only: Any = None,
 ) -> dict:
-    """Take one of everything; return what came.
+    """Take one argument of each kind; return the arguments.
 
     It says \"\"\"so\"\"\".
     """
@@ -39,7 +39,7 @@ def everything(
 
 @task
 def sums(ctx: TaskContext, A: DistMatrix | float, S: SparseDistMatrix | None = None) -> tuple[str, list]:
-    """Return the element type of a matrix, and its column sums; or a number's name and itself."""
+    """Return the element type and the column sums of a matrix; or the type name of a number, and the number."""
     if isinstance(A, float):
         return "number", [A]
     return str(A.dtype), A.to_global().sum(axis=0).tolist()
@@ -55,7 +55,7 @@ def twice(ctx: TaskContext, A: Annotated[DistMatrix, "VC_STAR"]) -> DistMatrix:
 
 @task
 def wait(ctx: TaskContext, seconds: float) -> str:
-    """Wait, and look every now and then whether anybody still does."""
+    """Wait, and check from time to time whether the caller has cancelled the task."""
     import time
 
     end = ctx.comm.bcast(time.monotonic() + seconds)
@@ -67,5 +67,5 @@ def wait(ctx: TaskContext, seconds: float) -> str:
 
 @task
 def options(ctx: TaskContext) -> str:
-    """Be called like an attribute that every library has."""
+    """Have the same name as an attribute that every library has."""
     return "mine"

@@ -43,7 +43,7 @@ def total(ctx: TaskContext, A: DistMatrix) -> float:
 
 @task
 def local_sums(ctx: TaskContext, A: DistMatrix) -> list:
-    """Return the sum of what each rank holds."""
+    """Return the sum of the elements that each rank holds."""
     return ctx.comm.allgather(float(A.local.sum()))
 
 
@@ -56,7 +56,7 @@ def raise_on(ctx: TaskContext, rank: int, message: str) -> None:
 
 @task
 def raise_on_and_wait(ctx: TaskContext, rank: int) -> None:
-    """Raise on one rank while the others wait for it in MPI, for ever."""
+    """Raise on one rank while the others wait for it in MPI, endlessly."""
     if ctx.comm.rank == rank:
         raise RuntimeError("left the others waiting")
     ctx.comm.barrier()
@@ -78,7 +78,7 @@ def crash(ctx: TaskContext, rank: int) -> None:
 
 @task
 def nap(ctx: TaskContext, seconds: float) -> float:
-    """Sleep, and say how far the sleep is."""
+    """Sleep, and report the progress of the sleep."""
     for tenth in range(10):
         ctx.progress(tenth, 10, "sleeping")
         time.sleep(seconds / 10)
@@ -88,13 +88,13 @@ def nap(ctx: TaskContext, seconds: float) -> float:
 
 @task
 def unspeakable(ctx: TaskContext) -> Any:
-    """Return what cannot cross the wire."""
+    """Return a value that cannot cross the wire."""
     return {1, 2, 3}
 
 
 @task
 def one_sided(ctx: TaskContext, bytes_on_last: int) -> DistMatrix:
-    """Return a matrix of which only the last rank holds anything."""
+    """Return a matrix with elements on the last rank only."""
     import dataclasses
 
     from alchemist_ray.layouts.layout import Layout
@@ -107,7 +107,7 @@ def one_sided(ctx: TaskContext, bytes_on_last: int) -> DistMatrix:
 
 @task
 def half_kept(ctx: TaskContext, rows: int) -> list:
-    """Return two matrices, the second of a type that there is not."""
+    """Return two matrices, the second of an unknown element type."""
     return [ctx.empty((rows, 100), "float64", "VC_STAR"), ctx.empty((rows, 100), "int8", "VC_STAR")]
 
 
@@ -119,7 +119,7 @@ def seize(ctx: TaskContext) -> None:
 
 @task
 def count(ctx: TaskContext, steps: int, seconds: float = 0.02) -> int:
-    """Take so many steps, and look before each whether to stop; rank 1 is slower than the others."""
+    """Take this many steps, and check for cancellation before each; rank 1 is slower than the others."""
     for step in range(steps):
         ctx.check_cancelled()
         ctx.progress(step, steps, "counting")
@@ -129,7 +129,7 @@ def count(ctx: TaskContext, steps: int, seconds: float = 0.02) -> int:
 
 @task
 def count_with_matrix(ctx: TaskContext, steps: int) -> DistMatrix:
-    """Make a matrix, take so many steps, and return it."""
+    """Make a matrix, take this many steps, and return it."""
     A = ctx.empty((1000, 100), "float64", "VC_STAR")
     A.local[...] = count(ctx, steps)
     return A
@@ -144,7 +144,7 @@ def hang(ctx: TaskContext, rank: int) -> None:
 
 @task
 def lie(ctx: TaskContext, how: Literal["scalar", "array", "type", "none", "shape", "number"]) -> Any:
-    """Return on each rank something else."""
+    """Return a different value on each rank."""
     rank = ctx.comm.rank
     match how:
         case "scalar":
@@ -163,7 +163,7 @@ def lie(ctx: TaskContext, how: Literal["scalar", "array", "type", "none", "shape
 
 @task
 def only_on_root(ctx: TaskContext) -> float | None:
-    """Return on rank 0 alone."""
+    """Return a value on rank 0 only."""
     return 2.5 if ctx.comm.rank == 0 else None
 
 
@@ -189,7 +189,7 @@ def quit_process(ctx: TaskContext) -> None:
 
 @task
 def shout(ctx: TaskContext, megabytes: int, how: Literal["python", "c", "c_with_lock"]) -> None:
-    """Print that much on every rank."""
+    """Print this much on every rank."""
     line = b"x" * 1023 + b"\n"
     libc = ctypes.PyDLL(None) if how == "c_with_lock" else ctypes.CDLL(None)
     for _ in range(megabytes):
@@ -212,14 +212,14 @@ def say(ctx: TaskContext, words: str) -> None:
 
 @task
 def leave_file(ctx: TaskContext) -> list:
-    """Write a file to the scratch directory; return where each rank's is."""
+    """Write a file to the scratch directory; return the directory of each rank."""
     (ctx.scratch / "left").write_text(str(ctx.comm.rank))
     return ctx.comm.allgather(str(ctx.scratch))
 
 
 @task
 def layout_of(ctx: TaskContext, A: Annotated[DistMatrix, "VC_STAR"]) -> list:
-    """Return in which layout a matrix arrived, and the sum of its elements."""
+    """Return the layout in which a matrix arrived, and the sum of its elements."""
     return [A.layout.pair, ctx.comm.allreduce(float(A.local.sum()))]
 
 
@@ -231,7 +231,7 @@ def choose(ctx: TaskContext, method: Literal["fast", "exact", 3] | None = "fast"
 
 @task
 def report_and_look(ctx: TaskContext, seconds: float, total: float = 1.0) -> str:
-    """Report progress twenty times a second, and look each time whether to stop."""
+    """Report progress twenty times a second, and check for cancellation each time."""
     for step in range(int(seconds * 20)):
         ctx.check_cancelled()
         ctx.progress(step / 20, total, "reporting")
@@ -241,7 +241,7 @@ def report_and_look(ctx: TaskContext, seconds: float, total: float = 1.0) -> str
 
 @task
 def odd_words(ctx: TaskContext, how: Literal["message", "result", "text"]) -> Any:
-    """Say what is no UTF-8, or fail to say anything."""
+    """Raise an error whose text is not UTF-8, or whose text cannot be made."""
     if how == "message":
         raise OSError("file \udcff is missing")
     if how == "result":
@@ -258,5 +258,37 @@ def odd_words(ctx: TaskContext, how: Literal["message", "result", "text"]) -> An
 def types_of(
     ctx: TaskContext, x: np.ndarray, t: tuple[int, int], c: complex, f: float, either: list | np.ndarray
 ) -> list:
-    """Return what the arguments are."""
+    """Return a description of the arguments."""
     return [type(value).__name__ for value in (x, t, c, f, either)]
+
+
+class Odd(Exception):
+    """Cannot be made again from what it pickles."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("odd")
+
+
+@task
+def compute_in_child(
+    ctx: TaskContext, A: DistMatrix, how: Literal["return", "raise", "raise odd", "unpicklable", "crash", "exit"]
+) -> Any:
+    """Have each rank double its block in a child process, in shared memory; or fail there on rank 1."""
+    B = ctx.empty(A.shape, A.dtype, A.layout)
+
+    def work() -> Any:
+        np.multiply(A.local, 2, out=B.local)
+        if how == "return" or ctx.comm.rank != 1:
+            return np.full((100, 1000), float(ctx.comm.rank))[::2].T
+        if how == "raise":
+            raise ValueError("refused in the child")
+        if how == "raise odd":
+            raise Odd(1, 2)
+        if how == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if how == "exit":
+            os._exit(3)
+        return lambda: None
+
+    found = ctx.run_in_child(work)
+    return B, ctx.comm.allgather(float(found[7, 7]))

@@ -14,20 +14,20 @@ from alchemist_ray.mpi_backend.ali import Box, Field, Simulator, TaskContext, ta
 
 
 class Fragile(Simulator):
-    """A random walk in two dimensions, whose x one rank keeps and whose y the last.
+    """A random walk in two dimensions. The first rank keeps x, the last rank keeps y.
 
     Parameters
     ----------
     fault : str
-        What happens at step `at`: ``diverge``, ``die``, ``hang``, ``raise``, ``alone`` (the last rank raises, others
-        wait for it), ``nan``, ``leave`` (the declared space), or nothing. ``snapshot``: the last rank cannot take one.
-        ``restore``: it cannot be restored. ``stateless``: it has no state.
+        The fault at step `at`: ``diverge``, ``die``, ``hang``, ``raise``, ``alone`` (the last rank raises, the others
+        wait for it), ``nan``, ``leave`` (the declared space), or nothing. With ``snapshot`` the last rank cannot take a
+        snapshot, with ``restore`` it cannot be restored, and with ``stateless`` it has no state.
     at : int
-        The step, from 1.
+        The step, counted from 1.
     lifetime : bool
-        Whether the steps are counted from the making of the simulation, not from its reset.
+        Whether steps are counted from the creation of the simulation instead of its reset.
     once : str
-        A path: a fault that has left a file there does not happen again.
+        A path. The fault makes this file, and does not happen again if the file exists.
     """
 
     action_space = Box([-1.0, -0.1], [1.0, 0.1], names=["push", "nudge"], units=["m", "m"])
@@ -100,5 +100,5 @@ class Fragile(Simulator):
 
 @task
 def pid_of_last(ctx: TaskContext) -> int:
-    """Return the process that the last rank is."""
+    """Return the process id of the last rank."""
     return int(ctx.comm.bcast(os.getpid(), ctx.comm.size - 1))

@@ -29,7 +29,7 @@ static int run_getters(alchemist_call *call)
                                            : alchemist_return_int(call, "open", alchemist_get_int(call, "open"));
 }
 
-/* Each rank writes the place of each of its elements as the header's functions have it; -1 where they disagree. */
+/* Each rank writes the place of each of its elements by the header's functions; -1 where they disagree. */
 static int run_places(alchemist_call *call)
 {
     const alchemist_matrix *A = alchemist_get_matrix(call, "A");
@@ -61,12 +61,12 @@ static int run_facts(alchemist_call *call)
                              A->nprow, A->npcol, A->myrow, A->mycol, A->row_align, A->col_align, A->redundant,
                              call->rank, call->size};
     if (call->rank > 0)
-        return ALCHEMIST_OK; /* what differs from rank to rank is left to rank 0 */
+        return ALCHEMIST_OK; /* values that differ between ranks are returned by rank 0 only */
     alchemist_return_string(call, "pair", A->pair);
     return alchemist_return_vector(call, "facts", sizeof facts / sizeof *facts, ALCHEMIST_INT64, facts);
 }
 
-/* A copy, made by way of another layout and two transposes. */
+/* A copy, made through another layout and two transposes. */
 static int run_there_and_back(alchemist_call *call)
 {
     const alchemist_matrix *A = alchemist_get_matrix(call, "A");
@@ -122,7 +122,7 @@ static int run_fail_on(alchemist_call *call)
     return alchemist_fail(call, ALCHEMIST_OWN_ERROR + 1, "on rank %d alone", call->rank);
 }
 
-/* Return the matrix of the call before, at the second call. */
+/* The second call returns the matrix of the first call. */
 static int misuse_stale(alchemist_call *call)
 {
     static alchemist_matrix kept;
@@ -134,7 +134,7 @@ static int misuse_stale(alchemist_call *call)
     return before.key != 0 ? alchemist_return_matrix(call, "matrix", &before) : ALCHEMIST_OK;
 }
 
-/* The same task for workers that lack the function added last: what is not there is not looked at. */
+/* The same task for workers that lack the last function: the library must not read it. */
 static int run_older(alchemist_call *call)
 {
     alchemist_api api;
@@ -149,7 +149,7 @@ static int run_older(alchemist_call *call)
     return ALCHEMIST_OK;
 }
 
-/* What a library does wrong with the interface itself. */
+/* Wrong uses of the interface. */
 static int run_misuse(alchemist_call *call)
 {
     const char *how = alchemist_get_string(call, "how");
@@ -274,20 +274,20 @@ static const alchemist_result surroundings_results[] = {
 
 static const alchemist_task tasks[] = {
     {"echo", "Return the arguments.", echo_parameters, echo_results, run_echo},
-    {"getters", "Return what has been made of the arguments.", getters_parameters, echo_results, run_getters},
+    {"getters", "Return results computed from the arguments.", getters_parameters, echo_results, run_getters},
     {"places", "Return where the elements lie.", matrix_parameters, places_results, run_places},
-    {"facts", "Return what a matrix says about itself.", matrix_parameters, facts_results, run_facts},
-    {"laid_out", "The same of one that arrives in a certain layout.", laid_out_parameters, facts_results, run_facts},
+    {"facts", "Return the description of a matrix.", matrix_parameters, facts_results, run_facts},
+    {"laid_out", "Return the description of a matrix that arrives in a certain layout.", laid_out_parameters, facts_results, run_facts},
     {"there_and_back", "Return a copy.", there_parameters, matrix_results, run_there_and_back},
     {"zeros", "Return a matrix of zeros.", zeros_parameters, zeros_results, run_zeros},
     {"fail", "Fail with a code.", fail_parameters, NULL, run_fail},
     {"fail_on", "Fail on one rank.", rank_parameters, NULL, run_fail_on},
-    {"fail_together", "Fail on rank 1, and say so on the others.", NULL, NULL, run_fail_together},
+    {"fail_together", "Fail on rank 1, and report that on the other ranks.", NULL, NULL, run_fail_together},
     {"sleep", "Be busy for some seconds.", sleep_parameters, NULL, run_sleep},
     {"misuse", "Use the interface wrongly.", misuse_parameters, misuse_results, run_misuse},
     {"surroundings", "Log, and return the scratch directory.", NULL, surroundings_results, run_surroundings},
     {"forever", "Run until cancelled.", NULL, NULL, run_forever},
-    {"older", "See what older workers would have.", NULL, NULL, run_older},
+    {"older", "Run as with older workers.", NULL, NULL, run_older},
     ALCHEMIST_END,
 };
 

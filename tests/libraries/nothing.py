@@ -1,4 +1,4 @@
-"""A simulation that does nothing, to measure what a step costs beside the simulation."""
+"""A simulation that does nothing, to measure the cost of a step without the simulation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from alchemist_ray.mpi_backend.ali import Box, Simulator
 
 
 class Nothing(Simulator):
-    """Four numbers that stay as they are."""
+    """Four numbers that never change."""
 
     action_space = Box(-1.0, 1.0, (2,))
     observation_space = Box(-1.0, 1.0, (4,))

@@ -1,4 +1,4 @@
-/* A simulator for tests: what it does wrong, and in which of its functions, is a parameter. */
+/* A simulator for tests; a parameter selects its fault and the function with the fault. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -6,7 +6,7 @@
 
 typedef struct {
     const char *how;
-    int64_t n; /* order of the matrix that a step makes and leaves */
+    int64_t n; /* order of the matrix that a step makes and does not free */
     double state;
 } odd;
 
@@ -114,13 +114,13 @@ static int get_field(alchemist_call *call, void *simulation, double *values)
 {
     const odd *o = simulation;
     if ((values == NULL) != (call->rank > 0))
-        return alchemist_fail(call, ALCHEMIST_ERROR, "values must be there on rank 0 only");
+        return alchemist_fail(call, ALCHEMIST_ERROR, "values must be NULL except on rank 0");
     for (int i = 0; values != NULL && i < 6; i++)
         values[i] = i == 5 ? NAN : o->state + i;
     return fail_if(call, o, "get_field");
 }
 
-/* A part is longer on ranks that come later. */
+/* Higher ranks have longer parts. */
 static int snapshot_bytes(alchemist_call *call, void *simulation, int64_t *bytes)
 {
     const odd *o = simulation;

@@ -1,4 +1,4 @@
-"""A simulation for tests: the heat equation on a ring, dealt out over the ranks, heated at two places."""
+"""A simulation for tests: the heat equation on a ring that is distributed over the ranks and heated at two places."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Ring(Simulator):
     n : int
         Number of cells.
     diffusivity : float
-        Share of the difference to its neighbours that a cell takes over in a step.
+        Share of the difference to its neighbours that a cell takes over in each step.
     """
 
     action_space = Box(-1.0, 1.0, (2,), names=["first", "second"], units=["K", "K"])
@@ -61,5 +61,5 @@ class Ring(Simulator):
 
 @task
 def version_of_mpi(ctx: TaskContext) -> str:
-    """Return which MPI there is; a library with a simulator may have other tasks as well."""
+    """Return the version of MPI; a library with a simulator may also have other tasks."""
     return MPI.Get_library_version().split()[0]

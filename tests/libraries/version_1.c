@@ -1,4 +1,4 @@
-/* A simulator as it was described by version 1 of alchemist_ali.h: what follows it in memory is not to be read. */
+/* A simulator as described by version 1 of alchemist_ali.h: workers must not read the memory after it. */
 #include "alchemist_ali.h"
 
 typedef struct {

@@ -1,4 +1,4 @@
-"""A simulation for tests of many at once: random walks that end by chance, and fail when their action says so."""
+"""A simulation for tests of batches: random walks that end by chance and fail if their action tells them to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Walk(Simulator):
     Parameters
     ----------
     chance : float
-        That a step is the last.
+        Probability that a step is the last.
     odd_infos : bool
         Whether every third info has other names.
     """
@@ -103,5 +103,5 @@ class Walk(Simulator):
 
 @task
 def pids(ctx: TaskContext) -> list[int]:
-    """Return the processes of the ranks."""
+    """Return the process ids of the ranks."""
     return list(ctx.comm.allgather(os.getpid()))

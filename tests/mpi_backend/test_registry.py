@@ -1,4 +1,4 @@
-"""Which libraries a client may have, and by which names and paths."""
+"""The libraries that a client may load, and the names and paths for them."""
 
 import importlib.metadata
 import sys
@@ -15,7 +15,7 @@ LINALG = "alchemist_ray.mpi_backend.libraries.linalg"
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
-    """Let the test say which libraries are installed beside our own; return the list to fill."""
+    """Return a list that the test fills with the installed libraries, in addition to our own."""
     points = list(importlib.metadata.entry_points(group=ENTRY_POINTS))
 
     def entry_points(**wanted):

@@ -1,4 +1,4 @@
-"""The state machine of a connection: framing, who may say what when, the handshake, and hostile peers."""
+"""The state machine of a connection: framing, the messages allowed in each state, the handshake, hostile peers."""
 
 import dataclasses
 import itertools
@@ -72,7 +72,7 @@ def next_of(connection, octets):
 
 
 def pair(state=State.OPEN, purpose=Purpose.CONTROL):
-    """Return an initiator and an acceptor that have really got as far as `state`."""
+    """Return an initiator and an acceptor that have reached `state` by real messages."""
     client, server = Connection(I), Connection(A, lambda hello: KEY)
     if state is State.NEW:
         return client, server
@@ -100,7 +100,7 @@ def of(side, state=State.OPEN, purpose=Purpose.CONTROL):
     return connection
 
 
-# --- who may say what, when -------------------------------------------------------------------------------------------
+# --- the messages that each side may send in each state ---------------------------------------------------------------
 
 
 def test_the_table_is_the_drawing():
@@ -175,7 +175,7 @@ def test_every_message_can_be_said_somewhere_and_every_purpose_has_two_vocabular
 
 def test_a_payload_on_a_message_that_has_none_is_refused_on_both_sides():
     client, server = pair(purpose=Purpose.MATRICES)
-    with pytest.raises(LocalProtocolError, match="CheckMatrix carries no payload"):
+    with pytest.raises(LocalProtocolError, match="CheckMatrix cannot have a payload"):
         client.send(m.CheckMatrix(1, 1), payload_length=8)
     server.receive(frame(m.CheckMatrix(1, 1), 8))
     with pytest.raises(RemoteProtocolError, match="CheckMatrix with a payload"):
@@ -603,7 +603,7 @@ def test_an_unknown_kind_is_the_peers_fault(state, kind):
 
 
 def survives(connection, octets):
-    """Feed `octets` to a connection as a shell would; only errors that blame the peer may come out."""
+    """Feed `octets` to a connection as a channel does; it may raise only errors that blame the peer."""
     try:
         connection.receive(octets)
         while (message := connection.next_message()) is not None:

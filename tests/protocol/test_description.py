@@ -1,4 +1,4 @@
-"""How a call is held against the description of a task, and how the description crosses the wire."""
+"""The check of a call against the description of a task, and the description's way over the wire."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""The 16 bytes before each header: their form, their limits, and who is to blame when they are wrong."""
+"""The 16 bytes before each header: their form, their limits, and the side to blame when they are wrong."""
 
 import pytest
 from hypothesis import given, settings

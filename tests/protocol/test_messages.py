@@ -1,4 +1,4 @@
-"""Every message: its round trip, and headers that are not its fields."""
+"""Every message: its round trip, and headers that do not fit its fields."""
 
 import dataclasses
 import typing
@@ -41,7 +41,7 @@ def example(cls):
 
 
 def admitted(annotation):
-    """Return the plain types of an annotation, or None if it takes anything."""
+    """Return the plain types of an annotation, or None if it allows any type."""
     if annotation is Any:
         return None
     members = typing.get_args(annotation) if NoneType in typing.get_args(annotation) else (annotation,)

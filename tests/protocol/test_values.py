@@ -1,4 +1,4 @@
-"""Values that cross the wire, those that may not, and bytes that lie about what they are."""
+"""Values that can cross the wire, values that cannot, and bytes with a false description."""
 
 import contextlib
 import pickle
@@ -39,7 +39,7 @@ def assert_same(got, wanted):
 
 
 def array_extension(dtype, shape, elements=b""):
-    """Return an array on the wire that says it is of `dtype` and `shape`, and has the bytes `elements`."""
+    """Return an array on the wire with the bytes `elements` that claims to have this `dtype` and `shape`."""
     return msgpack.packb(msgpack.ExtType(ARRAY, msgpack.packb((dtype, shape)) + elements))
 
 

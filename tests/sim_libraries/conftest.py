@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_support import mpirun
+from mpi_jobs import run_program
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -23,6 +23,6 @@ def cases_of() -> Callable[..., dict[str, Any]]:
 
     @functools.cache
     def run(program: str, size: int, *cases: str) -> dict[str, Any]:
-        return dict(json.loads(line) for line in mpirun(size, PROGRAMS / program, *cases).splitlines())
+        return dict(json.loads(line) for line in run_program(size, PROGRAMS / program, *cases).splitlines())
 
     return run

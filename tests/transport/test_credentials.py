@@ -1,4 +1,4 @@
-"""Tokens are kept where only their owner can read them, and looked for in a fixed order."""
+"""Tokens are kept where only their owner can read them, and searched for in a fixed order."""
 
 import os
 import stat

@@ -81,7 +81,7 @@ class DenseElements:
 
     def rows(self, start: int, stop: int | None, block: int | None) -> Iterator[Array]:
         """Yield rows ``start .. stop-1`` as arrays of `block` rows each; the last may have fewer."""
-        height = block or max(1, ROWS_BYTES // (self._spec.shape[1] * self._spec.dtype.itemsize))
+        height = block or max(1, ROWS_BYTES // max(1, self._spec.shape[1] * self._spec.dtype.itemsize))
         first, last, _ = slice(start, stop).indices(self._spec.shape[0])
         for row in range(first, last, height):
             yield self.part(slice(row, min(row + height, last)))

@@ -120,7 +120,7 @@ def sparse_arrays(matrix: Any, size: int) -> tuple[SparseSpec, CsrArrays]:
     Raises
     ------
     InvalidArrayError
-        If it is empty, matrices do not have its type, or its arrays are not valid compressed rows.
+        If matrices do not have its type, or its arrays are not valid compressed rows.
     """
     csr = matrix.tocsr()
     m, n = check_shape(tuple(map(int, csr.shape)))

@@ -1,8 +1,8 @@
-"""One call into a shared object: what it is given, what it asks for while it runs, what it leaves.
+"""One call into a shared object: its arguments, the functions that it may call back, and its results.
 
-C sees an ``alchemist_call``, whose ``key`` finds the :class:`Call` here when C calls back through the table
-:data:`_API`. No exception may cross a frame of C: the first one of a call is kept, the function of C gets a code or
-NULL for it, and it is raised when the call is over, whatever the library has made of the code.
+C sees an ``alchemist_call``. When C calls back through the table :data:`_API`, the ``key`` of the structure finds the
+:class:`Call` here. No exception may cross a frame of C. So the first exception of a call is kept, and the C function
+gets a code or NULL instead. The exception is raised when the call has ended, whatever the library did with the code.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 
-_keys = itertools.count(1)  # of calls and of matrices: what C has kept of an earlier call is told from all that is new
+_keys = itertools.count(1)  # for calls and matrices: a pointer that C kept from an earlier call never matches
 _calls: weakref.WeakValueDictionary[int, Call] = weakref.WeakValueDictionary()
 
 
@@ -50,9 +50,9 @@ class Call:
     Parameters
     ----------
     ctx : TaskContext
-        Its surroundings.
+        The context of the task.
     results : sequence of Result
-        What it may return.
+        The results that it may return.
     """
 
     def __init__(self, ctx: TaskContext, results: Sequence[Result] = ()) -> None:
@@ -62,7 +62,7 @@ class Call:
         self.matrices: dict[int, tuple[DistMatrix, c.CMatrix]] = {}
         self._described = {result.name: result for result in results}
         self._failure: BaseException | None = None
-        self._alive: list[Any] = []  # what C has pointers to
+        self._alive: list[Any] = []  # objects to which C has pointers
         key = next(_keys)
         self._structure = c.CCall(
             api=ctypes.pointer(_API), comm=_handle(ctx.comm), rank=ctx.comm.rank, size=ctx.comm.size, key=key
@@ -77,21 +77,21 @@ class Call:
     # --- arguments ----------------------------------------------------------------------------------------------------
 
     def take(self, parameters: Sequence[Parameter], described: Any, arguments: dict[str, Any]) -> None:
-        """Set the arguments of the call; those that are not given get their defaults. Local.
+        """Set the arguments of the call. Missing arguments get their defaults. Local.
 
         Parameters
         ----------
         parameters : sequence of Parameter
-            What was described.
+            The described parameters.
         described : pointer
-            The description itself, where C finds the names.
+            The description in C, where C finds the names.
         arguments : dict
-            By name.
+            The arguments by name.
 
         Raises
         ------
         ArgumentError
-            If the elements of a matrix or array are of a type that the task does not take.
+            If the elements of a matrix or array have a type that the task does not take.
         ArgumentValueError
             If C cannot hold a value.
         """
@@ -138,22 +138,22 @@ class Call:
     # --- matrices -----------------------------------------------------------------------------------------------------
 
     def keep(self, A: DistMatrix) -> c.CMatrix:
-        """Return what C gets to see of `A`, which lives as long as the call."""
+        """Return the C structure of `A`, and keep `A` as long as the call."""
         key = next(_keys)
         seen = seen_matrix(A, key)
         self.matrices[key] = (A, seen)
         return seen
 
     def matrix(self, pointer: Any) -> DistMatrix:
-        """Return the matrix that C names by a pointer."""
+        """Return the matrix for a pointer that C passes."""
         if not pointer or pointer.contents.key not in self.matrices:
-            raise self.blame("it named a matrix that is NULL, or of another call: each goes with its call")
+            raise self.blame("it passed a matrix that is NULL or belongs to another call: a matrix ends with its call")
         return self.matrices[pointer.contents.key][0]
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def blame(self, what: str) -> RemoteTaskError:
-        """Return the error that says what the library has done wrong."""
+        """Return the error for a fault of the library."""
         return RemoteTaskError(self.task, "a fault of the library", what)
 
     def note(self, failure: BaseException) -> None:
@@ -162,7 +162,7 @@ class Call:
             self._failure = failure
 
     def finish(self, status: int) -> None:
-        """Raise what went wrong, if something did. Local."""
+        """Raise the error of the call, if there was one. Local."""
         failure, self._failure = self._failure, None
         if failure is None and status == Status.OK:
             return
@@ -172,22 +172,22 @@ class Call:
             del failure  # an error that its own traceback refers to would live until the next garbage collection
 
     def outcome(self) -> Any:
-        """Return the results: one as it is, several as a tuple; None on a rank other than 0 that leaves them to it."""
+        """Return a single result as it is, several as a tuple; None on a rank other than 0 that gave no results."""
         required = {name: result.kinds for name, result in self._described.items() if Kind.NONE not in result.kinds}
         if self.ctx.comm.rank > 0 and not self.results and not any(Kind.MATRIX in kinds for kinds in required.values()):
             return None
         missing = [name for name in required if name not in self.results]
         if missing:
-            raise self.blame(f"it returned without giving its result {', '.join(map(repr, missing))}")
+            raise self.blame(f"it returned without its result {', '.join(map(repr, missing))}")
         values = tuple(self.results.get(name) for name in self._described)
         return values[0] if len(values) == 1 else values or None
 
     def give(self, name: str, value: c.CValue) -> None:
-        """Take a result that C gives."""
+        """Accept a result from C."""
         if name not in self._described:
-            raise self.blame(f"it gave a result {name!r}, which it has not described")
+            raise self.blame(f"it returned a result {name!r} that is not in its description")
         if not value.kind & self._described[name].kinds:
-            raise self.blame(f"it gave its result {name!r} as another kind than it has described")
+            raise self.blame(f"it returned its result {name!r} as a kind that is not in its description")
         self.results[name] = self._read(value, name)
 
     def _read(self, value: c.CValue, name: str) -> Any:
@@ -216,7 +216,9 @@ class Call:
             raise self.blame(f"its result {name!r} is an array of type {array.type} and {array.ndim} dimensions")
         shape = tuple(array.shape[: array.ndim])
         if min(shape, default=0) < 0 or math.prod(shape) != array.size or (array.size and not array.elements):
-            raise self.blame(f"its result {name!r} is an array of shape {shape} with {array.size} elements, or NULL")
+            raise self.blame(
+                f"its result {name!r} is an array of shape {shape} with {array.size} elements, or its elements are NULL"
+            )
         elements = np.empty(shape, dtype)
         ctypes.memmove(elements.ctypes.data, array.elements, elements.nbytes)
         return elements
@@ -227,7 +229,7 @@ def _handle(comm: MPI.Comm) -> Any:
 
 
 def _error(task: str, code: int, argument: str | None, index: int, text: str) -> AlchemistError:
-    """Return the error that a code stands for."""
+    """Return the error for a code."""
     text = text or "the library gave no text"
     match code:
         case Status.ARGUMENT_ERROR:
@@ -251,11 +253,11 @@ def _error(task: str, code: int, argument: str | None, index: int, text: str) ->
     return RemoteTaskError(task, f"error {code}", text)
 
 
-# --- what C may ask for -----------------------------------------------------------------------------------------------
+# --- the functions that C may call ------------------------------------------------------------------------------------
 
 
 def _callback(prototype: Any, otherwise: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Make a C function of one that takes a :class:`Call`; C gets `otherwise` if it raises."""
+    """Turn a function that takes a :class:`Call` into a C function; C gets `otherwise` if it raises."""
 
     def wrap(function: Callable[..., Any]) -> Any:
         @functools.wraps(function)
@@ -265,7 +267,7 @@ def _callback(prototype: Any, otherwise: Any) -> Callable[[Callable[..., Any]], 
                 return otherwise
             try:
                 return function(call, *arguments)
-            except BaseException as failure:  # noqa: BLE001 - raised again when the call is over
+            except BaseException as failure:  # noqa: BLE001 - raised again when the call has ended
                 call.note(failure)
                 return otherwise
 

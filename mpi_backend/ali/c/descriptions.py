@@ -1,8 +1,8 @@
-"""What a shared object says about itself, read from its static structures and held against what may be said.
+"""Read and check the description of a shared object from its static structures.
 
-Everything that can be wrong is found here, before a task runs, and named in a LibraryLoadError. What comes out is
-Python functions with signatures, annotations and docstrings: from there on, a library in C is described, called and
-checked like one in Python.
+All errors in a description are found here, before a task runs, and named in a LibraryLoadError. The result is Python
+functions with signatures, annotations and docstrings. From there on, a library in C is described, called and checked
+like a library in Python.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ANNOTATIONS: dict[Kind, Any] = {
 _LAYOUT = re.compile(r"([A-Z_]+)(?::([0-9]+)(?:x([0-9]+))?)?")
 _TAKEN = ("ctx", "self", "comm")
 _LIMIT = 256
-"""Entries of a list after which its end is taken to be missing."""
+"""A list with this many entries is taken as one without an end."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class Parameter:
     Attributes
     ----------
     name, doc : str
-        Its name, and what it says about itself.
+        Its name and its documentation.
     kinds : Kind
         The kinds of value that it takes.
     default : Any
         Its default; :data:`REQUIRED` if it has none.
     types : tuple of numpy.dtype
-        The element types that it takes, if it is a matrix or an array; empty if any.
+        The element types that a matrix or an array may have; empty: any type.
     layout : LayoutChoice or None
-        The layout in which a matrix arrives; None: in the one that it has.
+        The layout in which a matrix arrives; None: the layout that it has.
     """
 
     name: str
@@ -72,12 +72,12 @@ class Parameter:
 
     @property
     def annotation(self) -> Any:
-        """What a Python function would be annotated with."""
+        """The annotation in Python."""
         matrix = DistMatrix if self.layout is None else Annotated[DistMatrix, self.layout]
         return _annotation(self.kinds, matrix)
 
     def signed(self) -> inspect.Parameter:
-        """Return the parameter as it stands in a signature."""
+        """Return the parameter for a signature."""
         return inspect.Parameter(
             self.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=self.default, annotation=self.annotation
         )
@@ -93,7 +93,7 @@ class Result:
 
     @property
     def annotation(self) -> Any:
-        """What a Python function would be annotated with."""
+        """The annotation in Python."""
         return _annotation(self.kinds, DistMatrix)
 
 
@@ -108,14 +108,14 @@ class Reader:
     Parameters
     ----------
     library : str
-        Its name, for errors.
+        Name of the library, for errors.
     """
 
     def __init__(self, library: str) -> None:
         self._library = library
 
     def error(self, where: str, what: str) -> LibraryLoadError:
-        """Return the error that says what is wrong, and where."""
+        """Return the error with this place and text."""
         return LibraryLoadError(self._library, f"{where}{what}")
 
     def text(self, octets: bytes | None, where: str) -> str:
@@ -137,22 +137,22 @@ class Reader:
                     raise self.error(where, f"{what} {position} has no name")
                 return
             if entry.name in names:
-                raise self.error(where, f"there are two {what}s {self.text(entry.name, where)!r}")
+                raise self.error(where, f"two {what}s have the name {self.text(entry.name, where)!r}")
             names.append(entry.name)
             yield entry
         raise self.error(where, f"the list of {what}s does not end: close it with ALCHEMIST_END")
 
     def name(self, octets: bytes, where: str) -> str:
-        """Return the name of a task, parameter or result, which Python must be able to say."""
+        """Return the name of a task, parameter or result, which must be a valid name in Python."""
         name = self.text(octets, where)
         if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
             raise self.error(
-                where, f"{name!r} is no name: one consists of letters, digits and _, and is no Python word"
+                where, f"{name!r} is not a valid name: use letters, digits and _ (not first), and no keyword of Python"
             )
         return name
 
     def parameters(self, first: Any, where: str, matrices: bool = True) -> tuple[Parameter, ...]:
-        """Return the parameters of a task, which may be `matrices` or not."""
+        """Return the parameters of a task; `matrices` tells whether they may be matrices."""
         found = tuple(self._parameter(entry, where, matrices) for entry in self.entries(first, where, "parameter"))
         for before, after in itertools.pairwise(found):
             if before.default is not REQUIRED and after.default is REQUIRED:
@@ -176,7 +176,7 @@ class Reader:
         name = self.name(entry.name, where)
         where = f"{where}parameter {name}: "
         if name in _TAKEN:
-            raise self.error(where, "the name is taken by what a task is given beside its arguments; use another one")
+            raise self.error(where, "this name is reserved; use another one")
         kinds = self._kinds(entry.kinds, where)
         if Kind.MATRIX in kinds and not matrices:
             raise self.error(where, "it cannot be a matrix here")
@@ -191,12 +191,12 @@ class Reader:
 
     def _kinds(self, flags: int, where: str) -> Kind:
         if not flags or flags & ~sum(Kind):
-            raise self.error(where, f"there is no kind {flags}: use ALCHEMIST_INT and its like, joined with |")
+            raise self.error(where, f"unknown kind {flags}: use ALCHEMIST_INT and the other kinds, joined with |")
         return Kind(flags)
 
     def _types(self, flags: int, kinds: Kind, where: str) -> tuple[np.dtype[Any], ...]:
         if flags & ~sum(c.ELEMENT_TYPES):
-            raise self.error(where, f"there is no element type {flags}: use ALCHEMIST_FLOAT64 and its like")
+            raise self.error(where, f"unknown element type {flags}: use ALCHEMIST_FLOAT64 and the other types")
         if flags and not kinds & (Kind.MATRIX | Kind.ARRAY):
             raise self.error(where, "only a matrix or an array has an element type")
         return tuple(dtype for flag, dtype in c.ELEMENT_TYPES.items() if flag & flags)
@@ -219,7 +219,7 @@ class Reader:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             advice = f"; a string has quotes: '{text}'" if Kind.STRING in kinds else ""
-            raise self.error(where, f"the default {text!r} is not a value as Python writes it{advice}") from None
+            raise self.error(where, f"the default {text!r} is not a value in Python's notation{advice}") from None
         if not kind_of(value, kinds):
             raise self.error(where, f"the default {text} is not of the kind that the parameter takes")
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -228,7 +228,7 @@ class Reader:
 
 
 def kind_of(value: Any, kinds: Kind) -> Kind:
-    """Return the kind, of `kinds`, as which a value is passed to C; no kind if it is of none of them. Local."""
+    """Return the one of `kinds` as which a value is passed to C; no kind if the value has none of them. Local."""
     if value is None:
         return Kind.NONE & kinds
     if isinstance(value, (bool, np.bool_)):
@@ -250,12 +250,12 @@ def kind_of(value: Any, kinds: Kind) -> Kind:
 
 
 def layout_choice(text: str) -> LayoutChoice:
-    """Return the layout that C calls ``"MC_MR"``, ``"MC_MR:64"`` or ``"MC_MR:64x32"``.
+    """Return the layout for a text from C such as ``"MC_MR"``, ``"MC_MR:64"`` or ``"MC_MR:64x32"``.
 
     Raises
     ------
     LayoutError
-        If there is no such layout.
+        If the text is not a valid layout.
     """
     match = _LAYOUT.fullmatch(text)
     if match is None:
@@ -264,12 +264,12 @@ def layout_choice(text: str) -> LayoutChoice:
     if mb is None:
         return LayoutChoice.of(pair)
     choice = LayoutChoice.of(pair, (int(mb), int(nb or mb)))
-    choice.resolve((1, 1), 1)  # blocks that no matrix can have
+    choice.resolve((1, 1), 1)  # raises for blocks that no matrix can have
     return choice
 
 
 def docstring(doc: str, parameters: tuple[Parameter, ...], results: tuple[Result, ...]) -> str:
-    """Return `doc` with numpydoc sections for what the parameters and results say about themselves."""
+    """Return `doc` with numpydoc sections for the parameters and results."""
     sections = [inspect.cleandoc(doc)]
     for title, entries in (("Parameters", parameters), ("Returns", results)):
         if any(entry.doc for entry in entries):
@@ -301,19 +301,19 @@ _WORDS = {
 
 
 def simulator_in(library: str, description: c.CLibraryDescription) -> c.CSimulator | None:
-    """Return the simulator that a library describes, with NULL for what its header did not have yet. Local.
+    """Return the simulator that a library describes, with NULL for functions that its header did not have yet. Local.
 
     Raises
     ------
     LibraryLoadError
-        If it says that it is shorter than any has been.
+        If the simulator claims to be shorter than that of version 1.
     """
     if not description.simulator:
         return None
     there = c.SIMULATOR_BYTES_1 if description.abi_version == 1 else description.simulator_bytes
     if there < c.SIMULATOR_BYTES_1:
         raise LibraryLoadError(
-            library, f"the simulator: it is said to have {there} bytes: close the description with ALCHEMIST_LIBRARY"
+            library, f"the simulator: it claims to have {there} bytes: close the description with ALCHEMIST_LIBRARY"
         )
     simulator = c.CSimulator()
     ctypes.memmove(ctypes.byref(simulator), description.simulator, min(there, ctypes.sizeof(simulator)))
@@ -321,12 +321,12 @@ def simulator_in(library: str, description: c.CLibraryDescription) -> c.CSimulat
 
 
 def read_library(library: str, pointer: Any) -> c.CLibraryDescription:
-    """Return what ``alchemist_library()`` returned, once it is known to be of a version that can be read. Local.
+    """Return the description from ``alchemist_library()`` after a check of its version. Local.
 
     Raises
     ------
     LibraryLoadError
-        If it is not, or is for another family of MPI.
+        If the version cannot be read, or the library was compiled for another family of MPI.
     """
     if not pointer:
         raise LibraryLoadError(library, "alchemist_library() returned NULL")
@@ -334,12 +334,12 @@ def read_library(library: str, pointer: Any) -> c.CLibraryDescription:
     if description.abi_version not in (1, c.ABI_VERSION):
         raise LibraryLoadError(
             library,
-            f"it was compiled with version {description.abi_version} of alchemist_ali.h, the workers have version "
-            f"{c.ABI_VERSION}: compile it again with the header that alchemist-ray brings",
+            f"it was compiled with version {description.abi_version} of alchemist_ali.h, but the workers have version "
+            f"{c.ABI_VERSION}: compile it again with the header of the installed alchemist-ray",
         )
     if description.comm_bytes != ctypes.sizeof(c.HANDLE_TYPE):
         raise LibraryLoadError(
             library,
-            "it was compiled for another MPI than the workers run: compile it with the mpicc of theirs",
+            "it was compiled for another MPI than the one that the workers use: compile it with their mpicc",
         )
     return description

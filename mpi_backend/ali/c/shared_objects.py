@@ -1,13 +1,13 @@
-"""Load a library in C, C++ or Fortran: a shared object that was written against ``alchemist_ali.h``.
+"""Load a library in C, C++ or Fortran: a shared object that uses ``alchemist_ali.h``.
 
-It becomes a Python module whose functions call it, and is described, checked and called like any other library from
-there on (:mod:`.library`). What it leaves undefined is looked for in this process: MPI's functions in the very library
-that mpi4py has loaded, those of ScaLAPACK, BLACS, LAPACK and BLAS in the one that comes with the server
-(:mod:`.loader`), which is loaded if something of it is missing. Everything else the
-shared object is linked with itself. Its own symbols stay its own (``RTLD_LOCAL``), and all are resolved at once
-(``RTLD_NOW``), so that one that does not exist is an error here and not in the middle of a task.
+The shared object becomes a Python module whose functions call it. From there on it is described, checked and called
+like any other library (:mod:`.library`). Its undefined symbols are searched in this process. Functions of MPI are found
+in the library that mpi4py has loaded. Functions of ScaLAPACK, BLACS, LAPACK and BLAS are found in the library shipped
+with the server (:mod:`.loader`), which is loaded if such a function is missing. The shared object must itself be linked
+with all other libraries. Its own symbols are private to it (``RTLD_LOCAL``). All symbols are resolved at once
+(``RTLD_NOW``), so that a missing symbol is an error here and not in the middle of a task.
 
-The interpreter's lock is released while C runs: matrices move and the driver is answered meanwhile.
+The interpreter's lock is released while C runs, so matrices move and the driver gets answers meanwhile.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def import_shared_object(name: str, path: str | os.PathLike[str]) -> ModuleType:
     Raises
     ------
     LibraryLoadError
-        If it does not load, is for another MPI or another version of the interface, or describes itself wrongly.
+        If it does not load, is for another MPI or another version of the interface, or its description is wrong.
     """
     library = _open(name, Path(path))
     try:
         entry = getattr(library, _ENTRY)
     except AttributeError:
-        reason = f"{path} exports no {_ENTRY}: close the description with the macro ALCHEMIST_LIBRARY"
+        reason = f"{path} does not export {_ENTRY}: close the description with the macro ALCHEMIST_LIBRARY"
         raise LibraryLoadError(name, reason) from None
     entry.restype = ctypes.POINTER(c.CLibraryDescription)
     return _module_of(name, library, read_library(name, entry()))
@@ -63,14 +63,15 @@ def import_shared_object(name: str, path: str | os.PathLike[str]) -> ModuleType:
 
 def _open(name: str, path: Path) -> ctypes.CDLL:
     if not path.is_file():
-        raise LibraryLoadError(name, f"there is no file {path}")
+        raise LibraryLoadError(name, f"the file {path} does not exist")
     mpi = open_mpi()
     _print_by_lines()
     library = _open_with_scalapack(name, str(path.resolve()))
     bound = bound_mpi(library._handle)
     if bound is not None and not os.path.samefile(bound, mpi):
         reason = (
-            f"it is linked with the MPI library {bound}, the workers run {mpi}: compile it with the mpicc of the latter"
+            f"it is linked with the MPI library {bound}, but the workers use {mpi}: compile it with the mpicc of that "
+            "library"
         )
         raise LibraryLoadError(name, reason)
     return library
@@ -78,32 +79,32 @@ def _open(name: str, path: Path) -> ctypes.CDLL:
 
 @lru_cache(maxsize=1)
 def _print_by_lines() -> None:
-    """Have what C prints reach the log line by line, so that it is there if the library crashes afterwards."""
+    """Make C write its output to the log line by line, so that the log has it if the library crashes."""
     libc = ctypes.CDLL(None)
     by_lines = 1  # _IOLBF
     libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, by_lines, ctypes.c_size_t(0))
 
 
 def _open_with_scalapack(name: str, path: str) -> ctypes.CDLL:
-    """Open a shared object; if a symbol is not to be found, once more with ScaLAPACK's."""
+    """Open a shared object; if a symbol is missing, load ScaLAPACK and try again."""
     try:
         return ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_LOCAL)
     except OSError as failure:
         if "undefined symbol" not in str(failure):
             raise LibraryLoadError(name, f"it does not load: {failure}") from failure
-    with contextlib.suppress(LibraryLoadError):  # there is none: then the symbol stays undefined, and says so
+    with contextlib.suppress(LibraryLoadError):  # without ScaLAPACK the error below names the symbol
         libraries()
     try:
         return ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_LOCAL)
     except OSError as failure:
-        reason = f"it does not load: {failure}. Link it with the library that defines that"
+        reason = f"it does not load: {failure}. Link it with the library that defines the symbol"
         raise LibraryLoadError(name, reason) from failure
 
 
 def _module_of(name: str, library: ctypes.CDLL, description: c.CLibraryDescription) -> ModuleType:
     reader = Reader(name)
     module = ModuleType(f"alchemist_library_{name}", reader.text(description.doc, "its docstring: "))
-    sys.modules[module.__name__] = module  # where the annotations of its simulator are looked up
+    sys.modules[module.__name__] = module  # the annotations of its simulator are looked up there
     module.__dict__["__version__"] = reader.text(description.version, "its version: ")
     module.__dict__["__shared_object__"] = library
     tasks = tuple(reader.entries(description.tasks, "", "task"))
@@ -120,7 +121,7 @@ def _module_of(name: str, library: ctypes.CDLL, description: c.CLibraryDescripti
 
 
 def _function_of(reader: Reader, library: str, entry: c.CTask) -> Callable[..., Any]:
-    """Return a function that runs a task of the shared object, with the signature that was described."""
+    """Return a function with the described signature that runs a task of the shared object."""
     name = reader.name(entry.name, "")
     where = f"task {name}: "
     if not entry.run:

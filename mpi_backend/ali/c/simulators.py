@@ -1,4 +1,4 @@
-"""A simulator in C as a Python :class:`Simulator`: one class for each library, made around its function pointers."""
+"""A simulator in C as a Python :class:`Simulator`: each library gets one class that calls its function pointers."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ _TOGETHER = (
     ("snapshot_bytes", "snapshot", "restore"),
     ("work_unit", "work_per_step"),
 )
-"""What a simulator has all of, or none."""
+"""Groups of fields; a simulator must have all fields of a group or none."""
 _LIMIT = 256
-"""Names of the info after which their end is taken to be missing."""
+"""A list of this many names of the info is taken as one without an end."""
 
 
 class SimulatorInC(Simulator):
-    """A simulation of a shared object; its subclasses say of which.
+    """A simulation of a shared object; each subclass belongs to one shared object.
 
     Attributes
     ----------
     library : str
         Name of the library, for messages.
     functions : c_types.CSimulator
-        What the library exports.
+        The functions that the library exports.
     parameters : tuple of Parameter
-        Of the constructor.
+        The parameters of the constructor.
     info_names : tuple of str
-        What the info of a step consists of.
+        The names of the numbers in the info of a step.
     """
 
     library: ClassVar[str]
@@ -69,7 +69,7 @@ class SimulatorInC(Simulator):
             raise
 
     def _call(self, what: str) -> Call:
-        """Return a call on the ranks of the simulation, which may be some of those that run the task. Local."""
+        """Return a call on the ranks of the simulation, which may be a part of the task's ranks. Local."""
         context: TaskContext | None = getattr(self, "context", None)
         if context is None:
             context = TaskContext(self._comm)
@@ -80,7 +80,7 @@ class SimulatorInC(Simulator):
         return call
 
     def _run(self, what: str, function: Any, *arguments: Any) -> Call:
-        """Call a function of the library; return the call, with which all goes that was made in it. Collective."""
+        """Call a function of the library; return the call, which owns the matrices made in it. Collective."""
         call = self._call(what)
         call.finish(function(call.pointer, self._simulation, *arguments))
         return call
@@ -102,16 +102,16 @@ class SimulatorInC(Simulator):
             for each, for_all in ((box.lows, box.low), (box.highs, box.high))
         )
         if not (low <= high).all():
-            raise call.blame(f"its {what} space has bounds of which the lower is above the upper, or NaN")
+            raise call.blame(f"its {what} space has a lower bound above the upper bound, or a bound that is NaN")
         names, units = (
             [(text or b"").decode(errors="replace") for text in texts[: math.prod(shape)]] if texts else []
             for texts in (box.names, box.units)
         )
-        # Arrays, and no lists, since each action is held against them.
+        # Arrays and not lists, since each action is checked against them.
         return Box(cast("Sequence[float]", low), cast("Sequence[float]", high), shape, names, units)
 
     def reset(self, seed: int | None) -> None:
-        """Begin anew."""
+        """Start again from the beginning."""
         if seed is not None and not -(2**63) <= seed < 2**63:
             raise ArgumentValueError(f"{self.library}.reset", f"the seed has more than 64 bits: {seed}")
         self._run("reset", self.functions.reset, None if seed is None else ctypes.byref(ctypes.c_int64(seed)))
@@ -134,14 +134,14 @@ class SimulatorInC(Simulator):
         return score.value
 
     def is_finished(self) -> bool:
-        """Whether the simulation has come to its end, on rank 0."""
+        """Whether the simulation has reached its end, on rank 0."""
         finished = ctypes.c_int32()
         if self.functions.is_finished:
             self._run("step", self.functions.is_finished, ctypes.byref(finished))
         return bool(finished.value)
 
     def get_info(self) -> dict[str, float] | None:
-        """Return what else there is to say of the last step, on rank 0."""
+        """Return the info of the last step, on rank 0."""
         if not self.functions.get_info:
             return None
         values = (ctypes.c_double * len(self.info_names))()
@@ -163,13 +163,13 @@ class SimulatorInC(Simulator):
 
     @staticmethod
     def _values_of(call: Call, field: c.CField) -> Array:
-        """Return room for the values of a field."""
+        """Return an array for the values of a field."""
         if field.ny < 1 or field.nx < 1:
             raise call.blame(f"its field is {field.ny} x {field.nx}")
         return np.zeros((field.ny, field.nx))
 
     def snapshot(self) -> Array:
-        """Return this rank's part of all that it takes to continue bit for bit."""
+        """Return this rank's part of the data needed to continue bit for bit."""
         part = np.empty(self._part_bytes(), np.uint8)
         self._run("snapshot", self.functions.snapshot, part.ctypes.data)
         return part
@@ -180,20 +180,20 @@ class SimulatorInC(Simulator):
         Raises
         ------
         ArgumentValueError
-            If it is that of a simulation with other parameters, as far as its size tells.
+            If its size shows that it comes from a simulation with other parameters.
         """
         wanted = self._part_bytes()
         with Agreement(self._comm):
             if state.size != wanted:
                 raise ArgumentValueError(
                     f"{self.library}.restore",
-                    f"the snapshot has {state.size} bytes on this rank, the simulation takes {wanted}: it is of one "
-                    "with other parameters",
+                    f"the snapshot has {state.size} bytes on this rank, but the simulation needs {wanted}: it comes "
+                    "from a simulation with other parameters",
                 )
         self._run("restore", self.functions.restore, state.ctypes.data)
 
     def _part_bytes(self) -> int:
-        """Return how long this rank's part of a snapshot is. Collective."""
+        """Return the number of bytes of this rank's part of a snapshot. Collective."""
         size = ctypes.c_int64()
         call = self._run("snapshot", self.functions.snapshot_bytes, ctypes.byref(size))
         with Agreement(self._comm):
@@ -202,19 +202,19 @@ class SimulatorInC(Simulator):
             return size.value
 
     def abilities(self) -> list[str]:
-        """Return which of ``snapshot`` and ``field`` the library implements. Local."""
+        """Return the ones of ``snapshot`` and ``field`` that the library implements. Local."""
         can = {"snapshot": self.functions.snapshot, "field": self.functions.get_field}
         return [name for name, function in can.items() if function]
 
     @property
     def work_per_step(self) -> tuple[float, str]:
-        """How much work one step is on all ranks, and its unit; an AttributeError where the library does not say."""
+        """The work of one step on all ranks, and its unit. An AttributeError if the library does not define it."""
         if not self.functions.work_per_step:
-            raise AttributeError(f"{self.library} does not say how much work a step is")
+            raise AttributeError(f"{self.library} does not define work_per_step")
         return self.functions.work_per_step(self._simulation), self.functions.work_unit.decode(errors="replace")
 
     def close(self) -> None:
-        """Give back what the simulation holds."""
+        """Release the resources of the simulation."""
         if self.functions.destroy and self._simulation:
             self.functions.destroy(self._simulation)
         self._simulation = ctypes.c_void_p()
@@ -226,7 +226,7 @@ def simulator_class(reader: Reader, library: str, functions: c.CSimulator, modul
     Raises
     ------
     LibraryLoadError
-        If it lacks a function, or describes a parameter wrongly.
+        If the simulator lacks a function, or the description of a parameter is wrong.
     """
     where = "the simulator: "
     missing = [name for name in _REQUIRED if not getattr(functions, name)]
@@ -260,14 +260,14 @@ def _info_names(reader: Reader, functions: c.CSimulator, where: str) -> tuple[st
     if len(names) == _LIMIT:
         raise reader.error(where, "the list of the names of its info does not end: close it with NULL")
     if len({*names}) < len(names):
-        raise reader.error(where, f"its info has two entries of one name: {', '.join(names)}")
+        raise reader.error(where, f"its info has two entries with the same name: {', '.join(names)}")
     return names
 
 
 def _constructor(parameters: tuple[Parameter, ...]) -> Any:
-    """Return a constructor whose signature says what the library has described."""
+    """Return a constructor with the described signature."""
 
-    def __init__(self: SimulatorInC, comm: MPI.Comm, **given: Any) -> None:  # noqa: N807 - it becomes one
+    def __init__(self: SimulatorInC, comm: MPI.Comm, **given: Any) -> None:  # noqa: N807 - it becomes a method
         SimulatorInC.__init__(self, comm, **given)
 
     positional = [

@@ -1,16 +1,16 @@
-"""Compile a library that is registered as one file in C: once for each machine and user, when it is first loaded.
+"""Compile a library that is registered as one C file, once for each machine and user, when it is first loaded.
 
-The shared object goes into a cache of the user's, under a name made of all that it depends on: the text of the source
-and of what it includes in quotes, ``alchemist_ali.h`` and ``mpi.h``, the compiler, its flags, and the processor. So
-what is found there is what would be compiled, and what has changed is compiled anew.
+The shared object goes into a cache of the user. Its name is a hash of everything it depends on: the text of the source
+and of the files that it includes in quotes, ``alchemist_ali.h`` and ``mpi.h``, the compiler, its flags, and the
+processor. So a file in the cache is always up to date, and a change of any of these leads to a new compilation.
 
-The ranks of a host come here at once. The first to lock the entry compiles, into a file that gets its name when it is
-whole; the others sleep until then. The lock is the kernel's (``flock``): it goes with its holder, however that dies.
-Where the file system has none, each rank compiles for itself, and the last to name its file wins, which has the same
-content.
+All ranks of a host arrive here at the same time. The first rank that locks the entry compiles, into a file that gets
+its final name when it is complete. The other ranks sleep until then. The lock is the kernel's (``flock``), so it ends
+when its holder dies in any way. If the file system has no locks, each rank compiles for itself. Then the last rank that
+renames its file wins, but all files have the same content.
 
-Nothing is linked but the mathematical library: the symbols of MPI are found in the one that the workers have loaded,
-when the shared object is opened (:mod:`.shared_objects`). ``mpi.h`` is that beside it, else that of ``mpicc``.
+Only the mathematical library is linked. The symbols of MPI are found in the MPI that the workers have loaded, when the
+shared object is opened (:mod:`.shared_objects`). ``mpi.h`` is the one beside that MPI, or else the one of ``mpicc``.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from alchemist_ray.mpi_backend.ali.c.shared_objects import import_shared_object
 from alchemist_ray.mpi_backend.scalapack.loader import open_mpi
 
 CACHE = "ALCHEMIST_CACHE"
-"""Environment variable that names another directory for what is compiled."""
+"""Environment variable that names another directory for compiled libraries."""
 SECONDS = 300.0
-"""How long a compilation may take, and how long a rank waits for that of another."""
+"""Time limit of a compilation, and of the wait for a compilation by another rank."""
 
 _INCLUDE = Path(__file__).parent / "include"
 _COMPILERS = ("cc", "gcc", "clang")
@@ -50,33 +50,33 @@ _FLAGS = (
 )  # without contraction, results do not depend on vector lengths
 _PAUSE_SECONDS = 0.05
 _TEXT = 6000
-"""Characters of the compiler's messages that an error carries."""
+"""An error contains at most this many characters of the compiler's messages."""
 _QUOTED = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
 
 
 def import_source(library: str, source: Path) -> ModuleType:
-    """Return a source in C as the module of the library, compiled if it has not been. Local.
+    """Return a C source as the module of the library; compile it if necessary. Local.
 
     Raises
     ------
     LibraryLoadError
-        If it cannot be compiled, or what comes of it is no library.
+        If the source cannot be compiled, or the shared object is not a valid library.
     """
     return import_shared_object(library, compiled(library, source))
 
 
 def compiled(library: str, source: Path) -> Path:
-    """Return the shared object of a source in C, compiled if it is not in the cache. Local.
+    """Return the shared object of a C source; compile it if it is not in the cache. Local.
 
-    The compiler is ``$CC``, else ``cc``, ``gcc`` or ``clang``; ``$CFLAGS`` and ``$LDFLAGS`` come after our own flags.
+    The compiler is ``$CC``, or else ``cc``, ``gcc`` or ``clang``. ``$CFLAGS`` and ``$LDFLAGS`` follow our own flags.
 
     Raises
     ------
     LibraryLoadError
-        If there is no such file, no compiler, no ``mpi.h`` or no place for the cache, or the compiler reports an error.
+        If the file, a compiler, ``mpi.h`` or a place for the cache is missing, or the compiler reports an error.
     """
     if not source.is_file():
-        raise LibraryLoadError(library, f"there is no file {source}")
+        raise LibraryLoadError(library, f"the file {source} does not exist")
     build = _Build.of(library, source.resolve())
     entry = _cache(library) / f"{source.stem}-{build.key()}"
     target = entry / f"{source.stem}.so"
@@ -89,7 +89,7 @@ def compiled(library: str, source: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Build:
-    """What is compiled, and how: the command without the name of its output."""
+    """A compilation: the command without the name of its output."""
 
     source: Path
     mpi: Path
@@ -110,7 +110,7 @@ class _Build:
         return [str(self.compiler), *self.before, str(self.source), "-o", str(target), *self.after]
 
     def key(self) -> str:
-        """Return what tells this shared object from any other."""
+        """Return a hash of everything that the shared object depends on."""
         state = self.compiler.stat()
         facts = [*self.before, *self.after, self.compiler, state.st_size, state.st_mtime_ns, _processor()]
         files = [*_with_included(self.source), _INCLUDE / "alchemist_ali.h", self.mpi / "mpi.h"]
@@ -121,22 +121,22 @@ class _Build:
 
 
 def _compiler(library: str, source: Path) -> tuple[Path, tuple[str, ...]]:
-    """Return the compiler, and the flags that ``$CC`` has beside it."""
+    """Return the compiler, and the flags in ``$CC``."""
     wanted = shlex.split(os.environ.get("CC", ""))
     for name in wanted[:1] or _COMPILERS:
         if found := shutil.which(name):
             return Path(found).absolute(), tuple(wanted[1:])
-    tried = f"{wanted[0]}, which CC names," if wanted else f"any of {', '.join(_COMPILERS)}"
+    tried = f"{wanted[0]} (from CC) is not" if wanted else f"none of {', '.join(_COMPILERS)} is"
     raise LibraryLoadError(
         library,
-        f"{source} is compiled on the machine of the workers, which has no C compiler: {tried} is not on their PATH. "
-        "Install one (apt install gcc), name it in CC where the server is started, or compile the file elsewhere, with "
-        "the mpicc of the same MPI, and register the shared object",
+        f"{source} must be compiled on the machine of the workers, but that has no C compiler: {tried} on their PATH. "
+        "Install a compiler (apt install gcc), name it in CC before you start the server, or compile the file "
+        "elsewhere with the mpicc of the same MPI and register the shared object",
     )
 
 
 def _processor() -> str:
-    """Return what ``-march=native`` depends on: a home directory may be shared by machines of several kinds."""
+    """Return the facts that ``-march=native`` depends on: different machines may share a home directory."""
     with contextlib.suppress(OSError):
         wanted = ("flags", "Features", "model name")
         lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
@@ -145,7 +145,7 @@ def _processor() -> str:
 
 
 def _with_included(source: Path) -> Iterator[Path]:
-    """Yield a source and the files that it includes in quotes, which are beside it, each once."""
+    """Yield a source and the files beside it that it includes in quotes, each once."""
     found, queue = set[Path](), [source]
     while queue:
         file = queue.pop()
@@ -157,11 +157,11 @@ def _with_included(source: Path) -> Iterator[Path]:
         queue += sorted(path.resolve() for path in beside if path.is_file())
 
 
-# --- where mpi.h is ---------------------------------------------------------------------------------------------------
+# --- the place of mpi.h -----------------------------------------------------------------------------------------------
 
 
 def _folder_of_mpi_h(library: str) -> Path:
-    """Return the folder of the ``mpi.h`` that goes with the MPI library of this process."""
+    """Return the folder of the ``mpi.h`` that belongs to the MPI library of this process."""
     mpi = Path(open_mpi())
     prefixes = {mpi.parent.parent, mpi.resolve().parent.parent}
     asked = [os.environ.get("MPICC"), *(str(prefix / "bin" / "mpicc") for prefix in prefixes)]
@@ -172,13 +172,13 @@ def _folder_of_mpi_h(library: str) -> Path:
             return folder
     raise LibraryLoadError(
         library,
-        f"there is no mpi.h to compile it with: none is beside {mpi}, which the workers run, and no mpicc is on their "
-        "PATH. Install the development files of that MPI, or name its mpicc in MPICC where the server is started",
+        f"mpi.h was not found: it is not beside {mpi}, which the workers use, and mpicc is not on their PATH. Install "
+        "the development files of that MPI, or name its mpicc in MPICC before you start the server",
     )
 
 
 def _folders_of(mpicc: str) -> list[Path]:
-    """Return where a compiler wrapper of MPI looks for headers."""
+    """Return the folders in which a compiler wrapper of MPI looks for headers."""
     if shutil.which(mpicc) is None:
         return []
     with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -194,7 +194,7 @@ def _folders_of(mpicc: str) -> list[Path]:
 
 
 def _cache(library: str) -> Path:
-    """Return the directory of what this user has compiled, which nobody else can write to."""
+    """Return the directory of this user's compiled libraries; other users cannot write to it."""
     named = os.environ.get(CACHE)
     above = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     folder = Path(named) if named else Path(above, "alchemist-ray", "libraries")
@@ -204,19 +204,19 @@ def _cache(library: str) -> Path:
     if state.st_uid != os.getuid() or state.st_mode & 0o022:
         raise LibraryLoadError(
             library,
-            f"the cache {folder} can be written to by others, who could have this user run their code: make it the "
-            f"user's own with mode 700, or name another one in {CACHE}",
+            f"other users can write to the cache {folder} and could make this user run their code: change its owner to "
+            f"this user and its mode to 700, or name another directory in {CACHE}",
         )
     return folder.resolve()
 
 
 @contextlib.contextmanager
 def _refusing(library: str, folder: Path) -> Iterator[None]:
-    """Name the cache in the error for a place that cannot be written to."""
+    """Turn an OSError in the cache into an error that names the cache."""
     try:
         yield
     except OSError as failure:
-        reason = f"{folder}, where it is kept once compiled, cannot be used: {failure}. Name another place in {CACHE}"
+        reason = f"the cache {folder} cannot be used: {failure}. Name another directory in {CACHE}"
         raise LibraryLoadError(library, reason) from failure
 
 
@@ -224,7 +224,7 @@ def _refusing(library: str, folder: Path) -> Iterator[None]:
 
 
 def _compile_once(library: str, build: _Build, target: Path) -> None:
-    """Compile, or wait until another rank has; what that one was told, this one is told."""
+    """Compile, or wait until another rank has compiled; an error of that rank is raised here as well."""
     report, began = target.with_name("compiler.log"), time.time()
     with _refusing(library, target.parent), target.with_name("lock").open("a") as lock:
         waited = _lock(library, lock.fileno(), target)
@@ -236,7 +236,7 @@ def _compile_once(library: str, build: _Build, target: Path) -> None:
 
 
 def _lock(library: str, descriptor: int, target: Path) -> bool:
-    """Lock an entry of the cache; return whether somebody else had it before."""
+    """Lock an entry of the cache; return whether another process held the lock before."""
     deadline, waited = time.monotonic() + SECONDS, False
     while True:
         try:
@@ -255,7 +255,7 @@ def _lock(library: str, descriptor: int, target: Path) -> bool:
 
 
 def _compile(library: str, build: _Build, target: Path, report: Path) -> None:
-    """Compile into a file that gets its name when it is whole; leave what the compiler says beside it."""
+    """Compile into a file that gets its name when it is complete; save the compiler's messages beside it."""
     unfinished = target.with_name(f"{target.name}.{platform.node()}.{os.getpid()}")
     try:
         failure = _run(build.command(unfinished))
@@ -268,7 +268,7 @@ def _compile(library: str, build: _Build, target: Path, report: Path) -> None:
 
 
 def _run(command: Sequence[str]) -> str:
-    """Run the compiler; return what is wrong, or nothing."""
+    """Run the compiler; return its error messages, or an empty text."""
     try:
         ran = subprocess.run(
             command,

@@ -1,6 +1,6 @@
-"""The types of ``alchemist_ali.h`` as ctypes sees them: the same names without their prefix, the same order of fields.
+"""The types of ``alchemist_ali.h`` for ctypes, with the same names without prefix and the same order of fields.
 
-What a field means is said in the header.
+The header explains the fields.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ABI_VERSION = 2
 MAX_DIMENSIONS = 8
 
 HANDLE_TYPE = c_int32 if MPI._sizeof(MPI.Comm) == ctypes.sizeof(c_int32) else c_void_p
-"""What an ``MPI_Comm`` is in C: an integer in MPICH and its descendants, a pointer in Open MPI."""
+"""Type of an ``MPI_Comm`` in C: an integer in MPICH and its descendants, a pointer in Open MPI."""
 
 
 class Kind(enum.IntFlag):
@@ -35,7 +35,7 @@ class Kind(enum.IntFlag):
 
 
 class Status(enum.IntEnum):
-    """What a task returns."""
+    """The codes that a task returns."""
 
     OK = 0
     ERROR = 1
@@ -52,7 +52,7 @@ class Status(enum.IntEnum):
 
 
 ELEMENT_TYPES = {1 << position: np.dtype(name) for position, name in enumerate(DTYPES)}
-"""Element types by the flags that the header has for them, in the order of the types that matrices have."""
+"""Flag of the header -> element type, in the order of the element types of matrices."""
 TYPE_FLAGS = {dtype: flag for flag, dtype in ELEMENT_TYPES.items()}
 
 
@@ -142,7 +142,7 @@ class CResult(ctypes.Structure):
 
 
 class CCall(ctypes.Structure):
-    """``alchemist_call``; its fields follow those of :class:`Api`, which refers to it."""
+    """``alchemist_call``. Its fields are defined below, after :class:`Api`, which refers to it."""
 
 
 CallPointer = POINTER(CCall)
@@ -257,7 +257,7 @@ class CSimulator(ctypes.Structure):
 
 
 SIMULATOR_BYTES_1: int = CSimulator.info_names.offset
-"""Bytes of a simulator of version 1, which ended with ``destroy``."""
+"""Bytes of a simulator of version 1, whose last field is ``destroy``."""
 
 
 class CLibraryDescription(ctypes.Structure):

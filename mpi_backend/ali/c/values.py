@@ -1,4 +1,4 @@
-"""Matrices and arrays as C sees them, and the conversions on the way to it."""
+"""Matrices and arrays as C sees them, and their conversions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 
 
 def seen_matrix(A: DistMatrix, key: int) -> c.CMatrix:
-    """Return what C gets to see of `A`; its elements live as long as `A`. Local."""
+    """Return the C structure of `A`; its elements live as long as `A`. Local."""
     layout, rank = A.layout, A.comm.rank
     myrow, mycol = layout.grid.coords(rank)
     return c.CMatrix(
@@ -49,13 +49,13 @@ def _axis(part: AxisPart) -> c.CAxis:
 
 
 def seen_array(array: npt.NDArray[Any]) -> c.CArray:
-    """Return what C gets to see of a contiguous array; its elements live as long as `array`. Local."""
+    """Return the C structure of a contiguous array; its elements live as long as `array`. Local."""
     shape = (ctypes.c_int64 * c.MAX_DIMENSIONS)(*array.shape)
     return c.CArray(c.TYPE_FLAGS[array.dtype], array.ndim, array.size, shape, array.ctypes.data)
 
 
 def check_elements(task: str, parameter: Parameter, A: DistMatrix) -> None:
-    """Refuse a matrix of a type that the parameter does not take. Local."""
+    """Refuse a matrix whose element type the parameter does not take. Local."""
     if parameter.types and A.dtype not in parameter.types:
         wanted = " or ".join(map(str, parameter.types))
         raise ArgumentError(
@@ -67,37 +67,38 @@ _NARROW_FIRST = tuple(map(np.dtype, ("bool", "int32", "int64", "float32", "float
 
 
 def converted_array(task: str, parameter: Parameter, given: Any) -> npt.NDArray[Any]:
-    """Return an array of a type that the parameter takes: the one that it has, one that holds all of it, or its kind.
+    """Return `given` as an array of a type that the parameter takes. Local.
 
-    Local.
+    The type that `given` has is preferred, then a type of the same kind, then any other; within a kind, types that hold
+    all values come before types that round.
 
     Raises
     ------
     ArgumentError
-        If there is none, or the array has too many dimensions.
+        If the parameter takes no such type, or the array has too many dimensions.
     ArgumentValueError
-        If the elements make no array, or integers do not fit.
+        If `given` is not an array, or integers do not fit.
     """
     try:
         array = np.asarray(given)
     except ValueError as misfit:
-        raise ArgumentValueError(task, f"argument {parameter.name!r} is no array: {misfit}") from None
+        raise ArgumentValueError(task, f"argument {parameter.name!r} is not an array: {misfit}") from None
     types = parameter.types or tuple(c.TYPE_FLAGS)
     fitting = _types_for(array.dtype, types)
     if not fitting or array.ndim > c.MAX_DIMENSIONS:
         raise ArgumentError(
             task,
             f"argument {parameter.name!r} must be an array of {' or '.join(map(str, types))} with at most "
-            f"{c.MAX_DIMENSIONS} dimensions, not one of {array.dtype} with {array.ndim}",
+            f"{c.MAX_DIMENSIONS} dimensions, not an array of {array.dtype} with {array.ndim}",
         )
     converted = np.asarray(array, fitting[0], order="C")
     if converted.dtype.kind == "i" and not np.array_equal(converted, array):
-        raise ArgumentValueError(task, f"argument {parameter.name!r} has elements that {converted.dtype} does not hold")
+        raise ArgumentValueError(task, f"argument {parameter.name!r} has elements too large for {converted.dtype}")
     return converted
 
 
 def _types_for(given: np.dtype[Any], types: Sequence[np.dtype[Any]]) -> list[np.dtype[Any]]:
-    """Return the types to which elements can be converted, the best first; integers stay integers if they can."""
+    """Return the types to which elements can be converted, the best first; integers stay integers if possible."""
     if given.kind not in "biufc":
         return []
     held = [dtype for dtype in _NARROW_FIRST if dtype in types and np.can_cast(given, dtype, "safe")]

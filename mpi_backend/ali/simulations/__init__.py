@@ -1,1 +1,1 @@
-"""Simulations as tasks: one at a time, and many as a batch over teams of ranks."""
+"""The tasks of simulations: one simulation at a time, and many as a batch over teams of ranks."""

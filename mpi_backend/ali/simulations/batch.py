@@ -1,18 +1,17 @@
 """Many simulations of one kind, each on a part of the group's ranks, advanced by one call.
 
-Each team (:mod:`.teams`) runs its simulations one after the other, all teams at the same time. What goes wrong in one
-simulation is caught there: the ranks of its team agree on it, it is out of order until it is reset, and the caller is
-told which it was and why. No other simulation notices.
+Each team (:mod:`.teams`) runs its simulations one after the other; all teams run at the same time. A failure of one
+simulation is caught here: the ranks of its team agree on it, the simulation must be reset before its next step, and the
+caller is told which simulation it was and why. No other simulation notices.
 
-States and scores go into arrays that are there already (:mod:`.batch_records`), which every leader sends to the client
-itself: where a simulation has one rank, a step of the whole batch needs no MPI, and no rank waits for another.
+States and scores go into arrays that are kept (:mod:`.batch_records`), which every leader sends to the client itself.
+Where a simulation has one rank, a step of the whole batch needs no MPI, and no rank waits for another.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,42 +22,38 @@ from alchemist_ray.errors import (
     AlchemistError,
     ArgumentValueError,
     PeerFailedError,
-    RemoteTaskError,
-    SimulationDivergedError,
     StateMisfitError,
-    to_wire,
 )
 from alchemist_ray.mpi_backend.ali.context import TaskContext
-from alchemist_ray.mpi_backend.ali.simulations.batch_records import (
-    ENDED,
-    FAILED,
-    FINISHED,
-    INFO,
-    INFORMED,
-    OUTCOME,
-    SCORE,
-    Note,
-    Records,
-)
-from alchemist_ray.mpi_backend.ali.simulations.calls import check_state
+from alchemist_ray.mpi_backend.ali.simulations.batch_arguments import BatchArguments, BoxBounds
+from alchemist_ray.mpi_backend.ali.simulations.batch_records import Note, Records, as_typed, failure_note
 from alchemist_ray.mpi_backend.ali.simulations.teams import Teams
+from alchemist_ray.mpi_backend.ali.simulations.values import (
+    are_numbers,
+    as_flag,
+    as_score,
+    as_state,
+    check_score,
+    check_state,
+    field_of,
+)
 from alchemist_ray.mpi_backend.ali.simulator import Box, Simulator
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+from alchemist_ray.protocol.batches import INFO, OUTCOME, SCORE, BatchNote, BatchOrder, BatchOutcome
 
 Array = npt.NDArray[Any]
 
-STEP, RESET, RESET_ENDED = 1, 2, 4
-"""Orders to a simulation, in bits: step; then reset; then reset if it has come to its end or has failed."""
-
-FAILURE, LAST_STATE, OTHER_INFO = "failure", "state", "info"
-"""Kinds of notes: [kind, simulation, ...]."""
-
+STEP, RESET, RESET_ENDED = int(BatchOrder.STEP), int(BatchOrder.RESET), int(BatchOrder.RESET_ENDED)
+FINISHED, FAILED, ENDED, INFORMED = map(
+    int, (BatchOutcome.FINISHED, BatchOutcome.FAILED, BatchOutcome.ENDED, BatchOutcome.INFORMED)
+)
+LAST_STATE, OTHER_INFO = BatchNote.LAST_STATE.value, BatchNote.OTHER_INFO.value
 
 TeamAnswer = tuple[Array | None, Array, list[str], list[Note]]
-"""States, numbers, names of the info and notes: what a step has led to."""
+"""States, numbers, names of the info and notes: the result of a step."""
 
 _Result = tuple[int, Array, float | None, Mapping[str, Any] | None]
-"""Place, state, score and info that the calls of a simulator have given; after a reset without score and info."""
+"""Place, state, score and info from the calls of a simulator; after a reset without score and info."""
 
 
 class Batch:
@@ -71,12 +66,14 @@ class Batch:
     make : callable
         Makes a simulator from a context, whose communicator is the simulation's own.
     count, ranks_each : int
-        Number of simulations, and of ranks that each has (0: as many as there are).
+        Number of simulations, and of the ranks of each (0: an equal share of all ranks).
 
     Attributes
     ----------
     teams : Teams
         How the ranks are divided.
+    arguments : BatchArguments
+        The check of the arguments of a step, on ranks that have simulations.
     simulators : list of Simulator
         Those of this rank's team; a *place* is an index into them.
 
@@ -85,7 +82,7 @@ class Batch:
     ArgumentValueError
         If the numbers make no sense.
     Exception
-        What making a simulator raises; on ranks where nothing went wrong, PeerFailedError.
+        The exception of making a simulator; on ranks without an exception, PeerFailedError.
     """
 
     def __init__(self, ctx: TaskContext, make: Callable[[TaskContext], Simulator], count: int, ranks_each: int) -> None:
@@ -103,8 +100,8 @@ class Batch:
             self.close(ctx)
             raise
         first = self.simulators[0] if self._own else None
-        self._actions = _BoxBounds(first.action_space) if first and first.action_space else None
-        self._observations = _BoxBounds(first.observation_space if first and first.observation_space else _ANYTHING)
+        self.arguments = BatchArguments(count, first.action_space if first else None)
+        self._observations = BoxBounds(first.observation_space if first and first.observation_space else _ANYTHING)
         self._ready = bytearray(len(self._own))
         self._flags = np.zeros((2, len(self._own)), np.int8)
         self._failed, self._ended = self._flags
@@ -116,7 +113,7 @@ class Batch:
         self._names_are_known = False
 
     def close(self, ctx: TaskContext) -> None:
-        """End the simulations, free the communicators; of what goes wrong in that, the first is raised at the end."""
+        """End the simulations and free the communicators; raise the first exception of that at the end."""
         failures: list[BaseException] = []
         for simulator in self.simulators:
             try:
@@ -131,7 +128,7 @@ class Batch:
             raise failures[0]
 
     def enter(self, ctx: TaskContext) -> None:
-        """Give the simulators of this rank their surroundings. Local."""
+        """Give the simulators of this rank the context of a task. Local."""
         if self.teams.ranks_each == 1 and self.simulators:
             own = dataclasses.replace(ctx, comm=self.teams.comm)
             for simulator in self.simulators:
@@ -146,7 +143,7 @@ class Batch:
         """Step and reset simulations as `orders` say; see :meth:`.batches.Batches.advance_batch`."""
         if not self._own:
             return
-        self._check_arguments(ctx, orders, actions, seeds)
+        self.arguments.check(ctx.task, orders, actions, seeds)
         self._begin(ctx)
         start = self._own.start
         own_orders = orders[start : self._own.stop]
@@ -172,7 +169,7 @@ class Batch:
             self._agree(ctx, "reset")
 
     def restore(self, ctx: TaskContext, parts: Mapping[int, Any]) -> None:
-        """Have simulations continue from the parts of snapshots that belong to this rank.
+        """Continue simulations from the parts of snapshots that belong to this rank.
 
         `parts` has the same simulations on every rank of a team.
         """
@@ -183,50 +180,6 @@ class Batch:
             self._attempt(simulation - self._own.start, self._restore, ctx.task, part)
         self._record(ctx, stepping=False)
         self._agree(ctx, "restore")
-
-    def shaped(self, ctx: TaskContext, octets: bytes) -> Array | None:
-        """Return actions that come as float64 in one row; None for none. Local.
-
-        Raises
-        ------
-        ArgumentValueError
-            If they are not as many numbers as there are components.
-        """
-        if not octets:
-            return None
-        shape = () if self._actions is None else self._actions.low.shape
-        try:
-            return np.frombuffer(octets).reshape(self.count, *(shape or (-1,) * (self._actions is None))).copy()
-        except ValueError:
-            raise ArgumentValueError(
-                ctx.task, f"{len(octets)} bytes are no actions of shape {shape} for {self.count} simulations"
-            ) from None
-
-    def _check_arguments(
-        self, ctx: TaskContext, orders: bytes, actions: Array | None, seeds: Sequence[int | None]
-    ) -> None:
-        """Raise, on every rank that has simulations, unless the arguments of a step make sense. Local."""
-        if len(orders) != self.count or len(seeds) not in (0, self.count):
-            raise ArgumentValueError(
-                ctx.task, f"there are {len(orders)} orders and {len(seeds)} seeds for {self.count} simulations"
-            )
-        if actions is None:
-            if any(order & STEP for order in orders):
-                raise ArgumentValueError(ctx.task, "there are simulations to step, but no actions")
-            return
-        box = self.simulators[0].action_space
-        shape = (self.count, *(actions.shape[1:] if self._actions is None else self._actions.low.shape))
-        if actions.shape != shape or actions.dtype.kind not in "biuf":
-            raise ArgumentValueError(
-                ctx.task,
-                f"the actions have shape {actions.shape} and dtype {actions.dtype}, not {shape} and a real one",
-            )
-        if self._actions is None or box is None or self._actions.hold(actions):
-            return
-        for simulation, order in enumerate(orders):
-            misfit = box.misfit(actions[simulation]) if order & STEP else ""
-            if misfit:
-                raise ArgumentValueError(ctx.task, f"the action of simulation {simulation} {misfit}")
 
     def _begin(self, ctx: TaskContext) -> None:
         self.enter(ctx)
@@ -251,10 +204,8 @@ class Batch:
         finished, info = simulator.is_finished(), simulator.get_info()
         if not self.teams.leads:
             return
-        if score is None:
-            raise RemoteTaskError(task, "TypeError", "get_score returned None on rank 0")
-        self._results.append((place, _as_state(task, state), float(score), info))
-        if finished:
+        self._results.append((place, as_state(task, state), as_score(task, score), info))
+        if as_flag(task, finished):
             self._ended[place] = 1
             self._outcomes[place] = FINISHED
 
@@ -270,7 +221,7 @@ class Batch:
     def _take_first_state(self, place: int, task: str) -> None:
         state = self.simulators[place].get_state()
         if self.teams.leads:
-            self._results.append((place, _as_state(task, state), None, None))
+            self._results.append((place, as_state(task, state), None, None))
         self._ready[place] = 1
 
     def _keep_last_state(self, place: int, order: int) -> None:
@@ -282,7 +233,7 @@ class Batch:
         self._outcomes[place] |= ENDED
 
     def _agree(self, ctx: TaskContext, stage: str) -> None:
-        """Have all ranks of each team know which simulations have ended or failed. Collective over the team."""
+        """Tell all ranks of each team which simulations have ended or failed. Collective over the team."""
         if self.teams.ranks_each > 1:
             self.teams.any_of(self._flags)
             if self._failed.any():
@@ -290,13 +241,13 @@ class Batch:
         for place, failure in self._errors.items():
             self._ready[place] = 0
             self._outcomes[place] = self._outcomes[place] & ENDED | FAILED
-            self._notes.append([FAILURE, self._own[place], stage, *_to_wire(ctx, failure)])
+            self._notes.append(failure_note(ctx, self._own[place], stage, failure))
         self._errors = {}
 
     def _of_team(self, errors: dict[int, BaseException]) -> dict[int, BaseException]:
-        """Return, for each simulation that has failed, the first error that tells why. Collective over the team."""
+        """Return, for each simulation that has failed, the first error that is its cause. Collective over the team."""
         told = {place: failure for place, failure in errors.items() if not isinstance(failure, PeerFailedError)}
-        speakable = {place: _as_typed("a simulation", failure) for place, failure in told.items()}
+        speakable = {place: as_typed("a simulation", failure) for place, failure in told.items()}
         found: dict[int, BaseException] = {}
         for of_rank in self.teams.comm.allgather(speakable):
             found = {**of_rank, **found}
@@ -305,7 +256,7 @@ class Batch:
     # --- states and scores --------------------------------------------------------------------------------------------
 
     def _record(self, ctx: TaskContext, *, stepping: bool) -> None:
-        """Put what the simulators have given into the records, if it fits. Collective over the leaders."""
+        """Put the results of the simulators into the records, if they fit. Collective over the leaders."""
         if not self.teams.leads:
             return
         results, self._results = self._results, []
@@ -328,36 +279,35 @@ class Batch:
         self._check_records(ctx, records, results)
 
     def _write_info(self, records: Records, place: int, info: Mapping[str, Any]) -> None:
-        if tuple(info) == records.names and _are_numbers(info):
+        if tuple(info) == records.names and are_numbers(info):
             records.numbers[place, INFO:] = list(info.values())
             self._outcomes[place] |= INFORMED
         elif info:
             self._notes.append([OTHER_INFO, self._own[place], dict(info)])
 
     def _check_records(self, ctx: TaskContext, records: Records, results: Sequence[_Result]) -> None:
-        """Hold the states and scores that have come against what they may be, all at once; then single them out."""
+        """Check the new states and scores, all at once; if one is wrong, find out which."""
         scores = records.numbers[:, SCORE]
         if self._observations.hold(records.states) and math.isfinite(scores.sum()):
             return
         for place, _, score, _ in results:
             try:
                 if place not in self._errors:
-                    check_state(ctx, self.simulators[place], records.states[place])
+                    check_state(ctx.task, self.simulators[place], records.states[place])
+                    check_score(ctx.task, score or 0.0)
             except AlchemistError as misfit:
                 self._refuse(place, misfit)
-            if score is not None and not math.isfinite(score):
-                self._refuse(place, SimulationDivergedError(ctx.task, f"its score is {score}"))
 
     def _refuse(self, place: int, misfit: AlchemistError) -> None:
         self._errors.setdefault(place, misfit)
         self._failed[place] = 1
 
     def _agree_on_layout(self, results: Sequence[_Result]) -> None:
-        """Settle the shape and type of states, and the names of the infos. Collective over the leaders."""
+        """Agree on the shape and type of states, and on the names of the infos. Collective over the leaders."""
         own = None
         if results:
             _, state, score, info = results[0]
-            names = None if score is None else list(info) if info and _are_numbers(info) else []
+            names = None if score is None else list(info) if info and are_numbers(info) else []
             own = list(state.shape), state.dtype.str, names
         given = [of_team for of_team in self.teams.leaders.allgather(own) if of_team is not None]
         if not given:
@@ -372,7 +322,7 @@ class Batch:
         self._names_are_known = names is not None
 
     def own_part(self) -> TeamAnswer | None:
-        """Return what the last call has led to, of this team's simulations, on its leader; None elsewhere. Local."""
+        """Return the result of the last call for this team's simulations, on its leader; None elsewhere. Local."""
         if not self.teams.leads:
             return None
         records = self._records
@@ -384,7 +334,7 @@ class Batch:
         return records.states, records.numbers, list(records.names), self._notes
 
     def whole(self) -> TeamAnswer | None:
-        """Return what the last call has led to, of all simulations, on rank 0; None elsewhere."""
+        """Return the result of the last call for all simulations, on rank 0; None elsewhere."""
         own = self.own_part()
         parts = None if own is None else self.teams.collect(list(own))
         if parts is None:
@@ -401,7 +351,7 @@ class Batch:
         Raises
         ------
         Exception
-            What a simulator raises; on ranks where nothing went wrong, PeerFailedError.
+            The exception of a simulator; on ranks without an exception, PeerFailedError.
         """
         self.enter(ctx)
         with Agreement(ctx.comm):
@@ -418,8 +368,8 @@ class Batch:
         with Agreement(ctx.comm):
             for simulation in simulations:
                 if simulation in self._own:
-                    field = self._able(ctx, simulation, "field").get_field()
-                    taken.append([simulation, None if field is None else field.to_wire()])
+                    simulator = self._able(ctx, simulation, "field")
+                    taken.append([simulation, field_of(ctx.task, simulator, self.teams.comm.rank)])
         collected = self.teams.collect(taken)
         if collected is None:
             return None
@@ -437,48 +387,3 @@ class Batch:
 
 
 _ANYTHING = Box(-np.inf, np.inf)
-
-
-class _BoxBounds:
-    """The bounds of a space, ready to hold many arrays against them at once."""
-
-    def __init__(self, box: Box) -> None:
-        self.low, self.high = (np.ascontiguousarray(bound) for bound in box.bounds())
-        ends = np.isfinite(self.low), np.isfinite(self.high)
-        self._is_bounded = bool(ends[0].any() or ends[1].any())
-        self._bounds_all = bool(ends[0].all() and ends[1].all())
-
-    def hold(self, values: Array) -> bool:
-        """Whether all are finite and between the bounds."""
-        if self._is_bounded and not ((values >= self.low) & (values <= self.high)).all():
-            return False
-        return self._bounds_all or bool(np.isfinite(values).all())
-
-
-_NUMBERS = (float, int, np.floating, np.integer)
-
-
-def _are_numbers(info: Mapping[str, Any]) -> bool:
-    return all(type(value) is float or isinstance(value, _NUMBERS) for value in info.values())
-
-
-def _as_state(task: str, state: Array | None) -> Array:
-    if state is None:
-        raise RemoteTaskError(task, "TypeError", "get_state returned None on rank 0")
-    array = np.asarray(state)
-    if array.dtype.kind not in "biuf":
-        raise StateMisfitError(task, f"has dtype {array.dtype}, not a real one")
-    return array
-
-
-def _as_typed(task: str, failure: BaseException) -> AlchemistError:
-    """Return an error that can go anywhere; one of the library's own keeps its name and text."""
-    if isinstance(failure, AlchemistError):
-        return failure
-    return RemoteTaskError(task, type(failure).__name__, str(failure))
-
-
-def _to_wire(ctx: TaskContext, failure: BaseException) -> tuple[str, dict[str, Any]]:
-    if not isinstance(failure, AlchemistError):
-        ctx.log.error("A simulation of a batch has failed:\n%s", "".join(traceback.format_exception(failure)))
-    return to_wire(_as_typed(ctx.task, failure))

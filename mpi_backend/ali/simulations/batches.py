@@ -1,6 +1,6 @@
 """The tasks of batches: many simulations of one kind, stepped by one call.
 
-What they return comes from rank 0; the other ranks return None, as tasks may.
+Rank 0 returns the results; the other ranks return None, as tasks may.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from alchemist_ray.errors import ArgumentValueError
+from alchemist_ray.errors import ArgumentError, ArgumentValueError
 from alchemist_ray.mpi_backend.ali.context import TaskContext
 from alchemist_ray.mpi_backend.ali.signatures import Signature, describe_function
 from alchemist_ray.mpi_backend.ali.simulations.batch import Batch, TeamAnswer
 from alchemist_ray.mpi_backend.ali.simulations.calls import spaces_of
+from alchemist_ray.mpi_backend.ali.simulations.values import check_integers
 from alchemist_ray.mpi_backend.ali.simulator import Simulator
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 
@@ -32,7 +33,7 @@ class _KeptState:
     team, ranks_each : int
         The team whose simulation it was, and the number of its ranks.
     part : Any
-        What the simulator has returned on this rank, if the rank is of that team.
+        The part that the simulator has returned on this rank, if the rank is of that team.
     """
 
     team: int
@@ -86,19 +87,19 @@ class Batches:
             MPI ranks of each. By default the ranks are divided evenly, at least one for each; simulations that share
             ranks run one after the other.
         parameters : dict
-            What the task `create` takes.
+            The parameters of the task `create`.
 
         Raises
         ------
         ArgumentError
-            If there is no such parameter (the nearest one is named), or it is of the wrong type.
+            If the simulations have no such parameter (the nearest one is named), or it is of the wrong type.
         """
         given = self._checked(ctx, parameters or {})
 
         def make(own: TaskContext) -> Simulator:
             simulator = self._kind.__new__(self._kind)
             simulator.context = own
-            simulator.__init__(own.comm, **given)  # type: ignore[misc]  # so that it has its context in there
+            simulator.__init__(own.comm, **given)  # type: ignore[misc]  # so that the constructor has the context
             return simulator
 
         batch = Batch(ctx, make, count, ranks_each)
@@ -110,9 +111,12 @@ class Batches:
         """Return the parameters of the simulations as their constructor expects them."""
         if self._parameters is None:
             self._parameters = describe_function(self._kind.__name__, "create", self._create)
-        said = self._parameters
-        said.description.check_bound(ctx.task, parameters)
-        return {name: said.converted(name, value) for name, value in parameters.items()}
+        for name in parameters:
+            if not isinstance(name, str):
+                raise ArgumentError(ctx.task, f"the names of parameters must be str, not {name!r}")
+        signature = self._parameters
+        signature.description.check_bound(ctx.task, parameters)
+        return {name: signature.converted(name, value) for name, value in parameters.items()}
 
     def _find(self, ctx: TaskContext, batch: int) -> Batch:
         found = self._batches.get(batch)
@@ -129,7 +133,7 @@ class Batches:
         actions: np.ndarray | None = None,
         seeds: list[Any] = [],  # noqa: B006 - never changed
     ) -> TeamAnswer | None:
-        """Step some simulations of a batch, reset others, leave others as they are.
+        """Step some simulations of a batch, reset others, and leave others as they are.
 
         Parameters
         ----------
@@ -137,31 +141,32 @@ class Batches:
             The batch.
         orders : bytes
             One for each simulation, a sum of 1: step it; 2: then reset it; 4: then reset it if it has come to its end
-            or has failed.
+            or has failed (:class:`~alchemist_ray.protocol.batches.BatchOrder`).
         actions : ndarray, shape (count, ...)
-            One for each simulation; those of simulations that are not stepped are not looked at.
+            One for each simulation; those of simulations that are not stepped are ignored.
         seeds : list of int or None
-            For each simulation, in case it is reset; empty: None for all.
+            For each simulation, for its reset; empty: None for all.
 
         Returns
         -------
         states : ndarray, shape (count, ...)
-            What the agents see now; of a simulation that is left as it is, what it was.
+            The new states; the old state of a simulation that is left as it is.
         numbers : ndarray of float64, shape (count, 2 + number of names)
-            The score of the last step, what became of the simulation, and the info of the step. What became of it is a
-            sum of 1: it has come to its end; 2: it has failed, and must be reset; 4: it had come to its end or had
-            failed, and was reset since; 8: the info is that of this step.
+            The score of the last step, the outcome, and the info of the step. The outcome is a sum of 1: the simulation
+            has come to its end; 2: it has failed, and must be reset; 4: it had come to its end or had failed, and was
+            reset; 8: the info is that of this step (:class:`~alchemist_ray.protocol.batches.BatchOutcome`).
         names : list of str
             Of the info.
         notes : list of list
-            What else there is to say: ``["state", i, state]``, the last state of the episode of simulation i that has
-            ended and after which it was reset; ``["failure", i, call, error, fields]``; ``["info", i, info]``, an info
-            whose names are not `names`.
+            Facts that have no place in the numbers: ``["state", i, state]``, the last state of the episode of
+            simulation i that has ended and after which it was reset; ``["failure", i, call, error, fields]``;
+            ``["info", i, info]``, an info whose names are not `names`.
 
         Raises
         ------
-        ArgumentValueError
-            If an action is not in its space: nothing has happened then.
+        ArgumentError, ArgumentValueError
+            If an order is unknown, a seed is not an integer or None, or an action is not made of real numbers or not in
+            its space: nothing has happened then.
         """
         found = self._find(ctx, batch)
         found.advance(ctx, orders, actions, seeds)
@@ -170,16 +175,16 @@ class Batches:
     def advance_flat(
         self, ctx: TaskContext, batch: int, orders: bytes, octets: bytes, seeds: list[Any]
     ) -> TeamAnswer | None:
-        """Do as :meth:`advance_batch` does, with the components of the actions in one row of float64.
+        """Do the same as :meth:`advance_batch`, with the components of the actions in one row of float64.
 
-        Returns on the leader of each team what has become of its simulations.
+        The leader of each team returns the result for its simulations.
         """
         found = self._find(ctx, batch)
-        found.advance(ctx, orders, found.shaped(ctx, octets), seeds)
+        found.advance(ctx, orders, found.arguments.shaped(ctx.task, octets), seeds)
         return found.own_part()
 
     def get_batch_spaces(self, ctx: TaskContext, batch: int) -> dict[str, Any] | None:
-        """Return what `get_spaces` returns of one simulation, and ``ranks_each``: how many ranks each has."""
+        """Return the result of `get_spaces` for one simulation, and ``ranks_each``: the number of ranks of each."""
         found = self._find(ctx, batch)
         first = found.simulators[0] if ctx.comm.rank == 0 else None
         return None if first is None else {**spaces_of(first), "ranks_each": found.teams.ranks_each}
@@ -187,14 +192,14 @@ class Batches:
     def get_batch_fields(
         self, ctx: TaskContext, batch: int, simulations: list[int] | None = None
     ) -> list[dict[str, Any] | None] | None:
-        """Return pictures of simulations (by default of all) in numbers, as `get_field` does."""
+        """Return the numbers of pictures of simulations (by default of all), as `get_field` does."""
         found = self._find(ctx, batch)
         return found.fields(ctx, _chosen(ctx, found, simulations))
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
     def snapshot_batch(self, ctx: TaskContext, batch: int, simulations: list[int] | None = None) -> list[int]:
-        """Keep what it takes to continue simulations (by default all) bit for bit; return a number for each."""
+        """Keep everything that is needed to continue simulations (by default all) bit for bit; return numbers."""
         found = self._find(ctx, batch)
         chosen = _chosen(ctx, found, simulations)
         parts = found.snapshot(ctx, chosen)
@@ -208,7 +213,7 @@ class Batches:
     def restore_batch(
         self, ctx: TaskContext, batch: int, snapshots: list[int], simulations: list[int] | None = None
     ) -> TeamAnswer | None:
-        """Have simulations (by default all) continue from snapshots: one for each, or one for all.
+        """Continue simulations (by default all) from snapshots: one for each, or one for all.
 
         Returns
         -------
@@ -217,6 +222,7 @@ class Batches:
         """
         found = self._find(ctx, batch)
         chosen = _chosen(ctx, found, simulations)
+        check_integers(ctx.task, "snapshots", snapshots)
         if len(snapshots) not in (1, len(chosen)):
             raise ArgumentValueError(
                 ctx.task,
@@ -231,7 +237,9 @@ class Batches:
     def _check_snapshot(self, ctx: TaskContext, batch: Batch, number: int) -> None:
         snapshot = self._snapshots.get(number)
         if snapshot is None:
-            raise ArgumentValueError(ctx.task, f"there is no snapshot {number}: it was dropped, or is of another group")
+            raise ArgumentValueError(
+                ctx.task, f"there is no snapshot {number}: it was dropped, or belongs to another group"
+            )
         if snapshot.ranks_each != batch.teams.ranks_each:
             raise ArgumentValueError(
                 ctx.task,
@@ -240,7 +248,7 @@ class Batches:
             )
 
     def _bring(self, ctx: TaskContext, batch: Batch, wanted: Sequence[tuple[int, int]]) -> dict[int, Any]:
-        """Return this rank's parts of snapshots for the simulations of its team, from other teams where need be.
+        """Return this rank's parts of snapshots for the simulations of its team, from other teams where necessary.
 
         Every rank goes through the moves in the same order, so a rank that waits for another never waits in a circle.
         """
@@ -283,7 +291,8 @@ class Batches:
             parts[number] = pickle.loads(comm.recv(source=source * ranks_each + place))  # noqa: S301 - of this MPI job
 
     def drop_batch_snapshots(self, ctx: TaskContext, snapshots: list[int]) -> None:
-        """Forget snapshots of batches; those that are gone already are no error."""
+        """Drop snapshots of batches; a snapshot that is already gone is not an error."""
+        check_integers(ctx.task, "snapshots", snapshots)
         for number in snapshots:
             self._snapshots.pop(number, None)
 
@@ -299,11 +308,12 @@ def _chosen(ctx: TaskContext, batch: Batch, simulations: list[int] | None) -> li
 
     Raises
     ------
-    ArgumentValueError
-        If there is no such one, or it is named twice.
+    ArgumentError, ArgumentValueError
+        If a number is not an integer, the batch has no such simulation, or one is named twice.
     """
     if simulations is None:
         return list(range(batch.count))
+    check_integers(ctx.task, "simulations", simulations)
     for simulation in simulations:
         if not 0 <= simulation < batch.count:
             raise ArgumentValueError(ctx.task, f"there is no simulation {simulation} in a batch of {batch.count}")

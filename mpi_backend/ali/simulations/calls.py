@@ -1,6 +1,6 @@
-"""The tasks of a simulator: many simulations of one kind, known to the client by number.
+"""The tasks of a simulator: many simulations of one kind, which the client knows by number.
 
-What they return comes from rank 0; the other ranks return None, as tasks may.
+Rank 0 returns the results; the other ranks return None, as tasks may.
 """
 
 from __future__ import annotations
@@ -17,21 +17,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alchemist_ray.errors import (
-    ArgumentValueError,
-    LibraryLoadError,
-    RemoteTaskError,
-    SimulationDivergedError,
-    StateMisfitError,
-)
+from alchemist_ray.errors import ArgumentValueError, LibraryLoadError, SimulationDivergedError
 from alchemist_ray.mpi_backend.ali.context import TaskContext
+from alchemist_ray.mpi_backend.ali.simulations.values import (
+    action_misfit,
+    as_flag,
+    as_score,
+    as_state,
+    check_integers,
+    check_score,
+    check_state,
+    field_of,
+    first_state,
+)
 from alchemist_ray.mpi_backend.ali.simulator import Simulator
 
 Array = npt.NDArray[Any]
 
 
 def simulator_of(library: str, module: ModuleType) -> type[Simulator] | None:
-    """Return the simulator that `module` defines, if it does. Local.
+    """Return the simulator that `module` defines; None if it defines none. Local.
 
     Raises
     ------
@@ -51,7 +56,7 @@ def simulator_of(library: str, module: ModuleType) -> type[Simulator] | None:
         )
     if len(whole) > 1:
         names = ", ".join(kind.__name__ for kind in whole)
-        raise LibraryLoadError(library, f"it defines the simulators {names}: give each a library of its own")
+        raise LibraryLoadError(library, f"it defines the simulators {names}: put each into its own library")
     return whole[0] if whole else None
 
 
@@ -92,13 +97,13 @@ class Simulations:
         return {"create": self._create(), **{function.__name__: function for function in own}}
 
     def _create(self) -> Callable[..., int]:
-        """Return the task that makes a simulation; its parameters are those of the constructor but for `comm`."""
+        """Return the task that makes a simulation; its parameters are those of the constructor without `comm`."""
 
         def create(ctx: TaskContext, **parameters: Any) -> int:
             number = next(self._numbers)  # before anything can fail: the ranks must go on counting alike
             simulator = self._kind.__new__(self._kind)
             simulator.context = ctx
-            simulator.__init__(ctx.comm, **parameters)  # type: ignore[misc]  # so that it has its context in there
+            simulator.__init__(ctx.comm, **parameters)  # type: ignore[misc]  # so that the constructor has the context
             self._simulations[number] = simulator
             return number
 
@@ -135,12 +140,12 @@ class Simulations:
         return found
 
     def reset(self, ctx: TaskContext, simulation: int, seed: int | None = None) -> Array | None:
-        """Begin a simulation anew, with the same seed exactly as before; return its state."""
+        """Reset a simulation, with the same seed to exactly the same start; return its state."""
         found = self._find(ctx, simulation)
         self._ready.discard(simulation)
         found.reset(seed)
         self._ready.add(simulation)
-        return self._first_state(ctx, found)
+        return first_state(ctx.task, found, ctx.comm.rank)
 
     def step(
         self, ctx: TaskContext, simulation: int, action: np.ndarray | float
@@ -154,12 +159,13 @@ class Simulations:
         finished : bool
             Whether the simulation has come to its end.
         info : dict
-            What else it has to say of the step.
+            What else the simulation says of the step.
 
         Raises
         ------
         ArgumentValueError
-            If it has not been reset, or the action is not in its space: nothing has happened then.
+            If it has not been reset, or the action is not made of real numbers, or not in its space: nothing has
+            happened then.
         SimulationDivergedError
             If it is no longer finite: it must be reset.
         """
@@ -169,7 +175,7 @@ class Simulations:
     def step_flat(
         self, ctx: TaskContext, simulation: int, action: Array
     ) -> tuple[Array, float, bool, dict[str, float]] | None:
-        """Do as :meth:`step` does, with the components of the action in one row."""
+        """Do the same as :meth:`step`, with the components of the action in one row."""
         found = self._find_ready(ctx, simulation)
         if found.action_space is not None:
             shape = found.action_space.bounds()[0].shape
@@ -180,12 +186,12 @@ class Simulations:
     def _advance(
         self, ctx: TaskContext, simulation: int, found: Simulator, action: Array
     ) -> tuple[Array, float, bool, dict[str, float]] | None:
-        misfit = found.action_space.misfit(action) if found.action_space is not None else ""
+        misfit = action_misfit(found.action_space, action)
         if misfit:
             raise ArgumentValueError(ctx.task, f"the action {misfit}")
         try:
             found.step(action)
-        except SimulationDivergedError:  # on every rank; what rank 0 alone finds out must not have it differ
+        except SimulationDivergedError:  # on every rank; a fault that only rank 0 finds must not make the ranks differ
             self._ready.discard(simulation)
             raise
         return outcome(ctx, found)
@@ -193,15 +199,15 @@ class Simulations:
     def get_state(self, ctx: TaskContext, simulation: int) -> Array | None:
         """Return the state of a simulation."""
         state = self._find_ready(ctx, simulation).get_state()
-        return _as_state(state) if ctx.comm.rank == 0 else None
+        return as_state(ctx.task, state) if ctx.comm.rank == 0 else None
 
     def get_score(self, ctx: TaskContext, simulation: int) -> float | None:
         """Return the score of a simulation's last step."""
         score = self._find_ready(ctx, simulation).get_score()
-        return _as_score(score) if ctx.comm.rank == 0 else None
+        return as_score(ctx.task, score) if score is not None and ctx.comm.rank == 0 else None
 
     def get_spaces(self, ctx: TaskContext, simulation: int) -> dict[str, Any]:
-        """Return the spaces of a simulation's actions and states, and what it can do beside the usual.
+        """Return the spaces of a simulation's actions and states, and what else it can do.
 
         Returns
         -------
@@ -213,18 +219,17 @@ class Simulations:
 
     def get_field(self, ctx: TaskContext, simulation: int) -> dict[str, Any] | None:
         """Return a picture of a simulation in numbers: ``values`` (ny, nx), ``name, unit, low, high``."""
-        field = self._find_able(ctx, simulation, "field").get_field()
-        return field.to_wire() if field is not None and ctx.comm.rank == 0 else None
+        return field_of(ctx.task, self._find_able(ctx, simulation, "field"), ctx.comm.rank)
 
     def snapshot(self, ctx: TaskContext, simulation: int) -> int:
-        """Keep all that it takes to continue a simulation bit for bit; return the number of the snapshot."""
+        """Keep everything that is needed to continue a simulation bit for bit; return the number of the snapshot."""
         found = self._find_able(ctx, simulation, "snapshot")
         number = next(self._numbers)
         self._snapshots[number] = found.snapshot()
         return number
 
     def restore(self, ctx: TaskContext, simulation: int, snapshot: int) -> Array | None:
-        """Have a simulation continue from a snapshot, its own or that of another like it; return its state."""
+        """Continue a simulation from a snapshot of itself or of another one with equal parameters; return its state."""
         found = self._find(ctx, simulation)
         if snapshot not in self._snapshots:
             raise ArgumentValueError(
@@ -233,21 +238,11 @@ class Simulations:
         self._ready.discard(simulation)
         found.restore(self._snapshots[snapshot])
         self._ready.add(simulation)
-        return self._first_state(ctx, found)
-
-    @staticmethod
-    def _first_state(ctx: TaskContext, simulator: Simulator) -> Array | None:
-        state = simulator.get_state()
-        if ctx.comm.rank != 0:
-            return None
-        if state is None:
-            raise RemoteTaskError(ctx.task, "TypeError", "get_state returned None on rank 0")
-        state = np.asarray(state, order="C")
-        check_state(ctx, simulator, state)
-        return state
+        return first_state(ctx.task, found, ctx.comm.rank)
 
     def drop_snapshots(self, ctx: TaskContext, snapshots: list[int]) -> None:
-        """Forget snapshots; those that are gone already are no error."""
+        """Drop snapshots; a snapshot that is already gone is not an error."""
+        check_integers(ctx.task, "snapshots", snapshots)
         for number in snapshots:
             self._snapshots.pop(number, None)
 
@@ -260,7 +255,7 @@ class Simulations:
 
 
 def spaces_of(simulator: Simulator) -> dict[str, Any]:
-    """Return the spaces of a simulator, and what it can do beside the usual, as plain values. Local."""
+    """Return the spaces of a simulator, and what else it can do, as plain values. Local."""
     spaces = {"action": simulator.action_space, "observation": simulator.observation_space}
     return {
         **{name: box.to_wire() if box is not None else None for name, box in spaces.items()},
@@ -269,7 +264,7 @@ def spaces_of(simulator: Simulator) -> dict[str, Any]:
 
 
 def own_parameters(kind: type[Simulator]) -> list[inspect.Parameter]:
-    """Return the parameters of a simulator's constructor but for `comm`.
+    """Return the parameters of a simulator's constructor without `comm`.
 
     Raises
     ------
@@ -294,48 +289,19 @@ simulation : int
 
 
 def outcome(ctx: TaskContext, simulator: Simulator) -> tuple[Array, float, bool, dict[str, float]] | None:
-    """Return what a step has led to, on rank 0. Collective over the ranks of the simulation.
+    """Return the result of a step, on rank 0. Collective over the ranks of the simulation.
 
     Raises
     ------
-    SimulationDivergedError, StateMisfitError
-        On rank 0, if the state or the score is not finite, or the state is not in the simulator's space.
+    SimulationDivergedError, StateMisfitError, RemoteTaskError
+        On rank 0, if the state or the score is not finite, the state is not in the simulator's space, or one of them is
+        not a real number.
     """
     state, score = simulator.get_state(), simulator.get_score()
     finished, info = simulator.is_finished(), simulator.get_info()
     if ctx.comm.rank != 0:
         return None
-    if state is None or score is None:
-        missing = "get_state" if state is None else "get_score"
-        raise RemoteTaskError(ctx.task, "TypeError", f"{missing} returned None on rank 0")
-    state, score = np.asarray(state, order="C"), float(score)
-    check_state(ctx, simulator, state)
-    if not math.isfinite(score):
-        raise SimulationDivergedError(ctx.task, f"its score is {score}")
-    return state, score, bool(finished), dict(info) if info else {}
-
-
-def check_state(ctx: TaskContext, simulator: Simulator, state: Array) -> None:
-    """Hold a state against the simulator's space. Local.
-
-    Raises
-    ------
-    SimulationDivergedError
-        If it is not finite.
-    StateMisfitError
-        If it is not in the space.
-    """
-    space = simulator.observation_space
-    misfit = space.misfit(state) if space is not None else ""
-    if (misfit or space is None or not space.is_bounded) and not np.isfinite(state).all():
-        raise SimulationDivergedError(ctx.task, "its state is not finite")
-    if misfit:
-        raise StateMisfitError(ctx.task, misfit)
-
-
-def _as_state(state: Array | None) -> Array | None:
-    return None if state is None else np.asarray(state, order="C")
-
-
-def _as_score(score: float | None) -> float | None:
-    return None if score is None else float(score)
+    array, number = as_state(ctx.task, state), as_score(ctx.task, score)
+    check_state(ctx.task, simulator, array)
+    check_score(ctx.task, number)
+    return array, number, as_flag(ctx.task, finished), dict(info) if info else {}

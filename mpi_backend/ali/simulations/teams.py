@@ -1,8 +1,8 @@
 """The ranks of a group divided into teams, each of which runs some of the simulations of a batch.
 
-A *team* is a sub-communicator of `ranks_each` ranks; rank 0 of a team leads it. Simulations are dealt out in runs:
-those of a team have consecutive numbers, and those of the first team, which rank 0 of the group leads, come first. So
-what the leaders have to say lies one after the other in the memory of rank 0 of the group.
+A *team* is a sub-communicator of `ranks_each` ranks; rank 0 of a team leads it. The simulations of a team have
+consecutive numbers, and those of the first team, which rank 0 of the group leads, come first. So the results of the
+leaders, one after the other, are in the order of the simulations.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Teams:
     count : int
         Number of simulations.
     ranks_each : int
-        Ranks of a team; 0: as many as there are for each simulation, at least one. Ranks that are left over are idle.
+        Ranks of a team; 0: an equal share for each simulation, at least one. Ranks that are left over are idle.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Teams:
     def collect(self, value: Any) -> list[Any] | None:
         """Return the values of all leaders on rank 0 of the group, None elsewhere. Collective over the leaders.
 
-        `value` is made of what the wire carries.
+        `value` is made of types that the wire carries.
         """
         if not self.leads:
             return None

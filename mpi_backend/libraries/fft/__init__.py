@@ -1,11 +1,11 @@
 """Discrete Fourier transforms of distributed matrices, with SciPy's names, arguments and scaling.
 
-Matrices come in any layout, of any size (primes too) and any type: float32 and complex64 are transformed in single
-precision, everything else in double. The result has the layout of the argument. Every task is collective over the
-worker group. Empty matrices, and NaN or Inf, are refused.
+Every task takes matrices of any layout, size (also prime) and type. It transforms float32 and complex64 in single
+precision and every other type in double. The result has the layout of the argument. Every task is collective over the
+worker group. A matrix that is empty or contains NaN or Inf is an error.
 
-The transform of both axes, :func:`fft2`, is MKL's cluster FFT (:mod:`.cluster`). Transforms of one axis bring that axis
-whole onto each rank, and are SciPy's there (:mod:`.axes`).
+The transform of both axes, :func:`fft2`, calls MKL's cluster FFT (:mod:`.cluster`). The transforms of one axis relayout
+the matrix so that each rank holds that axis whole, and call SciPy there (:mod:`.axes`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def fft(ctx: TaskContext, A: DistMatrix, n: int | None = None, axis: int = -1, n
     A : DistMatrix, shape (m, n)
         The matrix, in any layout, of any type.
     n : int, optional
-        Length of the axis that is transformed: the rows are cut to it, or filled up with zeros.
+        Length of the transformed axis; longer input is cut, shorter input is padded with zeros.
     axis : int
         1 or -1 transforms rows, 0 or -2 columns.
     norm : str, optional
@@ -39,16 +39,16 @@ def fft(ctx: TaskContext, A: DistMatrix, n: int | None = None, axis: int = -1, n
     Raises
     ------
     ArgumentValueError
-        If `A` is empty, or `n`, `axis` or `norm` is none that there is.
+        If `A` is empty, or `n`, `axis` or `norm` is not valid.
     NonFiniteError
         If `A` contains NaN or Inf.
     MatrixMemoryError
-        If the workers have no room for the result.
+        If the workers have not enough memory for the result.
 
     Notes
     -----
-    As :func:`scipy.fft.fft`, which computes it. Two relayouts, none where `A` has the axis whole on each rank
-    (VC_STAR for rows, STAR_VC for columns). Memory beside the result: two copies of it at most.
+    Calls :func:`scipy.fft.fft` on each rank. Needs two relayouts, or none if each rank already holds the axis whole
+    (VC_STAR for rows, STAR_VC for columns). Memory beside the result: at most two copies of it.
     """
     return axes.transformed(ctx, A, [axes.Step("fft", axis, n)], norm)
 
@@ -63,8 +63,8 @@ def ifft(ctx: TaskContext, A: DistMatrix, n: int | None = None, axis: int = -1, 
 def rfft(ctx: TaskContext, A: DistMatrix, n: int | None = None, axis: int = -1, norm: str | None = None) -> DistMatrix:
     """Return the non-redundant half of the Fourier transform of each row of a real matrix, or of each column.
 
-    Parameters, errors and cost are those of :func:`fft`, except that a complex matrix is an ArgumentError. The axis
-    has ``n//2 + 1`` elements afterwards.
+    Parameters, errors and cost are those of :func:`fft`, except that a complex matrix raises ArgumentError. The result
+    has ``n//2 + 1`` elements along the axis.
     """
     axes.require_real(ctx, A)
     return axes.transformed(ctx, A, [axes.Step("rfft", axis, n)], norm)
@@ -72,10 +72,10 @@ def rfft(ctx: TaskContext, A: DistMatrix, n: int | None = None, axis: int = -1, 
 
 @task
 def irfft(ctx: TaskContext, A: DistMatrix, n: int | None = None, axis: int = -1, norm: str | None = None) -> DistMatrix:
-    """Return the real matrix of which :func:`rfft` is `A`.
+    """Return the real matrix whose :func:`rfft` is `A`.
 
-    Parameters, errors and cost are those of :func:`fft`. `n` is the length of the axis afterwards, ``2 * (m - 1)`` of m
-    elements if not given: an odd length must be.
+    Parameters, errors and cost are those of :func:`fft`, but `n` is the length of the axis in the result. The default
+    is ``2 * (m - 1)`` for m elements, so give `n` if the length is odd.
     """
     return axes.transformed(ctx, A, [axes.Step("irfft", axis, n)], norm)
 
@@ -89,7 +89,7 @@ def fft2(ctx: TaskContext, A: DistMatrix, s: list[int] | None = None, norm: str 
     A : DistMatrix, shape (m, n)
         The matrix, in any layout, of any type.
     s : list of two int, optional
-        Shape of the result: `A` is cut to it, or filled up with zeros.
+        Shape of the result; `A` is cut to it, or padded with zeros.
     norm : str, optional
         ``"backward"`` (the default: no factor forward, 1/(mn) backward), ``"ortho"`` (both 1/sqrt(mn)) or
         ``"forward"``.
@@ -102,17 +102,17 @@ def fft2(ctx: TaskContext, A: DistMatrix, s: list[int] | None = None, norm: str 
     Raises
     ------
     ArgumentValueError
-        If `A` is empty, or `s` or `norm` is none that there is.
+        If `A` is empty, or `s` or `norm` is not valid.
     NonFiniteError
         If `A` contains NaN or Inf.
     MatrixMemoryError
-        If the workers have no room for the result.
+        If the workers have not enough memory for the result.
 
     Notes
     -----
-    MKL's cluster FFT, in place in the result, where there is MKL, each side is at least the number of ranks, and `s` is
-    not given; otherwise one axis after the other. Two relayouts more if `A` is not in VC_STAR. Memory beside the
-    result: MKL's workspace, as much again, and where `A` is in another layout, a copy of it.
+    Uses MKL's cluster FFT, in place in the result, if MKL is installed, each side is at least the number of ranks, and
+    `s` is not given; otherwise transforms one axis after the other. Two more relayouts if `A` is not in VC_STAR. Memory
+    beside the result: MKL's workspace, which is as large as the result, and a copy of `A` if it is in another layout.
     """
     if s is None and cluster.applies(A):
         return cluster.fft2(ctx, A, norm, inverse=False)
@@ -131,8 +131,8 @@ def ifft2(ctx: TaskContext, A: DistMatrix, s: list[int] | None = None, norm: str
 def rfft2(ctx: TaskContext, A: DistMatrix, s: list[int] | None = None, norm: str | None = None) -> DistMatrix:
     """Return the non-redundant half, ``n//2 + 1`` columns, of the two-dimensional transform of a real matrix.
 
-    Parameters and errors are those of :func:`fft2`, except that a complex matrix is an ArgumentError. One axis after
-    the other: three relayouts at most.
+    Parameters and errors are those of :func:`fft2`, except that a complex matrix raises ArgumentError. Transforms one
+    axis after the other, with at most three relayouts.
     """
     axes.require_real(ctx, A)
     return axes.transformed(ctx, A, axes.both("rfft", "fft", s, ctx.task), norm)
@@ -140,9 +140,9 @@ def rfft2(ctx: TaskContext, A: DistMatrix, s: list[int] | None = None, norm: str
 
 @task
 def irfft2(ctx: TaskContext, A: DistMatrix, s: list[int] | None = None, norm: str | None = None) -> DistMatrix:
-    """Return the real matrix of which :func:`rfft2` is `A`.
+    """Return the real matrix whose :func:`rfft2` is `A`.
 
-    Parameters and errors are those of :func:`fft2`. `s` is the shape of the result, by default of an even number of
-    columns: an odd one must be given.
+    Parameters and errors are those of :func:`fft2`. `s` is the shape of the result. By default the number of columns is
+    even, so give `s` if it is odd.
     """
     return axes.transformed(ctx, A, axes.both("irfft", "ifft", s, ctx.task)[::-1], norm)

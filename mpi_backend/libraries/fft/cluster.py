@@ -1,8 +1,8 @@
-"""The cluster FFT of MKL: two-dimensional complex transforms of matrices that are dealt out by rows.
+"""The cluster FFT of MKL: two-dimensional complex transforms of matrices that are distributed by rows.
 
-MKL transforms in place what lies in slabs of consecutive rows, of which the first ranks have one more where they don't
-come out even; VC_STAR gives all but the last ranks ``ceil(m / p)``. Where the two differ, rows cross to the neighbours.
-MKL refuses matrices with a side shorter than the number of ranks (status 1001).
+MKL works in place on slabs of consecutive rows. If m is not a multiple of p, MKL gives the first ranks one row more,
+while VC_STAR gives all ranks but the last ones ``ceil(m / p)`` rows. Where the two differ, rows move between
+neighbours. MKL refuses a matrix with a side shorter than the number of ranks (status 1001).
 
 Source: *Developer Reference for Intel oneMKL*, Cluster FFT Functions; constants from ``mkl_dfti.h, mkl_cdft_types.h``.
 """
@@ -39,12 +39,12 @@ _LOCAL_SIZE, _LOCAL_X_START, _LOCAL_NX = 1000, 1001, 1002
 
 
 def applies(A: DistMatrix) -> bool:
-    """Whether MKL can transform `A`. Local, and alike on all ranks."""
+    """Whether MKL can transform `A`. Local; the answer is the same on all ranks."""
     return min(A.shape) >= A.comm.size and _library() is not None
 
 
 def fft2(ctx: TaskContext, A: DistMatrix, norm: str | None, *, inverse: bool) -> DistMatrix:
-    """Return the transform of `A`, or the inverse one, in its layout. Collective over comm."""
+    """Return the transform of `A`, or the inverse transform, in the layout of `A`. Collective over comm."""
     require_transformable(ctx, A, norm)
     dtype = np.dtype(np.complex64 if A.dtype in (np.float32, np.complex64) else np.complex128)
     by_rows = Layout.of("VC_STAR", A.shape, ctx.comm.size)
@@ -71,16 +71,18 @@ def _scale(shape: tuple[int, int], norm: str | None, inverse: bool) -> float:
 
 
 class _Transform:
-    """A descriptor of MKL: what is transformed, and who holds it. Every method is collective over the communicator.
+    """An MKL descriptor: shape, type and scale of a transform, and the rows of each rank.
+
+    Every method is collective over the communicator.
 
     Attributes
     ----------
     elements : int
-        How many this rank needs in the array that is transformed in place.
+        Number of elements that the in-place array of this rank must have.
     rows : list of (int, int)
-        First row, and the one after the last, of each rank.
+        For each rank, its first row and the row after its last.
     fits : bool
-        Whether no rank needs more elements than its rows have.
+        Whether on every rank its own rows are enough space for the transform.
     """
 
     def __init__(self, ctx: TaskContext, shape: tuple[int, int], dtype: np.dtype[Any], scale: float) -> None:
@@ -141,7 +143,7 @@ class _Transform:
 def _move_rows(
     comm: MPI.Comm, source: Array, here: list[tuple[int, int]], target: Array, there: list[tuple[int, int]], width: int
 ) -> None:
-    """Take rows from where the ranks have them to where they should be; both are slabs. Collective over comm."""
+    """Move rows from the slabs `here` to the slabs `there`. Collective over comm."""
     row = MPI.BYTE.Create_contiguous(width * source.itemsize).Commit()
     mine, wanted = here[comm.rank], there[comm.rank]
     comm.Alltoallv(
@@ -152,20 +154,20 @@ def _move_rows(
 
 
 def _overlaps(mine: tuple[int, int], theirs: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
-    """Return how many of my rows each of the others has, and where these begin among mine."""
+    """Return for each rank how many of `mine` rows lie in its slab, and their offset in `mine`."""
     cuts = [(max(mine[0], start), min(mine[1], stop)) for start, stop in theirs]
     return [max(stop - start, 0) for start, stop in cuts], [max(start - mine[0], 0) for start, _ in cuts]
 
 
 def _handle_of(comm: MPI.Comm) -> ctypes.c_int | ctypes.c_void_p:
-    """Return the communicator as C has it: an integer in MPICH and its descendants, a pointer in Open MPI."""
+    """Return the C handle of the communicator: an integer in MPICH and its descendants, a pointer in Open MPI."""
     kind = ctypes.c_int if MPI._sizeof(MPI.Comm) == ctypes.sizeof(ctypes.c_int) else ctypes.c_void_p
     return kind.from_address(MPI._addressof(comm))
 
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
-    """Return MKL's cluster FFT, over the MPI that mpi4py runs; None if there is no MKL. Local."""
+    """Return MKL's cluster FFT for the MPI of mpi4py; None if MKL is not installed. Local."""
     try:
         if libraries().name != "MKL":  # loads the layers below it
             return None

@@ -1,11 +1,11 @@
-"""Matrices from files and to files, read and written by all workers in parallel: .npy, HDF5, Zarr, Parquet.
+"""Matrices in .npy, HDF5, Zarr and Parquet files, which all workers read and write in parallel.
 
-Files are those of the server's host. Paths are relative to the first directory that the server's owner has named
-(``alchemist serve --data-dir DIR``), and must lie under one of these. Nothing passes through the client. Every task is
-collective over the worker group.
+Paths refer to the server's host. They are relative to the first directory that the server's owner has named
+(``alchemist serve --data-dir DIR``), and must lie under one of these directories. No data passes through the client.
+Every task is collective over the worker group.
 
-What is written appears under its name complete, or not at all: after a failure, what was there before is as it was.
-Parts of a table of Parquet and arrays of a Zarr store are files of their own, so these are written as directories.
+A written file appears under its name complete or not at all; after a failure the old content is unchanged. Parquet
+tables and Zarr arrays are written as directories, because their parts and chunks are separate files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __version__ = "1.0"
 
 @task
 def describe(ctx: TaskContext, path: str) -> dict[str, Any] | None:
-    """Return what is in a file.
+    """Return the format of a file and a list of its matrices.
 
     Parameters
     ----------
@@ -36,12 +36,12 @@ def describe(ctx: TaskContext, path: str) -> dict[str, Any] | None:
     -------
     dict
         ``format``: ``"npy"``, ``"hdf5"``, ``"zarr"`` or ``"parquet"``, judged by the content. ``datasets``: for each
-        array, or column of a table, a dict of ``name``, ``shape``, ``dtype`` and ``chunks`` (None if there are none).
+        array, or column of a table, a dict of ``name``, ``shape``, ``dtype`` and ``chunks`` (None without chunks).
 
     Raises
     ------
     FileRefusedError, FileMissingError, FileContentError
-        If it may not be read, is not there, or is of no known format.
+        If the file may not be read, does not exist, or has an unknown format.
     LibraryLoadError
         If the package for its format is not installed on the server.
     """
@@ -56,11 +56,11 @@ def read_npy(ctx: TaskContext, path: str, *, layout: dict[str, Any], dtype: str 
     Parameters
     ----------
     path : str
-        The file. It may be in C or in Fortran order, of either byte order.
+        The file, in C or Fortran order and either byte order.
     layout : dict
-        Pair, and perhaps block, grid and align: a :class:`~alchemist_ray.layouts.choice.LayoutChoice` on the wire.
+        Pair, and optionally block, grid and align: a :class:`~alchemist_ray.layouts.choice.LayoutChoice` on the wire.
     dtype : str, optional
-        Element type of the matrix; by default that of the file. Conversions may round, not truncate.
+        Element type of the matrix; by default that of the file. Conversions may round but not truncate.
 
     Returns
     -------
@@ -70,17 +70,17 @@ def read_npy(ctx: TaskContext, path: str, *, layout: dict[str, Any], dtype: str 
     Raises
     ------
     FileRefusedError, FileMissingError
-        If the file may not be read, or is not there.
+        If the file may not be read, or does not exist.
     FileContentError
-        If it is no .npy file, ends early, has not 2 or 1 dimensions or no numbers, or is of an element type that
-        matrices lack while `dtype` says nothing.
+        If it is not a .npy file, ends early, does not have 1 or 2 dimensions, is not numeric, or has an element type
+        that matrices lack and `dtype` is not given.
     LayoutError, ArgumentValueError, MatrixMemoryError
-        If the layout or the dtype does not fit, or the workers have no room.
+        If the layout or the dtype does not fit, or the workers have not enough memory.
 
     Notes
     -----
-    Each byte is read by one rank, straight into the matrix where that has whole rows in one run (VC_STAR). Memory
-    beside the matrix: 16 MiB a rank.
+    Each byte is read by one rank, and directly into the matrix if the layout gives each rank consecutive whole rows
+    (VC_STAR). Memory beside the matrix: 16 MiB per rank.
     """
     return read_matrix(ctx, lambda: npy.open_npy(path, existing_file(path, ctx.directories)), layout, dtype)
 
@@ -96,11 +96,11 @@ def read_hdf5(
     path : str
         The file.
     dataset : str
-        Name of the dataset, with the groups that it is in: ``"results/U"``. It may be chunked and compressed.
+        Name of the dataset with its groups: ``"results/U"``. It may be chunked and compressed.
     layout : dict
-        Pair, and perhaps block, grid and align: a :class:`~alchemist_ray.layouts.choice.LayoutChoice` on the wire.
+        Pair, and optionally block, grid and align: a :class:`~alchemist_ray.layouts.choice.LayoutChoice` on the wire.
     dtype : str, optional
-        Element type of the matrix; by default that of the dataset. Conversions may round, not truncate.
+        Element type of the matrix; by default that of the dataset. Conversions may round but not truncate.
 
     Returns
     -------
@@ -110,21 +110,21 @@ def read_hdf5(
     Raises
     ------
     FileRefusedError, FileMissingError
-        If the file, or one that the dataset refers to, may not be read, or is not there.
+        If the file, or another file that the dataset refers to, may not be read or does not exist.
     DatasetMissingError
-        If the file has no such dataset; the error lists what it has.
+        If the file has no such dataset; the error lists the datasets of the file.
     FileContentError
-        If this is no HDF5 file, it ends early, or the dataset has not 2 or 1 dimensions or no numbers, or is of an
-        element type that matrices lack while `dtype` says nothing.
+        If this is not an HDF5 file, it ends early, or the dataset does not have 1 or 2 dimensions, is not numeric, or
+        has an element type that matrices lack and `dtype` is not given.
     LayoutError, ArgumentValueError, MatrixMemoryError
-        If the layout or the dtype does not fit, or the workers have no room.
+        If the layout or the dtype does not fit, or the workers have not enough memory.
     LibraryLoadError
         If h5py is not installed on the server.
 
     Notes
     -----
-    Each chunk is decompressed once. Memory beside the matrix: 16 MiB a rank, or as much and a chunk if that is more
-    than 4 MiB.
+    Each chunk is decompressed once. Memory beside the matrix: 16 MiB per rank, plus one chunk if that is larger than
+    4 MiB.
     """
     with Agreement(ctx.comm), needing("h5py"):
         from alchemist_ray.mpi_backend.libraries.files import hdf5
@@ -145,34 +145,35 @@ def read_zarr(
     path : str
         The directory of the store.
     array : str
-        Name of the array, with the groups that it is in; "" if the store is the array.
+        Name of the array with its groups; "" if the store itself is the array.
     layout : dict
-        Pair, and perhaps block, grid and align: a :class:`~alchemist_ray.layouts.choice.LayoutChoice` on the wire.
+        Pair, and optionally block, grid and align: a :class:`~alchemist_ray.layouts.choice.LayoutChoice` on the wire.
     dtype : str, optional
-        Element type of the matrix; by default that of the array. Conversions may round, not truncate.
+        Element type of the matrix; by default that of the array. Conversions may round but not truncate.
 
     Returns
     -------
     A : DistMatrix, shape (m, n)
-        An array of one dimension becomes a matrix of one column. A chunk that is not there is the fill value.
+        An array of one dimension becomes a matrix of one column. A missing chunk stands for the fill value.
 
     Raises
     ------
     FileRefusedError, FileMissingError
-        If the store may not be read, or is not there; or a codec of it is not one that the server runs.
+        If the store may not be read or does not exist, or the array needs a codec that the server does not run.
     DatasetMissingError
-        If the store has no such array; the error lists what it has.
+        If the store has no such array; the error lists the arrays of the store.
     FileContentError
-        If this is no Zarr store, a chunk is broken, or the array has not 2 or 1 dimensions or no numbers, or is of an
-        element type that matrices lack while `dtype` says nothing.
+        If this is not a Zarr store, a chunk is broken, or the array does not have 1 or 2 dimensions, is not numeric, or
+        has an element type that matrices lack and `dtype` is not given.
     LayoutError, ArgumentValueError, MatrixMemoryError
-        If the layout or the dtype does not fit, or the workers have no room.
+        If the layout or the dtype does not fit, or the workers have not enough memory.
     LibraryLoadError
         If zarr is not installed on the server.
 
     Notes
     -----
-    Each chunk is decompressed once. Memory beside the matrix: 32 MiB a rank, and a chunk if that is more than 4 MiB.
+    Each chunk is decompressed once. Memory beside the matrix: 32 MiB per rank, plus one chunk if that is larger than
+    4 MiB.
     """
     with Agreement(ctx.comm), needing("zarr"):
         from alchemist_ray.mpi_backend.libraries.files import zarr_stores
@@ -191,42 +192,42 @@ def read_parquet(
     layout: dict[str, Any],
     dtype: str | None = None,
 ) -> DistMatrix:
-    """Return the matrix of the columns of a Parquet table.
+    """Return the columns of a Parquet table as a matrix.
 
     Parameters
     ----------
     path : str
-        A file, or a folder: its files ``*.parquet`` are one table, in the order of their names.
+        A file, or a folder whose files ``*.parquet``, in the order of their names, form one table.
     columns : list of str, optional
-        Names of the columns, in the order that they are to have in the matrix; by default all.
+        Names of the columns, in the order wanted for the matrix; by default all.
     layout : dict
-        Pair, and perhaps block, grid and align: a :class:`~alchemist_ray.layouts.choice.LayoutChoice` on the wire.
+        Pair, and optionally block, grid and align: a :class:`~alchemist_ray.layouts.choice.LayoutChoice` on the wire.
     dtype : str, optional
-        Element type of the matrix; by default what NumPy makes of the columns' types together.
+        Element type of the matrix; by default the common NumPy type of the columns.
 
     Returns
     -------
     A : DistMatrix, shape (rows, columns)
-        Nulls are NaN if the matrix is floating or complex.
+        Nulls become NaN if the matrix is floating or complex.
 
     Raises
     ------
     FileRefusedError, FileMissingError
-        If a file may not be read, or is not there.
+        If a file may not be read, or does not exist.
     DatasetMissingError
-        If there is no column of that name; the error lists what there is.
+        If a named column does not exist; the error lists the columns of the table.
     FileContentError
-        If this is no Parquet file, it ends early, a column has no numbers, has nulls while the matrix is of integers or
-        bool, or is of an element type that matrices lack while `dtype` says nothing.
+        If this is not a Parquet file or it ends early; if a column is not numeric, has nulls while the matrix has
+        integers or bool, or has an element type that matrices lack and `dtype` is not given.
     LayoutError, ArgumentValueError, MatrixMemoryError
-        If the layout or the dtype does not fit, or the workers have no room.
+        If the layout or the dtype does not fit, or the workers have not enough memory.
     LibraryLoadError
         If pyarrow is not installed on the server.
 
     Notes
     -----
-    A row group is read by one rank: with fewer row groups than ranks, some have nothing to read. Memory beside the
-    matrix: 24 MiB a rank, and a page of each column.
+    One rank reads a whole row group, so if there are fewer row groups than ranks, some ranks read nothing. Memory
+    beside the matrix: 24 MiB per rank, plus a page of each column.
     """
     with Agreement(ctx.comm), needing("pyarrow"):
         from alchemist_ray.mpi_backend.libraries.files import parquet
@@ -235,24 +236,24 @@ def read_parquet(
 
 @task
 def write_npy(ctx: TaskContext, A: DistMatrix, path: str, *, overwrite: bool = False) -> str:
-    """Write a matrix to a .npy file; return where that is on the server.
+    """Write a matrix to a .npy file; return its path on the server.
 
     Parameters
     ----------
     A : DistMatrix, shape (m, n)
         The matrix, of any type and layout.
     path : str
-        The file, in a directory that is there.
+        The file; its directory must exist.
     overwrite : bool
-        Whether to replace a file that is there.
+        Whether to replace an existing file.
 
     Raises
     ------
     FileRefusedError
-        If it lies outside the directories for files.
+        If the path lies outside the directories for files.
     FileWriteError
-        If there is no directory for it, there is such a file already and `overwrite` is False, or it cannot be
-        written (a full disk).
+        If the directory does not exist, the file exists and `overwrite` is False, or the file cannot be written (for
+        example, the disk is full).
     """
     with Agreement(ctx.comm):
         target = resolve(path, ctx.directories)
@@ -262,33 +263,33 @@ def write_npy(ctx: TaskContext, A: DistMatrix, path: str, *, overwrite: bool = F
 
 @task
 def write_hdf5(ctx: TaskContext, A: DistMatrix, path: str, dataset: str, *, overwrite: bool = False) -> str:
-    """Write a matrix as a dataset of an HDF5 file; return where the file is on the server.
+    """Write a matrix as a dataset of an HDF5 file; return the path of the file on the server.
 
     Parameters
     ----------
     A : DistMatrix, shape (m, n)
         The matrix, of any type and layout.
     path : str
-        The file, in a directory that is there. What else an HDF5 file of that name has is kept.
+        The file; its directory must exist. The other contents of an existing file are kept.
     dataset : str
-        Name of the dataset; groups on the way to it are made: ``"results/U"``. It gets no chunks.
+        Name of the dataset, as in ``"results/U"``; missing groups are created. It is written without chunks.
     overwrite : bool
-        Whether to replace a dataset that is there.
+        Whether to replace an existing dataset.
 
     Raises
     ------
     FileRefusedError
-        If it lies outside the directories for files.
+        If the path lies outside the directories for files.
     FileWriteError
-        If there is no directory for it, there is such a dataset already and `overwrite` is False, something else is in
-        its place, or the file cannot be written (a full disk).
+        If the directory does not exist, the dataset exists and `overwrite` is False, something other than a dataset has
+        its name, or the file cannot be written (for example, the disk is full).
     LibraryLoadError
         If h5py is not installed on the server.
 
     Notes
     -----
-    To keep what else is in the file, it is copied first. Nobody else may change it meanwhile: that would be lost. The
-    room of a dataset that is replaced is used again only if the new one fits there.
+    The file is copied first to keep its other contents. If another program changes it meanwhile, those changes are
+    lost. The space of a replaced dataset is reused only if the new dataset fits into it.
     """
     with Agreement(ctx.comm), needing("h5py"):
         from alchemist_ray.mpi_backend.libraries.files import hdf5
@@ -309,38 +310,38 @@ def write_zarr(
     compression: str | None = "zstd",
     overwrite: bool = False,
 ) -> str:
-    """Write a matrix as an array of a Zarr store; return where the store is on the server.
+    """Write a matrix as an array of a Zarr store; return the path of the store on the server.
 
     Parameters
     ----------
     A : DistMatrix, shape (m, n)
         The matrix, of any type and layout.
     path : str
-        The directory of the store, in a directory that is there.
+        The directory of the store; its parent must exist.
     array : str
-        Name of the array; groups on the way to it are made. "" makes the store the array.
+        Name of the array; missing groups are created. "" makes the store itself the array.
     chunks : list of int, optional
-        Rows and columns of a chunk; by default some rows of about 1 MiB.
+        Rows and columns of a chunk; by default a number of rows of about 1 MiB.
     compression : str or None
         ``"zstd"`` or None.
     overwrite : bool
-        Whether to replace an array that is there.
+        Whether to replace an existing array.
 
     Raises
     ------
     FileRefusedError
-        If it lies outside the directories for files.
+        If the path lies outside the directories for files.
     FileWriteError
-        If there is no directory for it, there is such an array already and `overwrite` is False, something else is in
-        its place, or the store cannot be written (a full disk).
+        If the parent directory does not exist, the array exists and `overwrite` is False, something other than an array
+        has its name, or the store cannot be written (for example, the disk is full).
     ArgumentValueError
-        If `chunks` or `compression` is none that there is.
+        If `chunks` or `compression` is not valid.
     LibraryLoadError
         If zarr is not installed on the server.
 
     Notes
     -----
-    Memory beside the matrix: 32 MiB a rank, or as much and three chunks if these are more than 4 MiB each.
+    Memory beside the matrix: 32 MiB per rank, plus three chunks if they are larger than 4 MiB each.
     """
     with Agreement(ctx.comm), needing("zarr"):
         from alchemist_ray.mpi_backend.libraries.files import zarr_stores
@@ -360,28 +361,28 @@ def write_parquet(
     compression: str | None = "snappy",
     overwrite: bool = False,
 ) -> str:
-    """Write a matrix as a folder of Parquet files, one a worker; return where that is on the server.
+    """Write a matrix as a folder of Parquet files, one per worker; return the path of the folder on the server.
 
     Parameters
     ----------
     A : DistMatrix, shape (m, n)
-        The matrix, in any layout, of any type but the complex ones.
+        The matrix, in any layout, of any real type.
     path : str
-        The folder, in a directory that is there.
+        The folder; its parent directory must exist.
     columns : list of str, optional
         n different names; by default ``c0``, ``c1``, ...
     compression : str or None
-        What pyarrow offers: ``"snappy"``, ``"zstd"``, ``"gzip"``, ``"lz4"``, ``"brotli"``.
+        One of pyarrow's: ``"snappy"``, ``"zstd"``, ``"gzip"``, ``"lz4"``, ``"brotli"``.
     overwrite : bool
-        Whether to replace a file or a folder of Parquet files that is there.
+        Whether to replace an existing file or folder of Parquet files.
 
     Raises
     ------
     FileRefusedError
-        If it lies outside the directories for files.
+        If the path lies outside the directories for files.
     FileWriteError
-        If there is no directory for it, there is something already and `overwrite` is False, or it is a directory with
-        other things in it, or the files cannot be written (a full disk).
+        If the parent directory does not exist, the path exists and `overwrite` is False, the path is a directory that
+        has other files in it, or the files cannot be written (for example, the disk is full).
     ArgumentValueError
         If the matrix is complex, or the names or the compression do not fit.
     LibraryLoadError
@@ -389,8 +390,8 @@ def write_parquet(
 
     Notes
     -----
-    The rows of the files together, by name, are those of the matrix. Row groups are of about 4 MiB. Memory beside the
-    matrix: 24 MiB a rank.
+    The files in the order of their names have the rows of the matrix. Row groups have about 4 MiB. Memory beside the
+    matrix: 24 MiB per rank.
     """
     with Agreement(ctx.comm), needing("pyarrow"):
         from alchemist_ray.mpi_backend.libraries.files import parquet

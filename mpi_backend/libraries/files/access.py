@@ -1,8 +1,8 @@
-"""Read a matrix from what a file gives, or write it: what all formats have in common.
+"""The part of reading and writing matrices that all file formats share.
 
-A format brings a :class:`Source`, which knows the shape and the type of what is in a file and reads a slab of it, or
-just a function that writes a slab. The rest is here: every rank has opened the same file, the matrix is made, the slabs
-go their way (:mod:`alchemist_ray.mpi_backend.matrices.row_slabs`), and the caller hears how far they are.
+A format provides a :class:`Source`, which knows the shape and the type of the matrix in a file and reads slabs of it,
+and a function that writes a slab. This module does the rest: it checks that every rank opened the same file, allocates
+the matrix, moves the slabs (:mod:`alchemist_ray.mpi_backend.matrices.row_slabs`) and reports progress to the caller.
 """
 
 from __future__ import annotations
@@ -34,38 +34,36 @@ class Source(ABC):
     Parameters
     ----------
     path : str
-        How the caller named the file, for messages.
+        Path as the caller gave it, for messages.
     shape : tuple of int
-        Of what is in the file; a vector is a matrix of one column.
+        Shape of the array in the file; a vector becomes a matrix of one column.
     dtype : dtype
-        Of its elements.
+        Type of its elements.
     chunk : tuple of int
-        Of what the file gives in one go.
+        Shape of the smallest block that the file is read by.
 
     Raises
     ------
     FileContentError
-        If that is no matrix.
+        If the array is not a matrix of numbers.
     """
 
     def __init__(self, path: str, shape: tuple[int, ...], dtype: np.dtype[Any], chunk: tuple[int, ...]) -> None:
         if dtype.kind not in NUMBERS:
-            raise FileContentError(path, f"its elements are of type {dtype}, which are no numbers")
+            raise FileContentError(path, f"its elements are of type {dtype}, which is not numeric")
         if len(shape) not in (1, 2):
-            raise FileContentError(path, f"an array of {len(shape)} dimensions (shape {shape}), where a matrix has 2")
-        if 0 in shape:
-            raise FileContentError(path, f"an array of shape {shape} is empty: a matrix has at least one element")
+            raise FileContentError(path, f"it has {len(shape)} dimensions (shape {shape}), but a matrix has 2")
         self.path = path
         self.shape = (shape[0], shape[1] if len(shape) == 2 else 1)
         self.chunk = (chunk[0], chunk[1] if len(chunk) == 2 else 1)
         self.dtype = dtype
 
     def schedule(self, dtype: np.dtype[Any], size: int) -> Schedule:
-        """Return which of `size` ranks reads what, for a matrix of `dtype`. Local."""
+        """Return which slabs each of `size` ranks reads, for a matrix of `dtype`. Local."""
         return schedule_for(self.shape, self.chunk, max(self.dtype.itemsize, dtype.itemsize), size)
 
     def read(self, slab: FileSlab, out: Array) -> None:
-        """Fill `out`, C-ordered, of the slab's shape and the matrix's type. Local."""
+        """Fill `out`, a C-ordered array with the shape of the slab and the type of the matrix. Local."""
         if out.dtype == self.dtype:
             self.fetch(slab, out)
         else:
@@ -75,39 +73,39 @@ class Source(ABC):
 
     @abstractmethod
     def fetch(self, slab: FileSlab, out: Array) -> None:
-        """Fill `out`, C-ordered, of the slab's shape and the file's type. Local."""
+        """Fill `out`, a C-ordered array with the shape of the slab and the type of the file. Local."""
 
     @abstractmethod
     def close(self) -> None:
         """Close the file. Local."""
 
     def signature(self) -> tuple[Any, ...]:
-        """Return what must be the same on all ranks."""
+        """Return the properties that must be the same on all ranks."""
         return self.shape, self.dtype.str, self.chunk
 
 
 def read_matrix(
     ctx: TaskContext, open_source: Callable[[], Source], layout: dict[str, Any], dtype: str | None
 ) -> DistMatrix:
-    """Return the matrix that `open_source` opens on each rank. Collective over comm.
+    """Read the matrix whose file `open_source` opens on each rank. Collective over comm.
 
     Parameters
     ----------
     ctx : TaskContext
-        Of the task.
+        Context of the task.
     open_source : callable
-        Local; may raise anything.
+        Opens the file on this rank; may raise any error.
     layout : dict
-        A :class:`~alchemist_ray.layouts.choice.LayoutChoice` as it crosses the wire.
+        A :class:`~alchemist_ray.layouts.choice.LayoutChoice` in wire form.
     dtype : str or None
-        Type of the matrix; None: that of the file.
+        Type of the matrix; None means that of the file.
 
     Raises
     ------
     FileContentError
-        If a rank sees another matrix than rank 0, or the file is broken.
+        If a rank sees a different file than rank 0, or the file is broken.
     LayoutError, ArgumentValueError, MatrixMemoryError
-        If the layout or the type does not fit, or there is no room.
+        If the layout or the type does not fit, or the workers have not enough memory.
     """
     choice = LayoutChoice.from_wire(layout)
     with contextlib.ExitStack() as stack:
@@ -120,31 +118,31 @@ def read_matrix(
         with Agreement(ctx.comm):
             A = ctx.empty(source.shape, element, chosen)
             stream = SlabStream(A, source.schedule(element, ctx.comm.size))
-        stream.fill(source.read, _report(ctx, A, f"reading {Path(source.path).name}"))
+        stream.fill(source.read, _report(ctx, A, f"reading {Path(source.path).name}"), ctx.check_cancelled)
     return A
 
 
 def _check_same(comm: MPI.Comm, source: Source) -> None:
-    """Check that all ranks see the same in a file. Collective over comm."""
+    """Check that all ranks see the same file. Collective over comm."""
     expected = comm.bcast(source.signature())
     with Agreement(comm):
         if source.signature() != expected:
             raise FileContentError(
-                source.path, "this rank sees another file there than rank 0: is the directory shared by all hosts?"
+                source.path, "this rank sees a different file than rank 0: is the directory shared by all hosts?"
             )
 
 
 def write_slabs(ctx: TaskContext, A: DistMatrix, path: str, schedule: Schedule, write: Access) -> None:
-    """Hand the slabs of `A` to `write`. Collective over comm.
+    """Pass the slabs of `A` to `write`. Collective over comm.
 
     Raises
     ------
     PeerFailedError
-        If `write` failed on another rank; where it failed, its own error.
+        If `write` failed on another rank; the rank on which it failed raises the error of `write`.
     """
     with Agreement(ctx.comm):
         stream = SlabStream(A, schedule)
-    stream.drain(write, _report(ctx, A, f"writing {Path(path).name}"))
+    stream.drain(write, _report(ctx, A, f"writing {Path(path).name}"), ctx.check_cancelled)
 
 
 def _report(ctx: TaskContext, A: DistMatrix, text: str) -> Report:

@@ -1,4 +1,4 @@
-"""Say what is in a file, for people who have forgotten and for those who were never told."""
+"""List the contents of a file: its format, and the name, shape and type of each array in it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def describe_file(path: str, directories: Sequence[Path]) -> dict[str, Any]:
     Raises
     ------
     FileRefusedError, FileMissingError
-        If it may not be read, or is not there.
+        If it may not be read, or does not exist.
     FileContentError
-        If it is of no format that is known here, or broken.
+        If it is broken, or its format is unknown.
     """
     real = existing(path, directories)
     name = _format_of(path, real)
@@ -47,7 +47,7 @@ def _row(name: str, shape: Sequence[int], dtype: object, chunks: Sequence[int] |
 
 
 def _format_of(path: str, real: Path) -> str:
-    """Return the format of what is there, by its content: names are only names."""
+    """Return the format of a file or directory. Only its content counts, not its name."""
     if real.is_dir():
         return "zarr" if any((real / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup")) else "parquet"
     try:
@@ -56,7 +56,7 @@ def _format_of(path: str, real: Path) -> str:
             for magic, name in _MAGIC:
                 if start.startswith(magic):
                     return name
-            for power in range(9, 31):  # HDF5 may begin after a block of the user's, of 512, 1024, ... bytes
+            for power in range(9, 31):  # HDF5 may begin after a user block of 512, 1024, ... bytes
                 file.seek(2**power)
                 if (found := file.read(8)) == _HDF5:
                     return "hdf5"
@@ -64,7 +64,7 @@ def _format_of(path: str, real: Path) -> str:
                     break
     except OSError as failure:
         raise refusal(path, failure) from None
-    raise FileContentError(path, "this is neither HDF5 nor .npy nor Parquet")
+    raise FileContentError(path, "it is not an HDF5, .npy or Parquet file")
 
 
 def _hdf5_rows(path: str, real: Path) -> list[ContentRow]:

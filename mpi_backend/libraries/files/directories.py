@@ -1,8 +1,7 @@
-"""Which files a client may name: those under the directories that the server's owner has named.
+"""Restrict the paths of clients to the directories that the server's owner has named.
 
-A path is judged by where it leads: links and ``..`` are followed first, and what comes out must lie under one of the
-directories. A directory that is read as a whole (a Zarr store, a folder of Parquet files) may contain no link that
-leads out either.
+Links and ``..`` in a path are resolved first; the result must lie under one of the directories. A directory that is
+read as a whole (a Zarr store, a folder of Parquet files) must not contain a link that leads out either.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _ADVICE = "The server's owner names directories with: alchemist serve --data-dir
 
 
 def resolve(path: str, directories: Sequence[Path]) -> Path:
-    """Return the absolute path that `path` leads to, whether or not there is a file. Local.
+    """Return the absolute path that `path` leads to, whether or not the file exists. Local.
 
     Parameters
     ----------
@@ -35,30 +34,30 @@ def resolve(path: str, directories: Sequence[Path]) -> Path:
     if not directories:
         raise FileRefusedError(path, f"this server reads and writes no files. {_ADVICE}")
     if not path or "\0" in path:
-        raise FileRefusedError(repr(path), "this is no path")
+        raise FileRefusedError(repr(path), "this is not a valid path")
     real = Path(os.path.realpath(directories[0] / path))
     if not is_inside(real, directories):
         allowed = ", ".join(map(str, directories))
-        raise FileRefusedError(path, f"it lies outside the directories for files, which are {allowed}. {_ADVICE}")
+        raise FileRefusedError(path, f"it lies outside the directories for files ({allowed}). {_ADVICE}")
     return real
 
 
 def is_inside(real: Path, directories: Sequence[Path]) -> bool:
-    """Whether a path without links lies under one of the directories, or is one. Local."""
+    """Whether a path without links is one of the directories or lies under one. Local."""
     return any(real.is_relative_to(os.path.realpath(directory)) for directory in directories)
 
 
 def existing(path: str, directories: Sequence[Path]) -> Path:
-    """Return the absolute path of a file or directory that is to be read. Local.
+    """Return the absolute path of a file or directory to read. Local.
 
     Raises
     ------
     FileRefusedError
-        As :func:`resolve`, or if this process may not read it.
+        As in :func:`resolve`, or if this process may not read it.
     FileMissingError
-        If there is none.
+        If it does not exist.
     FileContentError
-        If it is neither a file nor a directory (a pipe, a device): reading one could take for ever.
+        If it is neither a file nor a directory but a pipe or a device, which a read could block on.
     """
     real = resolve(path, directories)
     try:
@@ -68,27 +67,27 @@ def existing(path: str, directories: Sequence[Path]) -> Path:
     except OSError as failure:
         raise refusal(path, failure) from None
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise FileContentError(path, "this is neither a file nor a directory")
+        raise FileContentError(path, "it is neither a file nor a directory")
     if not os.access(real, os.R_OK):
-        raise FileRefusedError(path, "the user that the workers run as may not read it")
+        raise FileRefusedError(path, "the workers' user may not read it")
     return real
 
 
 def existing_file(path: str, directories: Sequence[Path]) -> Path:
-    """Return the absolute path of a file, as :func:`existing`; a directory is a FileContentError. Local."""
+    """Return the absolute path of a file like :func:`existing`; a directory raises FileContentError. Local."""
     real = existing(path, directories)
     if real.is_dir():
-        raise FileContentError(path, "this is a directory, where a file was expected")
+        raise FileContentError(path, "it is a directory, but a file was expected")
     return real
 
 
 def refuse_links_out(path: str, folder: Path, directories: Sequence[Path]) -> None:
-    """Check that nothing inside `folder`, at any depth, is a link that leads out of the directories. Local.
+    """Check that no link inside `folder`, at any depth, leads out of the directories. Local.
 
     Raises
     ------
     FileRefusedError
-        If there is one; `path` is how the caller named the folder.
+        If one does; the error names the folder by `path`, the caller's name for it.
     """
     waiting, seen = [folder], {folder}
     while waiting:
@@ -98,7 +97,7 @@ def refuse_links_out(path: str, folder: Path, directories: Sequence[Path]) -> No
                 real = Path(os.path.realpath(entry.path))
                 if not is_inside(real, directories):
                     raise FileRefusedError(
-                        path, f"{entry.name} in it is a link out of the directories for files. {_ADVICE}"
+                        path, f"it contains {entry.name}, a link out of the directories for files. {_ADVICE}"
                     )
             if entry.is_dir() and real not in seen:
                 seen.add(real)
@@ -114,5 +113,5 @@ def _entries(path: str, folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def refusal(path: str, failure: OSError) -> FileRefusedError:
-    """Return the error for a file that the operating system does not let us have."""
+    """Return the error for a file that the operating system does not let us read."""
     return FileRefusedError(path, f"the workers cannot read it: {failure.strerror or failure}")

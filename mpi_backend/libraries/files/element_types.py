@@ -1,8 +1,8 @@
-"""From the element types of files to those of matrices.
+"""Conversion of the element types of files to those of matrices.
 
-Files have more types than matrices (:data:`.DTYPES`), and bytes in either order. A type that matrices
-have is taken as it is; for any other number the caller names the type to convert to. A conversion may round, but it
-never drops the fraction, the imaginary part or leading digits.
+Files have more types than matrices (:data:`.DTYPES`), and either byte order. A type that matrices have is kept; for any
+other numeric type the caller names the type to convert to. A conversion may round, but it never drops a fraction, an
+imaginary part or leading digits.
 """
 
 from __future__ import annotations
@@ -18,44 +18,42 @@ from alchemist_ray.layouts.spec import DTYPES
 Array = npt.NDArray[Any]
 
 NUMBERS = "biufc"
-"""The kinds of NumPy types that are numbers."""
+"""The kinds of NumPy's numeric types."""
 
 _BY_WIDTH = ("int32", "int64", "float32", "float64", "complex64", "complex128")
 
 
 def matrix_type(task: str, path: str, given: np.dtype[Any], wanted: str | None) -> np.dtype[Any]:
-    """Return the element type of the matrix that is made of elements of type `given`. Local.
+    """Return the element type of the matrix for a file with elements of type `given`. Local.
 
     Parameters
     ----------
     task, path : str
-        What is being done, and to which file, for messages.
+        Names of the task and the file, for messages.
     given : dtype
-        What the file has: numbers.
+        Type in the file, a numeric one.
     wanted : str or None
-        What the caller asks for; None: what the file has.
+        Type that the caller asked for; None means that of the file.
 
     Raises
     ------
     FileContentError
-        If the file has a type that matrices lack, and none is asked for.
+        If matrices lack the type of the file and `wanted` is None.
     ArgumentValueError
-        If there are no matrices of the type that is asked for, or the file's do not convert to it.
+        If matrices lack the type `wanted`, or the elements of the file cannot be converted to it.
     """
     if wanted is None:
         if given.newbyteorder("=").name not in DTYPES:
             raise FileContentError(
                 path,
-                f"its elements are of type {given}, and the types of matrices are {', '.join(DTYPES)}: say which with "
-                f"dtype={_suggestion(given)!r}",
+                f"its elements are of type {given}, but matrices have one of {', '.join(DTYPES)}: choose one with "
+                f"dtype=, e.g. dtype={_suggestion(given)!r}",
             )
         return given.newbyteorder("=")
     if wanted not in DTYPES:
         raise ArgumentValueError(task, f"dtype must be one of {', '.join(DTYPES)}, not {wanted!r}")
     if not np.can_cast(given, wanted, "same_kind"):
-        raise ArgumentValueError(
-            task, f"{path} has elements of type {given}, which would not survive as dtype={wanted!r}"
-        )
+        raise ArgumentValueError(task, f"{path} has elements of type {given}, which dtype={wanted!r} cannot hold")
     return np.dtype(wanted)
 
 
@@ -65,7 +63,7 @@ def _suggestion(given: np.dtype[Any]) -> str:
 
 
 def convert(path: str, raw: Array, out: Array) -> None:
-    """Fill `out` with the elements of `raw`, of a type that :func:`matrix_type` has let pass. Local.
+    """Fill `out` with the elements of `raw`, converted to a type that :func:`matrix_type` has approved. Local.
 
     Raises
     ------
@@ -77,5 +75,5 @@ def convert(path: str, raw: Array, out: Array) -> None:
         limits = np.iinfo(out.dtype)
         if raw.min() < limits.min or raw.max() > limits.max:
             raise FileContentError(path, f"it has integers that do not fit into {out.dtype}")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, as everywhere in NumPy
+    with np.errstate(over="ignore"):  # a value too large for float32 becomes infinite, as in NumPy
         out[...] = raw

@@ -1,12 +1,12 @@
-"""HDF5 files: each rank reads chunks of its own, or elements where they lie; all write into one dataset at once.
+"""HDF5 files: the ranks read different chunks or byte ranges in parallel, and all write into one dataset at once.
 
-The HDF5 library that h5py brings knows no MPI, so no two ranks may change a file through it. But a dataset without
-chunks is just elements one after the other: one rank makes it, with its room allocated and nothing written, and closes
-the file; then all ranks write to where the dataset says that its elements lie. Reading such a dataset needs no HDF5
-library either. Chunks, which may be compressed, are read through it, each chunk by one rank.
+The HDF5 library in h5py's wheel is built without MPI, so two ranks must not change a file through it. But a dataset
+without chunks is one run of elements: one rank creates it, with its space allocated and nothing written, and closes the
+file; then all ranks write at the offset of its elements. Reading such a dataset needs no HDF5 library either. Chunks,
+which may be compressed, are read through the library, each chunk by one rank.
 
-A dataset is added to a file that is there, or replaced, in a copy of the file, which then takes its place: so a failure
-half way leaves the file as it was. The copy is made by all ranks.
+To add or replace a dataset in an existing file, all ranks together copy the file and change the copy, which then takes
+the place of the file. So a failure in the middle leaves the file unchanged.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _SMALLEST_CACHE = 2**20
 
 
 class Hdf5Source(Source):
-    """A dataset that the HDF5 library reads: one of chunks, or of elements of a type or in a place of their own.
+    """A dataset that only the HDF5 library can read, for example because it has chunks or is virtual.
 
     Parameters
     ----------
     path : str
-        How the caller named the file.
+        Path of the file as the caller gave it.
     place : Place
-        The dataset; its file is closed with the source.
+        The dataset; closing the source closes its file.
     """
 
     def __init__(self, path: str, place: Place) -> None:
@@ -52,9 +52,9 @@ class Hdf5Source(Source):
         chunk = dataset.chunks or (1, 1)
         super().__init__(path, dataset.shape, dataset.dtype, chunk)
         nbytes = math.prod(chunk) * dataset.dtype.itemsize
-        del dataset  # the library takes note of the cache only if it is not open already
+        del dataset  # the library ignores the cache settings if the dataset is already open
         access = h5p.create(h5p.DATASET_ACCESS)
-        # A chunk that is read in several slabs has to stay in the cache between them.
+        # A chunk that is read in several slabs must stay in the cache between them.
         access.set_chunk_cache(521, max(nbytes, _SMALLEST_CACHE), 1.0)
         access.set_efile_prefix(b"${ORIGIN}")
         self._file = place.file
@@ -80,11 +80,11 @@ def open_dataset(path: str, real: Path, name: str, directories: Sequence[Path]) 
     Raises
     ------
     DatasetMissingError
-        If there is none of that name.
+        If the file has no dataset of that name.
     FileContentError
-        If this is no HDF5 file, it ends early, or the dataset is no matrix of numbers.
+        If this is not an HDF5 file, it ends early, or the dataset is not a matrix of numbers.
     FileRefusedError, FileMissingError
-        If the dataset refers to a file that may not be read, or is not there.
+        If the dataset refers to a file that may not be read, or does not exist.
     """
     place = locate(path, real, name, directories)
     path = f"{path}:{name}"
@@ -105,7 +105,7 @@ def open_dataset(path: str, real: Path, name: str, directories: Sequence[Path]) 
 
 
 def _offset_of_elements(dataset: h5py.Dataset) -> int | None:
-    """Return where in its file a dataset has its elements, if they lie there as NumPy would have them."""
+    """Return the offset of the elements in the file of a dataset; None unless they are stored as NumPy stores them."""
     if dataset.external or not dataset.id.get_type().equal(h5t.py_create(dataset.dtype)):
         return None
     offset: int | None = dataset.id.get_offset()
@@ -116,7 +116,7 @@ def write_hdf5(ctx: TaskContext, A: DistMatrix, path: str, target: Path, name: s
     """Write `A` as a dataset of an HDF5 file. Collective over comm."""
     steps = [step for step in name.split("/") if step]
     if not steps or set(steps) & {".", ".."}:
-        raise ArgumentValueError(ctx.task, f"{name!r} is no name for a dataset")
+        raise ArgumentValueError(ctx.task, f"{name!r} is not a valid name for a dataset")
     with Agreement(ctx.comm), writing(path):
         old = _kept_bytes(path, target, steps, overwrite) if ctx.comm.rank == 0 else None
     exists, kept = ctx.comm.bcast((target.exists(), old))
@@ -129,11 +129,11 @@ def write_hdf5(ctx: TaskContext, A: DistMatrix, path: str, target: Path, name: s
 
 
 def _kept_bytes(path: str, target: Path, steps: list[str], overwrite: bool) -> int:
-    """Return how many bytes of an old file are to be copied: all, or none if nothing else is in it."""
+    """Return how many bytes of an old file to copy: all, or none if it has no other contents."""
     if not target.exists():
         return 0
     if not target.is_file() or not h5py.is_hdf5(target):
-        raise FileWriteError(path, "what is there is no HDF5 file")
+        raise FileWriteError(path, "it exists and is not an HDF5 file")
     with h5py.File(target, "r") as file:
         there = _check_way(path, file, steps)
         if there and not overwrite:
@@ -143,7 +143,7 @@ def _kept_bytes(path: str, target: Path, steps: list[str], overwrite: bool) -> i
 
 
 def _check_way(path: str, file: h5py.File, steps: list[str]) -> bool:
-    """Return whether there is a dataset; raise if something else is there, or on the way to it."""
+    """Return whether the dataset exists; raise if something else has its name or the name of one of its groups."""
     group = file["/"]
     for depth, step in enumerate(steps, 1):
         links = group.id.links
@@ -151,13 +151,14 @@ def _check_way(path: str, file: h5py.File, steps: list[str]) -> bool:
             return False
         node = group[step] if links.get_info(step.encode()).type == h5l.TYPE_HARD else None
         if not isinstance(node, h5py.Dataset if depth == len(steps) else h5py.Group):
-            raise FileWriteError(path, f"there is a link, a group or a dataset in the way, {'/'.join(steps[:depth])}")
+            wanted = "dataset" if depth == len(steps) else "group"
+            raise FileWriteError(path, f"{'/'.join(steps[:depth])} in it is a link or not a {wanted}")
         group = node
     return True
 
 
 def _make_dataset(A: DistMatrix, staged: Path, steps: list[str], kept: int) -> int:
-    """Make the dataset, in place of one that is there, without writing to it; return where its elements will lie."""
+    """Create the dataset, replacing an existing one, without writing to it; return the offset of its elements."""
     aligned = {"alignment_threshold": _ALIGNMENT, "alignment_interval": _ALIGNMENT}
     with h5py.File(staged, "r+" if kept else "w", **aligned) as file:
         group = file.require_group("/".join(steps[:-1])) if len(steps) > 1 else file["/"]
@@ -168,5 +169,5 @@ def _make_dataset(A: DistMatrix, staged: Path, steps: list[str], kept: int) -> i
         plist.set_alloc_time(h5d.ALLOC_TIME_EARLY)
         plist.set_fill_time(h5d.FILL_TIME_NEVER)
         space, dtype = h5s.create_simple(A.shape), h5t.py_create(A.dtype, logical=True)
-        offset: int = h5d.create(group.id, steps[-1].encode(), dtype, space, plist).get_offset()
-    return offset
+        offset: int | None = h5d.create(group.id, steps[-1].encode(), dtype, space, plist).get_offset()
+    return offset or 0  # None of a dataset without elements, which takes no room

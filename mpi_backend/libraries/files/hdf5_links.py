@@ -1,8 +1,8 @@
-"""Find a dataset in an HDF5 file without being led out of the allowed directories.
+"""Find a dataset in an HDF5 file without leaving the allowed directories.
 
-An HDF5 file can refer to others: by external links on the way to a dataset, by external storage of its elements, and by
-virtual datasets, which are put together from datasets of other files. The HDF5 library would follow all three by
-itself, so the way to a dataset is walked here step by step, and a dataset is looked at before anything is read from it.
+An HDF5 file can refer to other files: by external links in the path of a dataset, by external storage of its elements,
+and by virtual datasets, which combine datasets of other files. The HDF5 library would follow all three on its own. So
+this module walks the path of a dataset step by step, and checks the dataset before anything is read from it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from alchemist_ray.errors import AlchemistError, DatasetMissingError, FileConten
 from alchemist_ray.mpi_backend.libraries.files.directories import existing_file
 
 MOST_LINKS = 16
-"""Links that may lie on the way to a dataset; a circle has more."""
+"""Largest number of links in the path of a dataset; a circle of links exceeds it."""
 
 MOST_NAMES = 50
-"""Datasets that an error lists."""
+"""Largest number of datasets that an error lists."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a dataset is: an open file, a group of it, and the name that the group has for the dataset."""
+    """Location of a dataset: an open file, a group in it, and the name of the dataset in the group."""
 
     file: h5py.File
     group: h5py.Group
@@ -40,19 +40,19 @@ class Place:
         return self.group[self.name]
 
     def beside(self, path: str, other: str, directories: Sequence[Path]) -> Path:
-        """Return where another file is that this one names, relative to itself."""
+        """Return the path of the file that this file refers to as `other`, relative to its own directory."""
         if other == ".":
             return Path(self.file.filename)
         try:
             return existing_file(str(Path(self.file.filename).parent / other), directories)
         except FileError as failure:
-            failure.path = f"{path} -> {other}"  # how the caller knows it
+            failure.path = f"{path} -> {other}"  # the caller knows only `path`
             raise
 
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn what the HDF5 library says about a broken file into a FileContentError. Local."""
+    """Turn errors of the HDF5 library about a broken file into FileContentError. Local."""
     try:
         yield
     except AlchemistError:
@@ -62,36 +62,36 @@ def reading(path: str) -> Iterator[None]:
 
 
 def dataset_names(file: h5py.File) -> list[str]:
-    """Return the names of the datasets in a file, without those that only links lead to. Local."""
+    """Return the names of the datasets in a file, without those that can be reached only by links. Local."""
     names: list[str] = []
     file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
     return names
 
 
 def locate(path: str, real: Path, name: str, directories: Sequence[Path], follow: bool = True) -> Place:
-    """Return the dataset that `name` leads to, in a file that the caller closes. Local.
+    """Return the dataset that `name` leads to; the caller must close its file. Local.
 
     Parameters
     ----------
     path : str
-        How the caller named the file.
+        Path of the file as the caller gave it.
     real : Path
-        Where it is.
+        Its resolved path.
     name : str
-        Names from the root on, with slashes between.
+        Names from the root to the dataset, separated by slashes.
     directories : sequence of Path
         The directories under which files may be.
     follow : bool
-        Whether there may be links on the way.
+        Whether to follow links.
 
     Raises
     ------
     DatasetMissingError
-        If it leads nowhere, or not to a dataset.
+        If `name` does not lead to a dataset.
     FileRefusedError
-        If it leads out of the directories, or there are links and they are not followed.
+        If `name` leads out of the directories, or contains a link and `follow` is False.
     FileMissingError, FileContentError
-        If it leads to a file that is none.
+        If a link leads to a file that does not exist or is not an HDF5 file.
     """
     with reading(path):
         file = h5py.File(real, "r")
@@ -114,7 +114,7 @@ def _steps(name: str) -> list[str]:
 
 
 def _walk(path: str, file: h5py.File, steps: deque[str], directories: Sequence[Path], links: int) -> Place | None:
-    """Return where `steps` lead from the root of a file, following up to `links` links; None if to no dataset."""
+    """Return the dataset at `steps` from the root of a file, or None; follow at most `links` links."""
     place = Place(file, file["/"], "")
     while steps:
         step = steps.popleft()
@@ -124,7 +124,7 @@ def _walk(path: str, file: h5py.File, steps: deque[str], directories: Sequence[P
         if kind != h5l.TYPE_HARD:
             links -= 1
             if links < 0:
-                raise FileRefusedError(path, f"{step!r} in it is a link where none is followed (any more)")
+                raise FileRefusedError(path, f"{step!r} in it is a link, and no (more) links are followed here")
             place, onward = _follow(path, place, step, kind, directories)
             steps.extendleft(reversed(onward))
             continue
@@ -138,20 +138,20 @@ def _walk(path: str, file: h5py.File, steps: deque[str], directories: Sequence[P
 
 
 def _link_type(group: h5py.Group, step: str) -> int | None:
-    """Return of what type a link is, or None if there is none; nothing is followed."""
+    """Return the type of a link without following it; None if there is no link of that name."""
     links = group.id.links
     kind: int | None = links.get_info(step.encode()).type if links.exists(step.encode()) else None
     return kind
 
 
 def _follow(path: str, place: Place, step: str, kind: int, directories: Sequence[Path]) -> tuple[Place, list[str]]:
-    """Return where a link begins anew, and the steps that it names."""
+    """Return the group in which the target of a link starts, and the steps from there to the target."""
     value = place.group.id.links.get_val(step.encode())
     if kind == h5l.TYPE_SOFT:
         onward = value.decode()
         return (Place(place.file, place.file["/"], "") if onward.startswith("/") else place), _steps(onward)
     if kind != h5l.TYPE_EXTERNAL:
-        raise FileRefusedError(path, f"{step!r} in it is a link of a type of its own, which is not followed")
+        raise FileRefusedError(path, f"{step!r} in it is a link of a user-defined type, which is not followed")
     other, onward = value[0].decode(), value[1].decode()
     file = h5py.File(place.beside(path, other, directories), "r")
     return Place(file, file["/"], ""), _steps(onward)
@@ -163,9 +163,9 @@ def require_inside(path: str, place: Place, directories: Sequence[Path]) -> None
     Raises
     ------
     FileRefusedError
-        If some do not, or a virtual dataset is made of what is not plainly a dataset itself.
+        If some do not, or a source of a virtual dataset is not a plain dataset.
     FileMissingError, DatasetMissingError, FileContentError
-        If some are missing: the HDF5 library would put zeros there.
+        If some are missing; the HDF5 library would return zeros for them.
     """
     dataset = place.dataset
     for name, offset, size in dataset.external or ():
@@ -178,10 +178,14 @@ def require_inside(path: str, place: Place, directories: Sequence[Path]) -> None
 
 
 def _require_plain(path: str, place: Place, other: str, name: str, directories: Sequence[Path]) -> None:
-    """Check that a source of a virtual dataset is a dataset under the directories, with its elements in its file."""
+    """Check that a source of a virtual dataset lies under the directories and has its elements in its own file."""
     if "%" in other + name:
-        raise FileRefusedError(path, f"it is made of files or datasets by a pattern, {other}:{name}, which is not read")
+        raise FileRefusedError(
+            path, f"it is a virtual dataset with a pattern as source, {other}:{name}; such datasets are not read"
+        )
     source = locate(path, place.beside(path, other, directories), name, directories, follow=False)
     with source.file:
         if source.dataset.is_virtual or source.dataset.external:
-            raise FileRefusedError(path, f"it is made of {other}:{name}, which is itself made of others")
+            raise FileRefusedError(
+                path, f"it is a virtual dataset, and its source {other}:{name} is itself virtual or stored externally"
+            )

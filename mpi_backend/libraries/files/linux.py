@@ -1,7 +1,7 @@
 """Two system calls of Linux that the :mod:`os` module lacks.
 
-``os.posix_fallocate`` is no substitute: where a file system cannot allocate, the C library writes to every block of the
-file instead, which takes as long as writing the file over a network.
+``os.posix_fallocate`` does not replace the first: if a file system cannot allocate, the C library writes to every block
+of the file, which over a network takes as long as writing the file.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def allocate(fd: int, start: int, length: int) -> None:
-    """Reserve room for bytes of an open file, and make it long enough for them; nothing where that is not offered.
+    """Reserve space for bytes of an open file and extend the file to hold them; do nothing where this is not supported.
 
     Raises
     ------
     OSError
-        ENOSPC, EDQUOT or EFBIG, if there is no room.
+        ENOSPC, EDQUOT or EFBIG, if there is not enough space.
     """
     if length == 0:
         return
@@ -35,25 +35,25 @@ def allocate(fd: int, start: int, length: int) -> None:
 
 
 def rename_new(source: Path, target: Path) -> bool:
-    """Rename `source`, unless there is a `target`; return whether this system can do so in one step.
+    """Rename `source` unless `target` exists; return False if this system cannot do this in one step.
 
     Raises
     ------
     FileExistsError
-        If there is one.
+        If `target` exists.
     OSError
-        If it cannot be renamed.
+        If `source` cannot be renamed.
     """
     return _rename(source, target, _RENAME_NOREPLACE)
 
 
 def exchange(source: Path, target: Path) -> bool:
-    """Let two files or directories change places; return whether this system can do so in one step.
+    """Exchange two files or directories; return False if this system cannot do this in one step.
 
     Raises
     ------
     OSError
-        If they cannot.
+        If they cannot be exchanged.
     """
     return _rename(source, target, _RENAME_EXCHANGE)
 

@@ -26,12 +26,12 @@ _READERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_ar
 
 
 def read_header(path: str, real: Path) -> tuple[Header, int]:
-    """Return shape, order (whether by columns) and type of the array in a ``.npy`` file, and where it begins. Local.
+    """Return the header of a ``.npy`` file (shape, Fortran order or not, type) and the offset of the elements. Local.
 
     Raises
     ------
     FileContentError
-        If this is no such file.
+        If this is not a ``.npy`` file.
     FileRefusedError
         If it cannot be opened.
     """
@@ -51,8 +51,8 @@ def _header(path: str, file: BinaryIO) -> Header:
             shape, by_columns, dtype = reader(file)
             return shape, by_columns, dtype
     except (ValueError, OSError) as failure:
-        raise FileContentError(path, f"this is no .npy file: {failure}") from None
-    raise FileContentError(path, f"a .npy file of version {version} has no matrix of numbers")
+        raise FileContentError(path, f"it is not a .npy file: {failure}") from None
+    raise FileContentError(path, f"it is a .npy file of version {version}, which cannot be a matrix of numbers")
 
 
 def open_npy(path: str, real: Path) -> PlainSource:
@@ -61,7 +61,7 @@ def open_npy(path: str, real: Path) -> PlainSource:
     Raises
     ------
     FileContentError
-        If this is no such file, or has no matrix of numbers.
+        If this is not a ``.npy`` file, or not a matrix of numbers.
     """
     (shape, by_columns, dtype), offset = read_header(path, real)
     return PlainSource(path, real, offset, shape, dtype, by_columns)

@@ -1,4 +1,4 @@
-"""The packages that some formats need, and servers without them."""
+"""Errors for packages that a file format needs and the server lacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alchemist_ray.errors import LibraryLoadError
 
 @contextlib.contextmanager
 def needing(package: str) -> Iterator[None]:
-    """Say how to get `package` if an import in the context fails for want of it. Local.
+    """Say how to install `package` if an import in the block fails because it is missing. Local.
 
     Raises
     ------

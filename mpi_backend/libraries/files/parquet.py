@@ -1,8 +1,8 @@
-"""Parquet: a table in one file or in a folder of files, as a matrix of its columns.
+"""Parquet: the columns of a table, in one file or in a folder of files, as a matrix.
 
-A table is cut into row groups, and what is compressed in one go is a column of a row group. Row groups are dealt to the
-ranks in runs, none is divided, and each rank goes through its own from first to last, some rows at a time. A folder is
-read as one table, its files by name; it is written as one file a rank, which have the rows of the matrix in that order.
+A table consists of row groups, and each column of a row group is compressed separately. Each rank gets a run of whole
+row groups and reads them from first to last, some rows at a time. A folder is read as one table, its files in the order
+of their names. It is written as one file per rank; in that order the files have the rows of the matrix.
 
 Source: the Parquet format specification (https://parquet.apache.org/docs/file-format).
 """
@@ -47,7 +47,7 @@ _COMPRESSIONS = ("snappy", "zstd", "gzip", "lz4", "brotli")
 
 @dataclass(frozen=True)
 class Footer:
-    """The facts at the end of a Parquet file.
+    """The footer of a Parquet file.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Footer:
 
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """Turn what Arrow says about a broken file into a FileContentError. Local."""
+    """Turn Arrow's errors about a broken file into FileContentError. Local."""
     try:
         yield
     except AlchemistError:
@@ -94,7 +94,7 @@ def part_files(path: str, real: Path, directories: Sequence[Path]) -> list[Path]
     refuse_links_out(path, real, directories)
     names = sorted(entry.name for entry in os.scandir(real) if entry.is_file() and _is_part(entry.name))
     if not names:
-        raise FileContentError(path, f"this folder has no files *{_SUFFIX} in it (folders inside it are not looked at)")
+        raise FileContentError(path, f"the folder has no files *{_SUFFIX} (subfolders are ignored)")
     return [real / name for name in names]
 
 
@@ -103,12 +103,12 @@ def _is_part(name: str) -> bool:
 
 
 def footer(path: str, file: Path) -> Footer:
-    """Return what the end of a file says. Local.
+    """Return the footer of a file. Local.
 
     Raises
     ------
     FileContentError
-        If it is no Parquet file, or ends early.
+        If it is not a Parquet file, or ends early.
     """
     with _reading(path), pq.ParquetFile(file) as opened:
         metadata, schema = opened.metadata, opened.schema_arrow
@@ -136,23 +136,23 @@ def read_parquet(
 
 
 class ParquetSource(Source):
-    """The table in some files.
+    """A table in one or more files.
 
     Parameters
     ----------
     path : str
-        How the caller named it.
+        Path of the table as the caller gave it.
     files, footers : list
-        The files in the order of their rows, and what their ends say.
+        The files in the order of their rows, and their footers.
     columns : list of str or None
-        The columns to read, in that order; None: all.
+        The columns to read, in that order; None means all.
 
     Raises
     ------
     DatasetMissingError
         If a file lacks a column.
     FileContentError
-        If a column has no numbers, or the table no rows.
+        If a column is not numeric, or the table has no rows.
     """
 
     def __init__(self, path: str, files: list[Path], footers: list[Footer], columns: list[str] | None) -> None:
@@ -170,15 +170,15 @@ class ParquetSource(Source):
         self._row = -1
 
     def schedule(self, dtype: np.dtype[Any], size: int) -> Schedule:
-        """Return which rank reads what: runs of whole row groups, as even as these let them be. Local."""
+        """Return which rows each rank reads: runs of whole row groups, as even as the groups allow. Local."""
         m, n = self.shape
         even = even_bounds(m, size)
         bounds = tuple(self._ends[bisect.bisect_left(self._ends, row)] for row in even)
-        height = max(1, SLAB_BYTES // (n * max(self.dtype.itemsize, dtype.itemsize)))
+        height = max(1, SLAB_BYTES // max(1, n * max(self.dtype.itemsize, dtype.itemsize)))
         return RowSchedule(bounds, n, height)
 
     def read(self, slab: FileSlab, out: Array) -> None:
-        """Fill `out`; slabs come in the order of their rows, the first at the start of a row group. Local."""
+        """Fill `out`. Slabs must come in the order of their rows, the first at the start of a row group. Local."""
         if self._row != slab.i0:
             self._batches, self._batch = self._all_batches(slab.i0, -(-out.shape[0] // 4)), None
         filled = 0
@@ -186,15 +186,15 @@ class ParquetSource(Source):
             while filled < out.shape[0]:
                 batch = self._batch if self._batch is not None and self._batch.num_rows else next(self._batches, None)
                 if batch is None:
-                    raise FileContentError(self.path, "it ends early: its row groups have fewer rows than its end says")
+                    raise FileContentError(self.path, "its row groups have fewer rows than its footer says")
                 count = min(batch.num_rows, out.shape[0] - filled)
                 self._fill(batch.slice(0, count), out[filled : filled + count])
                 self._batch, filled = batch.slice(count), filled + count
         self._row = slab.i1
 
     def _all_batches(self, row: int, height: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows from the row group on that begins at `row`, at most `height` at a time."""
-        buffer = max(SLAB_BYTES // len(self._names), 2**12)  # all columns are read side by side
+        """Yield the rows from the row group that begins at `row` to the end, at most `height` at a time."""
+        buffer = max(SLAB_BYTES // max(1, len(self._names)), 2**12)  # each column has a buffer of this size
         for file, members in itertools.groupby(self._groups[self._ends.index(row) :], key=lambda group: group[0]):
             with pq.ParquetFile(file, buffer_size=buffer) as opened:
                 for _, k, _ in members:
@@ -215,7 +215,7 @@ class ParquetSource(Source):
             else:
                 raise FileContentError(
                     self.path,
-                    f"column {name!r} has nulls, and {out.dtype} has nothing for them: say dtype='float64' to have NaN",
+                    f"column {name!r} has nulls, which {out.dtype} cannot hold: dtype='float64' reads them as NaN",
                 )
 
     def fetch(self, slab: FileSlab, out: Array) -> None:
@@ -223,11 +223,11 @@ class ParquetSource(Source):
         self.read(slab, out)
 
     def close(self) -> None:
-        """Close the file that is open. Local."""
+        """Close the open file. Local."""
         self._batches, self._batch = iter(()), None
 
     def signature(self) -> tuple[Any, ...]:
-        """Return what must be the same on all ranks."""
+        """Return the properties that must be the same on all ranks."""
         return *super().signature(), self._ends
 
 
@@ -237,10 +237,10 @@ def _column_type(path: str, footer: Footer, name: str) -> np.dtype[Any]:
     if not types:
         raise DatasetMissingError(path, name, [column for column, _ in footer.columns])
     if len(types) > 1:
-        raise FileContentError(path, f"it has {len(types)} columns of the name {name!r}")
+        raise FileContentError(path, f"it has {len(types)} columns with the name {name!r}")
     if types[0].rstrip("0123456789") not in ("int", "uint", "float", "bool"):
         raise FileContentError(
-            path, f"column {name!r} is of type {types[0]}, which are no numbers: name those you want with columns=[...]"
+            path, f"column {name!r} has type {types[0]}, which is not numeric: select others with columns=[...]"
         )
     return np.dtype(types[0])
 
@@ -260,7 +260,7 @@ def write_parquet(
     """Write `A` as a folder of Parquet files. Collective over comm."""
     schema = _schema(ctx, A, columns)
     if compression is not None and (compression not in _COMPRESSIONS or not pa.Codec.is_available(compression)):
-        raise ArgumentValueError(ctx.task, f"there is no compression {compression!r}; try 'snappy', 'zstd' or None")
+        raise ArgumentValueError(ctx.task, f"unknown compression {compression!r}; try 'snappy', 'zstd' or None")
     with Agreement(ctx.comm), writing(path):
         if ctx.comm.rank == 0:
             _require_replaceable(path, target, overwrite)
@@ -276,14 +276,16 @@ def write_parquet(
 def _write_parts(
     ctx: TaskContext, A: DistMatrix, path: str, staged: Path, schema: pa.Schema, compression: str | None
 ) -> None:
-    """Write this rank's rows to a file of its own, if it gets any. Collective over comm."""
+    """Write this rank's rows, if it has any, to its own file. Collective over comm."""
     bounds = even_bounds(A.shape[0], ctx.comm.size)
+    # A table without rows has one file too, which names its columns.
+    writes = bounds[ctx.comm.rank] < bounds[ctx.comm.rank + 1] or (A.shape[0] == 0 and ctx.comm.rank == 0)
     schedule = RowSchedule(bounds, A.shape[1], max(1, SLAB_BYTES // (A.shape[1] * A.dtype.itemsize)))
     with contextlib.ExitStack() as stack:
         with Agreement(ctx.comm), writing(path):
-            if bounds[ctx.comm.rank] < bounds[ctx.comm.rank + 1]:
+            if writes:
                 file = staged / f"part-{ctx.comm.rank:05}{_SUFFIX}"
-                # A dictionary of distinct values rarely pays for numbers that were computed.
+                # Computed numbers rarely repeat, so a dictionary of distinct values does not pay.
                 writer = pq.ParquetWriter(file, schema, compression=compression or "none", use_dictionary=False)
                 stack.callback(_close_quietly, writer)
 
@@ -295,12 +297,12 @@ def _write_parts(
 
         write_slabs(ctx, A, path, schedule, write)
         with Agreement(ctx.comm), writing(path):
-            if bounds[ctx.comm.rank] < bounds[ctx.comm.rank + 1]:
+            if writes:
                 writer.close()
 
 
 def _close_quietly(writer: pq.ParquetWriter) -> None:
-    """Close a file, which may be one that is given up because it could not be written."""
+    """Close a file and ignore errors: it may be one whose writing has failed."""
     with contextlib.suppress(OSError, ValueError, pa.ArrowException):
         writer.close()
 
@@ -308,6 +310,8 @@ def _close_quietly(writer: pq.ParquetWriter) -> None:
 def _schema(ctx: TaskContext, A: DistMatrix, columns: list[str] | None) -> pa.Schema:
     if A.dtype.kind == "c":
         raise ArgumentValueError(ctx.task, f"Parquet has no complex numbers, and the matrix is {A.dtype}")
+    if A.shape[1] == 0:
+        raise ArgumentValueError(ctx.task, f"Parquet has no tables without columns, and the matrix is {A.shape[0]}x0")
     names = [f"c{j}" for j in range(A.shape[1])] if columns is None else columns
     if len(names) != A.shape[1] or len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
         raise ArgumentValueError(ctx.task, f"columns must be {A.shape[1]} names, all different")
@@ -315,10 +319,10 @@ def _schema(ctx: TaskContext, A: DistMatrix, columns: list[str] | None) -> pa.Sc
 
 
 def _require_replaceable(path: str, target: Path, overwrite: bool) -> None:
-    """Check that what is there, if anything, may be replaced: a file, or a folder of a table and nothing else."""
+    """Check that the target, if it exists, may be replaced: it is a file, or a folder with Parquet files only."""
     if target.exists() and not overwrite:
         raise already_there(path)
     if target.is_dir():
         for entry in os.scandir(target):
             if not entry.is_file(follow_symlinks=False) or not (_is_part(entry.name) or entry.name[0] in "._"):
-                raise FileWriteError(path, f"the directory there has {entry.name} in it, so it is not replaced")
+                raise FileWriteError(path, f"the existing directory contains {entry.name}, so it is not replaced")

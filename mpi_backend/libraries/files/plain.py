@@ -1,6 +1,6 @@
-"""Elements that lie in a file as they do in memory, from some offset on: ``.npy``, and HDF5 without chunks.
+"""Files that store elements as memory does, from some offset on: ``.npy``, and HDF5 without chunks.
 
-The ranks read and write such elements with ``pread`` and ``pwrite``, all at once, each at the offsets of its own slabs.
+The ranks read and write such elements in parallel with ``pread`` and ``pwrite``, each at the offsets of its own slabs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from alchemist_ray.mpi_backend.matrices.slab_schedules import FileSlab, schedule
 Array = npt.NDArray[Any]
 
 _COLUMN_RUN = 16384
-"""Bytes that are read of one column at a time, where columns are what lies together."""
+"""Bytes of one column that are read at a time if the file is in Fortran order."""
 
 _COPIED_BYTES = 2**20
 
@@ -38,15 +38,15 @@ class PlainSource(Source):
     Parameters
     ----------
     path : str
-        How the caller named the file.
+        Path of the file as the caller gave it.
     real : Path
-        Where it is.
+        Its resolved path.
     offset : int
         Bytes before the first element.
     shape, dtype
-        Of the array; `dtype` may have either byte order.
+        Shape and type of the array; `dtype` may have either byte order.
     by_columns : bool
-        Whether a column lies together (Fortran order), not a row.
+        Whether the array is stored by columns (Fortran order).
 
     Raises
     ------
@@ -86,7 +86,7 @@ class PlainSource(Source):
             out[...] = columns.T
         else:
             self._fetch_runs(slab.i0, slab.i1, slab.j0, slab.j1, self.shape[1], out)
-        if out.dtype == np.bool_:  # any byte but 0 is true, but a NumPy bool is 0 or 1
+        if out.dtype == np.bool_:  # in a file any byte other than 0 is true, but a NumPy bool is 0 or 1
             np.not_equal(out.view(np.uint8), 0, out=out)
 
     def _fetch_runs(self, first: int, last: int, start: int, stop: int, length: int, out: Array) -> None:
@@ -106,7 +106,7 @@ class PlainSource(Source):
             except OSError as failure:
                 raise FileContentError(self.path, f"it cannot be read: {failure.strerror}") from None
             if count == 0:
-                raise FileContentError(self.path, f"it ends early: {len(view):,} bytes are missing of one part")
+                raise FileContentError(self.path, f"it ends early: {len(view):,} bytes of one part are missing")
             position, view = position + count, view[count:]
 
     def close(self) -> None:
@@ -116,17 +116,17 @@ class PlainSource(Source):
             self._fd = -1
 
     def signature(self) -> tuple[Any, ...]:
-        """Return what must be the same on all ranks."""
+        """Return the properties that must be the same on all ranks."""
         return *super().signature(), self._offset, self._by_columns
 
 
 def write_plain(ctx: TaskContext, A: DistMatrix, path: str, staged: Path, offset: int) -> None:
-    """Write the elements of `A` by rows from `offset` on to a file that is there, and onto the disk. Collective.
+    """Write the elements of `A` by rows to an existing file, from `offset` on, and flush it to the disk. Collective.
 
     Raises
     ------
     FileWriteError
-        If there is no room or the disk fails.
+        If there is not enough space, or the disk fails.
     """
     with contextlib.ExitStack() as stack:
         with Agreement(ctx.comm), writing(path):
@@ -144,12 +144,12 @@ def write_plain(ctx: TaskContext, A: DistMatrix, path: str, staged: Path, offset
 
 
 def copy_plain(ctx: TaskContext, path: str, source: Path, staged: Path, nbytes: int) -> None:
-    """Copy the first bytes of a file to a new one, each rank its share. Collective over comm.
+    """Copy the first bytes of a file to a new one; each rank copies its share. Collective over comm.
 
     Raises
     ------
     FileWriteError
-        If there is no room, or a disk fails.
+        If there is not enough space, or a disk fails.
     """
     with Agreement(ctx.comm), writing(path):
         if ctx.comm.rank == 0:
@@ -173,7 +173,7 @@ def _write_slab(fd: int, slab: FileSlab, block: Array, offset: int, n: int) -> N
 
 
 def _share(comm: MPI.Comm, offset: int, nbytes: int) -> tuple[int, int]:
-    """Return where this rank's share of a file's bytes begins, and its length."""
+    """Return the offset and the length of this rank's share of a file's bytes."""
     start, stop = (rank * nbytes // comm.size for rank in (comm.rank, comm.rank + 1))
     return offset + start, stop - start
 

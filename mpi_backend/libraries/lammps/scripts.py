@@ -1,19 +1,18 @@
-"""What scripts of clients may do on this server.
+"""Rules for scripts of clients on this server.
 
 LAMMPS runs programs (``shell``), loads code (``plugin``, ``python``), reads the environment, pipes compressed files
-through programs, and opens any file by any name. On a server whose owner has given it all that its user may see (``/``
-is one of the directories for files) that is the client's right. On any other a script is held to these rules, before a
-line of it runs:
+through programs, and opens any file by name. If ``/`` is one of the server's directories for files, its owner allows
+all this. On any other server a script must follow these rules; it is checked before its first line runs:
 
-- commands that run programs, load code or open connections are refused; so are those that read commands from elsewhere
-  (``include``, ``jump`` to another file), since files can change after they were looked at;
-- the name of a command is written out: it does not come from a variable, also inside ``if`` and ``run ... every``;
-- a name of a file is relative, and has no part ``.`` or ``..``; it is looked for in the first of the directories for
-  files. A word with a slash has no variable in it, and no word consists of dots, so that none can be put together;
-- nothing is compressed: the program for it would be started by a shell.
+- Commands that run programs, load code or open connections are refused. So are commands that read other commands from a
+  file (``include``, ``jump`` to another file), because the file can change after the check.
+- The name of a command is written out, not taken from a variable, also inside ``if`` and ``run ... every``.
+- A file name is relative to the first of the directories for files, and has no part ``.`` or ``..``. A word with a
+  slash contains no variable, and no word consists of dots only, so a script cannot assemble such a name.
+- Files are not compressed, because LAMMPS would start the program for it through a shell.
 
-That keeps scripts to their directory. It does not make LAMMPS proof against files that were made to crash it: the
-worker then dies, and with it this session's group, no other.
+These rules confine scripts to their directory. They do not protect LAMMPS from files made to crash it: then the worker
+dies, and with it the group of this session, but no other group.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _FORMULAS = frozenset({"equal", "atom", "vector"})
 _WORD = re.compile(r"\"[^\"]*\"|'[^']*'|\S+")
 _NUMERIC = re.compile(r"\$\((?:[^():]|\([^():]*\))*\)")
 _COMPRESSED = (".gz", ".bz2", ".zst", ".xz", ".lzma", ".lz4", ".z")
-_OWNER = "the owner of this server does not let scripts do that"
+_OWNER = "the owner of this server does not allow this in scripts"
 
 
 class _Refusal(Exception):
@@ -41,12 +40,12 @@ class _Refusal(Exception):
 
 
 def everything_goes(ctx: TaskContext) -> bool:
-    """Whether scripts on this server may do all that its user may. Local."""
+    """Whether scripts on this server may do everything that its user may. Local."""
     return is_inside(Path("/"), ctx.directories)
 
 
 def check(ctx: TaskContext, script: str) -> None:
-    """Check that a script does only what this server lets scripts do. Local, and alike on all ranks.
+    """Check that a script does only what this server allows. Local; the result is the same on all ranks.
 
     Raises
     ------
@@ -54,7 +53,7 @@ def check(ctx: TaskContext, script: str) -> None:
         If it does more; the error names the line.
     """
     if "\0" in script:
-        raise ArgumentValueError(ctx.task, "the script has a zero byte in it")
+        raise ArgumentValueError(ctx.task, "the script contains a zero byte")
     if everything_goes(ctx):
         return
     for number, line in _logical_lines(script):
@@ -65,19 +64,21 @@ def check(ctx: TaskContext, script: str) -> None:
 
 
 def variable_arguments(ctx: TaskContext, variables: dict[str, Any]) -> list[str]:
-    """Return the command line that gives LAMMPS its variables. Local, and alike on all ranks.
+    """Return the command-line options that set LAMMPS' variables. Local; the result is the same on all ranks.
 
     Raises
     ------
     ArgumentValueError
-        If a name or a value is none that an index variable can have.
+        If a name or a value is not valid for an index variable.
     """
     arguments: list[str] = []
     for name, value in variables.items():
         values = [str(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
         if not re.fullmatch(r"\w+", name) or not values or any(not each or each.startswith("-v") for each in values):
             raise ArgumentValueError(
-                ctx.task, f"variable {name!r} = {value!r}: a name of letters and some values, please"
+                ctx.task,
+                f"variable {name!r} = {value!r} is not valid: it needs a name of letters, digits and underscores, and "
+                "values that are not empty and do not begin with -v",
             )
         if not everything_goes(ctx):
             for each in values:
@@ -90,7 +91,7 @@ def variable_arguments(ctx: TaskContext, variables: dict[str, Any]) -> list[str]
 
 
 def _logical_lines(script: str) -> Iterator[tuple[int, str]]:
-    """Yield the commands as LAMMPS puts them together, each with the number of its first line."""
+    """Yield the commands with continuation lines joined as LAMMPS does, each with the number of its first line."""
     begun, first = "", 0
     for number, line in enumerate(script.splitlines(), 1):
         first = first if begun else number
@@ -125,7 +126,7 @@ def _check_command(line: str) -> None:
 
 
 def _bodies(words: list[str]) -> Iterator[str]:
-    """Yield the commands that a command carries out."""
+    """Yield the commands that a command runs."""
     if words[0] == "if":
         inside = False
         for word in words[2:]:
@@ -140,7 +141,7 @@ def _bodies(words: list[str]) -> Iterator[str]:
 
 
 def _plain_words(words: list[str]) -> list[str]:
-    """Return those words of a command that may be names of files: not formulas, conditions, texts and commands."""
+    """Return the words of a command that may be file names: all but formulas, conditions, texts and commands."""
     if words[0] == "if":
         return []
     if words[0] == "run" and "every" in words:
@@ -165,4 +166,4 @@ def _check_word(word: str) -> None:
     if word and not word.strip("."):
         raise _Refusal(f"{word!r}")
     if "/" in word and ("$" in word or any(not part.strip(".") for part in word.split("/"))):
-        raise _Refusal(f"{word!r} is no relative path without variables, '.' and '..'")
+        raise _Refusal(f"{word!r} is not a relative path without variables, '.' and '..'")

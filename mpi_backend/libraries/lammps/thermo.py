@@ -1,9 +1,9 @@
-"""Thermodynamic output of LAMMPS, from what it prints to numbers.
+"""Parse the thermodynamic output of LAMMPS.
 
 LAMMPS prints one table for each ``run`` or ``minimize``, between the lines ``Per MPI rank memory allocation`` and
 ``Loop time of``, in one of three styles (``thermo_modify line``): ``one`` (a line of headings, then a line for each
 output), ``multi`` (``Name = value`` over several lines, each output headed by a dashed line with the step) and
-``yaml``. Warnings may stand in between. A run that fails has no ``Loop time``; it ends with the text.
+``yaml``. Warnings may appear in between. The table of a failed run has no ``Loop time`` line and ends with the text.
 """
 
 from __future__ import annotations

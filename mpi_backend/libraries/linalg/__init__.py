@@ -1,8 +1,9 @@
 """Linear algebra on distributed matrices: arithmetic, factorisations, spectral decompositions, data analysis.
 
-Matrices are in any layout; they are brought to the layout that a method wants and never overwritten. Arithmetic and
-products take every type (but no product takes bool), factorisations real and complex numbers of single and double
-precision. Sparse matrices are taken where a parameter says so. Every task is collective over the worker group.
+Matrices may have any layout; a routine copies them to the layout that it needs, and never overwrites them. Arithmetic
+accepts every type, products accept every type except bool, and factorisations accept real and complex numbers of single
+and double precision. Sparse matrices are accepted where a parameter says so. Every task is collective over the worker
+group.
 """
 
 from __future__ import annotations

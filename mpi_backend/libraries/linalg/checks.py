@@ -1,7 +1,7 @@
-"""Refuse what a routine cannot take, on every rank alike.
+"""Checks of arguments, with the same result on every rank.
 
-A rank that raises alone leaves the others waiting in MPI for ever. So a check either looks only at what all ranks
-know (shapes, types, scalar arguments), or ends in a reduction that gives every rank the same verdict.
+If one rank raises alone, the others wait in MPI without end. So a check either uses only data that all ranks have
+(shapes, types, scalar arguments), or ends with a reduction that gives every rank the same result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FLOATING = ("float32", "float64", "complex64", "complex128")
 
 
 def require_floating(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix) -> np.dtype[Any]:
-    """Return the element type that the named matrices have in common. Local.
+    """Return the common element type of the named matrices. Local.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def require_floating(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix
 
 
 def require_numeric(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix) -> np.dtype[Any]:
-    """Return the element type that the named matrices have in common. Local.
+    """Return the common element type of the named matrices. Local.
 
     Raises
     ------
@@ -51,8 +51,8 @@ def require_numeric(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix)
         if A.dtype == np.bool_:
             raise ArgumentError(
                 ctx.task,
-                f"matrix {name} has dtype bool, which has no product; convert it with astype, to int64 to count "
-                "or to float64 for speed",
+                f"matrix {name} has dtype bool, which has no product; convert it with astype: int64 counts, float64 is "
+                "fast",
             )
     return np.result_type(*(A.dtype for A in matrices.values()))
 
@@ -63,7 +63,7 @@ def require_finite(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix) 
     Raises
     ------
     NonFiniteError
-        On every rank, if a matrix contains one on any rank.
+        On every rank, if a matrix contains NaN or Inf on any rank.
     """
     finite = np.array(
         [is_finite(A.arrays.values if isinstance(A, SparseDistMatrix) else A.local) for A in matrices.values()], np.int8
@@ -75,10 +75,10 @@ def require_finite(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix) 
 
 
 def is_finite(local: npt.NDArray[Any]) -> bool:
-    """Whether `local` (contiguous) has neither NaN nor Inf. Local.
+    """Whether the contiguous array `local` has neither NaN nor Inf. Local.
 
-    The sum of squares is finite only if all elements are, and costs one pass at the speed of memory; only when it is
-    not, as also happens for very large elements, are they looked at one by one.
+    If the sum of squares is finite, all elements are; it costs one pass at the speed of memory. It also overflows if
+    elements are very large, so only then each element is checked.
     """
     flat = local.ravel(order="K")
     return math.isfinite(abs(np.vdot(flat, flat))) or bool(np.isfinite(flat).all())
@@ -105,7 +105,7 @@ def allocated(ctx: TaskContext, shape: tuple[int, int], dtype: npt.DTypeLike, la
     Raises
     ------
     MatrixMemoryError
-        If a rank has no room for its part; on the others, PeerFailedError.
+        If a rank has not enough memory for its part; the other ranks raise PeerFailedError.
     """
     with Agreement(ctx.comm):
         return ctx.empty(shape, dtype, layout)
@@ -117,7 +117,7 @@ def replicated(ctx: TaskContext, A: npt.NDArray[Any], layout: Layout | str) -> D
     Raises
     ------
     MatrixMemoryError
-        If a rank has no room for its part; on the others, PeerFailedError.
+        If a rank has not enough memory for its part; the other ranks raise PeerFailedError.
     """
     with Agreement(ctx.comm):
         return ctx.from_replicated(A, layout)
@@ -129,24 +129,24 @@ def new_like(
     layout: Layout | str | None = None,
     dtype: npt.DTypeLike | None = None,
 ) -> DistMatrix:
-    """Return an uninitialised matrix on the ranks of `A`, with what is not named taken from `A`. Collective over comm.
+    """Return an uninitialised matrix on the ranks of `A`; omitted arguments are those of `A`. Collective over comm.
 
     Raises
     ------
     MatrixMemoryError
-        If a rank has no room for its part; on the others, PeerFailedError.
+        If a rank has not enough memory for its part; the other ranks raise PeerFailedError.
     """
     with Agreement(A.comm):
         return A.new(A.shape if shape is None else shape, A.layout if layout is None else layout, dtype)
 
 
 def converted(A: DistMatrix, dtype: np.dtype[Any]) -> DistMatrix:
-    """Return `A` with elements of `dtype`; the matrix itself if it has them. Collective over comm.
+    """Return `A` with elements of `dtype`; `A` itself if it has that type. Collective over comm.
 
     Raises
     ------
     MatrixMemoryError
-        If a rank has no room for its part; on the others, PeerFailedError.
+        If a rank has not enough memory for its part; the other ranks raise PeerFailedError.
     """
     if A.dtype == dtype:
         return A

@@ -1,4 +1,4 @@
-"""Matrices on ScaLAPACK's terms: a two-dimensional grid of ranks, square blocks, memory that may be overwritten."""
+"""Matrices as ScaLAPACK needs them: on a two-dimensional grid of ranks, in square blocks, in writable memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from alchemist_ray.mpi_backend.matrices.agreement import Agreement
 
 
 def square_blocked(A: DistMatrix) -> bool:
-    """Whether `A` lies on a grid of all ranks in square blocks of a size that ScaLAPACK is fast with. Local."""
+    """Whether `A` lies on a grid of all ranks in square blocks of a size for which ScaLAPACK is fast. Local."""
     mb, nb = A.layout.block
     return (
         A.layout.pair == "MC_MR" and mb == nb and (32 <= mb <= 512 or mb >= max(A.shape)) and A.layout.align == (0, 0)
@@ -16,12 +16,12 @@ def square_blocked(A: DistMatrix) -> bool:
 
 
 def on_grid(A: DistMatrix) -> DistMatrix:
-    """Return `A` on a grid in square blocks; the matrix itself if it lies so. Collective over comm."""
+    """Return `A` on a grid in square blocks; `A` itself if it already is. Collective over comm."""
     return A if square_blocked(A) else A.relayout(square_layout(A.shape, A.comm.size))
 
 
 def square_layout(shape: tuple[int, int], size: int) -> Layout:
-    """Return MC_MR on `size` ranks in square blocks, of the default size where the matrix is large enough. Local."""
+    """Return MC_MR on `size` ranks in square blocks, of the default size if the matrix is large enough. Local."""
     grid = Grid.of_size(size)
     share = max(-(-shape[0] // grid.nprow), -(-shape[1] // grid.npcol))
     return Layout("MC_MR", grid, (max(1, min(DEFAULT_BLOCK, share)),) * 2)

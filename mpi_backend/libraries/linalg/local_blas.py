@@ -1,17 +1,18 @@
 """BLAS on parts of local blocks, in place, and LAPACK.
 
-The blocked factorisations update a corner of a block again and again. NumPy's products need a temporary for that, and
-SciPy's wrappers copy what is not contiguous; BLAS itself takes a leading dimension and needs neither. Here are the
-routines that SciPy was built with, found where SciPy offers them to compiled code (``scipy.linalg.cython_blas``), for
-arrays of either order, also parts of larger ones, as long as one of the two strides is that of adjacent elements.
+The blocked factorisations update a corner of a block many times. NumPy's products would need a temporary for this, and
+SciPy's wrappers copy arrays that are not contiguous; BLAS itself takes a leading dimension and needs neither. This
+module calls SciPy's own BLAS, which SciPy offers to compiled code (``scipy.linalg.cython_blas``). Arrays may have
+either order and may be parts of larger ones, if the elements of a row or of a column are adjacent.
 
-BLAS thinks in columns. An array whose rows are contiguous is to it the transpose of what is meant, hence the flags.
+BLAS stores matrices by columns. It sees an array stored by rows as its transpose, hence the flags.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -36,16 +37,19 @@ def subtract_product(C: Array, A: Array, B: Array) -> None:
 
 
 def solve_triangle(T: Array, B: Array, *, lower: bool, unit: bool = False) -> None:
-    """Overwrite B with the solution X of T X = B (?trsm); only that triangle of T is looked at. Local.
+    """Overwrite B with the solution X of T X = B (?trsm); only one triangle of T is read. Local.
 
     ``X T = B`` is ``T^T X^T = B^T``: pass transposed views and the other triangle.
     """
     if B.size == 0:
         return
+    if not unit and np.abs(np.diagonal(T)).min() < np.finfo(T.dtype).tiny:
+        _substitute(T, B, lower=lower)
+        return
     left = _by_columns(B)
     stored = B if left else B.T
     trans, ldt = _as_stored(T)
-    # A T stored by rows is an opposite triangle to BLAS; a B stored by rows puts the transpose of T on the other side.
+    # To BLAS, T stored by rows is the opposite triangle, and B stored by rows moves T^T to the other side.
     uplo = b"L" if lower == (trans == b"N") else b"U"
     if not left:
         trans = b"T" if trans == b"N" else b"N"
@@ -55,9 +59,31 @@ def solve_triangle(T: Array, B: Array, *, lower: bool, unit: bool = False) -> No
     _call("trsm", B.dtype, b"L" if left else b"R", uplo, trans, b"U" if unit else b"N", *arguments)
 
 
+def _substitute(T: Array, B: Array, *, lower: bool) -> None:
+    """Do what :func:`solve_triangle` does row by row, without reciprocals: those of subnormal numbers overflow. Local.
+
+    BLAS multiplies by reciprocals of the diagonal.
+    """
+    n = len(T)
+    with np.errstate(all="ignore"):
+        for i in range(n) if lower else reversed(range(n)):
+            _divide(B[i], T[i, i])
+            rest = slice(i + 1, n) if lower else slice(0, i)
+            B[rest] -= np.multiply.outer(T[rest, i], B[i])
+
+
+def _divide(row: Array, pivot: Any) -> None:
+    """Divide `row` in place by a number, whose parts are near 1 when it is used: NumPy divides by reciprocals too."""
+    exponent = math.frexp(max(abs(pivot.real), abs(pivot.imag)))[1]
+    real, imaginary = math.ldexp(pivot.real, -exponent), math.ldexp(pivot.imag, -exponent)
+    row /= row.dtype.type(complex(real, imaginary) if row.dtype.kind == "c" else real)
+    for part in (row.real, row.imag) if row.dtype.kind == "c" else (row,):
+        np.ldexp(part, -exponent, out=part)
+
+
 def lapack(name: str, A: Array) -> Any:
     """Return SciPy's wrapper of the LAPACK routine `name` for the type of `A`."""
-    from scipy.linalg import get_lapack_funcs  # takes longer than a worker takes to start
+    from scipy.linalg import get_lapack_funcs  # imported late: it takes longer than a worker takes to start
 
     (routine,) = get_lapack_funcs((name,), (A,))
     return routine
@@ -75,7 +101,7 @@ def _leading(A: Array) -> int:
 
 
 def _as_stored(A: Array) -> tuple[bytes, int]:
-    """Return how BLAS must read `A`, transposed or not, and its leading dimension."""
+    """Return BLAS' transpose flag for `A`, and its leading dimension."""
     return (b"N", _leading(A)) if _by_columns(A) else (b"T", _leading(A.T))
 
 
@@ -92,7 +118,7 @@ def _by_reference(argument: Any) -> Any:
 @functools.cache
 def _routine(name: str) -> Any:
     """Return a routine of SciPy's BLAS as a function of pointers."""
-    from scipy.linalg import cython_blas  # takes longer than a worker takes to start
+    from scipy.linalg import cython_blas  # imported late: it takes longer than a worker takes to start
 
     capsule = cython_blas.__pyx_capi__[name]
     signature = ctypes.pythonapi.PyCapsule_GetName

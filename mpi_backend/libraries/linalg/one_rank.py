@@ -1,21 +1,24 @@
-"""Factorisations that one rank does faster than all of them.
+"""Factorisations that one rank computes faster than all ranks together.
 
-The two-sided reductions (to tridiagonal, bidiagonal and Hessenberg form), with which dense solvers for eigenvalues and
-singular values begin, do half of their work in products of a matrix with a vector. Those run at the speed of memory,
-which all ranks of a host share. So on one host ScaLAPACK has nothing to win over LAPACK with as many threads, and
-loses: at n = 4000 on two ranks p?syevd took 11 s where LAPACK's ?syevr with two threads took 8.5 s, p?gesvd at 2000
-5.1 s against 2.8 s, and the 128 MB of such a matrix are gathered and dealt in 0.2 s.
+Dense solvers for eigenvalues and singular values begin with a two-sided reduction (to tridiagonal, bidiagonal or
+Hessenberg form), which does half of its work in matrix-vector products. These are limited by memory bandwidth, which
+all ranks of a host share. So on one host ScaLAPACK is slower than LAPACK with as many threads: for n = 4000 on two
+ranks p?syevd took 11 s and LAPACK's ?syevr with two threads 8.5 s; for n = 2000 p?gesvd took 5.1 s and LAPACK 2.8 s.
+Gathering and redistributing the 128 MB of the larger matrix takes 0.2 s.
 
-Hence the choice (:func:`preferred`): where all ranks are on one host and the matrix fits, it is gathered on rank 0,
-which uses the cores of all ranks of its host, while these wait without spinning. Over several hosts the same is done up
-to an order of :data:`SMALL`, at which messages between hosts take longer than the arithmetic. Everything else is done
-by all ranks, with ScaLAPACK or algorithms made of products.
+So (:func:`preferred`) if all ranks are on one host and the matrix fits, it is gathered on rank 0, which uses the cores
+of all ranks of its host while they sleep. On several hosts this is done up to the order :data:`SMALL`, below which
+messages between hosts take longer than the arithmetic. In all other cases all ranks work, with ScaLAPACK or with
+algorithms that consist of matrix products.
+
+LAPACK cannot be stopped. So long work (:mod:`.stopping`) runs in a child process of rank 0, which is killed when the
+task is cancelled or its time is up (:meth:`~.TaskContext.run_in_child`). ScaLAPACK calls MPI, which a child cannot do;
+it runs to its end.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -27,8 +30,9 @@ from alchemist_ray.errors import ConvergenceError
 from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import stopping
 from alchemist_ray.mpi_backend.libraries.linalg.checks import allocated
-from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement, wait_asleep
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -37,20 +41,17 @@ ROOT = 0
 """The rank that does the work."""
 
 SMALL = 1000
-"""The order up to which one rank does the work even if there are ranks on other hosts."""
+"""The order up to which one rank does the work even if other ranks are on other hosts."""
 
 LARGEST = 20_000
-"""The order from which on it is left to all ranks: LAPACK's workspaces, 4 n^2 elements, outgrow 32-bit indices."""
+"""The largest order for one rank: above it LAPACK's workspaces, 4 n^2 elements, exceed 32-bit indices."""
 
-_COPIES = 8
-"""Copies of the matrix that LAPACK and its results may need together, at most (?gesdd with vectors)."""
-
-_LONGEST_NAP = 0.002
-"""Seconds between two looks at whether the rank that works is done."""
+_COPIES = 10
+"""Largest number of copies of the matrix that LAPACK and its results, also in shared memory, need together."""
 
 
 def preferred(ctx: TaskContext, shape: tuple[int, int], dtype: np.dtype[Any]) -> bool:
-    """Whether a dense factorisation of such a matrix is for one rank; the same on all ranks. Collective over comm."""
+    """Whether one rank should factorise a dense matrix of this shape; the same on all ranks. Collective over comm."""
     if ctx.comm.size == 1 and max(shape) <= LARGEST:
         return True
     fits = shape[0] * shape[1] * dtype.itemsize * _COPIES <= physical_memory() // 2 and max(shape) <= LARGEST
@@ -60,8 +61,8 @@ def preferred(ctx: TaskContext, shape: tuple[int, int], dtype: np.dtype[Any]) ->
 
 
 def gathered(A: DistMatrix) -> Array | None:
-    """Return all of `A`, in memory that may be overwritten, on :data:`ROOT`; None elsewhere. Collective over comm."""
-    outside = DistMatrix(A.comm, A.shape, A.layout, A.local)  # not in the memory that results are served from
+    """Return the whole of `A` in writable memory on :data:`ROOT`; None on other ranks. Collective over comm."""
+    outside = DistMatrix(A.comm, A.shape, A.layout, A.local)  # keeps the copy out of the memory for results
     whole = outside.relayout("CIRC_CIRC").local
     with Agreement(A.comm):
         if A.comm.rank != ROOT:
@@ -70,7 +71,7 @@ def gathered(A: DistMatrix) -> Array | None:
 
 
 def dealt(ctx: TaskContext, whole: Array | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> DistMatrix:
-    """Return the matrix that :data:`ROOT` passes in C or Fortran order, the others None, in MC_MR. Collective."""
+    """Distribute the matrix `whole` of :data:`ROOT`, in C or Fortran order, in MC_MR; others pass None. Collective."""
     if 0 in shape:
         return allocated(ctx, shape, dtype, "MC_MR")
     flipped = ctx.comm.bcast(whole is not None and not whole.flags.c_contiguous, ROOT)
@@ -83,35 +84,62 @@ def dealt(ctx: TaskContext, whole: Array | None, shape: tuple[int, int], dtype: 
     return source.transpose("MC_MR") if flipped else source.relayout("MC_MR")
 
 
-def run_on(ctx: TaskContext, A: DistMatrix, work: Callable[[Array], T]) -> T | None:
-    """Return, as :func:`run`, what `work` makes of all of `A`; it may overwrite what it is given. Collective."""
+def run_on(ctx: TaskContext, A: DistMatrix, count: float, work: Callable[[Array], T]) -> T | None:
+    """Call `work` with the whole of `A`, which it may overwrite, and return its result like :func:`run`. Collective."""
     whole = gathered(A)
-    return run(ctx, lambda: work(whole if whole is not None else np.empty(A.shape, A.dtype)))
+    return run(ctx, count, A.dtype, lambda: work(whole if whole is not None else np.empty(A.shape, A.dtype)))
 
 
-def run(ctx: TaskContext, work: Callable[[], T]) -> T | None:
-    """Return what `work` returns on :data:`ROOT`, which has the cores of all; None elsewhere. Collective over comm.
+def run(ctx: TaskContext, count: float, dtype: np.dtype[Any], work: Callable[[], T]) -> T | None:
+    """Call `work` on :data:`ROOT` with the cores of all ranks; return its result there, else None. Collective.
+
+    Parameters
+    ----------
+    count, dtype : float, dtype
+        Roughly how many operations it takes, on elements of which type; long work runs in a child process.
+    work : callable
+        Called without arguments; it must not call MPI.
 
     Raises
     ------
     ConvergenceError
-        On :data:`ROOT`, if NumPy or SciPy found none; on the others, as after any error there, PeerFailedError.
+        On :data:`ROOT`, if NumPy or SciPy did not converge. After any error there the other ranks raise
+        PeerFailedError.
+    TaskCancelledError
+        On every rank, if the task was cancelled while a child process worked.
+    TaskKilledError
+        On :data:`ROOT`, if the child process was killed.
     """
-    result, ranks = None, _ranks_here(ctx.comm)
+    ranks = _ranks_here(ctx.comm)
+    threaded = (lambda: _threaded(ranks, work)) if ctx.comm.rank == ROOT else None
+    try:
+        if not stopping.is_long(count, dtype):
+            return _run_here(ctx, threaded)
+        with Agreement(ctx.comm):
+            _load()
+        return ctx.run_in_child(threaded)
+    except np.linalg.LinAlgError as failure:
+        raise ConvergenceError(ctx.task, str(failure)) from failure
+
+
+def _run_here(ctx: TaskContext, work: Callable[[], T] | None) -> T | None:
+    """Run `work` in this process on the ranks that have any; the others wait. Collective over comm."""
     with Agreement(ctx.comm):
         try:
-            if ctx.comm.rank == ROOT:
-                result = _threaded(ranks, work)
-        except np.linalg.LinAlgError as failure:
-            raise ConvergenceError(ctx.task, str(failure)) from failure
-        finally:  # on every rank once, whatever happened to it
-            _wait(ctx.comm)
-    return result
+            return None if work is None else work()
+        finally:  # exactly once on every rank, even after an error
+            wait_asleep(ctx.comm)
+
+
+def _load() -> None:
+    """Import the modules of :func:`_threaded`, so that no child process has to. Local."""
+    import scipy.linalg  # noqa: F401
+    import threadpoolctl  # noqa: F401
 
 
 def _threaded(ranks: int, work: Callable[[], T]) -> T:
-    """Do `work` with as many BLAS threads as so many `ranks` have together, but not more than there are cores."""
-    import scipy.linalg  # noqa: F401 - so that its BLAS is there to be found
+    """Call `work` with the BLAS threads of `ranks` ranks together, but not more than the number of cores."""
+    import scipy.linalg  # noqa: F401 - loads its BLAS, so that threadpoolctl finds it
     from threadpoolctl import ThreadpoolController
 
     blas = ThreadpoolController().select(user_api="blas")
@@ -121,16 +149,8 @@ def _threaded(ranks: int, work: Callable[[], T]) -> T:
 
 
 def _ranks_here(comm: MPI.Comm) -> int:
-    """Return how many of the ranks are on this rank's host. Collective over comm."""
+    """Return the number of ranks on this rank's host. Collective over comm."""
     here = comm.Split_type(MPI.COMM_TYPE_SHARED)
     size: int = here.size
     here.Free()
     return size
-
-
-def _wait(comm: MPI.Comm) -> None:
-    """Wait for all ranks, asleep: the cores are for the one that works. Collective over comm."""
-    arrived, nap = comm.Ibarrier(), 1e-5
-    while not arrived.Test():
-        time.sleep(nap)
-        nap = min(2 * nap, _LONGEST_NAP)

@@ -1,13 +1,13 @@
 """PETSc's Krylov methods and preconditioners for sparse systems of linear equations.
 
-PETSc and petsc4py have no wheels: they are built on the machine, over its MPI, and this library is there where they are
-(``pip install petsc petsc4py`` with a compiler and the MPI of mpi4py). A matrix is handed over in its own rows, so
-nothing moves but what PETSc itself exchanges.
+PETSc and petsc4py have no wheels; pip compiles them on the machine against its MPI (``pip install petsc petsc4py``,
+which needs a compiler and the MPI of mpi4py). This library loads only where they are installed. PETSc gets each rank's
+rows as they are, so only PETSc itself moves data between ranks.
 
-What PETSc computes with (real or complex, single or double) was decided when it was built. Matrices are converted to
-that; complex ones are refused by a real PETSc. Factorising preconditioners (ilu, icc, lu, and bjacobi and asm, which
-factorise blocks) want every diagonal entry to be stored, if only as a zero: a rank without one fails alone, and the
-group is ended.
+The scalar type of PETSc (real or complex, single or double) was fixed when it was built. Matrices are converted to it;
+a PETSc for real numbers refuses complex matrices. Preconditioners that factorise (ilu, icc, lu, and bjacobi and asm,
+which factorise blocks) need every diagonal entry to be stored, even if it is zero. A rank that lacks one fails alone,
+and then the group is ended.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ try:
 except ImportError as missing:
     raise LibraryLoadError(
         "petsc",
-        f"{missing}. Install it where the workers run, over the MPI of mpi4py (it is compiled): "
-        "pip install petsc petsc4py",
+        f"{missing}. Install it where the workers run: pip install petsc petsc4py. This compiles PETSc, which needs a "
+        "compiler and the MPI of mpi4py",
     ) from None
 
 __version__ = "1.0"
@@ -56,29 +56,29 @@ def solve(
         PETSc's name of the method: ``"gmres"``, ``"cg"``, ``"bcgs"``, ``"minres"``, ``"fgmres"``, ``"preonly"``, ...
     pc : str, optional
         PETSc's name of the preconditioner: ``"jacobi"``, ``"bjacobi"``, ``"asm"``, ``"gamg"``, ``"ilu"`` and ``"lu"``
-        (on one rank, or with a package for more), ``"none"``, ...; by default what PETSc chooses.
+        (these two on one rank, or with a parallel package), ``"none"``, ...; by default PETSc chooses.
     rtol, atol : float
         The iteration ends when the (preconditioned) residual is below ``max(rtol * ||b||, atol)``.
     maxiter : int
         Largest number of iterations.
     options : dict, optional
         Options of PETSc for the method and the preconditioner, without the dash: ``{"ksp_gmres_restart": 50,
-        "sub_pc_type": "ilu"}``. Those that print or write files are refused.
+        "sub_pc_type": "ilu"}``. Options that print or write files are refused.
     partial : bool
-        Whether to return what there is where the iteration did not converge.
+        Whether to return the last iterate if the iteration did not converge.
 
     Returns
     -------
     x : DistMatrix, shape (n, k)
         The solutions, in VC_STAR.
     info : dict
-        For each right-hand side, a list each: ``converged``, ``reason`` (PETSc's), ``iterations`` and ``residual``,
-        which is the true ``||b - A x|| / ||b||``.
+        Lists with one entry per right-hand side: ``converged``, ``reason`` (PETSc's), ``iterations`` and ``residual``,
+        the true ``||b - A x|| / ||b||``.
 
     Raises
     ------
     ArgumentError, ArgumentValueError
-        If types or shapes do not fit, or PETSc knows no such method, preconditioner or option.
+        If types or shapes do not fit, or PETSc does not know the method, the preconditioner or an option.
     NonFiniteError
         If `A` or `b` contains NaN or Inf.
     ConvergenceError
@@ -86,7 +86,7 @@ def solve(
 
     Notes
     -----
-    Memory beside the result: a copy of `A`, what the preconditioner needs, and for GMRES 30 vectors.
+    Memory beside the result: a copy of `A`, the memory of the preconditioner, and for GMRES 30 vectors.
     """
     n = A.shape[0]
     if A.shape[1] != n or b.shape[0] != n or 0 in b.shape:
@@ -94,7 +94,9 @@ def solve(
             ctx.task, f"A must be n x n and b n x k, with n and k 1 or more, not {A.shape}, {b.shape}"
         )
     if maxiter < 1 or not 0 <= rtol < 1 or atol < 0:
-        raise ArgumentValueError(ctx.task, f"rtol={rtol}, atol={atol} and maxiter={maxiter} do not make a criterion")
+        raise ArgumentValueError(
+            ctx.task, f"maxiter must be 1 or more, 0 <= rtol < 1 and atol >= 0, not {maxiter=}, {rtol=}, {atol=}"
+        )
     dtype = objects.require_scalars(ctx, A=A, b=b)
     require_finite(ctx, A=A, b=b)
     columns = b.relayout("VC_STAR").local

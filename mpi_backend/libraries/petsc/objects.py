@@ -1,7 +1,7 @@
-"""Matrices and solvers of PETSc, made from ours, and destroyed when the task is over.
+"""PETSc matrices and solvers, made from our matrices and destroyed when the task ends.
 
-PETSc is started without a word of the command line, the environment or ``~/.petscrc``, and without its signal handlers,
-which would hide the worker's own.
+PETSc starts without options from the command line, the environment or ``~/.petscrc``, and without its signal handlers,
+which would hide those of the worker.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskCont
 os.environ.pop("PETSC_OPTIONS", None)
 petsc4py.init(["alchemist", "-skip_petscrc", "-no_signal_handler"])
 
-from petsc4py import PETSc  # noqa: E402 - starts PETSc, which must have been told how
+from petsc4py import PETSc  # noqa: E402 - the import starts PETSc with the options of init
 
 Array = npt.NDArray[Any]
 
@@ -35,12 +35,12 @@ _numbers = itertools.count()
 
 
 def require_scalars(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix) -> np.dtype[Any]:
-    """Return the type of results for these matrices. Local.
+    """Return the element type of results that are computed from these matrices. Local.
 
     Raises
     ------
     ArgumentError
-        If one of them is complex, and PETSc was built for real numbers.
+        If one of them is complex and PETSc was built for real numbers.
     """
     for name, A in matrices.items():
         if A.dtype.kind == "c" and np.dtype(PETSc.ScalarType).kind != "c":
@@ -53,7 +53,7 @@ def require_scalars(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix)
 
 @contextlib.contextmanager
 def matrix(ctx: TaskContext, A: SparseDistMatrix) -> Iterator[Any]:
-    """Give `A` as a matrix of PETSc, in the same rows, for as long as the context lasts. Collective over comm."""
+    """Yield `A` as a PETSc matrix with the same rows on each rank; destroy it at the end. Collective over comm."""
     arrays = A.without_duplicates().arrays
     height, (m, n) = A.rows.size, A.shape
     width = height if m == n else PETSc.DECIDE
@@ -75,12 +75,12 @@ def matrix(ctx: TaskContext, A: SparseDistMatrix) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def solver(ctx: TaskContext, A: Any, ksp: str, pc: str | None, options: dict[str, Any]) -> Iterator[Any]:
-    """Give a solver for `A` for as long as the context lasts. Collective over comm.
+    """Yield a solver for `A`; destroy it at the end. Collective over comm.
 
     Raises
     ------
     ArgumentValueError
-        If PETSc knows no such method, preconditioner or option.
+        If PETSc does not know the method, the preconditioner or an option.
     """
     made = PETSc.KSP().create(comm=ctx.comm)
     try:
@@ -97,7 +97,7 @@ def solver(ctx: TaskContext, A: Any, ksp: str, pc: str | None, options: dict[str
 
 @contextlib.contextmanager
 def refused(ctx: TaskContext, what: str) -> Iterator[None]:
-    """Raise what PETSc says of arguments as an error of ours. Local: PETSc looks at what all ranks know.
+    """Turn a PETSc error about arguments into ours. Local: PETSc checks arguments that all ranks share.
 
     Raises
     ------
@@ -108,18 +108,18 @@ def refused(ctx: TaskContext, what: str) -> Iterator[None]:
         yield
     except PETSc.Error as failure:
         reason = " ".join(str(failure).split())
-        raise ArgumentValueError(ctx.task, f"PETSc takes no {what}: {reason}") from None
+        raise ArgumentValueError(ctx.task, f"PETSc refuses {what}: {reason}") from None
 
 
 def solved(ctx: TaskContext, solver: Any, columns: Array, target: Array, column: int) -> dict[str, Any]:
-    """Solve for one column, put the solution into `target`, and say how it went. Collective over comm."""
+    """Solve for one column, write the solution to `target`, and return how the solver ended. Collective over comm."""
     A, _ = solver.getOperators()
     x, b = A.createVecs()
     residual = b.duplicate()
     try:
         if columns.size:
             b.getArray()[...] = columns[:, column]
-        with refused(ctx, "such solver for this matrix"):
+        with refused(ctx, "this solver for this matrix"):
             solver.solve(b, x)
         if target.size:
             found = x.getArray()
@@ -139,10 +139,14 @@ def solved(ctx: TaskContext, solver: Any, columns: Array, target: Array, column:
 
 
 def _set_options(ctx: TaskContext, solver: Any, options: dict[str, Any]) -> None:
-    """Hand options to a solver alone, by a prefix that no other has."""
+    """Set options for this solver only, by a prefix that no other solver has."""
     for name, value in options.items():
         if not _OPTION.fullmatch(name) or _PRINTING.search(name) or not re.fullmatch(r"[\w.,+-]*", str(value)):
-            raise ArgumentValueError(ctx.task, f"option {name!r} = {value!r} is none for a method or a preconditioner")
+            raise ArgumentValueError(
+                ctx.task,
+                f"option {name!r} = {value!r} is not allowed: only options of methods and preconditioners are, without "
+                "those that print or write files",
+            )
     prefix = f"alchemist_{next(_numbers)}_"
     known = PETSc.Options(prefix)
     solver.setOptionsPrefix(prefix)
@@ -151,7 +155,7 @@ def _set_options(ctx: TaskContext, solver: Any, options: dict[str, Any]) -> None
     try:
         solver.setFromOptions()
         solver.setUp()
-        used = getattr(known, "used", None)  # releases before 3.20 cannot tell
+        used = getattr(known, "used", None)  # missing before release 3.20
         unused = [name for name in options if used is not None and not used(name)]
     finally:
         for name in options:
@@ -161,6 +165,6 @@ def _set_options(ctx: TaskContext, solver: Any, options: dict[str, Any]) -> None
 
 
 def _reasons() -> dict[int, str]:
-    """Return PETSc's names of the reasons for which it stops."""
+    """Return PETSc's names of its reasons to stop, by number."""
     reasons = PETSc.KSP.ConvergedReason
     return {value: name for name, value in vars(reasons).items() if isinstance(value, int) and name.isupper()}

@@ -1,7 +1,7 @@
 """SLEPc's Krylov-Schur method for some eigenvalues of sparse matrices, with SciPy's names and arguments.
 
-SLEPc is built over PETSc, and this library is there where slepc4py is. What :mod:`.petsc` says
-of PETSc holds here too.
+SLEPc is built on PETSc, and this library loads only where slepc4py is installed. The remarks in
+:mod:`alchemist_ray.mpi_backend.libraries.petsc` about PETSc apply here too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ try:
 except ImportError as missing:
     raise LibraryLoadError(
         "slepc",
-        f"{missing}. Install it where the workers run, over their PETSc (it is compiled): pip install slepc slepc4py",
+        f"{missing}. Install it where the workers run: pip install slepc slepc4py. This compiles SLEPc against the "
+        "installed PETSc",
     ) from None
 
 __version__ = "1.0"
@@ -39,7 +40,7 @@ _WHICH = {
     "LI": "LARGEST_IMAGINARY",
     "SI": "SMALLEST_IMAGINARY",
 }
-_ASYMMETRY = 1e-4  # of single precision there is that much in sums of large matrices
+_ASYMMETRY = 1e-4  # rounding in single precision reaches this in sums over large matrices
 
 
 @task
@@ -59,16 +60,16 @@ def eigsh(
     A : SparseDistMatrix, shape (n, n)
         The matrix.
     k : int
-        How many, ``1 <= k <= n``.
+        Number of eigenvalues, ``1 <= k <= n``.
     sigma : float, optional
-        Find those nearest to it, by shift and invert: PETSc must be able to factorise `A`, on more ranks than one by
-        a package such as MUMPS.
+        Find the eigenvalues nearest to `sigma` by shift and invert. PETSc must be able to factorise `A`; on more than
+        one rank this takes a package such as MUMPS.
     which : str
-        ``"LM"`` (largest in magnitude), ``"SM"``, ``"LA"`` (largest) or ``"SA"``; with `sigma` it is not looked at.
+        ``"LM"`` (largest in magnitude), ``"SM"``, ``"LA"`` (largest) or ``"SA"``; ignored if `sigma` is given.
     maxiter : int, optional
         Largest number of restarts.
     tol : float
-        Relative accuracy; 0 is 1e-12.
+        Relative accuracy; 0 means 1e-12.
 
     Returns
     -------
@@ -112,7 +113,7 @@ def eigs(
     """Return some eigenvalues and eigenvectors, both complex128, of a square matrix.
 
     Parameters and errors are those of :func:`eigsh`, except that `which` is ``"LM"``, ``"SM"``, ``"LR"`` (largest real
-    part), ``"SR"``, ``"LI"`` or ``"SI"``. The eigenvalues are in the order that `which` says.
+    part), ``"SR"``, ``"LI"`` or ``"SI"``. The eigenvalues are sorted by `which`.
     """
     _require(ctx, A, k, which, ("LM", "SM", "LR", "SR", "LI", "SI"))
     objects.require_scalars(ctx, A=A)
@@ -151,7 +152,7 @@ def _is_symmetric(matrix: Any) -> bool:
 def _solve(
     ctx: TaskContext, A: Any, kind: Any, k: int, sigma: float | None, which: str, maxiter: int | None, tol: float
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return k eigenvalues, and this rank's rows of their vectors. Collective over comm."""
+    """Return k eigenvalues, and this rank's rows of their eigenvectors. Collective over comm."""
     solver = SLEPc.EPS().create(comm=ctx.comm)
     real, imaginary = A.createVecs()
     try:
@@ -164,13 +165,13 @@ def _solve(
             solver.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
             solver.setTarget(sigma)
             solver.getST().setType(SLEPc.ST.Type.SINVERT)
-        with objects.refused(ctx, f"such eigenproblem (sigma={sigma})"):
+        with objects.refused(ctx, f"this eigenproblem (sigma={sigma})"):
             solver.solve()
         if solver.getConverged() < k:
             raise ConvergenceError(
                 ctx.task,
                 f"{solver.getConverged()} of {k} eigenvalues converged in {solver.getIterationNumber()} restarts: "
-                "raise maxiter or tol, or give sigma",
+                "increase maxiter or tol, or give sigma",
             )
         values = np.empty(k, np.complex128)
         vectors = np.empty((real.getLocalSize(), k), np.complex128)

@@ -1,4 +1,4 @@
-"""Libraries in C and C++, compiled here: the examples against independent truth, every kind of value, every error."""
+"""Libraries in C and C++, compiled here: the examples against independent results, every kind of value, every error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ctypes
 import dataclasses
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ mpi4py.rc.initialize = False
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from conftest import LIBRARIES  # noqa: E402
+from skips import needs  # noqa: E402
 from tests_support import memory_in_use, wait_until  # noqa: E402
 
 import alchemist_ray as alchemist  # noqa: E402
@@ -34,11 +34,11 @@ WARNINGS = ["-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror"]
 DTYPES = ("float32", "float64", "complex64", "complex128")
 LIMIT = 30
 
-pytestmark = pytest.mark.skipif(not (shutil.which("cc") and shutil.which("c++")), reason="needs a C and a C++ compiler")
+pytestmark = needs("cc", "c++")
 
 
 def compile_library(source, target, *flags):
-    """Compile `source` as its suffix says, with every warning an error; return the shared object."""
+    """Compile `source` as C or C++ by its suffix, with warnings as errors; return the shared object."""
     compiler, standard = ("mpicxx", "-std=c++17") if source.suffix == ".cpp" else ("mpicc", "-std=c99")
     command = [Path(sys.executable).with_name(compiler), standard, "-pedantic", *WARNINGS, "-O1", "-shared", "-fPIC"]
     subprocess.run([*command, f"-I{ALI / 'include'}", source, "-o", target, "-lm", *flags], check=True, timeout=60)
@@ -150,7 +150,7 @@ def check_cholesky(session, rng, workers):
     lib = session.load_library("cholesky")
     n = 70
     layouts = [("MC_MR", 3), ("STAR_STAR", None), ("MR_MC", 1), ("VC_STAR", 2)]
-    for position, dtype in enumerate(DTYPES, workers):  # every type in every layout, on one number of workers each
+    for position, dtype in enumerate(DTYPES, workers):  # every type in every layout, each on one number of workers
         A = definite(rng, n, dtype)
         pair, block = layouts[position % len(layouts)]
         L = np.asarray(lib.cholesky(session.send_matrix(A, pair, block_size=block)))
@@ -164,7 +164,7 @@ def check_cholesky(session, rng, workers):
     assert np.linalg.norm(A @ x - b, 1) / (size * eps("float64") * n) <= LIMIT
     original = session.send_matrix(A, "MC_MR", block_size=32)
     lib.cholesky(original)
-    np.testing.assert_array_equal(np.asarray(original), A)  # what arrives as it is wanted is not overwritten either
+    np.testing.assert_array_equal(np.asarray(original), A)  # nor is an argument in the wanted layout overwritten
     A[40, 40] = -1
     with pytest.raises(errors.ArgumentValueError, match="leading minor of order 41 is not"):
         lib.cholesky(session.send_matrix(A))
@@ -176,7 +176,7 @@ def check_cholesky(session, rng, workers):
 
 
 def check_heat(session):
-    """Each Fourier mode of the ring decays by its own factor a step, and uniform heating adds to the mean alone."""
+    """In each step every Fourier mode of the ring decays by its own factor; uniform heating changes only the mean."""
     lib = session.load_library("heat")
     n, dt, diffusivity, steps, heating = 48, 1e-3, 0.02, 25, 0.5
     ring = lib.create(n=n, dt=dt, diffusivity=diffusivity, sensors=n, steps=steps)
@@ -241,7 +241,7 @@ def test_the_client_gets_signatures_and_documentation(pair):
     ]
     assert norm.returns == "tuple[float, int]"
     assert norm.parameters[0].layout == "VC_STAR"
-    assert "maxiter : int, default 1000\n    Steps after which to give up." in lib.spectral_norm.__doc__
+    assert "maxiter : int, default 1000\n    Maximum number of steps." in lib.spectral_norm.__doc__
     assert "Returns\n-------\nnorm : float\n    The largest singular value." in lib.spectral_norm.__doc__
     with pytest.raises(errors.ArgumentError, match="did you mean 'maxiter'"):
         lib.spectral_norm(1, max_iter=3)
@@ -322,9 +322,9 @@ def test_getters(kinds):
     [
         ({"string": "a\0b"}, errors.ArgumentValueError, "contains a zero byte"),
         ({"integer": 2**63}, errors.ArgumentValueError, "more than 64 bits"),
-        ({"array": np.array(2**64 - 1, np.uint64)}, errors.ArgumentValueError, "elements that int64 does not hold"),
-        ({"array": [[1, 2], [3]]}, errors.ArgumentValueError, "is no array"),
-        ({"array": ["a"]}, errors.ArgumentError, "not one of <U1"),
+        ({"array": np.array(2**64 - 1, np.uint64)}, errors.ArgumentValueError, "elements too large for int64"),
+        ({"array": [[1, 2], [3]]}, errors.ArgumentValueError, "is not an array"),
+        ({"array": ["a"]}, errors.ArgumentError, "not an array of <U1"),
         ({"array": np.zeros((1,) * 9)}, errors.ArgumentError, "at most 8 dimensions"),
         ({"real": "x"}, errors.ArgumentError, "must be a number"),
     ],
@@ -446,16 +446,16 @@ def test_a_rank_that_leaves_the_telling_to_another(kinds):
 @pytest.mark.parametrize(
     ("how", "text"),
     [
-        ("unknown argument", "asked for the argument 'there is none', which it has not described"),
-        ("argument of another kind", "asked for the argument 'how' as another kind"),
-        ("unknown result", "gave a result 'there is none', which it has not described"),
-        ("result of another kind", "gave its result 'string' as another kind"),
+        ("unknown argument", "asked for the argument 'there is none', which it does not describe"),
+        ("argument of another kind", "asked for the argument 'how' as a kind that it does not have"),
+        ("unknown result", "returned a result 'there is none' that is not in its description"),
+        ("result of another kind", "returned its result 'string' as a kind that is not"),
         ("NULL string", "its result 'string' is NULL"),
         ("NULL array", "its result 'array' is NULL"),
         ("array that lies", "shape \\(2,\\) with 3 elements"),
-        ("NULL matrix", "named a matrix that is NULL"),
+        ("NULL matrix", "passed a matrix that is NULL"),
         ("unknown type", "2x2 matrix of element type 3"),
-        ("no result", "without giving its result 'string'"),
+        ("no result", "without its result 'string'"),
     ],
 )
 def test_a_library_that_uses_the_interface_wrongly(kinds, how, text):
@@ -466,7 +466,7 @@ def test_a_library_that_uses_the_interface_wrongly(kinds, how, text):
 
 def test_a_matrix_of_an_earlier_call_is_not_taken_for_a_new_one(kinds):
     kinds.misuse("stale matrix")
-    with pytest.raises(errors.RemoteTaskError, match="named a matrix that is NULL, or of another call"):
+    with pytest.raises(errors.RemoteTaskError, match="passed a matrix that is NULL or belongs to another call"):
         kinds.misuse("stale matrix")
 
 
@@ -497,7 +497,7 @@ def test_a_task_that_never_ends_is_cancelled(pair, kinds):
     with pytest.raises(errors.TaskTimeoutError):
         kinds.options(timeout=0.3).forever()
     assert kinds.fail(0, silent=True) is None
-    assert [row["pid"] for row in session.list_assigned_workers()] == pids  # it was asked, not killed
+    assert [row["pid"] for row in session.list_assigned_workers()] == pids  # the workers were asked to stop, not killed
 
 
 def test_matrices_move_while_c_computes(pair, kinds, rng):
@@ -542,7 +542,7 @@ def test_a_simulator_is_stepped_from_outside(pair):
         ("spaces", errors.ArgumentValueError, "odd_simulator.create: told to fail in spaces"),
         ("dimensions", errors.RemoteTaskError, "action space has 9 dimensions"),
         ("size", errors.RemoteTaskError, "action space has 2 dimensions, of sizes"),
-        ("bounds", errors.RemoteTaskError, "observation space has bounds of which the lower is above the upper"),
+        ("bounds", errors.RemoteTaskError, "observation space has a lower bound above the upper"),
     ],
 )
 def test_simulations_that_cannot_be_made(pair, how, error, text):
@@ -552,7 +552,7 @@ def test_simulations_that_cannot_be_made(pair, how, error, text):
     living = lib.get_score(fine)
     with pytest.raises(error, match=text):
         lib.create(how=how)
-    assert lib.get_score(fine) == living  # the one that failed has been given back
+    assert lib.get_score(fine) == living  # the failed simulation has been released
     lib.close(fine)
 
 
@@ -575,7 +575,7 @@ def test_matrices_of_a_simulation_go_with_the_call(pair):
     odd = lib.create(n=1000)
     lib.reset(odd)
     used = memory_in_use(pair[0])
-    for _ in range(20):  # 8 MB each, of 64 MB
+    for _ in range(20):  # each takes 8 of 64 MB
         lib.step(odd, [[0, 0]])
     assert memory_in_use(pair[0]) == used
     lib.close(odd)
@@ -628,12 +628,12 @@ def test_a_simulator_in_c_has_info_pictures_and_snapshots(pair):
     assert (seen["name"], seen["unit"], seen["low"], seen["high"]) == ("oddity", "1", -2.0, 0.0)
     kept = lib.snapshot(one)
     lib.step(one, [[1, 0]])
-    assert lib.restore(two, kept) == 6.0  # of a sibling that has never been reset
+    assert lib.restore(two, kept) == 6.0  # another simulation, which has never been reset
     assert (lib.get_state(one), lib.get_state(two)) == (7.0, 6.0)
     assert lib.restore(one, kept) == 6.0
     assert (lib.get_field(two)["low"], lib.get_field(two)["high"]) == (None, None)
     longer = lib.create(n=1)
-    with pytest.raises(errors.ArgumentValueError, match=r"snapshot has \d+ bytes on this rank, the simulation takes"):
+    with pytest.raises(errors.ArgumentValueError, match=r"snapshot has \d+ bytes on this rank, but"):
         lib.restore(longer, kept)
     for simulation in (one, two, longer):
         lib.close(simulation)
@@ -664,8 +664,8 @@ def test_what_a_simulation_has_beside_the_usual_may_fail(pair, how, error, text)
     with pytest.raises(error, match=text):
         run()
     if how == "restore":
-        lib.reset(odd)  # what was restored half must be reset
-    assert lib.get_state(odd) == -1.0  # nothing hangs, and the simulation lives
+        lib.reset(odd)  # a half-restored simulation must be reset
+    assert lib.get_state(odd) == -1.0  # nothing hangs, and the simulation still works
     lib.close(odd)
 
 
@@ -706,15 +706,15 @@ def test_a_simulator_of_version_1_of_the_header_still_runs(pair):
         ("no_tasks", "neither tasks nor a simulator"),
         ("no_run", "task t: it has no function to run"),
         ("no_name", "task 0 has no name"),
-        ("twice", "two tasks 't'"),
-        ("keyword", "'class' is no name"),
+        ("twice", "two tasks have the name 't'"),
+        ("keyword", "'class' is not a valid name"),
         ("not_utf8", "is not UTF-8"),
-        ("no_kind", "task t: parameter k: there is no kind 0"),
-        ("unknown_kind", "there is no kind 1048576"),
+        ("no_kind", "task t: parameter k: unknown kind 0"),
+        ("unknown_kind", "unknown kind 1048576"),
         ("nameless", "parameter 0 has no name"),
-        ("two_alike", "task t: there are two parameters 'k'"),
-        ("taken", "task t: parameter ctx: the name is taken"),
-        ("no_value", "the default 'fast' is not a value as Python writes it; a string has quotes: 'fast'"),
+        ("two_alike", "task t: two parameters have the name 'k'"),
+        ("taken", "task t: parameter ctx: this name is reserved"),
+        ("no_value", "the default 'fast' is not a value in Python's notation; a string has quotes: 'fast'"),
         ("other_kind", "the default 1.5 is not of the kind"),
         ("long_default", "more than 64 bits"),
         ("order", "parameter k needs a default, since j before it has one"),
@@ -722,16 +722,16 @@ def test_a_simulator_of_version_1_of_the_header_still_runs(pair):
         ("layout_text", "not 'MC_MR/64'"),
         ("layout_block", "parameter A: block"),
         ("layout_of_int", "only a matrix has a layout"),
-        ("type", "there is no element type 1048576"),
+        ("type", "unknown element type 1048576"),
         ("type_of_int", "only a matrix or an array has an element type"),
-        ("result_kind", "task t: result r: there is no kind 0"),
-        ("result_twice", "two results 'r'"),
+        ("result_kind", "task t: result r: unknown kind 0"),
+        ("result_twice", "two results have the name 'r'"),
         ("simulator", "the simulator: it lacks spaces, reset, step, get_state, get_score"),
-        ("short_simulator", "the simulator: it is said to have 8 bytes"),
+        ("short_simulator", "the simulator: it claims to have 8 bytes"),
         ("half_info", "the simulator: it lacks get_info"),
         ("half_field", "the simulator: it lacks describe_field"),
         ("half_snapshot", "the simulator: it lacks snapshot_bytes, restore"),
-        ("two_infos", "the simulator: its info has two entries of one name: a, b, a"),
+        ("two_infos", "the simulator: its info has two entries with the same name: a, b, a"),
     ],
 )
 def test_wrong_descriptions_are_named(built, monkeypatch, case, text):
@@ -762,7 +762,7 @@ def load_source(folder, text, compiler="mpicc"):
 
 
 def test_a_library_without_the_entry(tmp_path):
-    with pytest.raises(errors.LibraryLoadError, match=r"exports no alchemist_library.*ALCHEMIST_LIBRARY"):
+    with pytest.raises(errors.LibraryLoadError, match=r"does not export alchemist_library.*ALCHEMIST_LIBRARY"):
         load_source(tmp_path, LIBRARY.format(declaration="", result="0"))
 
 
@@ -778,12 +778,12 @@ def test_another_mpi(tmp_path):
     text = LIBRARY.format(declaration="int r;", result="MPI_Comm_rank(call->comm, &r)")
     export = """const alchemist_library_description *alchemist_library(void) {
         static const alchemist_library_description d = {ALCHEMIST_ABI_VERSION, %d, "", "", tasks, NULL}; return &d; }"""
-    with pytest.raises(errors.LibraryLoadError, match=r"linked with the MPI library .*libmpi_abi.*mpicc of the latter"):
+    with pytest.raises(errors.LibraryLoadError, match=r"linked with the MPI library .*libmpi_abi.*mpicc of that"):
         load_source(tmp_path, text + export % 4, "mpicc_abi")
 
 
 def test_files_that_are_no_shared_objects(tmp_path):
-    with pytest.raises(errors.LibraryLoadError, match="there is no file"):
+    with pytest.raises(errors.LibraryLoadError, match=r"the file .* does not exist"):
         load("lib", str(tmp_path / "absent.so"))
     (tmp_path / "text.so").write_text("not an object")
     with pytest.raises(errors.LibraryLoadError, match="does not load"):
@@ -801,7 +801,7 @@ def test_the_header_is_c_and_cpp(tmp_path, standard):
     source = tmp_path / ("lib.cpp" if "++" in standard else "lib.c")
     source.write_text(LIBRARY.format(declaration="", result="0") + EXPORT)
     compiler = Path(sys.executable).with_name("mpicxx" if "++" in standard else "mpicc")
-    pedantic = [] if standard == "c++98" else ["-pedantic"]  # mpi.h itself has long long
+    pedantic = [] if standard == "c++98" else ["-pedantic"]  # mpi.h itself uses long long
     command = [compiler, f"-std={standard}", *pedantic, *WARNINGS, "-fvisibility=hidden", "-shared", "-fPIC"]
     subprocess.run([*command, f"-I{ALI / 'include'}", source, "-o", tmp_path / "lib.so"], check=True, timeout=60)
     assert list(load("lib", str(tmp_path / "lib.so")).tasks) == ["t"]
@@ -830,7 +830,7 @@ def test_structures_and_constants_are_those_of_the_header(tmp_path):
         ours |= {f"offsetof({kind}, {name})": getattr(structure, name).offset for name, _ in structure._fields_}
     constants = {member.name: member.value for closed in (c_types.Kind, c_types.Status) for member in closed}
     constants |= {f"{dtype.name.upper()}": flag for flag, dtype in c_types.ELEMENT_TYPES.items()}
-    constants |= {"BOOL": 2, "BOOL8": constants["BOOL"]}  # the element type has another name than the kind
+    constants |= {"BOOL": 2, "BOOL8": constants["BOOL"]}  # the element type and the kind have different names
     constants |= {"ABI_VERSION": c_types.ABI_VERSION, "MAX_DIMENSIONS": c_types.MAX_DIMENSIONS}
     ours |= constants
     lines = [
@@ -891,4 +891,4 @@ def test_two_thousand_calls_leave_nothing(open_session, rng):
     call(667)
     assert memory_in_use(session) <= used
     for pid, size in zip(pids, before, strict=True):
-        assert resident(pid) < size + 4 * 2**20  # one array a call would be 10 MB or more
+        assert resident(pid) < size + 4 * 2**20  # one array per call would be 10 MB or more

@@ -1,6 +1,6 @@
-"""What a library says about itself, and libraries that do not load.
+"""Descriptions of libraries, and libraries that do not load.
 
-Descriptions need MPI's types but no MPI: it is imported without being initialised.
+Descriptions need only MPI's types, so MPI is imported without initialisation.
 """
 
 import enum
@@ -306,7 +306,7 @@ def test_a_missing_module_is_refused(source):
 @pytest.mark.parametrize("name", ["none.py", "folder.py"])
 def test_a_missing_file_is_refused_by_its_path(tmp_path, name):
     (tmp_path / "folder.py").mkdir()
-    with pytest.raises(LibraryLoadError, match=f"there is no file .*{name}"):
+    with pytest.raises(LibraryLoadError, match=f"the file .*{name} does not exist"):
         load("Lost", str(tmp_path / name))
 
 

@@ -1,4 +1,4 @@
-"""The worker slots of a server, and who holds them."""
+"""The worker slots of a server, and the sessions that hold them."""
 
 import pytest
 

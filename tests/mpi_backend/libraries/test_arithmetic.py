@@ -1,4 +1,4 @@
-"""Arithmetic of distributed matrices under real mpiexec: every type and layout against NumPy, and what is refused."""
+"""Arithmetic of distributed matrices under real mpiexec: every type and layout against NumPy, and refused input."""
 
 import json
 import os
@@ -30,12 +30,12 @@ CASES = {
 }
 DEALT = {"types", "places", "numbers", "single_operands", "rows_and_columns", "sums", "norms", "extreme_norms"}
 DEALT |= {"transposes", "conjugates"}
-"""Groups whose cases are dealt out over 2, 3 and 4 ranks."""
+"""Groups whose cases are divided among the runs on 2, 3 and 4 ranks."""
 
 
 @cache
 def report(size):
-    """Run the program on `size` ranks, once; return how many cases each group had, and what was wrong."""
+    """Run the program on `size` ranks, at most once; return the number of cases of each group, and the faults."""
     mpiexec = Path(sys.executable).with_name("mpiexec")
     command = [mpiexec, "-n", str(size), sys.executable, "-m", "mpi4py", PROGRAM]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
@@ -46,12 +46,12 @@ def report(size):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("group", CASES)
-def test_it_is_as_numpy_says(size, group):
+def test_results_equal_those_of_numpy(size, group):
     count, wrong = report(size)[group]
     assert not wrong, "\n".join(wrong[:20])
     assert count == CASES[group] or (group in DEALT and 0 < count < CASES[group] / 2)
 
 
-def test_all_cases_that_are_dealt_out_are_tried():
+def test_the_runs_together_try_all_cases():
     tried = {group: sum(report(size)[group][0] for size in (2, 3, 4)) for group in DEALT}
     assert tried == {group: CASES[group] for group in DEALT}

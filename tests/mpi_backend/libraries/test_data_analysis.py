@@ -10,7 +10,7 @@ from tests_support import Report
 import alchemist_ray
 
 LAYOUTS = ["pca_layouts", "kmeans_from_centers", "ridge", "features", "cx", "norms"]
-"""Cases that go through types and layouts, which are dealt out over 1 to 4 ranks."""
+"""Cases with all types and layouts, which are divided among the runs on 1 to 4 ranks."""
 
 NUMERICS = [
     "pca_shapes",
@@ -23,10 +23,10 @@ NUMERICS = [
     "random_feature_ridge",
     "extreme_norms",
 ]
-"""Cases that are hard by their numbers and shapes, on 1 and 3 ranks."""
+"""Cases with difficult numbers and shapes, on 1 and 3 ranks."""
 
 LARGE = ["digits", "pca_large"]
-"""On 2 ranks."""
+"""Cases on 2 ranks."""
 
 REPORT = Report(
     "data_analysis_cases.py",
@@ -86,7 +86,7 @@ def test_shapes_and_spectra(size, name):
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_larger_ones_and_real_measurements(name):
+def test_larger_matrices_and_real_measurements(name):
     REPORT.check(2, name)
 
 
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_result_on_any_number_of_ranks():
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_errors_are_raised_on_all_ranks_alike(size):
+def test_errors_are_the_same_on_all_ranks(size):
     outcomes = dict(REPORT.of(size, "errors"))
     assert outcomes.keys() == ERRORS.keys()
     for label, (error, text) in ERRORS.items():
@@ -106,7 +106,7 @@ def test_errors_are_raised_on_all_ranks_alike(size):
 
 
 def test_through_a_session(session):
-    """Handles in, handles and arrays out; a pipeline of several of the tasks."""
+    """A pipeline of several tasks takes handles, and returns handles and arrays."""
     A, _ = load_digits(return_X_y=True)
     linalg = session.load_library("linalg")
     handle = session.send_matrix(A)

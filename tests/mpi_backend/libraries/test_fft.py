@@ -12,23 +12,23 @@ PROGRAM = "fft_cases.py"
 
 @cache
 def report(size):
-    """Run the program on `size` ranks, once; return what it has found."""
+    """Run the program on `size` ranks, at most once; return its findings."""
     return json.loads(mpirun(size, PROGRAMS / PROGRAM))
 
 
-def test_all_transforms_that_are_dealt_out_are_tried():
+def test_the_runs_together_try_all_transforms():
     assert sum(len(report(size)) for size in (2, 3, 4)) == 118 + 3 * 42
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_transforms_are_those_of_numpy(size):
+def test_transforms_equal_those_of_numpy(size):
     found = report(size)
     assert len(found) > 42
     wrong = [f"{name}: {what}" for name, what in found if isinstance(what, str) or not what <= LIMIT]
     assert not wrong, "\n".join(wrong[:20])
 
 
-def test_a_session_has_them(session, rng):
+def test_transforms_through_a_session(session, rng):
     A = rng.standard_normal((40, 24)) + 1j * rng.standard_normal((40, 24))
     library = session.load_library("fft")
     F = library.fft2(session.send_matrix(A))

@@ -21,7 +21,7 @@ def test_residuals_are_small(size: int, name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
+def test_errors_are_the_same_on_all_ranks(size: int) -> None:
     outcomes = {label: set(result) for label, result in REPORT.of(size, "errors")}
     assert all(len(texts) == 1 for texts in outcomes.values()), outcomes
     expected = {

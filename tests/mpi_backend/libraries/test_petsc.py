@@ -1,4 +1,4 @@
-"""PETSc and SLEPc where they are installed, against SciPy; where they are not, what loading them says."""
+"""PETSc and SLEPc against SciPy if they are installed; if not, the error when they are loaded."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ INSTALLED = {name: importlib.util.find_spec(f"{name}4py") is not None for name i
 
 @pytest.mark.skipif(not INSTALLED["petsc"], reason="petsc4py is not installed")
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_solutions_and_eigenvalues_are_those_of_scipy(size):
+def test_solutions_and_eigenvalues_equal_those_of_scipy(size):
     found = json.loads(mpirun(size, PROGRAMS / PROGRAM).splitlines()[-1])
     assert len(found) >= 44
     wrong = [f"{name}: {what}" for name, what in found if what]

@@ -10,16 +10,39 @@ EIGENVALUES = Report(
     {
         (1, 2, 3, 4): ["symmetric", "tight_clusters", "general", "every_type_on_all_ranks"],
         (2,): ["others_sleep"],
-        (1, 3): ["errors"],
+        (1, 2): ["in_a_child_process", "in_parts"],
+        (1, 3): ["errors", "one:errors", "small:errors", "stopped"],
     },
 )
 SINGULAR_VALUES = Report("spectral_cases.py", {(1, 2, 3, 4): ["singular_values", "leading", "randomised"]})
+SMALL = Report(
+    "spectral_cases.py",
+    {
+        (2,): [
+            f"{how}:{name}"
+            for how in ("one", "small")
+            for name in (
+                "symmetric",
+                "tight_clusters",
+                "general",
+                "singular_values",
+                "leading",
+                "exponential",
+                "pseudoinverse",
+                "polar_factors",
+            )
+        ]
+    },
+)
 FUNCTIONS = Report("spectral_cases.py", {(1, 2, 3, 4): ["exponential", "pseudoinverse", "polar_factors"]})
 
 
-@pytest.mark.parametrize(("size", "name"), [(size, name) for size, name in EIGENVALUES.pairs() if name != "errors"])
+@pytest.mark.parametrize(
+    ("size", "name"),
+    [(size, name) for size, name in EIGENVALUES.pairs() if "errors" not in name and name != "stopped"],
+)
 def test_eigenvalues(size: int, name: str) -> None:
-    """Also the processor time of ranks that wait for one."""
+    """Includes the processor time of ranks that wait for the working one."""
     EIGENVALUES.check(size, name)
 
 
@@ -33,13 +56,24 @@ def test_matrix_functions(size: int, name: str) -> None:
     FUNCTIONS.check(size, name)
 
 
+@pytest.mark.parametrize(("size", "name"), SMALL.pairs())
+def test_small_problems_on_one_rank(size: int, name: str) -> None:
+    SMALL.check(size, name)
+
+
+@pytest.mark.parametrize("name", ["errors", "one:errors", "small:errors"])
 @pytest.mark.parametrize("size", [1, 3])
-def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
-    outcomes = dict(EIGENVALUES.of(size, "errors"))
-    failure = outcomes.pop("convergence")
-    assert isinstance(failure, list)
-    assert failure[0].startswith("ConvergenceError: linalg.case: it did not converge")
-    assert all(text.startswith("PeerFailedError") for text in failure[1:])
+def test_errors_are_the_same_on_all_ranks(size: int, name: str) -> None:
+    outcomes = dict(EIGENVALUES.of(size, name))
+    for label, text in (
+        ("convergence", "ConvergenceError: linalg.case: it did not converge"),
+        ("convergence in a child", "ConvergenceError: linalg.case: it did not converge"),
+        ("killed child", "TaskKilledError: linalg.case: the child process in which it computed died (SIGKILL)"),
+    ):
+        failure = outcomes.pop(label)
+        assert isinstance(failure, list)
+        assert failure[0].startswith(text)
+        assert all(text.startswith("PeerFailedError") for text in failure[1:])
     expected = {
         "both subsets": ("ArgumentError", "exclude each other"),
         "indices": ("ArgumentValueError", "first <= last < 6"),
@@ -56,7 +90,7 @@ def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
     for name in ("eigh", "eigvalsh", "eigvals", "eig", "expm", "svd", "pinv", "polar"):
         expected[f"{name} NaN"] = ("NonFiniteError", "matrix A")
         expected[f"{name} int"] = ("ArgumentError", "int64")
-        expected[f"{name} empty"] = ("ArgumentValueError", "no elements")
+        expected[f"{name} empty"] = ("nothing", "")
         if name not in ("svd", "pinv", "polar"):
             expected[f"{name} wide"] = ("ArgumentValueError", "4x6")
     assert outcomes.keys() == expected.keys()
@@ -67,7 +101,15 @@ def test_errors_are_raised_on_all_ranks_alike(size: int) -> None:
         assert text in outcome, f"{label}: {outcome}"
 
 
-def test_a_session_gets_what_scipy_gives(session) -> None:
+@pytest.mark.parametrize("size", [1, 3])
+def test_cancelled_tasks_stop_on_all_ranks(size: int) -> None:
+    outcomes = dict(EIGENVALUES.of(size, "stopped"))
+    assert len(outcomes) == 3
+    for label, outcome in outcomes.items():
+        assert outcome == ["TaskCancelledError: linalg.case was cancelled"] * size, label
+
+
+def test_results_through_a_session_equal_those_of_scipy(session) -> None:
     linalg = session.load_library("linalg")
     rng = np.random.default_rng(5)
     A = rng.standard_normal((60, 40)) + 1j * rng.standard_normal((60, 40))

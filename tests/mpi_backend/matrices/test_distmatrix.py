@@ -1,4 +1,4 @@
-"""Distributed matrices under real mpiexec: relayout between all pairs of layouts, and what is refused."""
+"""Distributed matrices under real mpiexec: relayout between all pairs of layouts, and invalid calls."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ CHECKS = [
 
 
 def run(size, program):
-    """Run a program on `size` ranks; return what it says."""
+    """Run a program on `size` ranks; return its output."""
     command = [str(MPIEXEC), "-n", str(size), sys.executable, str(PROGRAMS / program)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr

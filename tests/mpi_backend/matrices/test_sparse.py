@@ -1,4 +1,4 @@
-"""Sparse matrices: slabs in one buffer, and what ranks compute with them under real mpiexec, as SciPy has it."""
+"""Sparse matrices: slabs in one buffer, and computations under real mpiexec, compared with SciPy."""
 
 import json
 import os
@@ -30,14 +30,14 @@ DEALT = {
     "of_two": 7 * 7,
     "products": 3 * 4 * 4 * 2,
     "types_of_products": 6 * 6,
-    "singular_values": 5 + 4 + 3 * (4 + 2),  # the latter on each of them
+    "singular_values": 5 + 4 + 3 * (4 + 2),  # the last term on each of them
 }
-"""How many cases 2, 3 and 4 ranks try together of those that are dealt out over them."""
+"""Number of cases that 2, 3 and 4 ranks together must try, of the cases that are shared among them."""
 
 
 @cache
 def report(size):
-    """Run the program on `size` ranks, once; return how many cases each group had, and what was wrong."""
+    """Run the program once on `size` ranks; return the number of cases of each group, and the failures."""
     mpiexec = Path(sys.executable).with_name("mpiexec")
     command = [mpiexec, "-n", str(size), sys.executable, "-m", "mpi4py", PROGRAM]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
@@ -82,7 +82,7 @@ def test_the_arrays_lie_one_after_the_other_at_multiples_of_64(dtype):
     assert [each.size for each in arrays] == [11, 7, 7]
     assert [each.dtype for each in arrays] == [np.int32, np.int32, np.dtype(dtype)]
     for number, each in enumerate(arrays, 1):
-        each[...] = number  # no one overwrites another
+        each[...] = number  # no array overwrites another
     assert [int(each.max().real) for each in arrays] == [1, 2, 1 if dtype == "bool" else 3]
     assert (arrays.indptr == 1).all()
 

@@ -1,4 +1,4 @@
-"""The arena: blocks never overlap, freed space is used again, and nothing is released while a view of it lives."""
+"""The arena: blocks never overlap, freed space is reused, and no block is released while a view of it exists."""
 
 import gc
 import itertools
@@ -28,7 +28,7 @@ def pages(arena, count):
 
 
 def holes(arena):
-    """Return the holes of an arena, found by filling it: (offset, pages) of each, in pages."""
+    """Return the holes of an arena as (offset, length) in pages, found by filling it."""
     found, blocks = [], []
     try:
         while True:
@@ -242,7 +242,7 @@ def test_arrays_elsewhere_have_no_offset(arena):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 9), st.integers(0, 30)), max_size=40))
 def test_any_sequence_agrees_with_a_list_of_pages(steps):
-    """The model: a list with the owner of each page, first fit."""
+    """The model: a list with the owner of each page, and first fit."""
     arena, model, live = Arena(24 * PAGE), [None] * 24, {}
     for number, (allocate, count, which) in enumerate(steps):
         if allocate:
@@ -295,9 +295,9 @@ def test_threads_get_blocks_of_their_own():
 
 
 def interrupted(nth, interrupt, act):
-    """Run `act`, and `interrupt` before the nth line of the arena's code in it, as the garbage collector may.
+    """Run `act`; run `interrupt` before the nth line of the arena's code in it, as the garbage collector may do.
 
-    Return whether `act` has as many lines.
+    Return whether `act` has that many lines.
     """
     seen = 0
 
@@ -328,7 +328,7 @@ def five_blocks_and_a_hole():
 
 
 def assert_sound(arena, blocks):
-    """Assert that no two of `blocks` overlap, that they are all that is in use, and that all their space comes back."""
+    """Assert that no two of `blocks` overlap, that nothing else is in use, and that all their space comes back."""
     spans = sorted((arena.offset_of(block), block.nbytes) for block in blocks if block is not None)
     assert all(start + length <= after for (start, length), (after, _) in itertools.pairwise(spans))
     assert arena.in_use == sum(length for _, length in spans)

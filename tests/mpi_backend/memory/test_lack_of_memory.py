@@ -1,4 +1,4 @@
-"""What linear algebra does where memory is short on one rank: all ranks hear of it."""
+"""Linear algebra with too little memory on one rank: all ranks learn of it."""
 
 from tests_support import PROGRAMS, mpirun
 

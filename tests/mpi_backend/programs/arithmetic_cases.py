@@ -1,7 +1,7 @@
-"""Hold the arithmetic of distributed matrices against NumPy; run under mpiexec by test_arithmetic.py.
+"""Compare the arithmetic of distributed matrices with NumPy; run under mpiexec by test_arithmetic.py.
 
-Every rank compares its own block, replicas included, with fancy indexing of the matrix that NumPy makes of the same
-operands. The first rank prints one line of JSON: for each group of cases how many there were, and what was wrong.
+Every rank compares its own block, replicas included, with fancy indexing of NumPy's result for the same operands. The
+first rank prints one line of JSON: for each group the number of cases, and the faults.
 """
 
 import itertools
@@ -36,7 +36,7 @@ def group(function):
 
 
 def layouts(size):
-    """Return dealt, redundant and one-sided layouts, with blocks of several sizes and alignments."""
+    """Return distributed, redundant and one-sided layouts, with blocks of several sizes and alignments."""
     square, flat = Grid.of_size(size), Grid(1, size)
     return [
         Layout("MC_MR", square, (2, 3)),
@@ -79,7 +79,7 @@ def block_of(A, layout):
 
 
 def differs(C, expected, layout=None, rtol=0.0):
-    """Return what is wrong with a distributed matrix on this rank, or None."""
+    """Return a text if a distributed matrix is wrong on this rank, else None."""
     if layout is not None and C.layout != layout:
         return f"layout {C.layout}"
     if (C.shape, C.dtype) != (expected.shape, expected.dtype):
@@ -102,7 +102,7 @@ def outcome(act, *arguments):
 
 
 def compare(got, expected, layout):
-    """Return what is wrong with a result, or with a refusal where NumPy refuses."""
+    """Return a text if a result is wrong, or if NumPy refuses and we do not, else None."""
     refusals = {TypeError: ArgumentError, OverflowError: ArgumentValueError}
     if isinstance(expected, type):
         return None if got is refusals[expected] else f"NumPy refuses, this gives {got}"
@@ -114,7 +114,7 @@ def compare(got, expected, layout):
 
 @group
 def types():
-    """All pairs of types, in layouts that go round."""
+    """All pairs of types, with layouts in turn."""
     pairs = itertools.cycle(itertools.product(LAYOUTS, repeat=2))
     combined = itertools.product(DTYPES, DTYPES, OPERATIONS.items())
     for (a, b, (name, op)), (one, other) in dealt(zip(combined, pairs, strict=False)):
@@ -125,7 +125,7 @@ def types():
 
 @group
 def places():
-    """All pairs of layouts, in shapes that go round; operands are kept."""
+    """All pairs of layouts, with shapes in turn; operands must not change."""
     pairs = itertools.product(LAYOUTS, repeat=2)
     for (one, other), shape in dealt(zip(pairs, itertools.cycle(SHAPES), strict=False)):
         A, B = array(shape, "float64"), array(shape, "float64", 1)
@@ -158,7 +158,7 @@ def single_operands():
 
 @group
 def rows_and_columns():
-    """A matrix and a single row, column or element of another layout; what sum makes fits without being moved."""
+    """A matrix and a single row, column or element in another layout; the result of sum fits without a move."""
     others = itertools.cycle(LAYOUTS)
     for layout, (m, n) in dealt(itertools.product(LAYOUTS, SHAPES[::2])):
         A = array((m, n), "float64")
@@ -181,7 +181,7 @@ def conversions():
     for before, after in itertools.product(DTYPES, repeat=2):
         A, layout = array((7, 5), before), next(turns)
         if before.startswith("float"):
-            A[0, 0] = 3e9  # NumPy's own business in int32, but no error
+            A[0, 0] = 3e9  # NumPy decides the result in int32; it must not be an error
         expected = outcome(A.astype, after)
         got = linalg.astype(ctx, spread(A, layout), after)
         skipped = 1 if before.startswith("float") and after == "int32" else 0
@@ -232,7 +232,7 @@ def norms():
 
 @group
 def extreme_norms():
-    """Where the squares overflow, vanish, or are none."""
+    """Squares overflow or underflow, or there are none."""
     ones = np.ones((9, 7))
     extremes = {
         "huge": (1e300 * ones, 1e300 * math.sqrt(63)),
@@ -262,7 +262,7 @@ def extreme_norms():
         yield f"large {order} {layout}", None if fits else got
 
 
-# --- elsewhere --------------------------------------------------------------------------------------------------------
+# --- other layouts ----------------------------------------------------------------------------------------------------
 
 
 def wire(layout):
@@ -277,7 +277,7 @@ def wire(layout):
 @group
 def transposes():
     combined = itertools.product(DTYPES, LAYOUTS)
-    targets = itertools.cycle([*LAYOUTS, LAYOUTS[0]])  # other pairs the next time round
+    targets = itertools.cycle([*LAYOUTS, LAYOUTS[0]])  # other pairs in the next round
     for (dtype, layout), target, shape in dealt(zip(combined, targets, itertools.cycle(SHAPES), strict=False)):
         A = array(shape, dtype)
         a = spread(A, layout)
@@ -305,7 +305,7 @@ def copies():
 
 
 def product_differs(C, A, B):
-    """Return what is wrong with A B; integers must be exact, also where they overflow."""
+    """Return a text if A B is wrong, else None; integers must be exact, even if they overflow."""
     with np.errstate(all="ignore"):
         expected = A @ B
     if expected.dtype.kind == "i":
@@ -333,7 +333,7 @@ def products_of_types():
 
 @group
 def conjugates():
-    """Every op(A) op(B), in each of the three ways that a product is computed."""
+    """Every op(A) op(B), by each of the three methods for products."""
     shapes = (((400, 6, 5), "VC_STAR"), ((6, 400, 5), "inner"), ((30, 40, 20), "MC_MR"))
     forms = itertools.product((False, True), repeat=4)
     for dtype, ((m, k, n), pair), (ta, tb, ca, cb) in dealt(
@@ -357,7 +357,7 @@ def conjugates():
 
 @group
 def uneven_inner_products():
-    """Ranks that have no share of the inner index must take the same way as the others."""
+    """Ranks without a share of the inner index must use the same method as the others."""
     A, B = array((4, 40000), "float64"), array((4, 2), "float64", 1)
     a, b = (spread(X, Layout.of("VC_STAR", X.shape, comm.size)) for X in (A, B))
     yield "tall result", product_differs(linalg.gemm(ctx, a, b, True), A.T, B)
@@ -403,7 +403,7 @@ class _FullError(MemoryError):
 
 @group
 def no_room():
-    """A rank that has no room for its part fails; the others do not wait for it."""
+    """A rank without enough memory for its part fails; the others do not wait for it."""
     A = array((8, 8), "float64")
 
     def allocate(shape, dtype):

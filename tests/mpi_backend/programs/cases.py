@@ -1,9 +1,10 @@
-"""What the programs of this directory share that run cases of linear algebra and print what they yielded.
+"""Shared code of the programs in this directory that run cases of linear algebra and print their results.
 
-A program marks functions with :func:`case` and ends in ``main(sys.argv[1:])``. A case yields pairs of a label and a
-result, on all ranks: scaled residuals, which the test compares with its limit, or what each rank has raised.
+A program marks functions with :func:`case` and ends with ``main(sys.argv[1:])``. A case yields pairs of a label and a
+result, on all ranks: scaled residuals, which the test compares with its limit, or the errors of all ranks.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from mpi4py import MPI
 from alchemist_ray.errors import AlchemistError
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import small_problems
 
 comm = MPI.COMM_WORLD
 ctx = TaskContext(comm, "linalg.case")
@@ -29,10 +31,10 @@ def case(function: Case) -> Case:
 
 
 def dealt(items: Iterable[Item], sizes: tuple[int, ...] = (2, 3, 4)) -> list[Item]:
-    """Return the share of `items` that this number of ranks is to try.
+    """Return the share of `items` for this number of ranks.
 
-    The items are shuffled, always alike, and dealt out, so that each is tried on one of the numbers of ranks `sizes`,
-    and each of these tries a mixture. Another number of ranks tries what the first of them does.
+    The items are shuffled, always in the same way, and divided among the numbers of ranks in `sizes`, so each item is
+    tried on one of them and each gets a mixture. A number of ranks that is not in `sizes` gets the share of the first.
     """
     every = list(items)
     shuffled = np.random.default_rng(len(every)).permutation(len(every))
@@ -45,7 +47,7 @@ def spread(A: Array, pair: str = "MC_MR", block: int | None = None, **how: Any) 
 
 
 def raised(function: Callable[..., Any], *arguments: Any, context: TaskContext = ctx, **named: Any) -> list[str]:
-    """Return what each rank raised, as "name: text"."""
+    """Return the error of each rank as "name: text"."""
     try:
         function(context, *arguments, **named)
         outcome = "nothing"
@@ -56,9 +58,30 @@ def raised(function: Callable[..., Any], *arguments: Any, context: TaskContext =
     return comm.allgather(outcome)
 
 
+@contextlib.contextmanager
+def solved_by(ranks: str) -> Iterator[None]:
+    """Have problems of any size solved by ``all`` ranks together, or small ones by ``one`` or as ``small`` ones are."""
+    largest, replicated = dict(small_problems.LARGEST), small_problems.REPLICATED
+    if ranks == "all":
+        small_problems.LARGEST.clear()
+    if ranks == "one":
+        small_problems.REPLICATED = -1
+    try:
+        yield
+    finally:
+        small_problems.LARGEST.update(largest)
+        small_problems.REPLICATED = replicated
+
+
 def main(names: list[str]) -> None:
-    """Run the cases of these names; the first rank prints ``[case, label, result]`` in JSON for all that they yield."""
+    """Run the cases of these names; the first rank prints ``[case, label, result]`` in JSON for all that they yield.
+
+    All ranks share the work of each problem. In a case whose name begins with ``one:`` one rank solves small ones, and
+    in one whose name begins with ``small:`` the library decides, which has every rank solve the smallest.
+    """
     for name in names:
-        for label, result in CASES[name]():
-            if comm.rank == 0:
-                print(json.dumps([name, label, result], default=float), flush=True)
+        ranks, _, plain = name.rpartition(":")
+        with solved_by(ranks or "all"):
+            for label, result in CASES[plain]():
+                if comm.rank == 0:
+                    print(json.dumps([name, label, result], default=float), flush=True)

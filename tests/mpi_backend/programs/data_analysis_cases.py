@@ -1,7 +1,7 @@
 """Run the cases of data analysis that the command line names on all ranks; print one line of JSON for each.
 
-What a case yields are residuals in units of what they may be, which the test compares with its limit, or results that
-it compares with each other. The truth is scikit-learn's, SciPy's and NumPy's.
+A case yields residuals in units of their allowed size, which the test compares with its limit, or results that it
+compares with each other. The reference values come from scikit-learn, SciPy and NumPy.
 """
 
 import itertools
@@ -89,7 +89,7 @@ def pca_residuals(A: Array, found: dict[str, Any], k: int, unit: float, vectors:
     if "scores" in found:
         scores = found["scores"].to_global()
         shifted = (A.astype(float) - exact.mean_) @ components.T.astype(float)
-        # what the scores are, is measured by the matrix: they may be small
+        # errors of the scores are relative to the matrix, because scores may be small
         residuals["scores"] = float(np.abs(scores - shifted).max() / (np.abs(A).max() * max(A.shape) * eps(A.dtype)))
     return residuals
 
@@ -110,7 +110,7 @@ def pca_shapes() -> Iterator[tuple[str, Any]]:
     for m, n in ((2, 1), (2, 7), (7, 1), (3, 3), (50, 4)):
         A = rng().standard_normal((m, n))
         found = linalg.pca(ctx, spread(A))
-        # the last component of fewer samples than features has no variance, and no direction of its own
+        # with fewer samples than features the last component has no variance and no unique direction
         yield f"all of {m}x{n}", pca_residuals(A, found, min(m, n), 100 * eps(float), vectors=m > n)
         few = linalg.pca(ctx, spread(A), 1, scores=False)
         yield f"one of {m}x{n}", pca_residuals(A, few, 1, 100 * eps(float)) | {"no scores": flag("scores" not in few)}
@@ -123,7 +123,7 @@ def pca_shapes() -> Iterator[tuple[str, Any]]:
 
 @case
 def pca_spectra() -> Iterator[tuple[str, Any]]:
-    """Accuracy where the Gram matrix would lose the small components, and far from zero."""
+    """Accuracy for components that the Gram matrix would lose, and for samples far from zero."""
     U, V = np.linalg.qr(rng().standard_normal((150, 12)))[0], np.linalg.qr(rng().standard_normal((40, 12)))[0]
     spectra = {"graded": 10.0 ** -np.arange(12), "clustered": np.r_[np.ones(6), np.full(6, 1e-7)]}
     for name, s in spectra.items():
@@ -175,7 +175,7 @@ def pca_spectra() -> Iterator[tuple[str, Any]]:
 
 @case
 def pca_iterated() -> Iterator[tuple[str, Any]]:
-    """What is sparse, by iteration; and what has no room for that."""
+    """Sparse matrices, by iteration; and matrices that are too small for it."""
     matrices = ((400, 260, "float64"), (260, 400, "float64"), (400, 260, "float32"), (60, 40, "float64"))
     for (m, n, dtype), k in dealt(itertools.product(matrices, (3, 30)), (1, 3)):
         A = with_zeros(m, n, 0.05, dtype)
@@ -186,7 +186,7 @@ def pca_iterated() -> Iterator[tuple[str, Any]]:
 
 @case
 def pca_large() -> Iterator[tuple[str, Any]]:
-    """What is dense, and large enough for the iteration."""
+    """A dense matrix that is large enough for the iteration."""
     A = rng().standard_normal((2100, 2050)).astype("float32")
     A[:, :2] *= 30
     found = linalg.pca(ctx, spread(A), 2)
@@ -197,15 +197,14 @@ def pca_large() -> Iterator[tuple[str, Any]]:
 
 @case
 def digits() -> Iterator[tuple[str, Any]]:
-    """The digits that come with scikit-learn: 1797 images of 64 pixels."""
+    """The digits that are shipped with scikit-learn: 1797 images of 64 pixels."""
     A, target = load_digits(return_X_y=True)
     for dtype in ("float64", "float32"):
         X = A.astype(dtype)
         yield f"PCA {dtype}", pca_residuals(X, linalg.pca(ctx, spread(X, "MC_MR", 3), 10), 10, 100 * eps(dtype))
     yield "sparse PCA", pca_residuals(A, linalg.pca(ctx, sparse(A), 10), 10, 1e-11)
-    first = np.array(
-        [A[start::10][:20].mean(0) for start in range(10)]
-    )  # samples themselves would be at equal distances
+    # means, not samples: other samples may be at equal distances from two samples
+    first = np.array([A[start::10][:20].mean(0) for start in range(10)])
     found = linalg.kmeans(ctx, spread(A, "MC_MR"), 10, spread(first), tol=0.0)
     yield "k-means", kmeans_residuals(A, found, KMeans(10, init=first, n_init=1, tol=0).fit(A), 1e-12)
     train = slice(0, 1200)
@@ -289,7 +288,7 @@ def kmeans_empty_clusters() -> Iterator[tuple[str, Any]]:
 
 @case
 def kmeans_scales() -> Iterator[tuple[str, Any]]:
-    """Squares of the samples would vanish or overflow; of centres that are far away as well."""
+    """Squares of the samples, or of far centres, would underflow or overflow."""
     A, truth = make_blobs(60, 3, centers=3, cluster_std=0.3, random_state=2)
     first = [int(np.argmax(truth == each)) for each in range(3)]
     exact = KMeans(3, init=A[first], n_init=1, tol=0).fit(A)
@@ -303,7 +302,7 @@ def kmeans_scales() -> Iterator[tuple[str, Any]]:
             f"{dtype} 2^{exponent}",
             {
                 "labels": flag((labels[:, 0] == exact.labels_).all()),
-                # the smallest of both types have some bits only
+                # the smallest numbers of both types have only a few bits
                 "centers": relative(centers, exact.cluster_centers_, 1e-6 if exponent > -145 else 1e-1),
                 "predicted": flag(
                     (linalg.kmeans_predict(ctx, stored(X), found["centers"]).to_global() == labels).all()
@@ -323,7 +322,7 @@ def kmeans_scales() -> Iterator[tuple[str, Any]]:
 
 @case
 def kmeans_seeding() -> Iterator[tuple[str, Any]]:
-    """As good as scikit-learn's, and the same on any number of ranks: the test compares what `seeds` yields."""
+    """As good as scikit-learn, and the same on any number of ranks: the test compares the results of `seeds`."""
     A, truth = make_blobs(600, 8, centers=12, cluster_std=0.7, random_state=3)
     exact, noise = KMeans(12, n_init=10, random_state=0).fit(A).inertia_, rng().standard_normal((90, 4))
     for init in ("k-means++", "k-means||"):
@@ -406,7 +405,7 @@ def ridge() -> Iterator[tuple[str, Any]]:
 
 @case
 def ridge_hard() -> Iterator[tuple[str, Any]]:
-    """Ill-conditioned equations: what is not reached is said, and what is reported is true."""
+    """Ill-conditioned equations: `converged` is False if tol is not reached, and the reported residuals are true."""
     H = scipy.linalg.hilbert(40)[:, :15].copy()
     B = rng().standard_normal((40, 2))
     found = linalg.ridge_cg(ctx, spread(H), spread(B), 1e-9, 1e-9, 400)
@@ -448,7 +447,7 @@ def features() -> Iterator[tuple[str, Any]]:
         first = None
         for pair, block in LAYOUTS if dtype == "float64" else LAYOUTS[1:3]:
             Z = linalg.random_features(ctx, spread(A.astype(dtype), pair, block), 4000, 2.5, seed=1).to_global()
-            # |error| of an entry has a deviation of at most 1 / sqrt(D)
+            # the error of an entry has a deviation of at most 1 / sqrt(D)
             yield f"kernel {pair} {block} {dtype}", 5 * np.abs(Z @ Z.T - kernel).max() * math.sqrt(4000)
             first = Z if first is None else first
             yield f"the same {pair} {block} {dtype}", float(np.abs(Z - first).max() / (100 * eps(dtype)))

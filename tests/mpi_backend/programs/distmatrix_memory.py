@@ -1,6 +1,6 @@
 """Measure the memory that a relayout takes; run under mpiexec by test_distmatrix.py.
 
-Prints one line of JSON: for each case, on each rank, the bytes of its two blocks, and by how much its peak grew.
+Prints one line of JSON: for each case and rank, the bytes of its two blocks, and the growth of its peak.
 """
 
 import json
@@ -27,7 +27,7 @@ def peak():
 
 
 def measure(comm, source, target, transposed):
-    """Return the bytes of the blocks on either side, and by how much the peak exceeds what was resident before."""
+    """Return the bytes of the old and the new block, and by how much the peak exceeds the resident memory before."""
     before = resident()
     A = DistMatrix.empty(comm, SHAPE, float, source)
     A.local[...] = comm.rank
@@ -39,7 +39,7 @@ def main():
     comm = MPI.COMM_WORLD
     grid = Grid.of_size(comm.size)
     warm = DistMatrix.from_global(comm, np.ones((60, 60)), Layout("MC_MR", grid, (1, 1)))
-    warm.relayout("STAR_VR")  # what MPI and NumPy take once
+    warm.relayout("STAR_VR")  # MPI and NumPy allocate some memory once
     if len(sys.argv) > 1:
         exchange.CHUNK_BYTES = int(sys.argv[1])
     cases = {

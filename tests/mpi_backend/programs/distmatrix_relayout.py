@@ -1,8 +1,8 @@
 """Relay matrices between all pairs of layouts and compare with NumPy; run under mpiexec by test_distmatrix.py.
 
-Every rank checks its own block against fancy indexing of the matrix that all of them know. The cases are drawn by a
-generator with the same seed on every rank. The first rank prints one line of JSON: how many relayouts were checked, and
-what was wrong with which.
+Every rank checks its own block against fancy indexing of the whole matrix, which all ranks have. Every rank draws the
+cases from a generator with the same seed. The first rank prints one line of JSON: the number of relayouts, and the
+faults.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from alchemist_ray.mpi_backend.matrices.distmatrix import DistMatrix
 DTYPES = ("float64", "float32", "complex128", "complex64", "int64", "int32", "bool")
 BLOCKS = (1, 1, 2, 3, 4, 7, 16, 1000)
 CHUNKS = (exchange.CHUNK_BYTES, 16, 48, 200, 1000)
-"""Bytes of a message: most matrices fit the default, so that only small ones make several of a matrix."""
+"""Bytes of a message; in the default size most matrices fit into one, so smaller sizes test several messages."""
 
 
 def grids(size):
@@ -63,7 +63,7 @@ def expected_block(A, layout, rank):
 
 
 def complaint(comm, A, source, target, transposed):
-    """Relay `A` from one layout to another; return what is wrong, or None. Collective over comm."""
+    """Relay `A` from one layout to another; return a text if the result is wrong, else None. Collective over comm."""
     given = DistMatrix.from_global(comm, A, source)
     given.local.flags.writeable = False
     before = given.local.copy()
@@ -86,7 +86,7 @@ def complaint(comm, A, source, target, transposed):
 
 
 def check_relayouts(comm):
-    """Return how many relayouts were checked, and the complaints.
+    """Return the number of relayouts, and the faults.
 
     Each pair of layouts is tried on 2 or 4 ranks, and on 3 or 6.
     """
@@ -105,7 +105,7 @@ def check_relayouts(comm):
 
 
 def check_default_layouts(comm):
-    """Return what is wrong with layouts by name, with the whole matrix, and with what need not move."""
+    """Return the faults with layouts by name, with the whole matrix, and with data that need not move."""
     A = matrix((37, 23), "float64")
     D = DistMatrix.from_global(comm, A, Layout.of("MC_MR", A.shape, comm.size))
     wrong = []
@@ -124,12 +124,14 @@ def check_default_layouts(comm):
     return wrong
 
 
-# --- who sends what ---------------------------------------------------------------------------------------------------
+# --- plans ------------------------------------------------------------------------------------------------------------
 
 
 def plans(layout, target, shape, size):
-    source, target = (exchange.Side(end, shape, each, np.empty((0, 0))) for end, each in enumerate((layout, target)))
-    return [exchange.Plan.of(source, target, rank, size) for rank in range(size)]
+    source, target = (
+        exchange.ExchangeSide(end, shape, each, np.empty((0, 0))) for end, each in enumerate((layout, target))
+    )
+    return [exchange.ExchangePlan.of(source, target, rank, size) for rank in range(size)]
 
 
 def elements(meetings):
@@ -137,7 +139,7 @@ def elements(meetings):
 
 
 def check_plans(comm):
-    """Return what is wrong with the plans of all ranks, of some pairs of layouts on each rank."""
+    """Return the faults in the plans of all ranks; each rank checks some of the pairs of layouts."""
     shape, size, wrong = (60, 60), comm.size, []
     for first, second in list(itertools.product(PAIRS, PAIRS))[comm.rank :: size]:
         source, target = (Layout.of(pair, shape, size, block=2) for pair in (first, second))
@@ -147,11 +149,11 @@ def check_plans(comm):
             if elements(plan.incoming) + elements(plan.own) != m * n:
                 wrong.append(f"{first} -> {second}: rank {rank} does not get its elements once each")
             if elements(plan.own) != in_common(source, target, shape, rank):
-                wrong.append(f"{first} -> {second}: rank {rank} does not keep what it has")
+                wrong.append(f"{first} -> {second}: rank {rank} does not keep its own elements")
         sent = [(rank, m.peer, elements([m])) for rank, plan in enumerate(made) for m in plan.outgoing]
         got = [(m.peer, rank, elements([m])) for rank, plan in enumerate(made) for m in plan.incoming]
         if sorted(sent) != sorted(got):
-            wrong.append(f"{first} -> {second}: not all that is sent is received")
+            wrong.append(f"{first} -> {second}: some elements are sent but not received")
     return wrong
 
 
@@ -162,7 +164,7 @@ def in_common(source, target, shape, rank):
 
 
 def check_load(comm):
-    """Return whether ranks that hold the same share the work of sending it."""
+    """Return the faults in how ranks with the same elements share the sending."""
     shape, size, wrong = (60, 60), comm.size, []
     for pair in ("MC_STAR", "MR_STAR", "STAR_MC", "STAR_MR"):
         for grid in grids(size):
@@ -187,7 +189,7 @@ def refused(act, error=LayoutError):
 
 
 def check_refusals(comm):
-    """Return the names of what should have been refused with a LayoutError and was not."""
+    """Return the names of the cases that should have raised LayoutError and did not."""
     layout = Layout("VC_STAR", Grid.of_size(comm.size), (1, 1))
     larger = Layout("VC_STAR", Grid(1, comm.size + 1), (1, 1))
     m, n = layout.local_shape((24, 3), comm.rank)
@@ -208,7 +210,7 @@ def check_refusals(comm):
 
 
 def check_memory(comm):
-    """Return what is wrong with the memory of derived matrices."""
+    """Return the faults in the memory of derived matrices."""
     asked = []
 
     def allocate(shape, dtype):
@@ -226,7 +228,7 @@ def check_memory(comm):
 
 
 def check_no_room_on_one_rank(comm):
-    """Return what is wrong when the last rank has no memory for its block of the result."""
+    """Return the faults when the last rank has no memory for its block of the result."""
     last = comm.rank == comm.size - 1
 
     def allocate(shape, dtype):
@@ -243,7 +245,7 @@ def check_no_room_on_one_rank(comm):
 
 
 def check_messages(comm):
-    """Return what is wrong where a library has a receive of anything from anybody open during a relayout."""
+    """Return the faults when a library has an open receive from any source and with any tag during a relayout."""
     mine, said = comm.Dup(), np.zeros(1, np.int64)
     request = mine.Irecv(said, MPI.ANY_SOURCE, MPI.ANY_TAG)
     A = matrix((30, 20), "int64")

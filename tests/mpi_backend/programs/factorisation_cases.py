@@ -1,6 +1,6 @@
 """Run the cases of dense factorisations that the command line names on all ranks; print one line of JSON for each.
 
-Every case ends in scaled residuals, which the test compares with its limit, or in the errors that the ranks raised.
+Every case yields scaled residuals, which the test compares with its limit, or the errors of the ranks.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from alchemist_ray.mpi_backend.libraries.linalg import local_blas, one_rank
 TYPES = ("float64", "float32", "complex128", "complex64")
 LAYOUTS = (("MC_MR", None), ("MC_MR", 3), ("VC_STAR", 1), ("STAR_VR", None), ("MR_MC", 5), ("STAR_STAR", None))
 FAULT = 1e9
-"""A residual that no limit admits."""
+"""A residual above every limit."""
 
 
 def whole(A: DistMatrix) -> Array:
@@ -43,7 +43,7 @@ def with_spectrum(m: int, n: int, s: Array, dtype: str) -> Array:
 
 
 def families(n: int, dtype: str) -> Iterator[tuple[str, Array]]:
-    """Yield square matrices of every kind that factorisations find hard."""
+    """Yield square matrices of every kind that is difficult for factorisations."""
     i = np.arange(n)
     yield "random", random(n, n, dtype)
     yield "graded", (random(n, n, dtype) * 10.0 ** (-20.0 * i / n)).astype(dtype)
@@ -54,13 +54,13 @@ def families(n: int, dtype: str) -> Iterator[tuple[str, Array]]:
 
 
 def relative(difference: Array, *scale: Array) -> float:
-    """Return the norm of a difference in units of eps, the larger side, and the norms of what it was made from."""
+    """Return the norm of a difference in units of eps, the larger side, and the norms of the terms."""
     size = float(np.prod([np.linalg.norm(A) for A in scale])) * eps(scale[0]) * max(difference.shape)
     return float(np.linalg.norm(difference) / size) if size else float(FAULT * np.abs(difference).max(initial=0))
 
 
 def combined() -> list[tuple[str, tuple[str, int | None]]]:
-    """Return the share of this number of ranks of each type with three layouts, and each layout with two types."""
+    """Return each type with three layouts, and each layout with two types: the share for this number of ranks."""
     return dealt(zip(TYPES * 3, LAYOUTS * 2, strict=True))
 
 
@@ -76,7 +76,7 @@ def lu_residuals(A0: Array, p: Array, L: Array, U: Array) -> dict[str, float]:
     return {
         "A - PLU": relative(A0 - L[p] @ U, A0),
         "L": agree(L.shape == (A0.shape[0], k), (np.triu(L, 1) == 0).all(), (np.diag(L) == 1).all()),
-        "pivoted": agree(bool(np.abs(L).max(initial=0) <= 1.5)),  # complex pivots are the largest in |re| + |im|
+        "pivoted": agree(bool(np.abs(L).max(initial=0) <= 1.5)),  # a complex pivot has the largest |re| + |im|
         "U": agree(U.shape == (k, A0.shape[1]), (np.tril(U, -1) == 0).all()),
         "p": agree(sorted(p.tolist()) == list(range(A0.shape[0]))),
     }
@@ -304,7 +304,7 @@ def qr() -> Iterator[tuple[str, Any]]:
 
 @case
 def rank_revealing_qr() -> Iterator[tuple[str, Any]]:
-    """The diagonal of R against LAPACK's: neither much smaller where the rank is, nor much larger where it is not."""
+    """The diagonal of R against LAPACK's: not much smaller up to the rank, and not much larger after it."""
     n, i = 150, np.arange(150)
     c, s = np.cos(1.2), np.sin(1.2)
     kahan = (s**i)[:, np.newaxis] * (np.eye(n) - c * np.triu(np.ones((n, n)), 1)) * (1 - 1e-13 * i)
@@ -384,7 +384,7 @@ def lstsq() -> Iterator[tuple[str, Any]]:
 
 @case
 def lstsq_by_svd() -> Iterator[tuple[str, Any]]:
-    """The way of the ranks of several hosts."""
+    """The method for ranks on several hosts."""
     kept, one_rank.preferred = one_rank.preferred, lambda *given: False
     try:
         for dtype, rank in itertools.product(TYPES, (50, 31)):

@@ -1,6 +1,6 @@
-"""Hold distributed Fourier transforms against NumPy's; run under mpiexec by test_fft.py.
+"""Compare distributed Fourier transforms with NumPy's; run under mpiexec by test_fft.py.
 
-The first rank prints one line of JSON: for each case its name and what was found, a scaled residual or a text.
+The first rank prints one line of JSON: the name of each case and its result, a scaled residual or a text.
 """
 
 import itertools
@@ -36,7 +36,7 @@ def spread(A, pair="VC_STAR", block=None):
 
 
 def residual(got, expected, layout):
-    """Return the error in units of rounding errors of a transform of that size; a text if something else is wrong."""
+    """Return the error in units of the rounding errors of such a transform; a text if something else is wrong."""
     single = got.dtype in (np.float32, np.complex64)
     if got.shape != expected.shape or got.layout.pair != layout.pair:
         return f"{got.shape} in {got.layout}, not {expected.shape} in {layout}"
@@ -49,14 +49,14 @@ def residual(got, expected, layout):
 
 
 def note(name, value):
-    """Keep the worst of what the ranks have found."""
+    """Record the worst result of the ranks."""
     values = comm.allgather(value)
     texts = [each for each in values if isinstance(each, str)]
     found.append((name, texts[0] if texts else max(values)))
 
 
 def combined():
-    """Yield each type and shape with every transform over the layouts, norms and lengths, which take turns."""
+    """Yield every transform for each type and shape, with layouts, norms and lengths in turn."""
     layouts, norms = itertools.cycle(LAYOUTS), itertools.cycle((None, "backward", "ortho", "forward", None))
     planar, linear = itertools.cycle(("ifft2", "rfft2", "irfft2")), itertools.cycle(("fft", "ifft", "rfft", "irfft"))
     turns = itertools.cycle((-2, 0, 1, -1, 0))
@@ -120,8 +120,8 @@ def refusals():
     bad = matrix((6, 6), "float64")
     bad[5, 5] = np.nan
     acts = {
-        "empty ArgumentValueError it is empty": lambda: fft.fft2(ctx, spread(np.zeros((0, 4)))),
-        "empty row ArgumentValueError it is empty": lambda: fft.fft(ctx, spread(np.zeros((4, 0)))),
+        "empty ArgumentValueError is empty": lambda: fft.fft2(ctx, spread(np.zeros((0, 4)))),
+        "empty row ArgumentValueError is empty": lambda: fft.fft(ctx, spread(np.zeros((4, 0)))),
         "NaN NonFiniteError matrix A": lambda: fft.fft2(ctx, spread(bad)),
         "NaN row NonFiniteError matrix A": lambda: fft.ifft(ctx, spread(bad)),
         "norm ArgumentValueError backward, ortho, forward": lambda: fft.fft2(ctx, A, norm="none"),
@@ -129,7 +129,7 @@ def refusals():
         "length ArgumentValueError 1 or more": lambda: fft.fft(ctx, A, 0),
         "shape ArgumentValueError two integers": lambda: fft.fft2(ctx, A, [3]),
         "complex ArgumentError use fft": lambda: fft.rfft2(ctx, spread(matrix((6, 6), "complex64"))),
-        "short ArgumentValueError needs its length": lambda: fft.irfft(ctx, spread(matrix((4, 1), "float64"))),
+        "short ArgumentValueError length of the result": lambda: fft.irfft(ctx, spread(matrix((4, 1), "float64"))),
     }
     for name, act in acts.items():
         label, _, text = name.rpartition("Error ")

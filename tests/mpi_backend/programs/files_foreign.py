@@ -1,7 +1,7 @@
 """Read files that NumPy, h5py, Zarr and PyArrow have written; run under mpiexec by test_files.py.
 
-The first rank makes a file and says which array a task should make of it; all ranks read it in three layouts, with
-slabs so small that most chunks take several, and compare their blocks. The first rank prints one line of JSON.
+For each case the first rank writes a file and gives the expected array. All ranks read the file in three layouts and
+compare their blocks; slabs are so small that most chunks take several. The first rank prints one line of JSON.
 """
 
 import itertools
@@ -39,7 +39,7 @@ INTEGERS = RNG.integers(0, 200, size=(37, 11))
 
 
 def npy_files(folder):
-    """Yield the name of each file, the array that it should make, and what else the task is told."""
+    """Yield the name of each file, the expected array, and the other arguments of the task."""
     cases = {
         "fortran": np.asfortranarray(A),
         "fortran_wide": np.asfortranarray(RNG.normal(size=(3, 300))),
@@ -66,7 +66,7 @@ def npy_files(folder):
 
 
 def hdf5_files(folder):
-    """Yield file and dataset of each case, the array that it should make, and what else the task is told."""
+    """Yield file and dataset of each case, the expected array, and the other arguments of the task."""
     with h5py.File(folder / "block.h5", "w", userblock_size=1024) as file:
         file["A"] = A
     yield ("block.h5", "A"), A, {}
@@ -75,7 +75,7 @@ def hdf5_files(folder):
 
 
 def datasets(folder):
-    """Yield each dataset of a file, and the rest."""
+    """Yield each dataset of one file, the expected array, and the other arguments of the task."""
     with h5py.File(folder / "x.h5", "w") as file:
         cases = {
             "contiguous": (A, {}),
@@ -123,7 +123,7 @@ def datasets(folder):
 
 
 def zarr_stores(folder):
-    """Yield the store and the array of each case, the array that it should make, and what else the task is told."""
+    """Yield store and array name of each case, the expected array, and the other arguments of the task."""
     how = {
         "whole": {"chunks": (37, 11)},
         "chunked": {"chunks": (4, 3)},
@@ -149,7 +149,7 @@ def zarr_stores(folder):
 
 
 def parquet_files(folder):
-    """Yield the path of each case, the array that it should make, and what else the task is told."""
+    """Yield the path of each case, the expected array, and the other arguments of the task."""
     columns = {f"x{j}": A[:, j] for j in range(11)}
     pq.write_table(pa.table(columns), folder / "one.parquet", row_group_size=5)
     yield "one.parquet", A, {}
@@ -182,7 +182,7 @@ def parquet_files(folder):
 
 
 def reads(ctx):
-    """Yield the label of each case, the array that it should make, and how it is read in a layout."""
+    """Yield the label of each case, the expected array, and a function that reads it in a layout."""
     makers = (
         ("npy", npy_files, lambda what, **how: files.read_npy(ctx, what, **how)),
         ("hdf5", hdf5_files, lambda what, **how: files.read_hdf5(ctx, *what, **how)),
@@ -196,13 +196,13 @@ def reads(ctx):
 
 
 def complaint(array, B):
-    """Return what is wrong with this rank's block of B, which should be `array`, or None."""
+    """Return a text if this rank's block of B is not that of `array`, else None."""
     array = array[:, np.newaxis] if array.ndim == 1 else array
     if B.shape != array.shape or B.dtype != array.dtype.newbyteorder("="):
         return f"{B!r} instead of {array.shape} {array.dtype}"
     rows, cols = B.layout.part(array.shape, B.comm.rank)
     expected = array[np.ix_(rows.indices(), cols.indices())]
-    if expected.dtype == bool:  # bit by bit: a byte of 2 would count as equal to True
+    if expected.dtype == bool:  # compare bytes: NumPy would take a byte of 2 as equal to True
         return None if B.local.tobytes() == expected.tobytes() else "wrong bytes"
     return None if np.array_equal(B.local, expected, equal_nan=expected.dtype.kind in "fc") else "wrong elements"
 

@@ -1,7 +1,8 @@
-"""Write to a small file system that is too small; run under mpiexec by test_files.py.
+"""Write a matrix that is too large for the file system; run under mpiexec by test_files.py.
 
-Each format first writes a small matrix, then is to replace it by one that the disk has no room for. The first rank
-prints one line of JSON: the classes of the errors by rank, and whether the old files stand and nothing else is left.
+Each format first writes a small matrix, and then tries to replace it by one that does not fit on the disk. The first
+rank prints one line of JSON: the classes of the errors by rank, whether the old file is intact, and which other files
+are left.
 """
 
 import json
@@ -41,7 +42,7 @@ def main():
         before, said = names(sys.argv[1]), ("none", "")
         try:
             write(ctx, new, *path, overwrite=True)
-        except Exception as error:  # noqa: BLE001 - which one is the question
+        except Exception as error:  # noqa: BLE001 - the test asks which one
             said = type(error).__name__, str(error)
         stands = np.array_equal(READERS[name](ctx, *path, layout={"pair": "STAR_STAR"}).local, small)
         every = comm.allgather(said)

@@ -1,7 +1,7 @@
-"""Measure what reading and writing take beside the matrix; run under mpiexec by test_files.py.
+"""Measure the memory that reading and writing take beside the matrix; run under mpiexec by test_files.py.
 
-The first rank prints one line of JSON: for each case by how many MiB the memory of the rank that took most rose above
-the matrix itself while the task ran.
+The first rank prints one line of JSON: for each case the MiB beside the matrix at the peak of the task, on the rank
+that took most.
 """
 
 import ctypes
@@ -31,12 +31,12 @@ def memory(field):
 
 
 def fresh_pages(shape, dtype):
-    """Make a matrix of pages that no process had before, as they would otherwise not count."""
+    """Allocate a matrix in fresh pages; reused pages would not count as new memory."""
     return np.frombuffer(mmap.mmap(-1, math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
 
 
 def rise(comm, act):
-    """Return by how many bytes the memory of a rank rose at most while it acted, but for the matrix that it made."""
+    """Return the largest growth in bytes of a rank's memory during `act`, without the matrix that it made."""
     pa.default_memory_pool().release_unused()
     ctypes.CDLL(None).malloc_trim(0)
     comm.Barrier()
@@ -69,7 +69,7 @@ def main():
         (files.write_zarr, ("s.zarr",)),
         (files.write_parquet, ("s",)),
     ):
-        write(ctx, small, *path)  # what importing takes is not what is asked
+        write(ctx, small, *path)  # imports take memory too, so they come first
     files.read_hdf5(ctx, "s.h5", "A", layout={"pair": "STAR_MR"})
     B = DistMatrix.empty(comm, SHAPE, float, Layout.of("MC_MR", SHAPE, comm.size))
     B.local[...] = 1.5

@@ -1,8 +1,8 @@
 """Write matrices to files and read them back, in all formats; run under mpiexec by test_files.py.
 
-What the tasks write is read by one process with NumPy, h5py, Zarr and PyArrow themselves, and compared bit by bit; then
-the tasks read it in another layout, and every rank compares its block with fancy indexing. Slabs are made tiny, so that
-small matrices take many windows. The first rank prints one line of JSON: how much was checked, and what was wrong.
+One process reads each written file with NumPy, h5py, Zarr or PyArrow and compares it bit by bit. Then the tasks read it
+in another layout, and every rank compares its block with fancy indexing. Slabs are tiny, so that small matrices take
+many windows. The first rank prints one line of JSON: the number of checks and the list of faults.
 """
 
 import itertools
@@ -42,14 +42,14 @@ def matrix(shape, dtype):
 
 
 def same(A, B):
-    """Whether two arrays are equal bit by bit, but for the byte order."""
+    """Whether two arrays have the same bits, whatever their byte order."""
     if A.shape != B.shape or A.dtype != B.dtype.newbyteorder("="):
         return False
     return A.tobytes() == B.astype(A.dtype).tobytes()
 
 
 def layouts(size):
-    """Yield layouts for ever, as they cross the wire: pairs, grids, blocks and alignments in all mixtures."""
+    """Yield layouts in wire form without end: all mixtures of pairs, grids, blocks and alignments."""
     grids = [(r, size // r) for r in range(1, size + 1) if size % r == 0]
     places = itertools.cycle(itertools.product(grids, BLOCKS))
     for turn, pair in enumerate(itertools.cycle(PAIRS)):
@@ -65,7 +65,7 @@ def laid_out(comm, A, choice):
 
 
 def block_is_wrong(A, B, choice):
-    """Return what is wrong with this rank's block of B, which should be A in the layout chosen, or None."""
+    """Return a text if this rank's block of B is not that of A in the chosen layout, else None."""
     if not isinstance(B, DistMatrix) or B.layout.pair != choice["pair"]:
         return "layout"
     rows, cols = B.layout.part(A.shape, B.comm.rank)
@@ -73,7 +73,7 @@ def block_is_wrong(A, B, choice):
 
 
 class Formats:
-    """Each method writes, returns what one process reads of it, and how the tasks read it."""
+    """Each method writes a matrix; it returns the array that one process reads, and a function that calls the task."""
 
     def __init__(self, ctx):
         self.ctx = ctx
@@ -104,7 +104,7 @@ class Formats:
 
 
 def check_all(ctx):
-    """Return how often each format was checked with which pair, and what was wrong."""
+    """Return the number of checks for each format and pair, and the faults."""
     comm, formats, wrong, checked, written = ctx.comm, Formats(ctx), [], {}, {}
     for name, write in (("npy", formats.npy), ("hdf5", formats.hdf5), ("zarr", formats.zarr), ("parquet", formats.parquet)):  # fmt: skip  # noqa: E501
         dtypes = [dtype for dtype in DTYPES if name != "parquet" or not dtype.startswith("complex")]
@@ -131,7 +131,7 @@ def check_all(ctx):
 
 
 def lost_neighbours(folder, written):
-    """Return which arrays are no longer as they were written, of the files that have many."""
+    """Return the arrays that have changed in files with many arrays."""
     with h5py.File(folder / "all.h5") as file:
         wrong = [k for (name, k), A in written.items() if name == "hdf5" and not same(A, file["group"][str(k)][...])]
         count = len(file["group"])
@@ -141,7 +141,7 @@ def lost_neighbours(folder, written):
 
 
 def check_overwrites(ctx):
-    """Return what is wrong with matrices that take the place of others, with the system calls for it and without."""
+    """Return the faults of replaced matrices, with the system calls for replacing and without."""
     writers = {
         "npy": (files.write_npy, files.read_npy, ("o.npy",)),
         "hdf5": (files.write_hdf5, files.read_hdf5, ("o.h5", "A")),

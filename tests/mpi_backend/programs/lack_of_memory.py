@@ -1,7 +1,7 @@
 """Let each allocation of each linear algebra task fail in turn; print where no :class:`Agreement` saw it.
 
-There a rank that has no memory would raise alone, and the others would wait for it in MPI for ever. One process shows
-that without waiting. The last line is the number of failures.
+At such a place a rank without memory would raise alone, and the others would wait for it in MPI without end. One
+process can show this without waiting. The last line is the number of failures.
 """
 
 import traceback
@@ -29,7 +29,7 @@ class NoRoom(MemoryError):
 
 
 class Memory:
-    """Counts allocations; one of them fails."""
+    """Counts allocations, and lets one of them fail."""
 
     count = failing = 0
 
@@ -40,7 +40,7 @@ class Memory:
         return np.empty(shape, dtype)
 
     def failing_at(self, count: int, work: Callable[[], Any]) -> NoRoom | None:
-        """Return what is raised where so many allocations do not fail, or None if so many are not made."""
+        """Return the error when the allocation after this many fails, or None if there are not so many."""
         self.count, self.failing = -1, count
         try:
             work()
@@ -62,7 +62,7 @@ def noticed(
     leave(self, kind, failure, trace)
 
 
-Agreement.__exit__ = noticed  # type: ignore[method-assign]  # to see what goes through an agreement
+Agreement.__exit__ = noticed  # type: ignore[method-assign]  # to see which errors pass an agreement
 
 
 def dealt(A: np.ndarray[Any, Any], pair: str = "MC_MR") -> DistMatrix:

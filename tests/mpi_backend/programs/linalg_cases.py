@@ -1,7 +1,6 @@
 """Run the cases of linear algebra that the command line names on all ranks; print one line of JSON for each.
 
-Every case ends in scaled residuals, which the test compares with its limit, or in the names of the errors that the
-ranks raised.
+Every case yields scaled residuals, which the test compares with its limit, or the names of the ranks' errors.
 """
 
 import itertools
@@ -14,8 +13,9 @@ import numpy as np
 from cases import Array, case, comm, ctx, dealt, main, raised, spread
 
 from alchemist_ray.layouts.layout import PAIRS, Grid, Layout
+from alchemist_ray.mpi_backend import scalapack
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
-from alchemist_ray.mpi_backend.libraries import linalg, scalapack, testlib
+from alchemist_ray.mpi_backend.libraries import linalg, testlib
 from alchemist_ray.mpi_backend.libraries.linalg import slabs
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import gram, lanczos, singular
 
@@ -27,7 +27,7 @@ def rng() -> np.random.Generator:
 
 
 def everywhere(blocks: list[tuple[str, int]]) -> Iterator[tuple[str, str, int | None]]:
-    """Yield float64 with all pairs and with the `blocks` to test it in, float32 with the `blocks` alone."""
+    """Yield float64 with all pairs and with the pairs in `blocks`, and float32 only with those in `blocks`."""
     for pair, block in [*((pair, None) for pair in PAIRS), *blocks]:
         yield "float64", pair, block
     for pair, block in blocks:
@@ -152,7 +152,7 @@ def solve() -> Iterator[tuple[str, Any]]:
 
 
 def svd_residuals(A: Array, U: DistMatrix, S: Array, Vt: DistMatrix) -> Residuals:
-    """Return residuals in units of what they may be: 1e-10 sigma_1 in float64, and c eps for the rest."""
+    """Return residuals in units of their allowed size: 1e-10 sigma_1 in float64, and c eps otherwise."""
     u, vt = whole(U), whole(Vt)
     k, orthogonal = S.size, {"U": orthogonality(u), "V": orthogonality(vt.T)}
     tolerance = max(1e-10, 100 * eps(A))
@@ -208,13 +208,13 @@ def svd_spectra() -> Iterator[tuple[str, Any]]:
         yield f"{power} times", {"values": error, "U": orthogonality(whole(U)), "V": orthogonality(whole(Vt).T)}
 
 
-def _as_results(slab: slabs.Slab, found: Any) -> tuple[DistMatrix, Array, DistMatrix]:
+def _as_results(slab: slabs.TallMatrix, found: Any) -> tuple[DistMatrix, Array, DistMatrix]:
     return singular._results(ctx, slab, found)
 
 
 @case
 def svd_methods() -> Iterator[tuple[str, Any]]:
-    """Each method alone, on what is too small for it to be chosen."""
+    """Each method by itself, on matrices that are too small to select it."""
     spectra = {
         "linear": np.linspace(1, 0.1, 300),
         "geometric": 0.9 ** np.arange(300),
@@ -228,11 +228,11 @@ def svd_methods() -> Iterator[tuple[str, Any]]:
         tolerance = max(1e-10, 100 * float(np.finfo(dtype).eps))
         A = with_spectrum(*shape, s, dtype)
         slab = slabs.slab_of(spread(A, "MC_MR"))
-        plan = lanczos.Plan.wide(k, 300)
+        plan = lanczos.LanczosPlan.wide(k, 300)
         found = lanczos.lanczos_svd(slab, plan, tolerance, 0, 5000, lambda count, residual: None)
         label = f"{name} {shape} {k} {dtype}"
         yield f"Lanczos {label}", 1e9 if found is None else svd_residuals(A, *_as_results(slab, found))
-        found = gram.gram_svd(slab, k, tolerance)
+        found = gram.gram_svd(ctx, slab, k, tolerance)
         if found is not None:
             yield f"Gram {label}", svd_residuals(A, *_as_results(slab, found))
         elif name in ("linear", "clustered"):
@@ -241,13 +241,13 @@ def svd_methods() -> Iterator[tuple[str, Any]]:
         A = with_spectrum(*shape, np.linspace(1, 0, min(shape)), dtype)
         yield f"p?gesvd {shape} {dtype}", svd_residuals(A, *singular._full(ctx, spread(A), min(shape), 4.0))
     steep = with_spectrum(400, 300, np.r_[1.0, np.full(299, 1e-9)])
-    refused = gram.gram_svd(slabs.slab_of(spread(steep, "VC_STAR")), 2, 1e-10) is None
+    refused = gram.gram_svd(ctx, slabs.slab_of(spread(steep, "VC_STAR")), 2, 1e-10) is None
     yield "Gram refuses what it would spoil", 0.0 if refused else 1e9
 
 
 @case
 def svd_large() -> Iterator[tuple[str, Any]]:
-    """What is large enough for the fast methods to be chosen."""
+    """Matrices that are large enough to select the fast methods."""
     A = rng().standard_normal((9000, 500))
     yield "Gram", svd_residuals(A, *linalg.truncated_svd(ctx, spread(A, "VC_STAR"), 20))
     yield (

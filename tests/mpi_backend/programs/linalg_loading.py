@@ -1,4 +1,4 @@
-"""Check how ScaLAPACK is found and where its grids have their ranks. Run on one process; exits with 1 on a failure."""
+"""Check the loading of ScaLAPACK and the ranks of its grids. Run on one process; exits with 1 on a failure."""
 
 import tempfile
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from alchemist_ray.errors import LayoutError, LibraryLoadError
 from alchemist_ray.layouts.layout import PAIRS, Grid, Layout
-from alchemist_ray.mpi_backend.libraries import linalg  # noqa: F401 - it must not load what it does not use yet
+from alchemist_ray.mpi_backend.libraries import linalg  # noqa: F401 - its import must not load ScaLAPACK yet
 from alchemist_ray.mpi_backend.scalapack import loader, places
 
 
@@ -45,7 +45,7 @@ def libraries_are_loaded_once_and_say_what_they_lack() -> None:
     libraries = loader.libraries()
     assert loader.libraries() is libraries
     assert libraries.address("pdgesv_") != libraries.address("psgesv_")
-    with pytest.raises(LibraryLoadError, match="defines no pdnothing_"):
+    with pytest.raises(LibraryLoadError, match="does not define pdnothing_"):
         libraries.address("pdnothing_")
 
 
@@ -54,7 +54,7 @@ def places_are_the_owners_of_the_layout() -> None:
         for pair in PAIRS:
             layout = Layout(pair, grid, (1, 1))
             if layout.distinct_owners != grid.size:
-                with pytest.raises(LayoutError, match="each block on one rank"):
+                with pytest.raises(LayoutError, match="each block on exactly one rank"):
                     places(layout)
                 continue
             ranks = places(layout)

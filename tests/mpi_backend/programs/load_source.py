@@ -1,4 +1,4 @@
-"""Load a library from its source in C on every rank at once; rank 0 prints what became of it on each."""
+"""Load a library from its C source on every rank at once; rank 0 prints the outcome on each rank."""
 
 import json
 import sys

@@ -1,6 +1,6 @@
-"""Hold PETSc's and SLEPc's results against SciPy's; run by test_petsc.py where they are installed.
+"""Compare PETSc's and SLEPc's results with SciPy's; run by test_petsc.py if they are installed.
 
-The first rank prints one line of JSON: for each case its name and what is wrong, or None.
+The first rank prints one line of JSON: the name of each case, and its fault or None.
 """
 
 import json

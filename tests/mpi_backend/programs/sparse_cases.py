@@ -1,7 +1,7 @@
-"""Hold sparse distributed matrices against SciPy and NumPy; run under mpiexec by test_sparse.py.
+"""Compare sparse distributed matrices with SciPy and NumPy; run under mpiexec by test_sparse.py.
 
-Every rank compares its own part. The first rank prints one line of JSON: for each group of cases how many there were,
-and what was wrong.
+Every rank compares its own part. The first rank prints one line of JSON: for each group the number of cases, and the
+faults.
 """
 
 import itertools
@@ -35,7 +35,7 @@ def group(function):
 
 
 def sparse(shape, dtype="float64", pattern="scattered", density=0.3, seed=0):
-    """Return a SciPy array in compressed rows, with entries where the pattern says."""
+    """Return a SciPy array in compressed rows, with the given pattern of entries."""
     m, n = shape
     rng = np.random.default_rng([seed, m, n])
     A = sp.random_array(shape, density=density, format="csr", rng=rng, data_sampler=rng.standard_normal)
@@ -64,7 +64,7 @@ def dense(A, pair="MC_MR", **how):
 
 
 def differs(C, expected, rtol=0.0):
-    """Return what is wrong with a distributed matrix, dense or sparse, on this rank; or None."""
+    """Return a text if a distributed matrix, dense or sparse, is wrong on this rank, else None."""
     if (C.shape, C.dtype) != (expected.shape, expected.dtype):
         return f"{C.shape} {C.dtype}, not {expected.shape} {expected.dtype}"
     if isinstance(C, SparseDistMatrix):
@@ -92,7 +92,7 @@ def rounding(*arrays):
 
 @group
 def buffers():
-    """A slab is filled from rows of a matrix, and taken out again."""
+    """Fill a slab from rows of a matrix, and read it back."""
     combined = itertools.product(DTYPES, PATTERNS)
     for (dtype, pattern), shape in dealt(zip(combined, itertools.cycle(SHAPES), strict=False)):
         A = sparse(shape, dtype, pattern)
@@ -109,14 +109,14 @@ def buffers():
         csr.place(D.arrays, back, start, sum(D.counts[: comm.rank]))
         for whole in back:
             comm.Allreduce(MPI.IN_PLACE, whole, MPI.LOR if whole.dtype == bool else MPI.SUM)
-        # the last pointer of a slab and the first of the next are one number, written by both
+        # the last pointer of a slab and the first of the next are the same number, which both write
         slabs = [csr.slab_rows(shape[0], comm.size, rank) for rank in range(comm.size)]
         back.indptr[...] //= [sum(first <= row <= last for first, last in slabs) for row in range(shape[0] + 1)]
         same = all(np.array_equal(mine, given) for mine, given in zip(back, (A.indptr, A.indices, A.data), strict=True))
         yield f"{label} and back", None if same else "other arrays"
 
 
-# --- elsewhere --------------------------------------------------------------------------------------------------------
+# --- other layouts ----------------------------------------------------------------------------------------------------
 
 
 @group
@@ -261,13 +261,13 @@ def types_of_products():
 
 
 def svd_differs(A, k, **how):
-    """Return what is wrong with the leading `k` triplets of a SciPy array, or None."""
+    """Return a text if the leading `k` triplets of a SciPy array are wrong, else None."""
     U, S, Vt = linalg.truncated_svd(ctx, spread(A), k, **how)
     u, vt, full = U.to_global(), Vt.to_global(), A.toarray().astype(float)
     exact = np.linalg.svd(full, compute_uv=False)[:k]
     eps = float(np.finfo(A.dtype).eps)
     unit = max(float(exact[0]), 1e-300) * max(1e-10, 100 * eps)
-    size = exact[0] if exact[0] > 0 else 1.0  # squares of what follows must not overflow
+    size = exact[0] if exact[0] > 0 else 1.0  # squares in the checks below must not overflow
     full, S, exact, unit = full / size, S / size, exact / size, unit / size
     residuals = {
         "shapes": 0 if (u.shape, S.shape, vt.shape) == ((A.shape[0], k), (k,), (k, A.shape[1])) else 1e9,
@@ -284,7 +284,7 @@ def svd_differs(A, k, **how):
 
 
 def copies_of(shape, values, dtype="float64"):
-    """Return a sparse array with these singular values, and no structure to be seen."""
+    """Return a sparse array with these singular values and without visible structure."""
     m, n = shape
     rng = np.random.default_rng(2)
     rows, cols = rng.permutation(m)[: len(values)], rng.permutation(n)[: len(values)]
@@ -300,7 +300,7 @@ def singular_values():
     large = [((300, 200), 6), ((200, 300), 1), ((900, 40), 4), ((40, 900), 6), ((90, 900), 4)]
     for (shape, k), dtype in dealt(zip(large, itertools.cycle(dtypes), strict=False)):
         yield f"{shape} {k} {dtype}", svd_differs(sparse(shape, dtype, density=0.05), k)
-    small = [(9, 7), (7, 9), (1, 9), (40, 30)]  # too small to be treated as sparse
+    small = [(9, 7), (7, 9), (1, 9), (40, 30)]  # too small for the sparse method
     for shape, dtype in zip(small, itertools.cycle(dtypes), strict=False):
         yield f"{shape} all {dtype}", svd_differs(sparse(shape, dtype), min(shape))
     for pattern in dealt(PATTERNS[1:]):
@@ -312,7 +312,7 @@ def singular_values():
 
 @group
 def multiple_singular_values():
-    """What a start of two vectors cannot see."""
+    """Multiple singular values that a start of two vectors cannot find."""
     bulk = np.linspace(6, 1, 290)
     cases = {
         "twelve copies": (np.r_[np.full(12, 9.0), bulk], 8, (400, 350), "float64"),
@@ -329,11 +329,11 @@ def multiple_singular_values():
 
 @group
 def trust():
-    """Which values found with blocks of 2 may hide others."""
+    """The values found with blocks of 2 that may hide others."""
     cases = [
         ([5, 4, 3, 2], True),
         ([5, 5, 3, 2], False),
-        ([5, 4, 3, 3], True),  # only copies of the last can be missing
+        ([5, 4, 3, 3], True),  # only copies of the last value can be missing
         ([5, 5, 5, 5], True),
         ([5, 4, 4 - 1e-11, 2], False),
         ([5, 4, 4 - 1e-7, 2], True),
@@ -377,7 +377,7 @@ def refusals():
         "gemm of bool": (ArgumentError, lambda: linalg.gemm(ctx, flags, dense(np.ones((7, 2)))), "astype"),
         "gemm shapes": (ArgumentValueError, lambda: linalg.gemm(ctx, A, B), "A is 9x7, B is 9x7"),
         "gemm shapes, right": (ArgumentValueError, lambda: linalg.gemm(ctx, B, A), "A is 9x7, B is 9x7"),
-        "layout of transpose": (ArgumentError, lambda: linalg.transpose(ctx, A, {"pair": "MC_MR"}), "leave out layout"),
+        "layout of transpose": (ArgumentError, lambda: linalg.transpose(ctx, A, {"pair": "MC_MR"}), "omit layout"),
         "k": (ArgumentValueError, lambda: linalg.truncated_svd(ctx, A, 8), "1..7"),
         "NaN": (NonFiniteError, lambda: linalg.truncated_svd(ctx, spread(bad), 2), "matrix A"),
         "svd of int64": (
@@ -409,7 +409,7 @@ def refusals():
 
 @group
 def no_room():
-    """A rank that has no room for its part fails; the others do not wait for it."""
+    """A rank without enough memory for its part fails; the others do not wait for it."""
 
     def allocate(shape, dtype):
         if comm.rank == comm.size - 1:

@@ -1,10 +1,11 @@
 """Run the spectral cases that the command line names on all ranks; print one line of JSON for each.
 
-Every case ends in scaled residuals, which the test compares with its limit, or in the names of the errors that the
-ranks raised.
+Every case yields scaled residuals, which the test compares with its limit, or the names of the ranks' errors.
 """
 
 import itertools
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -13,14 +14,14 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse
-from cases import Array, case, comm, ctx, main, raised
+from cases import Array, case, comm, ctx, dealt, main, raised
 from mpi4py import MPI
 
 from alchemist_ray.layouts.csr import CsrArrays
 from alchemist_ray.layouts.layout import Layout
-from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix
+from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
 from alchemist_ray.mpi_backend.libraries import linalg
-from alchemist_ray.mpi_backend.libraries.linalg import one_rank
+from alchemist_ray.mpi_backend.libraries.linalg import one_rank, stopping
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import eigenvalues, full_svd, hermitian
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import polar_decomposition as polar
 from alchemist_ray.mpi_backend.scalapack.spectral import Wanted
@@ -43,7 +44,7 @@ WRONG = 1e9
 
 
 def spread(A: Array, pair: str = "", block: int | None = None) -> DistMatrix:
-    """Return `A` in the given layout, or else in the next of the layouts."""
+    """Return `A` in the given layout, by default in the next of the layouts."""
     pair, block = (pair, block) if pair else next(LAYOUTS)
     return DistMatrix.from_global(comm, A, Layout.of(pair, A.shape, comm.size, block=block))
 
@@ -71,7 +72,7 @@ def spectra(p: int) -> dict[str, Array]:
 
 
 def matrices(m: int, n: int, dtype: str) -> Iterator[tuple[str, Array]]:
-    """Yield a random matrix and, in turn, every other of those that are harder."""
+    """Yield a random matrix and, in turn, every other one of the harder matrices."""
     yield "random", normal((m, n), dtype)
     hilbert = (1 / (1.0 + np.arange(m)[:, np.newaxis] + np.arange(n))).astype(dtype)
     harder = {name: with_values(m, n, s, dtype) for name, s in spectra(min(m, n)).items()}
@@ -79,7 +80,7 @@ def matrices(m: int, n: int, dtype: str) -> Iterator[tuple[str, Array]]:
 
 
 def hermitians(n: int, dtype: str) -> Iterator[tuple[str, Array]]:
-    """Yield a random Hermitian matrix and, in turn, every other of those that are harder."""
+    """Yield a random Hermitian matrix and, in turn, every other one of the harder matrices."""
     X, Q = normal((n, n), dtype), orthonormal((n, n), dtype, 3)
     yield "random", X + X.conj().T
     signs = np.where(np.arange(n) % 3, 1, -1)
@@ -93,7 +94,7 @@ def _every_other(named: list[tuple[str, Array]]) -> list[tuple[str, Array]]:
 
 
 def shared_out(first: Iterable[Any], second: tuple[Any, ...]) -> list[tuple[Any, Any]]:
-    """Return a share of all pairs, with each value in turn: a half on one rank, the other on two, a quarter on more."""
+    """Return a share of all pairs, with each value in turn: half on one rank, the rest on two, a quarter on more."""
     pairs = enumerate(itertools.product(first, second))
     half = [pair for at, pair in pairs if (at + at // len(second)) % 2 == comm.size % 2]
     if comm.size <= 2:
@@ -106,7 +107,7 @@ def size_of(A: Array) -> float:
 
 
 def scaled(error: float, A: Array) -> float:
-    """Return an error that should be of the order of eps times the size of A, in these units."""
+    """Return an error in units of eps times the size of A; it should be of order 1."""
     return float(error) / (size_of(A) * np.finfo(A.dtype).eps * max(A.shape))
 
 
@@ -134,7 +135,7 @@ def pair_residuals(A: Array, w: Array, V: DistMatrix | None, exact: Array) -> di
 
 
 def one_triangle(A: Array, lower: bool) -> Array:
-    """Return `A` with something else in the triangle that is not to be read."""
+    """Return `A` with other numbers in the triangle that must not be read."""
     other = np.full_like(A, 7)
     return np.tril(A) + np.triu(other, 1) if lower else np.triu(A) + np.tril(other, -1)
 
@@ -154,7 +155,7 @@ def symmetric() -> Iterator[tuple[str, Any]]:
                 ("empty interval", Wanted(interval=(exact[-1] + 1, np.inf)), exact[:0]),
             ]
             if name != "random":
-                wanted = wanted[:2]  # no ends of intervals among equal eigenvalues
+                wanted = wanted[:2]  # no interval ends among equal eigenvalues
             for where in (hermitian.on_one_rank, hermitian.on_all_ranks):
                 for what, some, values in wanted if name == "random" else wanted[:1]:
                     label = f"{n} {dtype} {name} {lower} {where.__name__} {what}"
@@ -191,7 +192,7 @@ def tight_clusters() -> Iterator[tuple[str, Any]]:
 
 
 def spectrum_residuals(A: Array, w: Array) -> dict[str, float]:
-    """Each value is an eigenvalue of a matrix near A, their sum is the trace, and real matrices have pairs."""
+    """Each value is an eigenvalue of a matrix near A, their sum is the trace, and those of a real matrix are pairs."""
     double = A.astype("complex128")
     distances = np.linalg.svd(double - w[:, np.newaxis, np.newaxis] * np.eye(len(A)), compute_uv=False)[:, -1]
     return {
@@ -471,17 +472,94 @@ def polar_factors() -> Iterator[tuple[str, Any]]:
         yield f"{power}", np.abs(U.to_global() @ (P.to_global() / power) - A / power).max() / 1e-14
 
 
+@case
+def in_a_child_process() -> Iterator[tuple[str, Any]]:
+    """Results of a child process are those of the rank, bit for bit."""
+    kept = stopping.is_long
+    for n, dtype in ((60, "float64"), (50, "complex64")):
+        A = normal((n, n), dtype)
+        B, tall = spread(A + A.conj().T), spread(normal((3 * n, n), dtype))
+        A = spread(A)
+        routines = {
+            "eig": lambda A=A: linalg.eig(ctx, A),
+            "eigvals": lambda A=A: linalg.eigvals(ctx, A),
+            "eigvals of all ranks": lambda A=A: eigenvalues.values_on_all_ranks(ctx, A),
+            "eigh": lambda B=B: linalg.eigh(ctx, B, subset_by_index=[3, 20]),
+            "eigvalsh": lambda B=B: linalg.eigvalsh(ctx, B),
+            "svd": lambda A=A: linalg.svd(ctx, A),
+            "svd, long": lambda tall=tall: linalg.svd(ctx, tall),
+            "qr, long": lambda tall=tall: linalg.qr(ctx, tall),
+            "truncated_svd": lambda tall=tall: linalg.truncated_svd(ctx, tall, 5, method="gram"),
+            "pinv": lambda A=A: linalg.pinv(ctx, A),
+            "polar": lambda A=A: linalg.polar(ctx, A),
+            "lstsq": lambda A=A, B=B: linalg.lstsq(ctx, A, B),
+            "lstsq, long": lambda tall=tall: linalg.lstsq(ctx, tall, tall),
+        }
+        for name, routine in dealt(routines.items(), (1, 2)):
+            try:
+                found = []
+                for apart in (False, True):
+                    stopping.is_long = lambda *given, apart=apart: apart
+                    result = routine()
+                    parts = result if isinstance(result, tuple) else (result,)
+                    found.append([part.to_global() if isinstance(part, DistMatrix) else part for part in parts])
+            finally:
+                stopping.is_long = kept
+            same = all(np.array_equal(*pair, equal_nan=True) for pair in zip(*found, strict=True))
+            yield f"{name} {n} {dtype}", 0 if same else WRONG
+
+
+@case
+def in_parts() -> Iterator[tuple[str, Any]]:
+    """Products and Gram matrices that are cut so that a task can stop between their parts."""
+    kept = stopping.LONG
+    for dtype in ("float32", "complex128"):
+        A, B = normal((301, 40), dtype), normal((40, 23), dtype)
+        try:
+            for stopping.LONG in (1e4, 1e5):
+                C = linalg.gemm(ctx, spread(A, "VC_STAR"), spread(B, "STAR_STAR")).to_global()
+                yield f"rows {dtype}", scaled(np.linalg.norm(C - A @ B), A @ B)
+                G = linalg.gemm(ctx, spread(A, "VC_STAR"), spread(A, "VC_STAR"), transpose_a=True).to_global()
+                yield f"inner {dtype}", scaled(np.linalg.norm(G - A.T @ A), A.T @ A)
+                _, s, _ = linalg.truncated_svd(ctx, spread(A), 3, method="gram")
+                exact = np.linalg.svd(A, compute_uv=False)[:3]
+                yield f"gram {dtype}", scaled(float(np.abs(s - exact).max()), A)
+                if dtype == "float32":
+                    found = linalg.pca(ctx, spread(A), 3)["explained_variance"]
+                    exact = np.linalg.svd(A - A.mean(0), compute_uv=False)[:3] ** 2 / 300
+                    yield "pca", scaled(float(np.abs(found - exact).max()), exact)
+        finally:
+            stopping.LONG = kept
+
+
+@case
+def stopped() -> Iterator[tuple[str, Any]]:
+    """A task that was cancelled on one rank ends on all, in a child process and between two parts."""
+    A, kept = spread(normal((400, 30), "float64"), "VC_STAR"), stopping.LONG
+    stop = TaskContext(comm, "linalg.case", cancelled=lambda: comm.rank in (0, comm.size - 1))
+    work = 2 * kept, np.dtype(float)
+    yield "child", raised(lambda ctx: one_rank.run(ctx, *work, lambda: time.sleep(60)), context=stop)
+    yield (
+        "child on each rank",
+        raised(lambda ctx: stopping.on_each_rank(ctx, *work, lambda: time.sleep(1)), context=stop),
+    )
+    stopping.LONG = 1e4
+    yield "parts", raised(lambda ctx: linalg.truncated_svd(ctx, A, 3, method="gram"), context=stop)
+    stopping.LONG = kept
+
+
 # --- one rank works, and errors ---------------------------------------------------------------------------------------
 
 
 @case
 def others_sleep() -> Iterator[tuple[str, Any]]:
-    one_rank.run(ctx, lambda: None)  # imports what it needs
+    one_rank.run(ctx, 0, np.dtype(float), lambda: None)  # does its imports
     before = time.process_time()
-    found = one_rank.run(ctx, lambda: time.sleep(0.5) or "done")
+    for count in (0, stopping.LONG):  # here, and in a child process
+        found = one_rank.run(ctx, count, np.dtype(float), lambda: time.sleep(0.5) or "done")
+        yield f"result {count}", 0 if (found == "done") == (comm.rank == 0) else WRONG
     spent = time.process_time() - before
-    yield "result", 0 if (found == "done") == (comm.rank == 0) else WRONG
-    yield "seconds of processor time", 30 * comm.allreduce(spent, MPI.MAX) / 0.25
+    yield "seconds of processor time", 30 * comm.allreduce(spent, MPI.MAX) / 0.5
 
 
 def _no_convergence() -> None:
@@ -513,7 +591,10 @@ def errors() -> Iterator[tuple[str, Any]]:
     yield "krylov without room", raised(linalg.truncated_svd, A, 6, method="krylov")
     steep = with_values(60, 50, np.r_[1.0, np.full(49, 1e-9)], "float64")
     yield "gram, inaccurate", raised(linalg.truncated_svd, spread(steep), 2, method="gram")
-    yield "convergence", raised(lambda ctx: one_rank.run(ctx, _no_convergence))
+    yield "convergence", raised(lambda ctx: one_rank.run(ctx, 0, np.dtype(float), _no_convergence))
+    work = stopping.LONG, np.dtype(float)
+    yield "convergence in a child", raised(lambda ctx: one_rank.run(ctx, *work, _no_convergence))
+    yield "killed child", raised(lambda ctx: one_rank.run(ctx, *work, lambda: os.kill(os.getpid(), signal.SIGKILL)))
     yield "afterwards", raised(linalg.eigh, A)
 
 

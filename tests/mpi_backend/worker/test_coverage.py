@@ -1,4 +1,4 @@
-"""Which parts of a block have been written, against a plain mask of its elements."""
+"""The written parts of a block, compared with a plain mask of its elements."""
 
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ def rectangles(draw):
 
 
 def mask_of(parts):
-    """Return how often each element is in one of the rectangles."""
+    """Return the number of rectangles that contain each element."""
     mask = np.zeros(SHAPE, int)
     for part in parts:
         mask[part.i0 : part.i1, part.j0 : part.j1] += 1

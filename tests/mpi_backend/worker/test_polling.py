@@ -1,4 +1,4 @@
-"""Workers poll for commands that come at once, and only for those."""
+"""Workers poll for commands that come soon, and only for those."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pair():
 
 
 def cpu_of_waiting(receiver, near, seconds):
-    """Return the seconds of this thread's CPU that it takes to wait so long for a command."""
+    """Return the CPU seconds of this thread for a wait of this length for a command."""
     timer = threading.Timer(seconds, near.send, [b"x"])
     timer.start()
     began = time.thread_time()
@@ -51,10 +51,10 @@ def soon(receiver, near):
 
 def test_polls_after_a_command_that_came_at_once_for_a_while_only(pair, monkeypatch):
     monkeypatch.setattr(polling, "POLLING_SECONDS", 0.1)
-    monkeypatch.setattr(polling, "LOST", 1.0)  # nobody wants the core
+    monkeypatch.setattr(polling, "LOST", 1.0)  # no other process wants the core
     receiver = PollingReceiver(Bytes(pair[1]), polls=True)
     assert cpu_of_waiting(receiver, pair[0], 0.3) < 0.02  # nothing is known yet
-    assert cpu_of_waiting(receiver, pair[0], 0.3) < 0.02  # the last was long in coming
+    assert cpu_of_waiting(receiver, pair[0], 0.3) < 0.02  # the last command took long to come
     soon(receiver, pair[0])
     assert 0.02 < cpu_of_waiting(receiver, pair[0], 0.4) < 0.15
     assert cpu_of_waiting(receiver, pair[0], 0.3) < 0.02
@@ -67,7 +67,7 @@ def test_others_do_not_poll(pair):
 
 
 def test_polls_ever_more_seldom_where_the_core_is_wanted(pair, monkeypatch):
-    monkeypatch.setattr(polling, "LOST", -1.0)  # others want it, always
+    monkeypatch.setattr(polling, "LOST", -1.0)  # other processes always want the core
     looks = []
     receiver = PollingReceiver(Bytes(pair[1]), polls=True)
     monkeypatch.setattr(receiver, "_poller", SimpleNamespace(poll=lambda wait: looks.append(wait) or [1]))

@@ -1,4 +1,4 @@
-"""The matrices of one worker: which parts have been written, and what is refused by name."""
+"""The matrices of one worker: the written parts, and refusals that name the part."""
 
 import threading
 

@@ -2,10 +2,10 @@
 //
 //     mpicxx -O2 -shared -fPIC $(python -m alchemist_ray.mpi_backend.ali --cflags) cholesky.cpp -o cholesky.so
 //
-// Nothing is linked: ScaLAPACK's routines are found in the server when the library is loaded.
+// No library has to be linked: ScaLAPACK's routines are found in the server when this library is loaded.
 //
-// ScaLAPACK sees the transpose of every matrix. Of a Hermitian A that is its conjugate, whose upper factor, conj(A) =
-// U^H U, is the transpose of the lower factor of A: A = L L^H with L = U^T. And L is what lies there, by rows.
+// ScaLAPACK sees the transpose of every matrix. The transpose of a Hermitian A is its conjugate. The upper factor of
+// conj(A) = U^H U is the transpose of the lower factor of A: A = L L^H with L = U^T. So C sees L in the memory of U.
 #include <cmath>
 #include <complex>
 #include <cstdint>
@@ -37,7 +37,7 @@ template <class T> static int factored(alchemist_call *call, alchemist_matrix *L
     for (std::int64_t i = 0; i < L->rows.size; i++)
         for (std::int64_t j = 0; j < L->cols.size; j++)
             finite &= std::isfinite(std::abs(l[i * L->ld + j]));
-    MPI_Allreduce(MPI_IN_PLACE, &finite, 1, MPI_INT, MPI_MIN, call->comm); // a verdict that all ranks share
+    MPI_Allreduce(MPI_IN_PLACE, &finite, 1, MPI_INT, MPI_MIN, call->comm); // all ranks must decide alike
     if (!finite)
         return alchemist_fail_matrix(call, ALCHEMIST_NON_FINITE, "A", 0);
     if (int status = alchemist_scalapack(call, L, desc))
@@ -70,7 +70,7 @@ static int run_cholesky(alchemist_call *call)
     return status == ALCHEMIST_OK ? alchemist_return_matrix(call, "L", L) : status;
 }
 
-// L L^T x = b. ScaLAPACK sees L^T, upper; b is handed over transposed, so that ScaLAPACK sees it as it is.
+// L L^T x = b. ScaLAPACK sees the upper triangular L^T. b is passed transposed, so that ScaLAPACK sees b itself.
 static int run_solve(alchemist_call *call)
 {
     const alchemist_matrix *L = alchemist_get_matrix(call, "L"), *b = alchemist_get_matrix(call, "b");
@@ -101,7 +101,7 @@ static const alchemist_parameter cholesky_parameters[] = {
 };
 static const alchemist_result cholesky_results[] = {{"L", ALCHEMIST_MATRIX, "n x n."}, ALCHEMIST_END};
 static const alchemist_parameter solve_parameters[] = {
-    {"L", ALCHEMIST_MATRIX, nullptr, "What cholesky() returned, n x n.", ALCHEMIST_FLOAT64, "MC_MR:32"},
+    {"L", ALCHEMIST_MATRIX, nullptr, "The result of cholesky(), n x n.", ALCHEMIST_FLOAT64, "MC_MR:32"},
     {"b", ALCHEMIST_MATRIX, nullptr, "Right-hand sides, n x k.", ALCHEMIST_FLOAT64, nullptr},
     ALCHEMIST_END,
 };

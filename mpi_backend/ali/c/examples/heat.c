@@ -3,7 +3,7 @@
  *     mpicc -O2 -shared -fPIC $(python -m alchemist_ray.mpi_backend.ali --cflags) heat.c -o heat.so -lm
  *
  * u_t = diffusivity u_xx + q on 0 <= x < 1, by central differences and explicit Euler steps. Each rank has a run of
- * consecutive points, and a ghost point at either end.
+ * consecutive points and a ghost point at each end.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -41,10 +41,10 @@ static int create(alchemist_call *call, void **simulation)
     heat *h;
     int made;
     if (n < call->size || sensors < 1 || sensors > n)
-        return alchemist_fail(call, ALCHEMIST_VALUE_ERROR, "n must be at least %d, sensors lie in 1..n", call->size);
+        return alchemist_fail(call, ALCHEMIST_VALUE_ERROR, "n must be at least %d, and sensors in 1..n", call->size);
     if (!(ratio > 0.0 && ratio <= 0.5))
         return alchemist_fail(call, ALCHEMIST_VALUE_ERROR,
-                              "diffusivity dt n^2 is %g: an explicit step is stable for 0..0.5 only", ratio);
+                              "diffusivity dt n^2 is %g, but an explicit step is stable only for 0..0.5", ratio);
     h = calloc(1, sizeof *h);
     made = h != NULL;
     if (made) {
@@ -57,13 +57,13 @@ static int create(alchemist_call *call, void **simulation)
         h->next = calloc((size_t)h->count + 2, sizeof *h->next);
         made = h->u != NULL && h->next != NULL;
     }
-    MPI_Allreduce(MPI_IN_PLACE, &made, 1, MPI_INT, MPI_MIN, call->comm); /* all ranks have it, or none goes on */
+    MPI_Allreduce(MPI_IN_PLACE, &made, 1, MPI_INT, MPI_MIN, call->comm); /* either all ranks go on, or none */
     if (!made) {
         if (h != NULL)
             free(h->u), free(h->next), free(h);
         return alchemist_fail(call, ALCHEMIST_NO_MEMORY, "no room for %lld points", (long long)n);
     }
-    MPI_Comm_dup(call->comm, &h->comm); /* of its own: no message of another task can get between */
+    MPI_Comm_dup(call->comm, &h->comm); /* its own communicator, so that no message of another task interferes */
     *simulation = h;
     return ALCHEMIST_OK;
 }
@@ -80,7 +80,7 @@ static int spaces(alchemist_call *call, void *simulation, alchemist_box *action,
     return ALCHEMIST_OK;
 }
 
-/* A sum of sines, whose amplitudes in -1 .. 1 come from the seed by Knuth's linear congruential generator (MMIX). */
+/* A sum of sines. Knuth's linear congruential generator (MMIX) makes their amplitudes in -1 .. 1 from the seed. */
 static int reset(alchemist_call *call, void *simulation, const int64_t *seed)
 {
     heat *h = simulation;
@@ -130,7 +130,7 @@ static int get_state(alchemist_call *call, void *simulation, double *state)
     return ALCHEMIST_OK;
 }
 
-/* Minus the mean square of the temperature: the agent is to keep the ring at 0. */
+/* Minus the mean square of the temperature: the agent should keep the ring at 0. */
 static int get_score(alchemist_call *call, void *simulation, double *score)
 {
     const heat *h = simulation;
@@ -188,7 +188,7 @@ static int get_field(alchemist_call *call, void *simulation, double *values)
     return ALCHEMIST_OK;
 }
 
-/* All that it takes to go on: the number of steps, and the temperatures of this rank's points. */
+/* All data needed to continue: the number of steps, and the temperatures of this rank's points. */
 static int snapshot_bytes(alchemist_call *call, void *simulation, int64_t *bytes)
 {
     const heat *h = simulation;
@@ -218,9 +218,9 @@ static int restore(alchemist_call *call, void *simulation, const void *part)
 static const alchemist_parameter parameters[] = {
     {"n", ALCHEMIST_INT, "128", "Points on the ring.", 0, NULL},
     {"diffusivity", ALCHEMIST_FLOAT, "0.01", "In m^2/s; the ring is 1 m long.", 0, NULL},
-    {"dt", ALCHEMIST_FLOAT, "1e-3", "Seconds of a step.", 0, NULL},
-    {"sensors", ALCHEMIST_INT, "16", "Temperatures in a state.", 0, NULL},
-    {"steps", ALCHEMIST_INT, "1000", "Steps of an episode.", 0, NULL},
+    {"dt", ALCHEMIST_FLOAT, "1e-3", "Length of a step in seconds.", 0, NULL},
+    {"sensors", ALCHEMIST_INT, "16", "Number of temperatures in a state.", 0, NULL},
+    {"steps", ALCHEMIST_INT, "1000", "Number of steps of an episode.", 0, NULL},
     ALCHEMIST_END,
 };
 static const alchemist_simulator simulator = {

@@ -1,4 +1,4 @@
-/* Statistics of the rows of a matrix: a library in C, with MPI_Allreduce and an iteration.
+/* Statistics of the rows of a matrix: a library in C with MPI_Allreduce and an iteration.
  *
  *     mpicc -O2 -shared -fPIC $(python -m alchemist_ray.mpi_backend.ali --cflags) statistics.c -o statistics.so -lm
  */
@@ -6,7 +6,7 @@
 
 #include "alchemist_ali.h"
 
-/* Column means in `mean`, and the sums of the squares of what is left in `square`. A has whole rows on each rank. */
+/* Compute the column means in `mean`, and the sums of squared deviations in `square`. Each rank has whole rows of A. */
 static void sum_columns(MPI_Comm comm, const alchemist_matrix *A, double *mean, double *square)
 {
     const double *a = (const double *)A->local;
@@ -31,12 +31,12 @@ static int run_standardized(alchemist_call *call)
     alchemist_matrix *moments = alchemist_new(call, 2, A->n, ALCHEMIST_FLOAT64, "STAR_STAR");
     int status = ALCHEMIST_OK;
     if (B == NULL || moments == NULL)
-        return ALCHEMIST_NO_MEMORY; /* on every rank, and noted already */
+        return ALCHEMIST_NO_MEMORY; /* on every rank; the failure is already noted */
     double *mean = (double *)moments->local, *deviation = mean + A->n;
     sum_columns(call->comm, A, mean, deviation);
     for (int64_t j = 0; j < A->n && status == ALCHEMIST_OK; j++) {
         deviation[j] = sqrt(deviation[j] / (double)A->m);
-        if (!isfinite(deviation[j])) /* the same sums on every rank: all of them fail, or none */
+        if (!isfinite(deviation[j])) /* the sums are the same on every rank, so all ranks fail, or none */
             status = alchemist_fail_matrix(call, ALCHEMIST_NON_FINITE, "A", 0);
         else if (deviation[j] == 0.0)
             status = alchemist_fail(call, ALCHEMIST_VALUE_ERROR, "column %lld of A is constant", (long long)j);
@@ -53,7 +53,7 @@ static int run_standardized(alchemist_call *call)
     return status;
 }
 
-/* One step of the power iteration on A^T A: w = A^T (A v), by way of one reduction. */
+/* One step of the power iteration on A^T A: w = A^T (A v), with one reduction. */
 static void multiply(MPI_Comm comm, const alchemist_matrix *A, const double *v, double *w)
 {
     const double *a = (const double *)A->local;
@@ -76,7 +76,7 @@ static int run_spectral_norm(alchemist_call *call)
     const int64_t limit = alchemist_get_int(call, "maxiter");
     alchemist_matrix *vectors = alchemist_new(call, 2, A->n, ALCHEMIST_FLOAT64, "STAR_STAR");
     if (vectors == NULL)
-        return ALCHEMIST_NO_MEMORY; /* on every rank, and noted already */
+        return ALCHEMIST_NO_MEMORY; /* on every rank; the failure is already noted */
     double *v = (double *)vectors->local, *w = v + A->n, last = 0.0;
     for (int64_t j = 0; j < A->n; j++)
         v[j] = (1.0 + 1e-3 * (double)(j % 7)) / sqrt((double)A->n);
@@ -97,13 +97,13 @@ static int run_spectral_norm(alchemist_call *call)
         last = norm;
         alchemist_progress(call, (double)(k + 1), (double)limit, "power iteration");
         if (alchemist_check_cancelled(call) != ALCHEMIST_OK)
-            break; /* noted: what is returned no longer counts */
+            break; /* the failure is noted, so the return value no longer counts */
     }
     return alchemist_fail(call, ALCHEMIST_NOT_CONVERGED, "the norm still changed after %lld steps", (long long)limit);
 }
 
 static const alchemist_parameter standardized_parameters[] = {
-    {"A", ALCHEMIST_MATRIX, NULL, "One observation a row.", ALCHEMIST_FLOAT64, "VC_STAR"},
+    {"A", ALCHEMIST_MATRIX, NULL, "One observation per row.", ALCHEMIST_FLOAT64, "VC_STAR"},
     ALCHEMIST_END,
 };
 static const alchemist_result standardized_results[] = {
@@ -115,16 +115,16 @@ static const alchemist_result standardized_results[] = {
 static const alchemist_parameter norm_parameters[] = {
     {"A", ALCHEMIST_MATRIX, NULL, "The matrix.", ALCHEMIST_FLOAT64, "VC_STAR"},
     {"tol", ALCHEMIST_FLOAT, "1e-14", "Relative change of the squared norm at which to stop.", 0, NULL},
-    {"maxiter", ALCHEMIST_INT, "1000", "Steps after which to give up.", 0, NULL},
+    {"maxiter", ALCHEMIST_INT, "1000", "Maximum number of steps.", 0, NULL},
     ALCHEMIST_END,
 };
 static const alchemist_result norm_results[] = {
     {"norm", ALCHEMIST_FLOAT, "The largest singular value."},
-    {"iterations", ALCHEMIST_INT, "Steps taken."},
+    {"iterations", ALCHEMIST_INT, "Number of steps."},
     ALCHEMIST_END,
 };
 static const alchemist_task tasks[] = {
-    {"standardized", "Bring the columns of a matrix to mean 0 and deviation 1.", standardized_parameters,
+    {"standardized", "Scale the columns of a matrix to mean 0 and standard deviation 1.", standardized_parameters,
      standardized_results, run_standardized},
     {"spectral_norm", "Return the 2-norm of a matrix, by the power iteration.", norm_parameters, norm_results,
      run_spectral_norm},

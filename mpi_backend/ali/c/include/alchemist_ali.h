@@ -1,8 +1,8 @@
 /* alchemist_ali.h: the Alchemist-Library Interface in C.
  *
- * A library is a shared object that exports one function, alchemist_library(), which the macro ALCHEMIST_LIBRARY
- * defines: it returns a static description of tasks, of a simulator, or of both. Nothing of Alchemist is linked
- * against: what a task may ask for comes to it as a table of functions, by way of its only argument.
+ * A library is a shared object that exports one function, alchemist_library(). The macro ALCHEMIST_LIBRARY defines it.
+ * The function returns a static description of tasks, of a simulator, or of both. The library is not linked with
+ * anything of Alchemist: a task gets a table of functions through its only argument.
  *
  *     #include "alchemist_ali.h"
  *
@@ -14,32 +14,33 @@
  *         return alchemist_return_matrix(call, "B", B);
  *     }
  *
- * Every rank of a worker group runs the task at once, with equal arguments. Functions marked *collective* are called
- * by all of them or by none; the others are local. Results are the same on every rank, or rank 0 gives them and the
- * others give none at all; matrices are given by every rank. Pointers that a task is handed are valid until it
- * returns; what it hands over is copied, apart from matrices. All is called by one thread, the one that calls MPI
- * (MPI_THREAD_FUNNELED): threads of the library's own call neither MPI nor what is declared here.
+ * Every rank of a worker group runs the task at the same time, with equal arguments. Either all ranks call a function
+ * marked *collective*, or none does; the other functions are local. Every rank returns the matrices. All other results
+ * must be the same on every rank; or rank 0 returns them, and the other ranks return none at all. Pointers that a task
+ * gets are valid until it returns. Values that it passes to Alchemist are copied, except matrices. One thread makes all
+ * calls, the thread that calls MPI (MPI_THREAD_FUNNELED). The library's own threads must not call MPI or any function
+ * declared here.
  *
- * Errors are a code and a text. A task returns ALCHEMIST_OK, or what alchemist_fail() returned. A failure that has
- * been noted, by the library or by a function of Alchemist that could not do its work, cannot be taken back: the task
- * fails whatever it returns. What depends on the elements that one rank holds is agreed upon by a reduction before a
- * rank returns, for the others would wait for it in MPI.
+ * An error is a code and a text. A task returns ALCHEMIST_OK, or the return value of alchemist_fail(). A failure cannot
+ * be taken back once the library, or a function of Alchemist that could not do its work, has noted it: the task fails,
+ * whatever it returns. A decision that depends on the elements of one rank needs a reduction before a rank returns, as
+ * the other ranks would wait for it in MPI.
  *
- * Local blocks are C-ordered. To ScaLAPACK, which wants Fortran order, they are the transposed matrix on the
- * transposed grid: see alchemist_scalapack().
+ * Local blocks are C-ordered. ScaLAPACK needs Fortran order, and sees them as the transposed matrix on the transposed
+ * grid: see alchemist_scalapack().
  *
  * The header is C99 and C++98. Fortran: all types here are interoperable (iso_c_binding), and enumerations are passed
- * as int32_t; the usual way is to describe the tasks in C, and to have each call a Fortran procedure with bind(c) that
- * takes A->local, A->rows.size, A->cols.size, MPI_Comm_c2f(call->comm) and the like.
+ * as int32_t. Usually the tasks are described in C, and each task calls a Fortran procedure with bind(c) that takes
+ * A->local, A->rows.size, A->cols.size, MPI_Comm_c2f(call->comm) and so on.
  *
- * ABI: ALCHEMIST_ABI_VERSION is part of the description. Workers take libraries of their own version and of version 1,
- * and refuse others. Within a version, functions are added at the end of alchemist_api and of alchemist_simulator only,
- * and nothing else changes; each of the two says how long it is. So a library may find fewer functions in alchemist_api
- * than the header that it was compiled with declares, if the workers are older: what is below that calls one which was
- * added to a version later asks alchemist_has() first, and notes a failure where the workers lack it. What workers do
- * not know of a simulator they do not call; what a simulator is too old to have counts as NULL. In version 1,
- * alchemist_simulator ended with destroy, alchemist_library_description with simulator, and there was no
- * ALCHEMIST_DIVERGED.
+ * ABI: ALCHEMIST_ABI_VERSION is part of the description. Workers accept libraries of their own version and of version
+ * 1, and refuse others. Within a version, functions are only added, at the end of alchemist_api and of
+ * alchemist_simulator, and nothing else changes. Each of the two structures contains its length. If the workers are
+ * older than the library, alchemist_api may have fewer functions than the header declares. A function below that calls
+ * a later addition must first ask alchemist_has(), and note a failure if the workers lack it. Workers do not call
+ * functions of a simulator that they do not know, and functions that a simulator is too old to have count as NULL. In
+ * version 1, alchemist_simulator ended with destroy, alchemist_library_description ended with simulator, and
+ * ALCHEMIST_DIVERGED did not exist.
  */
 #ifndef ALCHEMIST_ALI_H
 #define ALCHEMIST_ALI_H
@@ -69,9 +70,9 @@ extern "C" {
 
 /* --- closed sets ---------------------------------------------------------------------------------------------- */
 
-/* Kinds of arguments and results; a parameter that takes several says so with |. */
+/* Kinds of arguments and results; join several kinds of a parameter with |. */
 enum {
-    ALCHEMIST_NONE = 1,    /* Python's None: ALCHEMIST_INT | ALCHEMIST_NONE is an int that may be left open */
+    ALCHEMIST_NONE = 1,    /* Python's None: ALCHEMIST_INT | ALCHEMIST_NONE is an int or None */
     ALCHEMIST_BOOL = 2,
     ALCHEMIST_INT = 4,     /* 64 bits */
     ALCHEMIST_FLOAT = 8,   /* double */
@@ -81,7 +82,7 @@ enum {
     ALCHEMIST_MATRIX = 128 /* distributed */
 };
 
-/* Types of the elements of matrices and arrays; a parameter that takes several says so with |. */
+/* Types of the elements of matrices and arrays; join several types of a parameter with |. */
 enum {
     ALCHEMIST_FLOAT64 = 1,
     ALCHEMIST_FLOAT32 = 2,
@@ -92,7 +93,7 @@ enum {
     ALCHEMIST_BOOL8 = 64 /* one byte, 0 or 1 */
 };
 
-/* What a task returns, and the error that the caller gets for it. */
+/* The codes that a task returns, and the errors that the caller gets for them. */
 enum {
     ALCHEMIST_OK = 0,
     ALCHEMIST_ERROR = 1,          /* RemoteTaskError: any other failure */
@@ -104,7 +105,7 @@ enum {
     ALCHEMIST_LAYOUT_ERROR = 7,   /* LayoutError */
     ALCHEMIST_NO_MEMORY = 8,      /* RemoteTaskError, MemoryError */
     ALCHEMIST_PEER_FAILED = 9,    /* PeerFailedError: alchemist_fail_peer() names the rank that failed */
-    ALCHEMIST_DIVERGED = 10,      /* SimulationDivergedError: the simulation must be reset; after a reduction, by all */
+    ALCHEMIST_DIVERGED = 10,      /* SimulationDivergedError: it must be reset; all ranks agree by a reduction first */
     ALCHEMIST_OWN_ERROR = 100     /* and above: RemoteTaskError with the library's own code */
 };
 
@@ -113,7 +114,7 @@ enum { ALCHEMIST_DEBUG = 10, ALCHEMIST_INFO = 20, ALCHEMIST_WARNING = 30, ALCHEM
 
 /* --- values --------------------------------------------------------------------------------------------------- */
 
-/* An array, C-ordered and contiguous. One that is an argument is read only. */
+/* An array, C-ordered and contiguous. Arguments are read-only. */
 typedef struct alchemist_array {
     int32_t type;
     int32_t ndim;
@@ -122,11 +123,12 @@ typedef struct alchemist_array {
     void *elements;
 } alchemist_array;
 
-/* The indices of one axis of a matrix that this rank holds: blocks of `block` consecutive indices are dealt in turn to
- * `stride` positions, and these are those of position `position`. A rank that holds nothing at all has size 0. */
+/* The indices of one axis of a matrix that this rank holds. Blocks of `block` consecutive indices go to `stride`
+ * positions in turn; this rank holds the blocks of position `position`. The size is 0 on a rank that holds no elements.
+ */
 typedef struct alchemist_axis {
-    int64_t extent; /* number of indices, on all ranks */
-    int64_t size;   /* ... on this one */
+    int64_t extent; /* number of indices on all ranks */
+    int64_t size;   /* number of indices on this rank */
     int64_t block;
     int64_t stride;
     int64_t position;
@@ -134,7 +136,7 @@ typedef struct alchemist_axis {
 
 /* A distributed matrix, as one rank sees it. */
 typedef struct alchemist_matrix {
-    int64_t m, n; /* rows and columns of the whole */
+    int64_t m, n; /* rows and columns of the whole matrix */
     alchemist_axis rows, cols;
     void *local; /* element (iloc, jloc) of this rank's block: local[iloc * ld + jloc], in units of `itemsize` */
     int64_t ld;  /* cols.size */
@@ -143,13 +145,13 @@ typedef struct alchemist_matrix {
     const char *pair; /* Elemental's name of the layout, e.g. "MC_MR" */
     int64_t mb, nb;   /* rows and columns of a block */
     int32_t nprow, npcol, myrow, mycol; /* the grid of processes, numbered column by column */
-    int32_t row_align, col_align;       /* the positions that have the first block of rows and of columns */
-    int32_t redundant; /* 1 if ranks hold copies of the same elements, as in layouts with STAR */
-    int32_t is_source; /* 1 on one of the ranks that hold the same elements: sum over those */
-    int64_t key;       /* Alchemist's own */
+    int32_t row_align, col_align;       /* the positions that get the first block of rows and of columns */
+    int32_t redundant; /* 1 if several ranks hold copies of the same elements, as in layouts with STAR */
+    int32_t is_source; /* of all ranks that hold the same elements, 1 on one: sum over the ranks with 1 */
+    int64_t key;       /* for Alchemist */
 } alchemist_matrix;
 
-/* An argument or result. Exactly one kind; the fields that are not of that kind are zero. */
+/* An argument or result. It has exactly one kind; the fields of the other kinds are zero. */
 typedef struct alchemist_value {
     int32_t kind;
     int32_t truth;       /* ALCHEMIST_BOOL: 0 or 1 */
@@ -160,19 +162,19 @@ typedef struct alchemist_value {
     const alchemist_matrix *matrix;
 } alchemist_value;
 
-/* --- what a library says about itself ------------------------------------------------------------------------- */
+/* --- the description of a library ----------------------------------------------------------------------------- */
 
 /* One parameter. An array of them ends with ALCHEMIST_END. */
 typedef struct alchemist_parameter {
     const char *name;
     int32_t kinds;
-    const char *default_value; /* as Python writes it: "2.0", "True", "None", "'fast'", "[1, 2]"; NULL: required */
+    const char *default_value; /* in Python's notation: "2.0", "True", "None", "'fast'", "[1, 2]"; NULL: required */
     const char *doc;
-    int32_t types;      /* of elements: arrays are converted, matrices of another type refused; 0: any */
-    const char *layout; /* of a matrix: it arrives in this; "VC_STAR", "MC_MR:64" (blocks of 64 x 64), "MC_MR:64x32" */
+    int32_t types;      /* element types: arrays are converted, matrices of other types are refused; 0: any type */
+    const char *layout; /* in which a matrix arrives: "VC_STAR", "MC_MR:64" (blocks of 64 x 64), "MC_MR:64x32" */
 } alchemist_parameter;
 
-/* One result. An array of them ends with ALCHEMIST_END. Several reach the caller as a tuple, in this order. */
+/* One result. An array of them ends with ALCHEMIST_END. Several results reach the caller as a tuple, in this order. */
 typedef struct alchemist_result {
     const char *name;
     int32_t kinds;
@@ -192,60 +194,62 @@ typedef struct alchemist_task {
 
 #define ALCHEMIST_END {0}
 
-/* The arrays between two bounds: what a simulation takes as an action, or gives as its state. */
+/* The arrays between two bounds: the actions that a simulation takes, or the states that it returns. */
 typedef struct alchemist_box {
     int32_t ndim;
     int64_t shape[ALCHEMIST_MAX_DIMENSIONS];
     double low, high;          /* the bounds of every component; infinite: none */
-    const double *lows, *highs; /* those of each component, in C order; NULL: as above */
+    const double *lows, *highs; /* the bounds of each component, in C order; NULL: low and high */
     const char *const *names;  /* of each component, in C order; NULL: none */
     const char *const *units;
 } alchemist_box;
 
-/* A picture of a simulation, in numbers: the client colours it. */
+/* A picture of a simulation as numbers; the client colours it. */
 typedef struct alchemist_field {
     int64_t ny, nx;
-    const char *name, *unit; /* of what is seen; NULL: nothing to say */
-    double low, high;        /* values that get the ends of the colour scale; equal: the least and the greatest */
+    const char *name, *unit; /* of the values; NULL: none */
+    double low, high;        /* values at the ends of the colour scale; equal: the smallest and the largest value */
 } alchemist_field;
 
-/* A simulation that is stepped from outside. The client makes any number of them, and drives them with the tasks
- * create, reset, step, get_state, get_score, get_field, get_spaces, snapshot, restore and close. Every function that
- * takes a call is collective, and returns ALCHEMIST_OK or what alchemist_fail() returned. Each gets a call of its own,
- * which ends when it returns, and may ask it for all that a task may: matrices as work space, progress, cancellation,
- * the scratch directory, the log. Only create has arguments, none has results. */
+/* A simulation that is stepped from outside. The client makes any number of simulations, and controls them with the
+ * tasks create, reset, step, get_state, get_score, get_field, get_spaces, snapshot, restore and close. Every function
+ * that takes a call is collective, and returns ALCHEMIST_OK or the return value of alchemist_fail(). Each function gets
+ * a call of its own, which ends when the function returns. The call offers the same as the call of a task: matrices as
+ * work space, progress, cancellation, the scratch directory, the log. Only create has arguments, and no function has
+ * results. */
 typedef struct alchemist_simulator {
     const char *name;
     const char *doc;
     const alchemist_parameter *parameters; /* of create; no matrices; NULL: none */
     int (*create)(alchemist_call *call, void **simulation);
-    /* Both boxes are zero when it is called, and are copied afterwards; called once, after create. */
+    /* Fills both boxes, which are zero at first and are copied afterwards. Called once, after create. */
     int (*spaces)(alchemist_call *call, void *simulation, alchemist_box *action, alchemist_box *observation);
     int (*reset)(alchemist_call *call, void *simulation, const int64_t *seed); /* NULL: any seed */
-    int (*step)(alchemist_call *call, void *simulation, const double *action); /* it lies in its box */
-    int (*get_state)(alchemist_call *call, void *simulation, double *state);   /* to be filled on rank 0 */
-    int (*get_score)(alchemist_call *call, void *simulation, double *score);   /* likewise */
-    int (*is_finished)(alchemist_call *call, void *simulation, int *finished); /* likewise; NULL: never */
-    void (*destroy)(void *simulation);                                         /* NULL: nothing to give back */
+    int (*step)(alchemist_call *call, void *simulation, const double *action); /* the action lies in its box */
+    int (*get_state)(alchemist_call *call, void *simulation, double *state);   /* fill it on rank 0 */
+    int (*get_score)(alchemist_call *call, void *simulation, double *score);   /* fill it on rank 0 */
+    int (*is_finished)(alchemist_call *call, void *simulation, int *finished); /* fill it on rank 0; NULL: never */
+    void (*destroy)(void *simulation);                                         /* NULL: nothing to release */
 
-    /* What else there is to say of the last step: a number for each name, to be filled on rank 0. */
+    /* More numbers about the last step: one for each name, filled on rank 0. */
     const char *const *info_names; /* ends with NULL */
     int (*get_info)(alchemist_call *call, void *simulation, double *values);
 
-    /* A picture of the present state. The field is zero when describe_field is called, on every rank, before each
-     * get_field; values, of ny * nx, are to be filled on rank 0 and NULL elsewhere. The first row is the top; NaN is
-     * drawn as solid. */
+    /* A picture of the present state. describe_field is called on every rank before each get_field, with a field that
+     * is zero. The ny * nx values are filled on rank 0; on other ranks the pointer is NULL. The first row is the top of
+     * the picture. NaN is drawn as a solid. */
     int (*describe_field)(alchemist_call *call, void *simulation, alchemist_field *field);
     int (*get_field)(alchemist_call *call, void *simulation, double *values);
 
-    /* All that it takes to continue bit for bit, the state of random generators included: each rank's part, as many
-     * bytes as it says, aligned as malloc() does. restore gets the part that snapshot has written, of this simulation
-     * or of another with the same parameters on as many ranks; it may be called before the first reset. */
+    /* All data needed to continue bit for bit, including the state of random generators. Each rank has its own part,
+     * with the size that snapshot_bytes returns, aligned as by malloc(). restore gets the part that snapshot wrote, for
+     * this simulation or another with the same parameters and number of ranks. It may be called before the first
+     * reset. */
     int (*snapshot_bytes)(alchemist_call *call, void *simulation, int64_t *bytes);
     int (*snapshot)(alchemist_call *call, void *simulation, void *part);
     int (*restore)(alchemist_call *call, void *simulation, const void *part);
 
-    /* How much work one step is, on all ranks, in the unit in which the speed of such codes is given: "MLUP". Local. */
+    /* The work of one step on all ranks, in the usual unit of such codes, such as "MLUP". Local. */
     const char *work_unit;
     double (*work_per_step)(void *simulation);
 } alchemist_simulator;
@@ -253,12 +257,12 @@ typedef struct alchemist_simulator {
 /* A library. Use ALCHEMIST_LIBRARY. */
 typedef struct alchemist_library_description {
     int32_t abi_version;
-    int32_t comm_bytes; /* sizeof(MPI_Comm): tells MPI families apart */
+    int32_t comm_bytes; /* sizeof(MPI_Comm), which differs between families of MPI */
     const char *version;
     const char *doc;
     const alchemist_task *tasks;          /* NULL: none */
     const alchemist_simulator *simulator; /* NULL: none */
-    int64_t simulator_bytes;              /* sizeof(alchemist_simulator): which functions it may have */
+    int64_t simulator_bytes;              /* sizeof(alchemist_simulator), which tells the functions that it may have */
 } alchemist_library_description;
 
 ALCHEMIST_EXPORT const alchemist_library_description *alchemist_library(void);
@@ -274,10 +278,10 @@ ALCHEMIST_EXPORT const alchemist_library_description *alchemist_library(void);
 
 /* --- a running call ------------------------------------------------------------------------------------------- */
 
-/* What Alchemist does for a task; the functions below call these. Those that return int return ALCHEMIST_OK or a code
- * other than it, those that return a matrix NULL if they fail. */
+/* The functions that Alchemist offers to a task; the functions below call them. A function that returns int returns
+ * ALCHEMIST_OK or another code. A function that returns a matrix returns NULL if it fails. */
 typedef struct alchemist_api {
-    int64_t size; /* bytes of it that the workers have: see alchemist_has() */
+    int64_t size; /* bytes of this structure in the workers: see alchemist_has() */
     int (*fail)(alchemist_call *call, int32_t code, const char *argument, int64_t index, const char *text);
     void (*log)(alchemist_call *call, int32_t level, const char *text);
     void (*progress)(alchemist_call *call, double done, double total, const char *text);
@@ -293,20 +297,20 @@ typedef struct alchemist_api {
 
 struct alchemist_call {
     const alchemist_api *api;
-    MPI_Comm comm; /* of this worker group; errors of MPI come back as codes, as MPI_ERRORS_RETURN has it */
+    MPI_Comm comm; /* of this worker group; MPI returns errors as codes (MPI_ERRORS_RETURN) */
     int32_t rank, size;
-    int32_t count; /* of the arguments, in the order in which they are described */
+    int32_t count; /* number of arguments, which are in the order of their description */
     const alchemist_parameter *parameters;
     const alchemist_value *arguments;
-    int64_t key; /* Alchemist's own */
+    int64_t key; /* for Alchemist */
 };
 
-/* Whether the workers have a function of alchemist_api, given by its name. */
+/* Whether the workers have the function of alchemist_api with this name. */
 #define alchemist_has(call, function) ((call)->api->size > (int64_t)offsetof(alchemist_api, function))
 
 /* --- errors, log, progress ------------------------------------------------------------------------------------ */
 
-/* Note a failure, with a text as printf makes it; return `code`. The first one of a call counts. */
+/* Note a failure with a text in printf's format; return `code`. The first failure of a call counts. */
 ALCHEMIST_PRINTF(3, 4)
 static inline int alchemist_fail(alchemist_call *call, int code, const char *format, ...)
 {
@@ -324,7 +328,7 @@ static inline int alchemist_fail_matrix(alchemist_call *call, int code, const ch
     return call->api->fail(call, code, name, pivot, "");
 }
 
-/* Note that this rank gives up since rank `failed` has failed, and tells why itself; return a code. */
+/* Note that this rank stops because rank `failed` has failed; that rank reports the reason. Return a code. */
 static inline int alchemist_fail_peer(alchemist_call *call, int failed)
 {
     return call->api->fail(call, ALCHEMIST_PEER_FAILED, NULL, failed, "");
@@ -342,19 +346,19 @@ static inline void alchemist_log(alchemist_call *call, int level, const char *fo
     call->api->log(call, level, text);
 }
 
-/* Tell the caller how far the task is: `done` of `total`, in any unit. Only rank 0's word is sent, and only finite
- * numbers. */
+/* Tell the caller how far the task is: `done` of `total`, in any unit. Only calls of rank 0 with finite numbers are
+ * sent. */
 static inline void alchemist_progress(alchemist_call *call, double done, double total, const char *text)
 {
     if (call->rank == 0)
         call->api->progress(call, done, total, text);
 }
 
-/* Return other than ALCHEMIST_OK, on all ranks, if the caller has cancelled the task or its time is up: the task then
- * gives back what it holds and returns that. Collective. */
+/* Return a code other than ALCHEMIST_OK on all ranks if the caller has cancelled the task or its time is up. The task
+ * then releases its resources and returns that code. Collective. */
 static inline int alchemist_check_cancelled(alchemist_call *call) { return call->api->check_cancelled(call); }
 
-/* Return the path of a directory of this rank's own for temporary files, removed when the workers end; or NULL. */
+/* Return the path of this rank's directory for temporary files, which is removed when the workers end; or NULL. */
 static inline const char *alchemist_scratch(alchemist_call *call) { return call->api->scratch(call); }
 
 /* --- arguments ------------------------------------------------------------------------------------------------ */
@@ -366,16 +370,16 @@ static inline const alchemist_value *alchemist_argument(alchemist_call *call, co
     for (position = 0; position < call->count; position++)
         if (strcmp(call->parameters[position].name, name) == 0)
             return &call->arguments[position];
-    alchemist_fail(call, ALCHEMIST_ERROR, "the library asked for the argument '%s', which it has not described", name);
+    alchemist_fail(call, ALCHEMIST_ERROR, "the library asked for the argument '%s', which it does not describe", name);
     return NULL;
 }
 
-/* As above, but NULL and a failure noted also if the argument is of none of `kinds`. */
+/* Return the argument `name`, or NULL and note a failure if no parameter has that name or its value none of `kinds`. */
 static inline const alchemist_value *alchemist_argument_of(alchemist_call *call, const char *name, int32_t kinds)
 {
     const alchemist_value *value = alchemist_argument(call, name);
     if (value != NULL && (value->kind & kinds) == 0) {
-        alchemist_fail(call, ALCHEMIST_ERROR, "the library asked for the argument '%s' as another kind than it has",
+        alchemist_fail(call, ALCHEMIST_ERROR, "the library asked for the argument '%s' as a kind that it does not have",
                        name);
         return NULL;
     }
@@ -388,7 +392,7 @@ static inline int alchemist_is_none(alchemist_call *call, const char *name)
     return value != NULL && value->kind == ALCHEMIST_NONE;
 }
 
-/* Return an argument; 0 or NULL and a failure noted if there is no such argument of that kind. */
+/* Return an argument; return 0 or NULL and note a failure if it does not exist or has another kind. */
 static inline int alchemist_get_bool(alchemist_call *call, const char *name)
 {
     const alchemist_value *value = alchemist_argument_of(call, name, ALCHEMIST_BOOL);
@@ -426,7 +430,7 @@ static inline const alchemist_array *alchemist_get_array(alchemist_call *call, c
     return value != NULL ? value->array : NULL;
 }
 
-/* The elements of a matrix argument are the caller's: a routine that overwrites them gets alchemist_copy(). */
+/* The elements of a matrix argument belong to the caller. A routine that overwrites them needs an alchemist_copy(). */
 static inline const alchemist_matrix *alchemist_get_matrix(alchemist_call *call, const char *name)
 {
     const alchemist_value *value = alchemist_argument_of(call, name, ALCHEMIST_MATRIX);
@@ -435,7 +439,7 @@ static inline const alchemist_matrix *alchemist_get_matrix(alchemist_call *call,
 
 /* --- results -------------------------------------------------------------------------------------------------- */
 
-/* Give a result; return ALCHEMIST_OK, or a code if no result of that name and kind is described. */
+/* Set a result; return ALCHEMIST_OK, or a code if no result with that name and kind is described. */
 static inline int alchemist_return(alchemist_call *call, const char *name, const alchemist_value *value)
 {
     return call->api->set_result(call, name, value);
@@ -503,7 +507,7 @@ static inline int alchemist_return_vector(alchemist_call *call, const char *name
     return alchemist_return_array(call, name, &array);
 }
 
-/* A matrix that alchemist_new(), alchemist_new_like(), alchemist_copy() or alchemist_transpose() made. By all ranks. */
+/* Set a matrix from alchemist_new(), alchemist_new_like(), alchemist_copy() or alchemist_transpose(). On all ranks. */
 static inline int alchemist_return_matrix(alchemist_call *call, const char *name, const alchemist_matrix *matrix)
 {
     alchemist_value value = {ALCHEMIST_MATRIX, 0, 0, 0.0, 0.0, NULL, NULL, NULL};
@@ -527,9 +531,9 @@ static inline int64_t alchemist_local(const alchemist_axis *axis, int64_t i)
     return i / axis->block / axis->stride * axis->block + i % axis->block;
 }
 
-/* Return an uninitialised m x n matrix in the layout of that name (as in alchemist_parameter). Its memory is that from
- * which results are served, and goes with the call unless the matrix is returned. NULL on every rank, and a failure
- * noted, if a rank has no room for its part. Collective. */
+/* Return an uninitialised m x n matrix in the layout of that name (as in alchemist_parameter). It lies in the memory
+ * from which clients read results. The memory is freed at the end of the call, unless the matrix is returned. If a rank
+ * has no room for its part, return NULL on every rank and note a failure. Collective. */
 static inline alchemist_matrix *alchemist_new(alchemist_call *call, int64_t m, int64_t n, int32_t type,
                                               const char *layout)
 {
@@ -543,13 +547,13 @@ static inline alchemist_matrix *alchemist_new_like(alchemist_call *call, const a
     return call->api->new_matrix(call, m, n, type, NULL, A);
 }
 
-/* Return a copy of `A` in a layout; NULL: in its own. Collective. */
+/* Return a copy of `A` in a layout; NULL: in its own layout. Collective. */
 static inline alchemist_matrix *alchemist_copy(alchemist_call *call, const alchemist_matrix *A, const char *layout)
 {
     return call->api->copy_matrix(call, A, layout, 0);
 }
 
-/* Return the transpose of `A` in a layout; NULL: in the one where each element stays on its rank. Collective. */
+/* Return the transpose of `A` in a layout; NULL: in the layout in which each element stays on its rank. Collective. */
 static inline alchemist_matrix *alchemist_transpose(alchemist_call *call, const alchemist_matrix *A,
                                                     const char *layout)
 {
@@ -559,11 +563,11 @@ static inline alchemist_matrix *alchemist_transpose(alchemist_call *call, const 
 /* Fill the nine integers of a ScaLAPACK descriptor of the *transpose* of `A`, with a BLACS context of its ranks.
  *
  * A row-major block-cyclic A on an r x c grid is, byte for byte, the column-major transpose of A on the transposed
- * grid. So p?potrf with this descriptor and uplo = 'U' makes the upper factor of A^T in Fortran's eyes, which in C's
- * is the lower factor of A; a right-hand side B is passed as alchemist_transpose(call, B, ...). Layouts in which ranks
- * hold copies, or nothing, are no BLACS grid: have the parameter arrive in "MC_MR:64" (most routines want square
- * blocks). ScaLAPACK, BLACS, LAPACK and BLAS (32-bit integers) are not linked against: what a library leaves undefined
- * of them is found when it is loaded. Collective. */
+ * grid. So p?potrf with this descriptor and uplo = 'U' makes the upper factor of A^T as Fortran sees it, which is the
+ * lower factor of A as C sees it. A right-hand side B is passed as alchemist_transpose(call, B, ...). Layouts in which
+ * ranks hold copies, or nothing, do not fit a BLACS grid: let the parameter arrive in "MC_MR:64" (most routines need
+ * square blocks). A library is not linked with ScaLAPACK, BLACS, LAPACK and BLAS (32-bit integers): their undefined
+ * symbols are found when it is loaded. Collective. */
 static inline int alchemist_scalapack(alchemist_call *call, const alchemist_matrix *A, int32_t descriptor[9])
 {
     return call->api->scalapack(call, A, descriptor);

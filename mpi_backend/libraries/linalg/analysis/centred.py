@@ -1,13 +1,13 @@
-"""A tall matrix less the mean of the samples, without a copy of it.
+"""A tall matrix minus the mean of the samples, without a copy of it.
 
-The samples are the rows of a matrix A, which is tall, or the transpose of a tall one: so the mean is a row that is
-taken from each row of the tall matrix, or a column that is taken from each of its columns. Of a dense matrix it is
-taken from a panel of rows at a time, when the panel is used: nothing cancels, however far from zero the samples lie,
-and only the panel is copied. A sparse matrix would not stay sparse; its products are corrected afterwards,
+The samples are the rows of a matrix A, which is tall, or the transpose of a tall matrix. So the mean is a row to
+subtract from each row of the tall matrix, or a column to subtract from each of its columns. For a dense matrix it is
+subtracted from one panel of rows at a time, when the panel is used. So no digits cancel, however far from zero the
+samples lie, and only the panel is copied. A sparse matrix would become dense, so its products are corrected afterwards:
 
-    (A - 1 mu^T) V = A V - 1 (mu^T V),
+    (A - 1 mu^T) V = A V - 1 (mu^T V)
 
-which loses as many digits as the mean is larger than what the samples differ by.
+This loses digits if the mean is much larger than the differences between the samples.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.mpi_backend.ali import DistMatrix, SparseDistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import stopping
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import RowSlab, SparseSlab, TallMatrix, slab_of, sparse_slab_of
@@ -34,14 +35,15 @@ _PANEL = 1 << 20
 
 @dataclass(frozen=True)
 class Centred(TallMatrix):
-    """The tall matrix less its mean.
+    """The tall matrix minus its mean.
 
     Attributes
     ----------
     slab : RowSlab or SparseSlab
-        The tall matrix as it is.
+        The tall matrix without centring.
     mean : ndarray of float64, shape (n,), or (mloc,) if the slab is flipped
-        What is taken from each row, equal on every rank; or from each column, of which this rank has its rows.
+        The row to subtract from each row, the same on every rank; or this rank's rows of the column to subtract from
+        each column.
     """
 
     slab: RowSlab | SparseSlab
@@ -49,16 +51,16 @@ class Centred(TallMatrix):
 
     @property
     def elements(self) -> Array:
-        """The elements of this rank's rows before the mean is taken from them."""
+        """The elements of this rank's rows, without the mean subtracted."""
         return self.slab.elements
 
     @property
     def height(self) -> int:
-        """How many rows this rank has."""
+        """Number of rows of this rank."""
         return self.slab.height
 
     def product(self, V: Array) -> Array:
-        """Return this rank's rows of the product with V of shape (n, k), which every rank holds. Local."""
+        """Return this rank's rows of the product with V; every rank passes the same V of shape (n, k). Local."""
         if isinstance(self.slab, SparseSlab):
             left, right = self._correction()
             W: Array = self.slab.product(V) - left[:, np.newaxis] * (right @ V)
@@ -69,7 +71,7 @@ class Centred(TallMatrix):
         return W
 
     def contribution(self, W: Array) -> Array:
-        """Return what this rank's rows contribute to the product of the transpose with W. Local."""
+        """Return the contribution of this rank's rows to the product of the transpose with W. Local."""
         if isinstance(self.slab, SparseSlab):
             left, right = self._correction()
             return np.ascontiguousarray(self.slab.contribution(W) - right[:, np.newaxis] * (left @ W))
@@ -79,7 +81,7 @@ class Centred(TallMatrix):
         return Z
 
     def _correction(self) -> tuple[Array, Array]:
-        """Return a column, of which this rank has its rows, and a row, whose product is to be taken away."""
+        """Return this rank's rows of a column, and a row; their product is what to subtract from the slab."""
         mean = self.mean.astype(self.dtype)
         if self.flipped:
             return mean, np.ones(self.shape[1], self.dtype)
@@ -89,35 +91,39 @@ class Centred(TallMatrix):
         """Return ``factor`` times the matrix, in new memory. Collective over comm."""
         return dataclasses.replace(self, slab=self.slab.scaled(factor), mean=self.mean * factor)
 
-    def panels(self, dtype: np.dtype[Any]) -> Iterator[tuple[slice, Array]]:
-        """Yield ranges of this rank's rows, and these less the mean, in new memory."""
+    def panels(self, dtype: np.dtype[Any], part: slice | None = None) -> Iterator[tuple[slice, Array]]:
+        """Yield ranges of this rank's rows, or of a part of them, with the centred rows in new memory."""
         height = max(256, _PANEL // self.shape[1])
         mean = self.mean.astype(dtype)
-        for start in range(0, self.height, height):
-            rows = slice(start, min(start + height, self.height))
+        first, last = (0, self.height) if part is None else (part.start, part.stop)
+        for start in range(first, last, height):
+            rows = slice(start, min(start + height, last))
             panel = (
                 self.slab.matrix.local[rows].toarray() if isinstance(self.slab, SparseSlab) else self.slab.local[rows]
             )
             yield rows, np.subtract(panel, mean[rows, np.newaxis] if self.flipped else mean, dtype=dtype)
 
-    def gram(self) -> npt.NDArray[np.float64]:
+    def gram(self, ctx: TaskContext) -> npt.NDArray[np.float64]:
         """Return the product of the transpose with the matrix, in double precision, on every rank. Collective."""
-        n = self.shape[1]
+        (m, n), dtype = self.shape, np.dtype(np.float64)
         G = np.zeros((n, n))
-        for _, panel in self.panels(np.dtype(np.float64)):
-            G += panel.T @ panel
+        for part in stopping.in_parts(ctx, 2 * m * n * n, dtype, self.height):
+            for _, panel in self.panels(dtype, part):
+                G += panel.T @ panel
         self.comm.Allreduce(MPI.IN_PLACE, G)
         return G
 
-    def triangle(self) -> npt.NDArray[np.float64]:
+    def triangle(self, ctx: TaskContext) -> npt.NDArray[np.float64]:
         """Return R of a QR factorisation, in double precision, on every rank. Collective over comm.
 
-        Panel by panel, each stacked on the R of those before it; then over the ranks
+        Each panel is stacked on the R of the panels before it; then the triangles of the ranks are combined
         (:mod:`..factorizations.tsqr`).
         """
-        R = np.zeros((0, self.shape[1]))
-        for _, panel in self.panels(np.dtype(np.float64)):
-            R = np.asarray(np.linalg.qr(np.concatenate([R, panel]), mode="r"))
+        (m, n), dtype = self.shape, np.dtype(np.float64)
+        R = np.zeros((0, n))
+        for part in stopping.in_parts(ctx, 4 * m * n * n, dtype, self.height):
+            for _, panel in self.panels(dtype, part):
+                R = np.asarray(np.linalg.qr(np.concatenate([R, panel]), mode="r"))
         return TSQR(self.comm, R).R
 
     def sum_of_squares(self) -> float:
@@ -129,7 +135,7 @@ class Centred(TallMatrix):
         return float(self.comm.bcast(self.comm.allreduce(mine)))
 
     def _squares_of(self, matrix: SparseDistMatrix) -> float:
-        """Return the sum of squares of this rank's rows: as if they were all zeros, and what the entries change."""
+        """Return the sum of squares of this rank's centred rows: that of zeros, corrected for the stored entries."""
         zeros = float(self.mean @ self.mean) * (self.shape[1] if self.flipped else self.height)
         entries = matrix.local.tocoo()
         mean = self.mean[entries.row if self.flipped else entries.col]
@@ -145,12 +151,12 @@ class Centred(TallMatrix):
 
 
 def centred(A: DistMatrix | SparseDistMatrix) -> tuple[Centred, float]:
-    """Return the tall view of `A` less the mean of its rows, times a factor, and the factor. Collective over comm.
+    """Return the centred tall view of `A` times a factor, and the factor. Collective over comm.
 
-    It is a power of two for which squares neither overflow nor vanish, and nor does the sum that makes the mean.
+    The factor is a power of two that keeps squares, and the sum for the mean, from overflow and underflow.
     """
     if isinstance(A, SparseDistMatrix):
-        # the squares of entries, which are summed up one by one, need them without duplicates
+        # squares are summed entry by entry, so entries must not be duplicated
         slab: RowSlab | SparseSlab = sparse_slab_of(A.without_duplicates())
     else:
         slab = slab_of(A)

@@ -1,12 +1,12 @@
-"""Distances between samples and a few centres, and what k-means does with them.
+"""Distances between samples and a few centres, and the steps of k-means that use them.
 
-Squared distances come from products: with mu the mean of all samples and c' = c - mu,
+Squared distances are computed by products. With mu the mean of all samples and c' = c - mu,
 
-    |x - c|^2 = |x - mu|^2 - 2 x.c' + 2 mu.c' + |c'|^2,
+    |x - c|^2 = |x - mu|^2 - 2 x.c' + 2 mu.c' + |c'|^2.
 
-where only differences from the mean are squared, so that samples far from zero lose few digits, and x is taken as it
-is, sparse or not. Samples are worked on a panel at a time, so that distances stay in the cache. Every rank holds the
-centres, bitwise equal: what is summed up over the ranks is what rank 0 has of it.
+Only differences from the mean are squared, so samples far from zero lose few digits, and x needs no centring, so it may
+be sparse. Samples are processed one panel at a time, so the distances stay in the cache. Every rank holds the same
+centres bit for bit, because rank 0 broadcasts each sum over the ranks.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ Array = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
 
 _PANEL = 1 << 17
-"""Elements of a panel of samples, and of their distances to the centres."""
+"""Largest number of elements of a panel of samples, and of their distances to the centres."""
 
 
 class Clustering:
-    """Samples and their distances to centres. Making one is collective over comm.
+    """Samples and their distances to centres. Creating one is collective over comm.
 
     Parameters
     ----------
     samples : Samples
         The samples.
     weights : ndarray, optional
-        How often each of this rank's samples counts.
+        Weights of this rank's samples.
 
     Attributes
     ----------
     nearest : ndarray of float64, shape (height,)
-        Squared distances of this rank's samples to their centres, as :meth:`assign` found them.
+        Squared distances of this rank's samples to their centres, set by :meth:`assign`.
     labels : ndarray of int32, shape (height,)
-        Which centres these are.
+        The numbers of these centres.
     """
 
     def __init__(self, samples: Samples, weights: Array | None = None) -> None:
@@ -75,7 +75,7 @@ class Clustering:
         return self.sum(float(self.squares.sum())) / max(1, math.prod(self.samples.shape))
 
     def sum(self, mine: float) -> float:
-        """Return the sum over the ranks, bitwise equal on each. Collective over comm."""
+        """Return the sum over the ranks, bitwise equal on all. Collective over comm."""
         comm = self.samples.comm
         return float(comm.bcast(comm.reduce(mine)))
 
@@ -88,7 +88,7 @@ class Clustering:
         return distances
 
     def _form(self, centres: Doubles) -> tuple[Array, Array]:
-        """Return M and d such that ``|x - mu|^2 + x M + d`` are the squared distances of x to the centres. Local."""
+        """Return M and d for which ``|x - mu|^2 + x M + d`` are the squared distances of x to the centres. Local."""
         shifted = centres - self.mean
         offsets = 2 * (shifted @ self.mean) + np.einsum("ij,ij->i", shifted, shifted)
         return np.ascontiguousarray(-2 * shifted.T, self.samples.dtype), offsets
@@ -98,7 +98,7 @@ class Clustering:
         return products
 
     def assign(self, centres: Doubles) -> bool:
-        """Find the nearest centre of each sample; return whether any has another than before. Collective over comm."""
+        """Find the nearest centre of each sample; return whether any label has changed. Collective over comm."""
         factors, offsets = self._form(centres)
         offsets = offsets.astype(self.samples.dtype)
         changed = False
@@ -116,12 +116,12 @@ class Clustering:
     def means(self, centres: Doubles) -> Doubles:
         """Return the means of the samples that :meth:`assign` gave each of the `centres`. Collective over comm.
 
-        A centre that got none becomes a sample that is farthest from its own centre, which that centre loses.
+        A centre without samples moves to the sample that is farthest from its own centre; that centre loses the sample.
         """
         from scipy.sparse import csc_array
 
         k, X = len(centres), self.samples
-        sums = np.zeros((k, X.shape[1] + 1))  # the last column counts
+        sums = np.zeros((k, X.shape[1] + 1))  # the last column is the sum of weights
         for rows in X.panels(max(8192, self._panel_height(k))):
             count = rows.stop - rows.start
             weights = self.weights[rows].astype(X.dtype)
@@ -137,7 +137,7 @@ class Clustering:
         return sums[:, :-1] / sums[:, -1:]
 
     def _fill(self, sums: Doubles, empty: Array) -> None:
-        """Move the samples that are farthest from their centres to the centres that have none. Collective over comm."""
+        """Give each centre without samples one that is farthest from its own centre. Collective over comm."""
         X = self.samples
         order = np.argsort(-self.nearest, kind="stable")[: empty.size]
         mine = list(zip(-self.nearest[order], order + X.first, self.labels[order], self.weights[order], strict=True))
@@ -147,11 +147,11 @@ class Clustering:
             if sums[label, -1] > weight:
                 sums[label] -= np.append(row, 1) * weight
                 sums[target] = np.append(row, 1) * weight
-        still = sums[:, -1] == 0  # fewer samples than centres are apart: let them coincide
+        still = sums[:, -1] == 0  # fewer distinct samples than centres: these centres coincide
         sums[still] = np.append(rows[0], 1)
 
     def rows(self, indices: Array) -> Doubles:
-        """Return samples by their indices among all, on every rank. Collective over comm."""
+        """Return the samples with these global indices on every rank. Collective over comm."""
         X = self.samples
         found = np.zeros((len(indices), X.shape[1]))
         mine = np.flatnonzero((indices >= X.first) & (indices < X.first + X.height))
@@ -163,7 +163,7 @@ class Clustering:
     def inertia(self, centres: Doubles) -> float:
         """Return the sum of squared distances to the centres of :attr:`labels`. Collective over comm.
 
-        From differences, of a dense matrix, so without a loss of digits.
+        For a dense matrix it is computed from differences, which loses no digits.
         """
         X, total = self.samples, 0.0
         if X.sparse:

@@ -2,11 +2,11 @@
 
     A ~ C X,   C some columns of A,   X = C^+ A
 
-Unlike singular vectors, columns of the matrix mean what the matrix means. Which are taken, is decided by their leverage
-scores: column j of the leading k right singular vectors has the squared norm l_j, and the l_j sum up to k. Columns with
-large ones are those that the leading singular vectors cannot do without.
+Unlike singular vectors, columns of the matrix have a meaning in the application. They are chosen by their leverage
+scores: score l_j is the squared norm of column j in Vt, the matrix of the leading k right singular vectors. The scores
+add up to k. Columns with large scores matter most for the leading singular vectors.
 
-Sources: M. Mahoney, P. Drineas, *CUR matrix decompositions for improved data analysis*, PNAS 106 (2009), 697; of the
+Sources: M. Mahoney, P. Drineas, *CUR matrix decompositions for improved data analysis*, PNAS 106 (2009), 697; for the
 deterministic choice D. Papailiopoulos, A. Kyrillidis, C. Boutsidis, KDD 2014, 997.
 """
 
@@ -25,8 +25,8 @@ from alchemist_ray.mpi_backend.libraries.linalg.analysis.samples import samples_
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.libraries.linalg.matrices import products
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.factors import Form
+from alchemist_ray.mpi_backend.libraries.linalg.spectral import full_svd
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.singular import truncated_svd
-from alchemist_ray.mpi_backend.libraries.linalg.spectral.triplets import svd_on_first
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
@@ -45,22 +45,22 @@ def leverage_scores(
     k : int
         The rank, ``1 <= k <= min(m, n)``.
     seed : int
-        Of the iteration for large matrices, see :func:`truncated_svd`.
+        Seed of the iteration for large matrices, see :func:`truncated_svd`.
 
     Returns
     -------
     ndarray of float64, shape (n,)
-        Squared norms of the columns of the leading k right singular vectors; between 0 and 1, and k in all.
+        Squared norms of the columns of Vt for the leading k triplets; each is between 0 and 1, and their sum is k.
 
     Raises
     ------
     ArgumentError, ArgumentValueError, NonFiniteError, ConvergenceError
-        As :func:`truncated_svd`.
+        As in :func:`truncated_svd`.
 
     Notes
     -----
-    The work and the memory of :func:`truncated_svd`. Where the k-th singular value is a multiple one the scores are not
-    unique. Source: Mahoney and Drineas, PNAS 106 (2009), 697.
+    The work and memory of :func:`truncated_svd`. If the k-th singular value is multiple, the scores are not unique.
+    Source: Mahoney and Drineas, PNAS 106 (2009), 697.
     """
     _, _, Vt = truncated_svd(ctx, A, k, seed=seed)
     return _squared_norms(Vt)
@@ -75,51 +75,52 @@ def cx(
     method: Literal["leverage", "deterministic"] = "leverage",
     seed: int = 0,
 ) -> tuple[Indices, DistMatrix, DistMatrix]:
-    """Return a factorisation A ~ C X, where C is made of columns of A.
+    """Return a factorisation A ~ C X, where C consists of columns of A.
 
     Parameters
     ----------
     A : DistMatrix or SparseDistMatrix, shape (m, n)
         The matrix, of a floating-point type.
     k : int
-        The rank for which the columns are to be good, ``1 <= k <= min(m, n)``.
+        The target rank, ``1 <= k <= min(m, n)``.
     n_columns : int, optional
-        How many columns to take, ``k <= n_columns <= n``; by default k + max(10, k), or n if that is less. With more
-        than that, C X comes as near to A as its best approximation of rank k, and nearer.
+        Number of columns to choose, ``k <= n_columns <= n``; by default k + max(10, k), or n if that is less. With more
+        columns C X is as close to A as the best approximation of rank k, or closer.
     method : str
-        ``"leverage"``: columns are drawn, none twice, with probabilities proportional to their leverage scores for rank
-        k; ``"deterministic"``: those with the largest scores, which serves where these fall off steeply, but may take
-        columns that are multiples of each other.
+        ``"leverage"``: columns are drawn without replacement, with probabilities proportional to their leverage scores
+        for rank k. ``"deterministic"``: the columns with the largest scores; this works well if the scores decay
+        steeply, but may choose columns that are multiples of each other.
     seed : int
-        Of the choice, and of the iteration for large matrices.
+        Seed of the choice, and of the iteration for large matrices.
 
     Returns
     -------
     indices : ndarray of int64, shape (n_columns,)
-        The columns taken, ascending.
+        The chosen columns, ascending.
     C : DistMatrix, shape (m, n_columns)
         These columns, in VC_STAR.
     X : DistMatrix, shape (n_columns, n)
-        What is nearest to A as C X: the pseudo-inverse of C times A. Singular values of C below the rounding error of
-        its largest are taken for zero.
+        The X for which C X is nearest to A: the pseudoinverse of C times A. Singular values of C below the rounding
+        error of its largest one count as zero.
 
     Raises
     ------
     ArgumentError
         If A is not of a floating-point type.
     ArgumentValueError
-        If k or n_columns is out of range, or there is no such method.
+        If k or n_columns is out of range, or the method is unknown.
     NonFiniteError
         If A contains NaN or Inf.
     ConvergenceError
-        As :func:`truncated_svd`.
+        As in :func:`truncated_svd`.
 
     Notes
     -----
     The work of :func:`truncated_svd` for k triplets, and 2mnc + 4mc^2 operations for c columns. Memory: that of
-    truncated_svd; a copy of A if it is not in VC_STAR.
+    truncated_svd, and a copy of A if it is not in VC_STAR.
 
-    Mahoney and Drineas draw columns independently and scale them, so that their number is random; here it is given.
+    Mahoney and Drineas draw columns independently and scale them, so the number of columns is random; here you choose
+    it.
     """
     checks.require_floating(ctx, A=A)
     checks.require_rank(ctx, "k", k, A.shape)
@@ -151,9 +152,9 @@ def _squared_norms(V: DistMatrix) -> npt.NDArray[np.float64]:
 
 
 def _chosen(scores: npt.NDArray[np.float64], count: int, method: str, seed: int) -> Indices:
-    """Return which columns are taken. Local."""
+    """Return the indices of the chosen columns. Local."""
     if method == "leverage":
-        # the smallest of exponential variables with these rates are a sample without replacement (Efraimidis 2006)
+        # the smallest exponential variables with these rates form a sample without replacement (Efraimidis 2006)
         waits = np.random.default_rng(seed).exponential(size=scores.size)
         order = np.argsort(waits / np.maximum(scores, np.finfo(float).tiny), kind="stable")
     else:
@@ -162,7 +163,7 @@ def _chosen(scores: npt.NDArray[np.float64], count: int, method: str, seed: int)
 
 
 def _columns(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, indices: Indices) -> DistMatrix:
-    """Return some columns of A, by rows. Collective over comm."""
+    """Return some columns of A, distributed by rows. Collective over comm."""
     rows = samples_of(A)
     layout = dataclasses.replace(rows.layout, block=(rows.layout.block[0], len(indices)))
     C = checks.allocated(ctx, (A.shape[0], len(indices)), A.dtype, layout)
@@ -176,8 +177,8 @@ def _nearest(ctx: TaskContext, C: DistMatrix, A: DistMatrix | SparseDistMatrix) 
 
     With C = Q R and R = U diag(s) V^H, Q U is an orthonormal basis and X = V diag(1/s) (Q U)^H A.
     """
-    factors = TSQR(ctx.comm, C.local)
-    U, s, Vh = svd_on_first(ctx.comm, factors.R)
+    factors = TSQR.of(ctx, C.local, C.shape[0])
+    U, s, Vh = ctx.comm.bcast(full_svd.triangle_svd(ctx, factors.R))
     rank = max(1, int(np.count_nonzero(s > max(C.shape) * np.finfo(s.dtype).eps * s[0])))
     basis = checks.allocated(
         ctx, (C.shape[0], rank), C.dtype, dataclasses.replace(C.layout, block=(C.layout.block[0], rank))

@@ -2,13 +2,13 @@
 
     (Z^H Z + shift I) X = Z^H Y
 
-Each column has its own iteration, and all share the products, which run at the speed of a matrix product: P is gathered
-on every rank, each multiplies its rows of Z with it, panel by panel, and what the ranks contribute to Z^H (Z P) is
-added up and dealt out again. The columns of X, R and P are cut over the ranks, so that neither they nor the work on
-them are repeated. A column that has converged takes no further part.
+Each column has its own iteration, and all columns share the products, which run at the speed of a matrix product: P is
+gathered on every rank, each rank multiplies its rows of Z by it, panel by panel, and the contributions of the ranks to
+Z^H (Z P) are added up and distributed. The rows of X, R and P are distributed over the ranks, so no rank repeats their
+memory or work. A converged column is left out of later iterations.
 
-The residual that the recurrence carries drifts away from the true one. So when all columns have converged, the true one
-is computed, and the iteration begins anew from there, as long as that helps.
+The residual of the recurrence drifts away from the true residual. So when all columns have converged, the true residual
+is computed and the iteration restarts from it, as long as that improves the result.
 
 Sources: Å. Björck, *Numerical Methods for Least Squares Problems*, SIAM 1996, section 7.4; A. Gittens et al., KDD 2018,
 293 (for random features of speech data).
@@ -36,7 +36,7 @@ _RESTARTS = 5
 
 
 class Panels(Protocol):
-    """A matrix that comes in panels of this rank's rows."""
+    """A matrix that yields panels of this rank's rows."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,13 +49,13 @@ class Panels(Protocol):
         ...
 
     def panels(self) -> Iterator[tuple[slice, Any]]:
-        """Yield ranges of this rank's rows, and these, dense or sparse."""
+        """Yield ranges of this rank's rows, and the rows themselves, dense or sparse."""
         ...
 
 
 @dataclass(frozen=True)
 class WholePanel:
-    """Samples that are stored, as one panel."""
+    """Stored samples as a single panel."""
 
     samples: Samples
 
@@ -77,18 +77,18 @@ class WholePanel:
 
 @dataclass(frozen=True)
 class NormalEquations:
-    """What the iteration knows of the equations.
+    """The normal equations, as the iteration uses them.
 
     Attributes
     ----------
     comm : MPI.Comm
         The ranks.
     Z : Panels
-        The matrix, m x n, by rows.
+        The matrix, m x n, distributed by rows.
     shift : float
-        What is added to the diagonal.
+        The number that is added to the diagonal.
     layout : Layout
-        How the n rows of the unknowns are dealt, in runs.
+        Layout of the n rows of the unknowns, which gives each rank consecutive rows.
     """
 
     comm: MPI.Comm
@@ -98,15 +98,15 @@ class NormalEquations:
 
     @property
     def heights(self) -> list[int]:
-        """How many rows of the unknowns each rank has."""
+        """Number of rows of the unknowns on each rank."""
         return [self.layout.part((self.Z.shape[1], 1), rank)[0].size for rank in range(self.comm.size)]
 
     def right_hand_side(self, Y: Array) -> Array:
-        """Return this rank's rows of Z^H Y, for its rows of Y. Collective over comm."""
+        """Return this rank's rows of Z^H Y; each rank passes its rows of Y. Collective over comm."""
         return self._dealt(lambda rows, panel: _adjoint_product(panel, Y[rows]), Y.shape[1])
 
     def product(self, P: Array) -> Array:
-        """Return this rank's rows of (Z^H Z + shift) P, for its rows of P. Collective over comm."""
+        """Return this rank's rows of (Z^H Z + shift I) P; each rank passes its rows of P. Collective over comm."""
         whole = np.empty((self.Z.shape[1], P.shape[1]), P.dtype)
         self.comm.Allgatherv(np.ascontiguousarray(P), [whole, [h * P.shape[1] for h in self.heights]])
         Q = self._dealt(lambda rows, panel: _adjoint_product(panel, panel @ whole), P.shape[1])
@@ -114,7 +114,7 @@ class NormalEquations:
         return Q
 
     def _dealt(self, contribution: Callable[[slice, Any], Array], width: int) -> Array:
-        """Return this rank's rows of the sum of what all panels of all ranks contribute. Collective over comm."""
+        """Return this rank's rows of the sum of the contributions of all panels and ranks. Collective over comm."""
         total = np.zeros((self.Z.shape[1], width), self.Z.dtype)
         for rows, panel in self.Z.panels():
             total += contribution(rows, panel)
@@ -132,7 +132,7 @@ class NormalEquations:
         return dots
 
     def column_exponents(self, X: Array) -> npt.NDArray[np.int64]:
-        """Return the powers of two that the largest elements of the columns come near to. Collective over comm."""
+        """Return for each column the exponent of two of its largest element. Collective over comm."""
         parts = (X.real, X.imag) if X.dtype.kind == "c" else (X,)
         largest = np.max([np.abs(part).max(0, initial=0) for part in parts], 0).astype(np.float64)
         self.comm.Allreduce(MPI.IN_PLACE, largest, MPI.MAX)
@@ -149,17 +149,17 @@ def _adjoint_product(panel: Any, W: Array) -> Array:
 
 @dataclass(frozen=True)
 class Solution:
-    """What the iteration has found.
+    """The result of the iteration.
 
     Attributes
     ----------
     X : ndarray
         This rank's rows of the unknowns.
     residuals : ndarray, shape (iterations + 1, c)
-        Norms of the residuals relative to those of the right-hand sides, before the first iteration and after each; in
-        the last row the true ones.
+        Norms of the residuals relative to those of the right-hand sides, before the first iteration and after each one;
+        the last row has the true residuals.
     converged : bool
-        Whether the true ones are all within the tolerance.
+        Whether all true residuals are within the tolerance.
     """
 
     X: Array
@@ -179,15 +179,15 @@ def conjugate_gradients(
     B : ndarray, shape (nloc, c)
         This rank's rows of Z^H Y.
     tol : float
-        What the relative residual of each column is to come down to.
+        Bound for the relative residual of each column.
     max_iterations : int
-        Iterations at most.
+        Largest number of iterations.
     progress : callable
         Called with the number of iterations and the largest residual.
     """
     X, B = np.zeros_like(B), B.copy()
     exponents = equations.column_exponents(B)
-    shift_exponents(B, -exponents)  # so that the squares of no column vanish or overflow
+    shift_exponents(B, -exponents)  # so that squares neither underflow nor overflow in any column
     scale = np.sqrt(equations.column_dots(B, B))
     scale[scale == 0] = 1
     residual, R = np.sqrt(equations.column_dots(B, B)) / scale, B.copy()
@@ -213,7 +213,7 @@ def _iterate(
     history: list[Doubles],
     progress: ReportIteration,
 ) -> None:
-    """Improve X, of which R is the residual, by `count` iterations at most; both are overwritten. Collective."""
+    """Improve X and its residual R in place by at most `count` iterations. Collective over comm."""
     P = R.copy()
     rho = equations.column_dots(R, R)
     norms = np.sqrt(rho) / scale

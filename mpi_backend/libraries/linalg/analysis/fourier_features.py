@@ -1,10 +1,10 @@
-"""Random Fourier features: a map after which inner products approximate a Gaussian kernel.
+"""Random Fourier features: a map whose inner products approximate a Gaussian kernel.
 
     z(x) = sqrt(2 / D) cos(x W + b),   z(x).z(y) ~ exp(-|x - y|^2 / (2 sigma^2))
 
-with the entries of W drawn from a normal distribution of deviation 1 / sigma, those of b from [0, 2 pi). W and b follow
-from a seed, 256 features at a time, and are drawn by every rank for itself: so the same features are made of other
-samples later, on any number of ranks, and the first features do not depend on how many follow.
+The entries of W are drawn from a normal distribution of deviation 1 / sigma, and those of b from [0, 2 pi). Every rank
+draws W and b itself from the seed, 256 features at a time. So other samples get the same features later, on any number
+of ranks, and the first features do not depend on how many follow.
 
 Source: A. Rahimi, B. Recht, *Random features for large-scale kernel machines*, NIPS 2007, algorithm 1 (with the phases
 of its extended version).
@@ -32,12 +32,12 @@ _BLOCK = 256
 """Features that are drawn at a time."""
 
 _PANEL = 1 << 20
-"""Elements of the features of some samples: they stay in the cache, or near it."""
+"""Elements of a panel of features; such a panel about fits into the cache."""
 
 
 @dataclass(frozen=True)
 class RandomFeatures:
-    """The features of samples, made when they are asked for.
+    """The features of samples, computed when needed.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class RandomFeatures:
 
     @classmethod
     def drawn(cls, samples: Samples, n_features: int, sigma: float, seed: int) -> RandomFeatures:
-        """Return the features that follow from `seed`. Local."""
+        """Return the features for `seed`. Local."""
         n, dtype = samples.shape[1], samples.dtype
         W, b = np.empty((n, n_features), dtype), np.empty(n_features, dtype)
         for block, start in enumerate(range(0, n_features, _BLOCK)):
@@ -67,7 +67,7 @@ class RandomFeatures:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Samples and features."""
+        """Number of samples and of features."""
         return self.samples.shape[0], self.b.size
 
     @property
@@ -76,7 +76,7 @@ class RandomFeatures:
         return self.b.dtype
 
     def panels(self) -> Iterator[tuple[slice, Array]]:
-        """Yield ranges of this rank's samples, and their features, which the next ones overwrite. Local."""
+        """Yield ranges of this rank's samples, and their features; each panel overwrites the one before. Local."""
         height = max(64, _PANEL // self.b.size)
         memory = np.empty((min(height, self.samples.height), self.b.size), self.dtype)
         for rows in self.samples.panels(height):
@@ -107,16 +107,16 @@ def random_features(
     A : DistMatrix or SparseDistMatrix, shape (n_samples, n)
         The samples in rows, float32 or float64.
     n_features : int
-        How many features.
+        Number of features.
     sigma : float
         Width of the kernel ``exp(-|x - y|^2 / (2 sigma^2))``; scikit-learn's gamma is ``1 / (2 sigma^2)``.
     seed : int
-        The same seed gives the same features on any number of workers (and the same release of NumPy).
+        The same seed gives the same features on any number of workers (with the same release of NumPy).
 
     Returns
     -------
     Z : DistMatrix, shape (n_samples, n_features)
-        In VC_STAR.
+        The features, in VC_STAR.
 
     Raises
     ------
@@ -129,9 +129,9 @@ def random_features(
 
     Notes
     -----
-    2 n_samples n n_features operations, and as many cosines as Z has elements; in float32, where NumPy has vectorised
-    them, these take next to nothing, in float64 they may take longer than the rest. Memory beyond Z: a copy of A where
-    it is not in VC_STAR, n x n_features numbers on each rank. :func:`rf_ridge` takes the features without keeping them.
+    2 n_samples n n_features operations, and as many cosines as Z has elements. In float32 NumPy has vectorised cosines,
+    which take almost no time; in float64 they may take longer than the rest. Memory beyond Z: a copy of A if it is not
+    in VC_STAR, and n x n_features numbers on each rank. :func:`rf_ridge` can use the features without storing them.
     Source: Rahimi and Recht, NIPS 2007.
     """
     Z = stored(ctx, features_of(ctx, A, n_features, sigma, seed))
@@ -141,12 +141,12 @@ def random_features(
 def features_of(
     ctx: TaskContext, A: DistMatrix | SparseDistMatrix, n_features: int, sigma: float, seed: int
 ) -> RandomFeatures:
-    """Return the features of the rows of `A`, having checked the arguments. Collective over comm.
+    """Check the arguments and return the features of the rows of `A`. Collective over comm.
 
     Raises
     ------
     ArgumentError, ArgumentValueError, NonFiniteError
-        As :func:`random_features`.
+        As in :func:`random_features`.
     """
     require_real(ctx, A=A)
     if n_features < 1 or not 0 < sigma < math.inf:
@@ -160,12 +160,12 @@ def features_of(
 
 
 def stored(ctx: TaskContext, features: RandomFeatures) -> Samples:
-    """Return the features made once and for all. Collective over comm.
+    """Return all features, computed once and stored. Collective over comm.
 
     Raises
     ------
     MatrixMemoryError
-        If a rank has no room for them; on the others, PeerFailedError.
+        If a rank has not enough memory for them; the other ranks raise PeerFailedError.
     """
     Z = checks.allocated(ctx, features.shape, features.dtype, _layout(features))
     for rows in features.samples.panels(max(64, _PANEL // features.b.size)):
@@ -175,6 +175,6 @@ def stored(ctx: TaskContext, features: RandomFeatures) -> Samples:
 
 
 def _layout(features: RandomFeatures) -> Layout:
-    """Return where the features lie: where the samples do."""
+    """Return the layout of the features, which lie on the ranks of their samples."""
     samples = features.samples.layout
     return Layout("VC_STAR", samples.grid, (samples.block[0], features.b.size))

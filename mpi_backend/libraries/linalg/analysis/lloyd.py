@@ -1,7 +1,8 @@
 """k-means clustering by Lloyd's iteration.
 
-Each sample goes to the nearest centre, each centre to the mean of its samples, until neither changes; distances by
-products (:mod:`.clustering`), the first centres by :mod:`.seeding`. What crosses between the ranks is the centres.
+Each sample is assigned to the nearest centre, and each centre moves to the mean of its samples, until neither changes.
+Distances are computed by products (:mod:`.clustering`); :mod:`.seeding` chooses the first centres. The ranks exchange
+only centres.
 """
 
 from __future__ import annotations
@@ -39,27 +40,26 @@ def kmeans(
     tol: float = 1e-4,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return a clustering of samples around means.
+    """Cluster samples by k-means.
 
     Parameters
     ----------
     A : DistMatrix or SparseDistMatrix, shape (n_samples, n_features)
         The samples in rows, float32 or float64.
     n_clusters : int
-        How many clusters, at most n_samples.
+        Number of clusters, at most n_samples.
     init : str or DistMatrix, shape (n_clusters, n_features)
-        The first centres, or how they are found: ``"k-means++"`` one after the other, ``"k-means||"`` in five rounds,
-        which takes less time where the clusters are many.
+        The first centres, or the method that chooses them: ``"k-means++"`` one after the other, ``"k-means||"`` in five
+        rounds, which is faster for many clusters.
     n_init : int
-        How often to begin anew; the clustering of the least inertia is returned. Not with centres given.
+        Number of starts; the clustering with the smallest inertia is returned. Ignored if `init` is a matrix.
     max_iter : int
-        Iterations at most, each time.
+        Largest number of iterations for each start.
     tol : float
-        The iteration ends when the squares of what the centres move by sum up to this times the mean variance of the
-        features, or no sample changes its cluster.
+        The iteration ends when the sum of squared moves of the centres is at most `tol` times the mean variance of the
+        features, or when no sample changes its cluster.
     seed : int
-        Of all that is random. The same seed gives the same result on any number of workers, but for what rounding
-        changes.
+        Seed of all random choices. Apart from rounding, the same seed gives the same result on any number of workers.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def kmeans(
         - ``labels``: DistMatrix of int32, shape (n_samples, 1), in VC_STAR: the cluster of each sample.
         - ``centers``: DistMatrix, shape (n_clusters, n_features), the mean of each cluster.
         - ``inertia``: float, the sum of squared distances of the samples to their centres.
-        - ``n_iter``: int, iterations that it took.
+        - ``n_iter``: int, number of iterations.
 
     Raises
     ------
@@ -82,11 +82,11 @@ def kmeans(
 
     Notes
     -----
-    For m samples of n features and k clusters, 2mnk operations an iteration and two passes over A. k-means++ takes
-    another (2 + log k) times that before it, k-means|| some 20. A cluster that comes out empty gets the sample that is
-    farthest from its centre. Memory: a copy of A where it is not in VC_STAR with one run of rows a rank, or squares of
-    its elements would be out of range; three numbers a sample; on each rank some copies of the centres, of k-means|| of
-    10k candidates.
+    For m samples of n features and k clusters, an iteration takes 2mnk operations and two passes over A. Before that,
+    k-means++ takes (2 + log k) times as much as an iteration, and k-means|| about 20 times. An empty cluster gets the
+    sample that is farthest from its centre. Memory: a copy of A if it is not in VC_STAR with one run of rows per rank,
+    or if squares of its elements would overflow or underflow; three numbers per sample; on each rank some copies of the
+    centres, and with k-means|| of 10k candidates.
 
     Source: S. Lloyd, IEEE Trans. Inf. Theory 28 (1982), 129; stopping rules and empty clusters as in scikit-learn.
     """
@@ -137,20 +137,20 @@ def kmeans_predict(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, centers: 
     ArgumentError
         If a matrix is not float32 or float64.
     ArgumentValueError
-        If the centres have another number of features, or there are none.
+        If the centres have a different number of features than A, or there are no centres.
     NonFiniteError
         If a matrix contains NaN or Inf.
 
     Notes
     -----
-    2 n_samples n_features n_clusters operations; memory as :func:`kmeans`.
+    2 n_samples n_features n_clusters operations; memory as in :func:`kmeans`.
     """
     require_real(ctx, A=A, centers=centers)
     if centers.shape[1] != A.shape[1] or 0 in (*centers.shape, A.shape[0]):
         raise ArgumentValueError(
             ctx.task,
             f"A is {A.shape[0]}x{A.shape[1]}, centers is {centers.shape[0]}x{centers.shape[1]}: both must "
-            "have rows, and as many columns",
+            "have rows, and the same number of columns",
         )
     checks.require_finite(ctx, A=A, centers=centers)
     samples = samples_of(A)
@@ -163,7 +163,7 @@ def kmeans_predict(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, centers: 
 
 @dataclass(frozen=True)
 class _Fit:
-    """What one start has led to; `labels` are of this rank's samples."""
+    """The result of one start; `labels` are those of this rank's samples."""
 
     centres: Doubles
     labels: Array
@@ -208,9 +208,9 @@ def _check(
 
 
 def _safe_factor(samples: Samples, centres: Doubles | None) -> float:
-    """Return a power of two for which squared distances neither overflow nor vanish. Collective over comm.
+    """Return a power of two for which squared distances neither overflow nor underflow. Collective over comm.
 
-    It is that of the samples, less where given centres lie so much farther away that it would take them out of range.
+    It is the factor for the samples, or a smaller one if that would make distances to the given centres overflow.
     """
     factor = safe_factor(samples.comm, samples.elements)
     if centres is None:
@@ -222,7 +222,7 @@ def _safe_factor(samples: Samples, centres: Doubles | None) -> float:
 def _lloyd(
     ctx: TaskContext, clustering: Clustering, centres: Doubles, max_iter: int, threshold: float, run: tuple[int, int]
 ) -> _Fit:
-    """Return what Lloyd's iteration makes of the first `centres`. Collective over comm."""
+    """Run Lloyd's iteration from the given first centres. Collective over comm."""
     clustering.labels[:] = -1
     iterations, settled = 0, False
     while iterations < max_iter:
@@ -245,7 +245,7 @@ def _lloyd(
 
 
 def _column(ctx: TaskContext, samples: Samples, labels: Array) -> DistMatrix:
-    """Return a column of which this rank has the entries of its samples. Collective over comm."""
+    """Return a column matrix; each rank passes the entries of its samples. Collective over comm."""
     layout = Layout("VC_STAR", samples.layout.grid, (samples.layout.block[0], 1))
     column = checks.allocated(ctx, (samples.shape[0], 1), np.int32, layout)
     column.local[:, 0] = labels

@@ -1,11 +1,12 @@
-"""Ridge regression by conjugate gradients, of the matrix as it is or of random features of its rows.
+"""Ridge regression by conjugate gradients, on the matrix itself or on random features of its rows.
 
-The speech recognition case of the KDD 2018 paper: the samples of a matrix are mapped to random Fourier features Z, and
+This is the speech recognition case of the KDD 2018 paper. The samples of a matrix are mapped to random Fourier features
+Z. Then
 
-    min |Z W - Y|^2 / n + lambda |W|^2,   that is   (Z^T Z + n lambda I) W = Z^T Y
+    min |Z W - Y|^2 / n + lambda |W|^2,   i.e.   (Z^T Z + n lambda I) W = Z^T Y
 
-is solved for all columns of Y at once (:mod:`.conjugate_gradients`). The features are kept where the workers have room
-for them, and otherwise made again in every iteration, some samples at a time.
+is solved for all columns of Y at once (:mod:`.conjugate_gradients`). If the workers have enough memory, the features
+are stored; otherwise they are computed again in every iteration, some samples at a time.
 """
 
 from __future__ import annotations
@@ -47,37 +48,38 @@ def ridge_cg(
     A : DistMatrix or SparseDistMatrix, shape (n, d)
         The matrix.
     B : DistMatrix, shape (n, c)
-        Right-hand sides. If the dtypes differ, the wider one is computed with.
+        Right-hand sides. If the dtypes differ, the wider one is used.
     reg_param : float
         lambda in ``(A^H A + n lambda I) X = A^H B``; scikit-learn's alpha of Ridge is ``n * reg_param``. 0 is allowed.
     tol : float
-        What the residual of each column of these equations is to come down to, relative to that of A^H B.
+        Bound for the residual of each column of these equations, relative to the column of A^H B.
     max_iterations : int
-        Iterations at most. They grow with the condition number of A^H A + n lambda I: its root, or fewer.
+        Largest number of iterations. The number needed grows at most like the root of the condition number of
+        A^H A + n lambda I.
 
     Returns
     -------
     dict
         - ``coef``: DistMatrix, shape (d, c), in VC_STAR: X.
         - ``residuals``: ndarray, shape (n_iter + 1, c): the relative residuals of the columns, before the first
-          iteration and after each; the last ones are computed anew.
-        - ``n_iter``: int, iterations that were made.
-        - ``converged``: bool, whether the last residuals are all within tol. That they are not is no error.
+          iteration and after each one; the last ones are true residuals.
+        - ``n_iter``: int, number of iterations.
+        - ``converged``: bool, whether all last residuals are within tol. If not, no error is raised.
 
     Raises
     ------
     ArgumentError
         If a matrix is not of a floating-point type.
     ArgumentValueError
-        If B has another number of rows, a matrix is empty, or a number is out of range.
+        If B has a different number of rows than A, a matrix is empty, or a number is out of range.
     NonFiniteError
         If a matrix contains NaN or Inf.
 
     Notes
     -----
-    4ndc operations an iteration, and four d x c matrices dealt over the ranks and two on each. Memory beyond that: a
-    copy of A and of B where they are not in VC_STAR with one run of rows a rank, or their squares would leave the range
-    of numbers. Source: :mod:`.conjugate_gradients`.
+    4ndc operations per iteration. Memory: four distributed d x c matrices and two on each rank; also copies of A and B
+    if they are not in VC_STAR with one run of rows per rank, or if their squares would overflow or underflow. Sources:
+    see :mod:`.conjugate_gradients`.
     """
     dtype = checks.require_floating(ctx, A=A, B=B)
     _check(ctx, A, B, reg_param, tol, max_iterations)
@@ -110,43 +112,44 @@ def rf_ridge(
     A : DistMatrix or SparseDistMatrix, shape (n, d)
         The samples in rows, float32 or float64.
     B : DistMatrix, shape (n, c)
-        What is to be predicted of each; for a classification, 1 in the column of its class and 0 or -1 elsewhere.
-        Taken with the precision of A.
+        Targets to predict for each sample; for a classification, 1 in the column of its class and 0 or -1 elsewhere.
+        Converted to the precision of A.
     n_features : int
-        How many features; the error of the kernel falls with the square root of their number.
+        Number of features; the error of the kernel decreases with the square root of their number.
     sigma : float
         Width of the Gaussian kernel; see :func:`random_features`.
     reg_param, tol : float
         Regularisation, and the residual at which the iteration ends; see :func:`ridge_cg`.
     max_iterations : int
-        Iterations at most.
+        Largest number of iterations.
     seed : int
-        Of the features; see :func:`random_features`.
+        Seed of the features; see :func:`random_features`.
     store : bool, optional
-        Whether to keep the features, n x n_features numbers, rather than make them again in every iteration. By
-        default they are kept if the workers have room for them.
+        Whether to store the features, n x n_features numbers, instead of computing them again in every iteration. By
+        default they are stored if the workers have enough memory.
 
     Returns
     -------
     dict
-        As of :func:`ridge_cg`, with ``coef`` of shape (n_features, c). :func:`rf_predict` applies it to samples.
+        The result of :func:`ridge_cg`, with ``coef`` of shape (n_features, c). :func:`rf_predict` applies it to
+        samples.
 
     Raises
     ------
     ArgumentError
         If a matrix is not float32 or float64.
     ArgumentValueError
-        If B has another number of rows, a matrix is empty, or a number is out of range.
+        If B has a different number of rows than A, a matrix is empty, or a number is out of range.
     NonFiniteError
         If a matrix contains NaN or Inf.
     MatrixMemoryError
-        If `store` is true and a worker has no room for the features; on the others, PeerFailedError.
+        If `store` is true and a worker has not enough memory for the features; the other ranks raise PeerFailedError.
 
     Notes
     -----
-    With D features, 4nDc operations an iteration, and 2ndD and nD cosines once or, if the features are not kept, in
-    each. Memory: that of :func:`ridge_cg` for the features, and d x D numbers on each rank. Sources: A. Rahimi, B.
-    Recht, NIPS 2007; A. Gittens et al., KDD 2018, 293.
+    With D features: 4nDc operations per iteration. Computing the features takes 2ndD operations and nD cosines, once
+    or, if they are not stored, in each iteration. Memory: that of :func:`ridge_cg` for the features, and d x D numbers
+    on each rank. Sources: A. Rahimi, B. Recht, NIPS 2007; A. Gittens et al., KDD 2018, 293.
     """
     require_real(ctx, A=A, B=B)
     _check(ctx, A, B, reg_param, tol, max_iterations)
@@ -160,23 +163,23 @@ def rf_ridge(
 def rf_predict(
     ctx: TaskContext, A: DistMatrix | SparseDistMatrix, coef: DistMatrix, sigma: float = 1.0, seed: int = 0
 ) -> DistMatrix:
-    """Return what a ridge regression on random features predicts for samples.
+    """Return the predictions of a ridge regression on random features.
 
     Parameters
     ----------
     A : DistMatrix or SparseDistMatrix, shape (n, d)
         The samples in rows, float32 or float64.
     coef : DistMatrix, shape (n_features, c)
-        From :func:`rf_ridge`.
+        Coefficients from :func:`rf_ridge`.
     sigma : float
-        As it was given to :func:`rf_ridge`.
+        The sigma that was passed to :func:`rf_ridge`.
     seed : int
-        Likewise.
+        The seed that was passed to :func:`rf_ridge`.
 
     Returns
     -------
     Y : DistMatrix, shape (n, c)
-        In VC_STAR.
+        The predictions, in VC_STAR.
 
     Raises
     ------
@@ -189,8 +192,8 @@ def rf_predict(
 
     Notes
     -----
-    2nd n_features operations and n n_features cosines. The features are not kept: memory is that of A in VC_STAR, and
-    on each rank that of coef and of d x n_features numbers.
+    2nd n_features operations and n n_features cosines. The features are not stored. Memory: A in VC_STAR, and on each
+    rank coef and d x n_features numbers.
     """
     require_real(ctx, A=A, coef=coef)
     checks.require_finite(ctx, coef=coef)
@@ -212,23 +215,23 @@ def _check(
     tol: float,
     max_iterations: int,
 ) -> None:
-    """Check what a regression is given. Local."""
+    """Check the arguments of a regression. Local."""
     if A.shape[0] != B.shape[0] or 0 in (*A.shape, *B.shape):
         raise ArgumentValueError(
             ctx.task,
-            f"A is {A.shape[0]}x{A.shape[1]}, B is {B.shape[0]}x{B.shape[1]}: both must have as many rows, at least "
-            "one, and some columns",
+            f"A is {A.shape[0]}x{A.shape[1]}, B is {B.shape[0]}x{B.shape[1]}: both must have the same number of rows "
+            "and must not be empty",
         )
     if not 0 <= reg_param < math.inf or not tol > 0 or max_iterations < 1:
         raise ArgumentValueError(
             ctx.task,
-            "reg_param must not be negative, tol must be positive, max_iterations at least 1, but they are "
+            "reg_param must be finite and not negative, tol positive, max_iterations at least 1, but they are "
             f"{reg_param}, {tol} and {max_iterations}",
         )
 
 
 def _kept(ctx: TaskContext, features: RandomFeatures, store: bool | None) -> Panels:
-    """Return the features stored, or as they are if they are not to be, or there is no room. Collective over comm."""
+    """Return the stored features, or `features` if `store` is False or memory is short. Collective over comm."""
     if store is False:
         return features
     try:
@@ -240,7 +243,7 @@ def _kept(ctx: TaskContext, features: RandomFeatures, store: bool | None) -> Pan
 
 
 def _safe_factor(samples: Samples, reg_param: float) -> float:
-    """Return a power of two for which squares of the samples, and what it makes of the shift, are safe. Collective."""
+    """Return a power of two for which squares of the samples, and the scaled shift, do not overflow. Collective."""
     factor, shift = safe_factor(samples.comm, samples.elements), reg_param * samples.shape[0]
     if factor > 1 and shift > 0:
         factor = max(1.0, min(factor, math.ldexp(1.0, -(math.frexp(shift)[1] // 2))))
@@ -257,7 +260,7 @@ def _solved(
     max_iterations: int,
     factor: float = 1.0,
 ) -> dict[str, Any]:
-    """Return the solution for Z / factor, Z having its rows as `samples` has. Collective over comm."""
+    """Return the solution for Z / factor; the rows of Z are distributed as in `samples`. Collective over comm."""
     shape = (Z.shape[1], B.shape[1])
     layout = Layout.of("VC_STAR", shape, ctx.comm.size)
     equations = NormalEquations(ctx.comm, Z, reg_param * samples.shape[0] * factor * factor, layout)
@@ -277,7 +280,7 @@ def _solved(
 
 
 def _progress(ctx: TaskContext, tol: float) -> ReportIteration:
-    """Return what tells the caller how far the iteration is: by the digits that it has."""
+    """Return a function that reports the progress of the iteration, measured by its correct digits."""
 
     def progress(count: int, residual: float) -> None:
         done = math.log(max(residual, tol)) / math.log(min(tol, 0.5))

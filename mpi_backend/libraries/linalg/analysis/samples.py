@@ -1,8 +1,8 @@
-"""Samples in the rows of a matrix: what the methods of data analysis work on.
+"""Samples in the rows of a matrix, the input of the methods of data analysis.
 
-Each rank has a run of consecutive rows, whole ones, and the runs lie in the order of the ranks: so what depends on the
-order of the samples (a random choice among them) does not depend on how many ranks there are. A dense matrix that lies
-otherwise is copied; a sparse one always lies so.
+Each rank has a run of consecutive whole rows, and the runs are in the order of the ranks. So a result that depends on
+the order of the samples (a random choice among them) does not depend on the number of ranks. A dense matrix in another
+layout is copied; a sparse one always has this layout.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of a group of ranks, of which this rank has some.
+    """The samples of a group of ranks; this rank holds some of them.
 
     Attributes
     ----------
     comm : MPI.Comm
         The ranks.
     shape : (int, int)
-        Samples of all ranks, and what is known of each.
+        Number of samples on all ranks, and number of features.
     layout : Layout
-        Where the rows lie.
+        Layout of the rows.
     local : ndarray or scipy.sparse.csr_array, shape (height, n)
         This rank's samples.
     """
@@ -48,7 +48,7 @@ class Samples:
 
     @property
     def height(self) -> int:
-        """How many samples this rank has."""
+        """Number of samples of this rank."""
         return int(self.local.shape[0])
 
     @property
@@ -74,26 +74,26 @@ class Samples:
             yield slice(start, min(start + height, self.height))
 
     def dense(self, which: slice | Array) -> Array:
-        """Return some of this rank's samples, zeros and all. Local."""
+        """Return some of this rank's samples as a dense array. Local."""
         rows: Any = self.local[which]
         elements: Array = rows.toarray() if self.sparse else rows
         return elements
 
     @property
     def elements(self) -> Array:
-        """The elements of this rank's samples, in any order; of a sparse matrix those that are stored."""
+        """The elements of this rank's samples, in any order; for a sparse matrix the stored ones."""
         elements: Array = self.local.data if self.sparse else self.local
         return elements
 
     def scaled(self, factor: float) -> Samples:
-        """Return `factor` times the samples, in new memory, or themselves if it is 1. Collective over comm."""
+        """Return `factor` times the samples, in new memory; the samples themselves if it is 1. Collective over comm."""
         if factor == 1:
             return self
         with Agreement(self.comm):
             return dataclasses.replace(self, local=self.local * self.dtype.type(factor))
 
     def column_means(self) -> npt.NDArray[np.float64]:
-        """Return the mean of the samples, equal on every rank. Collective over comm."""
+        """Return the mean of the samples, bitwise equal on every rank. Collective over comm."""
         sums = np.zeros(self.shape[1])
         if self.sparse:
             sums += self.local.sum(0, dtype=np.float64)
@@ -119,12 +119,12 @@ def in_runs(A: DistMatrix) -> bool:
 
 
 def dealt_like(A: DistMatrix, samples: Samples) -> DistMatrix:
-    """Return `A`, which has a row for each sample, with these where the samples are. Collective over comm."""
+    """Return `A`, which has a row for each sample, with its rows on the ranks of the samples. Collective over comm."""
     return A.relayout(Layout("VC_STAR", samples.layout.grid, (samples.layout.block[0], max(1, A.shape[1]))))
 
 
 def require_real(ctx: TaskContext, **matrices: DistMatrix | SparseDistMatrix) -> np.dtype[Any]:
-    """Return the element type that the named matrices have in common. Local.
+    """Return the common element type of the named matrices. Local.
 
     Raises
     ------

@@ -1,12 +1,12 @@
-"""Where k-means begins: k-means++ and k-means||.
+"""The first centres of k-means: k-means++ and k-means||.
 
 Both draw samples with probabilities proportional to their squared distances to the centres so far. All ranks draw the
-same random numbers. A number picks a sample from the running sum of distances over all of them in their order, or is
-one of a stream that has one for each sample; so the choice does not depend on how many ranks share the samples, but for
-what rounding does to the distances.
+same random numbers. A number either picks a sample from the running sum of the distances of all samples in their order,
+or comes from a stream with one number for each sample. So, apart from rounding of the distances, the choice does not
+depend on the number of ranks.
 
-Sources: D. Arthur, S. Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007 (of several draws the
-best, as in scikit-learn); B. Bahmani et al., *Scalable k-means++*, PVLDB 5 (2012), 622, algorithm 2.
+Sources: D. Arthur, S. Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007 (with the best of
+several draws, as in scikit-learn); B. Bahmani et al., *Scalable k-means++*, PVLDB 5 (2012), 622, algorithm 2.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _LLOYD = 20
 
 
 def plus_plus(clustering: Clustering, k: int, rng: np.random.Generator) -> Doubles:
-    """Return `k` samples that are far apart, on every rank: one at a time, the best of some draws.
+    """Return `k` samples that are far apart, on every rank; each is the best of some draws.
 
-    Collective over comm; `rng` is in the same state on every rank.
+    Collective over comm; `rng` must be in the same state on every rank.
     """
     trials = 2 + int(math.log(k))
     centres = np.empty((k, clustering.samples.shape[1]))
@@ -51,9 +51,10 @@ def plus_plus(clustering: Clustering, k: int, rng: np.random.Generator) -> Doubl
 
 
 def scalable(clustering: Clustering, k: int, rng: np.random.Generator) -> Doubles:
-    """Return `k` centres that are far apart, on every rank: from many samples drawn at once. Collective over comm.
+    """Return `k` centres that are far apart, on every rank, from many samples drawn at once. Collective over comm.
 
-    In each of five rounds some 2k samples are drawn; those are clustered, each counted as often as it is the nearest.
+    Each of five rounds draws about 2k samples. These candidates are then clustered; the weight of a candidate is the
+    number of samples for which it is the nearest.
     """
     samples, comm = clustering.samples, clustering.samples.comm
     candidates = clustering.rows(_drawn(clustering, clustering.weights, rng.random(1)))
@@ -104,7 +105,7 @@ def _to_each(clustering: Clustering, centres: Doubles) -> Doubles:
 def _drawn(clustering: Clustering, chances: Array, draws: Doubles) -> npt.NDArray[np.int64]:
     """Return the indices that `draws` from [0, 1) pick with the given chances. Collective over comm.
 
-    If all chances are zero, the first sample.
+    If all chances are zero, the first sample is picked.
     """
     comm, first = clustering.samples.comm, clustering.samples.first
     running = np.cumsum(chances, dtype=np.float64)
@@ -121,7 +122,7 @@ def _drawn(clustering: Clustering, chances: Array, draws: Doubles) -> npt.NDArra
 
 
 def _stream(samples: Samples, seed: int) -> Doubles:
-    """Return a random number from [0, 1) for each of this rank's samples, whatever the ranks. Local."""
+    """Return a random number from [0, 1) for each of this rank's samples; it does not depend on the ranks. Local."""
     bits = np.random.PCG64(seed)
     bits.advance(samples.first)
     return np.random.Generator(bits).random(samples.height)

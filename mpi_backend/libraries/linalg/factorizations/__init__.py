@@ -1,1 +1,1 @@
-"""LU, Cholesky and QR on all ranks, and what is solved with them."""
+"""LU, Cholesky and QR on all ranks, and solving with their factors."""

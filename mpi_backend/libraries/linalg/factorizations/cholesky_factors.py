@@ -1,20 +1,28 @@
-"""Cholesky factorisation of distributed matrices, and what is solved with it."""
+"""Cholesky factorisation of distributed matrices, and solving with its factor."""
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
+import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, small_problems, whole_factorizations
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.systems import (
     Cholesky,
     require_regular,
     require_rows,
     require_square,
+    scaled_triangle,
 )
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import on_grid
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import shift_exponents
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
+
+Array = npt.NDArray[Any]
 
 
 @task
@@ -26,12 +34,12 @@ def cholesky(ctx: TaskContext, A: DistMatrix, lower: bool = False) -> DistMatrix
     A : DistMatrix, shape (n, n)
         The matrix. Only its upper triangle is read, or its lower one if `lower`.
     lower : bool
-        Whether L of A = L L^H is wanted, instead of U of A = U^H U.
+        Whether to return L of A = L L^H instead of U of A = U^H U.
 
     Returns
     -------
     c : DistMatrix, shape (n, n)
-        U or L, in MC_MR; exactly zero in the other triangle. :func:`cho_solve` solves with it.
+        U or L, in MC_MR; the other triangle is exactly zero. :func:`cho_solve` solves with it.
 
     Raises
     ------
@@ -42,7 +50,7 @@ def cholesky(ctx: TaskContext, A: DistMatrix, lower: bool = False) -> DistMatrix
     NonFiniteError
         If A contains NaN or Inf, in either triangle.
     NotPositiveDefiniteError
-        If A is not positive definite; it names the first leading minor that is not positive.
+        If A is not positive definite; the error names the first leading minor that is not positive.
 
     Notes
     -----
@@ -51,8 +59,20 @@ def cholesky(ctx: TaskContext, A: DistMatrix, lower: bool = False) -> DistMatrix
     """
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)
+    if small_problems.suits("cholesky", A.shape):
+
+        def work(A: Array) -> Whole:
+            factor, exponent = whole_factorizations.cholesky_factor(ctx.task, A, lower)
+            if exponent:
+                shift_exponents(factor, -exponent)
+            return Whole(factor)
+
+        return cast("DistMatrix", small_problems.solved(ctx, work, A=A))
     checks.require_finite(ctx, A=A)
-    factor = Cholesky.of(ctx, A, lower).factor
+    decomposed = Cholesky.of(ctx, A, lower)
+    factor = decomposed.factor
+    if decomposed.exponent:
+        shift_exponents(factor.local, -decomposed.exponent)
     for iloc, i in enumerate(factor.rows.indices().tolist()):
         row = factor.local[iloc]
         if lower:
@@ -64,14 +84,14 @@ def cholesky(ctx: TaskContext, A: DistMatrix, lower: bool = False) -> DistMatrix
 
 @task
 def cho_solve(ctx: TaskContext, c: DistMatrix, b: DistMatrix, lower: bool = False) -> DistMatrix:
-    """Return x such that A x = b, from the factor that :func:`cholesky` made of A.
+    """Return x such that A x = b, given the factor of A from :func:`cholesky`.
 
     Parameters
     ----------
     c : DistMatrix, shape (n, n)
         The factor. Only its upper triangle is read, or its lower one if `lower`.
     b : DistMatrix, shape (n, nrhs)
-        Right-hand sides. If the dtypes differ, the one that NumPy gives is computed with.
+        Right-hand sides. If the dtypes differ, NumPy's result type is used.
     lower : bool
         Whether the factor is L, instead of U.
 
@@ -85,8 +105,8 @@ def cho_solve(ctx: TaskContext, c: DistMatrix, b: DistMatrix, lower: bool = Fals
     ArgumentError
         If a matrix is not float32, float64, complex64 or complex128.
     ArgumentValueError
-        If c is not square, or b has another number of rows; if above the diagonal c is zero and below it is not, or,
-        with `lower`, the other way round: then it is the other factor.
+        If c is not square, or b has a different number of rows; if c is lower triangular without `lower`, or upper
+        triangular with it.
     NonFiniteError
         If c or b contains NaN or Inf.
     SingularMatrixError
@@ -99,15 +119,25 @@ def cho_solve(ctx: TaskContext, c: DistMatrix, b: DistMatrix, lower: bool = Fals
     dtype = checks.require_floating(ctx, c=c, b=b)
     require_square(ctx, c=c)
     require_rows(ctx, c.shape[0], b)
+    if small_problems.suits("cho_solve", c.shape, b.shape):
+        layout = b.layout
+
+        def work(c: Array, b: Array) -> Whole:
+            _require_same_triangle(ctx, bool(np.tril(c, -1).any()), bool(np.triu(c, 1).any()), lower)
+            whole_factorizations.require_regular(ctx.task, c)
+            c, b = np.asarray(c, dtype, "F"), np.asarray(b, dtype, "F")
+            return Whole(whole_factorizations.solve_by_cholesky(c, b, lower=lower), layout)
+
+        return cast("DistMatrix", small_problems.solved(ctx, work, c=c, b=b))
     checks.require_finite(ctx, c=c, b=b)
     factor = on_grid(checks.converted(c, dtype))
     _require_triangle(ctx, factor, lower)
-    require_regular(ctx, factor)
-    return Cholesky(factor, lower).solve(b)
+    factor, exponent = scaled_triangle(factor, lower, require_regular(ctx, factor), twice=True)
+    return Cholesky(factor, lower, exponent).solve(b)
 
 
 def _require_triangle(ctx: TaskContext, c: DistMatrix, lower: bool) -> None:
-    """Check that a factor is not the other one, its triangle that is to be read without an element. Collective.
+    """Check that a factor is not the wrong one of U and L, which has only zeros in the triangle to read. Collective.
 
     Raises
     ------
@@ -119,6 +149,17 @@ def _require_triangle(ctx: TaskContext, c: DistMatrix, lower: bool) -> None:
         filled[0] |= not filled[0] and c.local[iloc, : c.cols.local_range(0, i)[1]].any()
         filled[1] |= not filled[1] and c.local[iloc, c.cols.local_range(0, min(i + 1, c.shape[1]))[1] :].any()
     ctx.comm.Allreduce(MPI.IN_PLACE, filled, MPI.LOR)
-    if filled[int(lower)] and not filled[int(not lower)]:
+    _require_same_triangle(ctx, bool(filled[0]), bool(filled[1]), lower)
+
+
+def _require_same_triangle(ctx: TaskContext, below: bool, above: bool, lower: bool) -> None:
+    """Check that a factor with elements below its diagonal, and above it, is not the other one. Local.
+
+    Raises
+    ------
+    ArgumentValueError
+        If it is.
+    """
+    if (above if lower else below) and not (below if lower else above):
         found, word = ("upper", "False") if lower else ("lower", "True")
-        raise ArgumentValueError(ctx.task, f"c is {found} triangular: say lower={word}, as to cholesky")
+        raise ArgumentValueError(ctx.task, f"c is {found} triangular: pass lower={word}, as to cholesky")

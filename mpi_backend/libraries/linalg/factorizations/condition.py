@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from mpi4py import MPI
 
 from alchemist_ray.errors import SingularMatrixError
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.systems import LU, require_square
 from alchemist_ray.mpi_backend.libraries.linalg.matrices import reductions
-from alchemist_ray.mpi_backend.libraries.linalg.scaling import safely_scaled
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import safely_scaled, scale_linearly
+from alchemist_ray.mpi_backend.libraries.linalg.whole_factorizations import WholeLU
 
 Array = npt.NDArray[Any]
 Apply = Callable[[Array], Array]
-"""Multiplies an operator with columns that every rank holds. Collective."""
+"""Multiplies an operator by columns that every rank holds. Collective."""
 
 _COLUMNS = 2
 _STEPS = 5
@@ -36,8 +38,8 @@ def condest(ctx: TaskContext, A: DistMatrix) -> float:
     Returns
     -------
     float
-        Never more than the condition number but for rounding, mostly equal to it, hardly ever less than a third of it.
-        Infinite if a pivot of the LU factorisation is exactly zero, or the inverse is beyond what the type holds.
+        Except for rounding never more than the condition number, mostly equal to it, and very rarely less than a third
+        of it. Infinite if a pivot of the LU factorisation is exactly zero, or the inverse overflows the type.
 
     Raises
     ------
@@ -50,17 +52,19 @@ def condest(ctx: TaskContext, A: DistMatrix) -> float:
 
     Notes
     -----
-    LU, and some five solutions each with A and its conjugate transpose; one copy of A, or two at extreme scales.
+    LU, and about five solutions each with A and its conjugate transpose; one copy of A, or two at extreme scales.
     Sources: A. Gittens et al., *Alchemist: An Apache Spark <-> MPI interface*, Concurrency Computat. Pract. Exper. 31
     (2019), section 3.3 (the task); N. J. Higham, F. Tisseur, *A block algorithm for matrix 1-norm estimation*, SIAM J.
     Matrix Anal. Appl. 21 (2000), algorithm 2.4, with two columns, as in SciPy's ``onenormest``.
     """
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)
-    checks.require_finite(ctx, A=A)
     n = A.shape[0]
     if n == 0:
         return 0.0
+    if small_problems.suits("condest", A.shape):
+        return float(small_problems.solved(ctx, _exact, A=A))
+    checks.require_finite(ctx, A=A)
     A, _ = safely_scaled(A)  # the condition number is the same, and the inverse does not overflow for it
     try:
         factors = LU.of(ctx, A)
@@ -78,18 +82,30 @@ def condest(ctx: TaskContext, A: DistMatrix) -> float:
     return math.inf if math.isnan(estimate) else estimate
 
 
+def _exact(A: Array) -> float:
+    """Return the condition number of a whole matrix. Local."""
+    scale_linearly(MPI.COMM_SELF, A)
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = np.abs(A).sum(axis=0, dtype=float).max()
+        factors = WholeLU.of(A)
+        if (np.diagonal(factors.factors) == 0).any():
+            return math.inf
+        number = float(size * np.abs(factors.inverse()).sum(axis=0, dtype=float).max())
+    return math.inf if math.isnan(number) else number
+
+
 def one_norm(n: int, dtype: np.dtype[Any], apply: Apply, adjoint: Apply) -> float:
-    """Return an estimate from below of the 1-norm of an n x n operator. Collective, and equal on all ranks.
+    """Return a lower estimate of the 1-norm of an n x n operator, the same on all ranks. Collective.
 
     Parameters
     ----------
     n : int
         Order, at least 1.
     dtype : dtype
-        Of the columns that the operator takes.
+        Type of the columns that the operator takes.
     apply, adjoint : callable
-        Multiply the operator, and its conjugate transpose, with a few columns, shape (n, t); bitwise equal on all
-        ranks.
+        Multiply the operator, and its conjugate transpose, by a few columns, shape (n, t), which are bitwise equal on
+        all ranks.
     """
     rng = np.random.default_rng(0)
     columns = min(_COLUMNS, n)
@@ -104,7 +120,7 @@ def one_norm(n: int, dtype: np.dtype[Any], apply: Apply, adjoint: Apply) -> floa
         before, signs = signs, _signs(Y)
         if dtype.kind == "f":
             if step and (np.abs(before.T @ signs).max(axis=0) == n).all():
-                break  # the next columns would be those that were tried
+                break  # the next columns have been tried already
             signs = _unlike(rng, signs, 0)
         rows = np.abs(adjoint(signs)).max(axis=1)
         rows[tried] = -1
@@ -119,13 +135,13 @@ def one_norm(n: int, dtype: np.dtype[Any], apply: Apply, adjoint: Apply) -> floa
 
 
 def _signs(Y: Array) -> Array:
-    """Return the numbers of magnitude 1 in the direction of the elements; 1 for zero. Local."""
+    """Return each element divided by its magnitude; 1 for zero. Local."""
     magnitudes = np.abs(Y)
     return np.divide(Y, magnitudes, out=np.ones_like(Y), where=magnitudes != 0)
 
 
 def _unlike(rng: np.random.Generator, S: Array, first: int) -> Array:
-    """Return the columns of signs S, from `first` on drawn anew while they are parallel to one before. Local."""
+    """Return the sign columns S; columns from `first` on are drawn again while parallel to an earlier one. Local."""
     S = S.copy()
     n = len(S)
     for j in range(first, S.shape[1]):

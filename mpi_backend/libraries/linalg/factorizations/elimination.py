@@ -1,13 +1,13 @@
 """Gaussian elimination with partial pivoting on a grid of ranks: A = P L U, in place.
 
-Right-looking, by panels. The ranks that share a panel's columns put it together and each factor it with LAPACK, which
-spares them a conversation per column; their rows of it then go along the rows of the grid. The rows that change places
-are gathered within each column of the grid, which brings the rows of U that the panel makes to all who need them. What
-remains is updated by one product, at the speed of BLAS. Besides the updates, 2/3 m n^2 operations shared by all ranks,
-panels of w columns take w m n, done by one column of the grid at a time.
+Right-looking, by panels. The ranks that share a panel's columns gather the panel, and each of them factors the whole of
+it with LAPACK, which saves messages for every column. Then each broadcasts its rows of the panel along its row of the
+grid. The rows to exchange are gathered within each column of the grid, which also gives all ranks there the new rows of
+U. One product updates the rest of the matrix at the speed of BLAS. All ranks share the 2/3 m n^2 operations of the
+updates; panels of w columns take another w m n operations, by one column of the grid at a time.
 
-It is our own rather than p?getrf because it is faster on processors that MKL does not favour, and because p?getrf,
-which sees transposes of row-major blocks, would exchange columns.
+We do not call p?getrf: it is slower on processors that MKL does not favour, and it would exchange columns, because it
+sees our row-major blocks as transposes.
 
 Source: J. Dongarra, R. van de Geijn, D. Walker, *Scalability issues affecting the design of a dense linear algebra
 library*, J. Parallel Distrib. Comput. 22 (1994), section 3; the panel as in the HPL benchmark, but replicated.
@@ -29,16 +29,16 @@ Array = npt.NDArray[Any]
 Pivots = npt.NDArray[np.int64]
 
 WIDTH = 128
-"""Columns of a panel: few enough for its factorisation to be cheap, enough for products to run at full speed."""
+"""Columns of a panel: few enough for a cheap factorisation, many enough for products at full speed."""
 
 
 def eliminate(ctx: TaskContext, A: DistMatrix) -> Pivots:
-    """Overwrite `A`, in square blocks on a grid, with L (its unit diagonal not stored) and U. Collective over comm.
+    """Overwrite `A`, in square blocks on a grid, with L (without its unit diagonal) and U. Collective over comm.
 
     Returns
     -------
     piv : ndarray of int64, shape (min(m, n),)
-        On every rank: row i was exchanged with row ``piv[i]``, for each i in turn, as LAPACK says it.
+        On every rank: row i was exchanged with row ``piv[i]``, for each i in turn, as in LAPACK.
     """
     p = min(A.shape)
     piv = np.empty(p, np.int64)
@@ -51,7 +51,7 @@ def eliminate(ctx: TaskContext, A: DistMatrix) -> Pivots:
 
 
 def _step(M: Blocked, start: int, stop: int) -> Pivots:
-    """Eliminate columns ``start .. stop-1``. Collective over the ranks of the grid."""
+    """Eliminate columns ``start .. stop-1`` and return their pivots. Collective over the ranks of the grid."""
     (m, n), width, root = M.shape, stop - start, M.col_owner(start)
     below = M.part((start, m), (0, 0)).shape[0]
     panel, piv = _factored_panel(M, start, stop) if M.holds_col(start) else (None, np.empty(width, np.int64))
@@ -73,7 +73,7 @@ def _factored_panel(M: Blocked, start: int, stop: int) -> tuple[Array, Pivots]:
     Returns
     -------
     L : ndarray
-        The first ``stop - start`` rows of what LAPACK makes, then all rows of it that this rank holds.
+        The first ``stop - start`` rows of LAPACK's result, and then all rows of it that this rank holds.
     piv : ndarray of int64
         The pivots, counted from `start`.
     """
@@ -89,13 +89,13 @@ def _factored_panel(M: Blocked, start: int, stop: int) -> tuple[Array, Pivots]:
 
 
 def _exchange_rows(M: Blocked, start: int, stop: int, piv: Pivots) -> Array:
-    """Exchange rows outside of the panel's columns; return rows ``start .. stop-1``. Collective over a grid column."""
+    """Exchange rows outside the panel's columns; return rows ``start .. stop-1``. Collective over a grid column."""
     width = stop - start
     order = permutation(piv, M.shape[0] - start)
     moved = np.union1d(np.arange(width), piv)
     owner = M.row_owner(moved + start)
     by_owner = np.argsort(owner, kind="stable")
-    place = np.empty(M.shape[0] - start, np.int64)  # of each row among those that are gathered
+    place = np.empty(M.shape[0] - start, np.int64)  # index of each row among the gathered ones
     place[moved[by_owner]] = np.arange(moved.size)
     mine = moved[owner == M.along_col.rank]
     at = M.rows.to_local(mine + start)
@@ -108,7 +108,7 @@ def _exchange_rows(M: Blocked, start: int, stop: int, piv: Pivots) -> Array:
 
 
 def diagonal(A: DistMatrix) -> Array:
-    """Return the diagonal of `A`, which is in a layout without copies, on every rank. Collective over comm."""
+    """Return the diagonal of `A`, whose layout must hold each element once, on every rank. Collective over comm."""
     whole = np.zeros(min(A.shape), A.dtype)
     held = np.intersect1d(A.rows.indices(), A.cols.indices())
     whole[held] = A.local[A.rows.to_local(held), A.cols.to_local(held)]
@@ -117,7 +117,7 @@ def diagonal(A: DistMatrix) -> Array:
 
 
 def permutation(piv: Pivots, m: int) -> Pivots:
-    """Return which of `m` rows each row was before the exchanges `piv`. Local."""
+    """Return for each of `m` rows its index before the exchanges `piv`. Local."""
     order = np.arange(m)
     for i, p in enumerate(piv.tolist()):
         if p != i:

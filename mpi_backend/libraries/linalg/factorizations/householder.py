@@ -1,13 +1,13 @@
-"""Householder QR of a matrix whose rows are dealt out in small blocks, with or without column pivoting.
+"""Householder QR of a matrix that is distributed by small blocks of rows, with or without column pivoting.
 
-By panels of columns. A panel is factored by a tree (:mod:`.tsqr`), so that its ranks speak once for all its columns;
-from the orthonormal columns that the tree gives, the block reflector I - V T V^H is reconstructed, and what follows is
-updated by two products with it. V stays below the diagonal, as in LAPACK.
+Works by panels of columns. A tree (:mod:`.tsqr`) factors a panel, so the ranks exchange messages once per panel, not
+once per column. The block reflector I - V T V^H is reconstructed from the orthonormal columns of the tree, and two
+products with it update the columns to the right. V is stored below the diagonal, as in LAPACK.
 
-For pivoting, a random matrix with a few more rows than a panel has columns is multiplied with what remains, afresh for
-each panel; one rank factors this small sketch with pivoting, and the columns that it takes first make the panel. Within
-the panel, LAPACK pivots once more. So pivots cost products instead of a conversation, and a pass over the matrix, per
-column. The magnitudes on the diagonal of R fall as those of LAPACK's do but for a small factor from panel to panel.
+For pivoting, each panel starts with a small sketch: a random matrix, with a few more rows than the panel has columns,
+times the remaining columns. One rank factors the sketch with pivoting, and the first pivot columns form the panel.
+Within the panel LAPACK pivots once more. So pivoting costs products, instead of messages and a pass over the matrix for
+each column. The magnitudes on the diagonal of R decrease as in LAPACK, except for a small factor between panels.
 
 Sources: G. Ballard, J. Demmel, L. Grigori, M. Jacquelin, N. Knight, H. D. Nguyen, *Reconstructing Householder vectors
 from tall-skinny QR*, J. Parallel Distrib. Comput. 85 (2015), section 4; P.-G. Martinsson, G. Quintana-Ortí, N. Heavner,
@@ -36,17 +36,17 @@ WIDTH = 64
 """Columns of a panel, and rows of a block."""
 
 _OVERSAMPLING = 10
-"""Rows that a sketch has more than a panel has columns."""
+"""Number of rows of a sketch beyond the number of columns of a panel."""
 
 
 def row_layout(shape: tuple[int, int], size: int) -> Layout:
-    """Return the layout that :class:`Householder` takes. Local."""
+    """Return the layout that :class:`Householder` needs. Local."""
     return Layout.of("VC_STAR", shape, size, block=(WIDTH, max(1, shape[1])))
 
 
 @dataclass
 class Householder:
-    """The factors of a matrix; made by :meth:`of`.
+    """The QR factors of a matrix; created by :meth:`of`.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Householder:
     T : list of ndarray
         The triangle of each block reflector, on every rank.
     jpvt : ndarray of int64, shape (n,)
-        Which column of the matrix each column of Q R is; on every rank.
+        For each column of Q R its column number in the matrix; on every rank.
     """
 
     work: DistMatrix
@@ -76,12 +76,12 @@ class Householder:
         return factors
 
     def apply(self, B: Array) -> None:
-        """Overwrite this rank's rows of B, dealt as those of the matrix, with Q B. Collective over comm."""
+        """Overwrite this rank's rows of B, distributed like the matrix, with those of Q B. Collective over comm."""
         for (start, stop), T in reversed(list(zip(self._panels(), self.T, strict=True))):
             self._reflect(T, start, stop, B)
 
     def apply_adjoint(self, B: Array) -> None:
-        """Overwrite this rank's rows of B, dealt as those of the matrix, with Q^H B. Collective over comm."""
+        """Overwrite this rank's rows of B, distributed like the matrix, with those of Q^H B. Collective over comm."""
         for (start, stop), T in zip(self._panels(), self.T, strict=True):
             self._reflect(T.conj().T, start, stop, B)
 
@@ -89,14 +89,14 @@ class Householder:
         """Overwrite `Q`, in the layout of the matrix, with the first columns of Q. Collective over comm."""
         Q.local[...] = np.equal.outer(Q.rows.indices(), np.arange(Q.shape[1]))
         for (start, stop), T in reversed(list(zip(self._panels(), self.T, strict=True))):
-            self._reflect(T, start, stop, Q.local[:, start:])  # the columns before are those of the identity here
+            self._reflect(T, start, stop, Q.local[:, start:])  # earlier columns are still those of the identity
 
     def _panels(self) -> Iterator[tuple[int, int]]:
         p = min(self.work.shape)
         return ((start, min(start + WIDTH, p)) for start in range(0, p, WIDTH))
 
     def _first(self, i: int) -> int:
-        """Return how many rows before row `i` this rank holds."""
+        """Return the number of this rank's rows before row `i`."""
         return self.work.rows.local_range(0, i)[1]
 
     def _holds(self, i: int) -> bool:
@@ -105,7 +105,7 @@ class Householder:
     # --- one panel ----------------------------------------------------------------------------------------------------
 
     def _choose(self, start: int, stop: int) -> None:
-        """Bring the columns that a sketch of what remains takes first to the front of it. Collective over comm."""
+        """Move the pivot columns of a sketch to the front of the remaining columns. Collective over comm."""
         work, comm = self.work, self.work.comm
         rest = work.local[self._first(start) :, start:]
         sketch = _random(start, comm.rank, (stop - start + _OVERSAMPLING, len(rest)), rest.dtype) @ rest
@@ -118,9 +118,9 @@ class Householder:
         self._to_front(start, chosen + start)
 
     def _to_front(self, start: int, chosen: npt.NDArray[np.int64]) -> None:
-        """Exchange columns so that the `chosen` ones are, in their order, those from `start` on. Local."""
+        """Exchange columns so that the `chosen` ones, in their order, begin at `start`. Local."""
         front = np.arange(start, start + chosen.size)
-        away = np.setdiff1d(front, chosen)  # they take the places that the chosen ones leave
+        away = np.setdiff1d(front, chosen)  # they move to the old places of the chosen ones
         left = np.setdiff1d(chosen, front)
         self._reorder(np.concatenate([front, left]), np.concatenate([chosen, away]))
 
@@ -130,7 +130,7 @@ class Householder:
         self.jpvt[to] = self.jpvt[source]
 
     def _eliminate(self, start: int, stop: int, pivoting: bool) -> None:
-        """Factor columns ``start .. stop-1`` and update what follows. Collective over comm."""
+        """Factor columns ``start .. stop-1`` and update the later columns. Collective over comm."""
         local, first = self.work.local, self._first(start)
         tree = TSQR(self.work.comm, local[first:, start:stop])
         R, small = tree.R, np.eye(stop - start, dtype=local.dtype)
@@ -148,7 +148,7 @@ class Householder:
         self._reflect(T.conj().T, start, stop, local[:, stop:])
 
     def _pivoted(self, R: Array) -> tuple[Array, Array, npt.NDArray[np.int64]]:
-        """Return the pivoted factorisation of a small triangle, equal on all ranks. Collective over comm."""
+        """Return the pivoted QR of a small triangle, the same on all ranks. Collective over comm."""
         comm, width = self.work.comm, R.shape[1]
         Q, R1, order = np.empty((width, width), R.dtype), np.empty((width, width), R.dtype), np.empty(width, np.int64)
         if comm.rank == 0:
@@ -158,14 +158,14 @@ class Householder:
         return Q, R1, order
 
     def _reconstruct(self, start: int, Q: Array) -> tuple[Array, Array]:
-        """Overwrite orthonormal columns with the V of I - V T V^H, whose first columns are Q S^H. Collective over comm.
+        """Overwrite orthonormal columns Q with the V of I - V T V^H, whose first columns are Q S^H. Collective.
 
         Returns
         -------
         S : ndarray
-            A diagonal of numbers of magnitude 1.
+            A diagonal; its elements have magnitude 1.
         T : ndarray
-            The triangle.
+            The triangle of the reflector.
         """
         comm, width = self.work.comm, Q.shape[1]
         packed = np.empty((2 * width + 1, width), Q.dtype)
@@ -184,7 +184,7 @@ class Householder:
         return S, T
 
     def _reflect(self, T: Array, start: int, stop: int, B: Array) -> None:
-        """Overwrite B with B - V T V^H B, V being that of columns ``start .. stop-1``. Collective over comm."""
+        """Overwrite B with B - V T V^H B, with the V of columns ``start .. stop-1``. Collective over comm."""
         if B.shape[1] == 0:
             return
         first, width = self._first(start), stop - start
@@ -199,27 +199,27 @@ class Householder:
 
 
 def _signed_lu(A: Array) -> Array:
-    """Overwrite `A` with L and U of A - S without pivoting, where the diagonal S of magnitude 1 is chosen; return S."""
+    """Overwrite `A` with L and U of A - S without pivoting, for a suitable diagonal S of magnitude 1; return S."""
     S = np.empty(len(A), A.dtype)
     for i in range(len(A)):
         magnitude = abs(A[i, i])
         S[i] = -A[i, i] / magnitude if magnitude else -1
-        A[i, i] -= S[i]  # of magnitude 1 at least
+        A[i, i] -= S[i]  # now its magnitude is at least 1
         A[i + 1 :, i] /= A[i, i]
         A[i + 1 :, i + 1 :] -= np.multiply.outer(A[i + 1 :, i], A[i, i + 1 :])
     return S
 
 
 def _pivoted_qr(A: Array, mode: str) -> tuple[Array, ...]:
-    """Return what LAPACK makes of a small matrix. Local."""
-    import scipy.linalg  # takes longer than a worker takes to start
+    """Return LAPACK's pivoted QR of a small matrix. Local."""
+    import scipy.linalg  # imported late: it takes longer than a worker takes to start
 
     factors: tuple[Array, ...] = scipy.linalg.qr(A, mode=mode, pivoting=True, check_finite=False)
     return factors
 
 
 def _random(start: int, rank: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
-    """Return normally distributed numbers that depend on `start` and `rank` alone. Local."""
+    """Return normally distributed numbers that depend only on `start` and `rank`. Local."""
     rng = np.random.default_rng([start, rank])
     numbers: Array = rng.standard_normal(shape)
     if dtype.kind == "c":

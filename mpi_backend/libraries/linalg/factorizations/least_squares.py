@@ -1,9 +1,11 @@
 """Linear least squares with distributed matrices of any shape and rank.
 
-By singular values, as SciPy does it by default: of a long matrix those of the triangle of its TSQR, or of that of its
-transpose; else those of the whole. Or, several times faster where the matrix is about square, by a complete orthogonal
-factorisation: A[:, p] = Q [R; 0] by pivoted QR, with the rows of R that count, and R^H = Z [L^H; 0], so that the
-solution of minimum norm is Z L^-1 Q^H b. Then there are no singular values, and the rank is read off the diagonal of R.
+The default method uses singular values, as in SciPy. For a long matrix they are those of the triangle of its TSQR, or
+of the TSQR of its transpose; otherwise those of the whole matrix.
+
+The other method is a complete orthogonal factorisation, which is several times faster for a matrix that is about
+square. Pivoted QR gives A[:, p] = Q [R; 0] with as many rows in R as the rank, and R^H = Z [L^H; 0]; the solution of
+minimum norm is Z L^-1 Q^H b. This method computes no singular values, and takes the rank from the diagonal of R.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from mpi4py import MPI
 from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
+from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.elimination import diagonal
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.householder import Householder, row_layout
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.orthogonal import reflectors, triangle
@@ -31,14 +33,15 @@ from alchemist_ray.mpi_backend.libraries.linalg.factorizations.tsqr import TSQR
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import leading_rows, on_grid
 from alchemist_ray.mpi_backend.libraries.linalg.matrices import products
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.factors import Form
-from alchemist_ray.mpi_backend.libraries.linalg.scaling import safely_scaled, shift_exponents
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor, safely_scaled, shift_exponents
 from alchemist_ray.mpi_backend.libraries.linalg.slabs import slab_of
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import full_svd
 
 Array = npt.NDArray[Any]
 
 _WIDEST_TREE = 2000
-"""The short side up to which a long matrix is reduced to a triangle that one rank decomposes."""
+"""Largest short side of a long matrix that is reduced to a triangle for one rank."""
 
 
 @task
@@ -56,19 +59,19 @@ def lstsq(
     A : DistMatrix, shape (m, n)
         The matrix, of any shape and rank.
     b : DistMatrix, shape (m, nrhs)
-        Right-hand sides. If the dtypes differ, the one that NumPy gives is computed with.
+        Right-hand sides. If the dtypes differ, NumPy's result type is used.
     cond : float, optional
         Singular values below `cond` times the largest count as zero; by default the precision of the dtype.
     lapack_driver : {"gelsd", "gelsy"}
-        As in SciPy: by singular values, or by a complete orthogonal factorisation, which gives none but is faster
-        unless one side of A is much longer than the other.
+        As in SciPy: "gelsd" uses singular values. "gelsy" uses a complete orthogonal factorisation; it returns no
+        singular values, but is faster unless one side of A is much longer than the other.
 
     Returns
     -------
     x : DistMatrix, shape (n, nrhs)
         The solutions, in MC_MR.
     residues : ndarray, shape (nrhs,) or (0,)
-        ‖A x - b‖^2 for each column if m > n and A has rank n; else, and with "gelsy", empty, as SciPy's.
+        ‖A x - b‖^2 for each column if m > n and A has rank n; otherwise, and with "gelsy", empty, as in SciPy.
     rank : int
         The effective rank of A.
     s : ndarray, shape (min(m, n),), or None
@@ -79,7 +82,7 @@ def lstsq(
     ArgumentError
         If a matrix is not float32, float64, complex64 or complex128.
     ArgumentValueError
-        If b has another number of rows than A, a matrix is empty, `cond` is negative, or there is no such driver.
+        If b has another number of rows than A, `cond` is negative, or there is no such driver.
     NonFiniteError
         If A or b contains NaN or Inf.
     ConvergenceError
@@ -87,19 +90,23 @@ def lstsq(
 
     Notes
     -----
-    With the longer side m, the shorter n. "gelsd": where n is at most 2,000 and each rank can have n rows, 2mn^2
-    operations (TSQR) and an SVD of order n on one rank; two copies of A. Else the whole SVD, see :func:`svd`.
-    "gelsy": 2.5 n^2 (m - n/3), twice that if the rank is deficient; one copy of A, or two. The rank is then the number
-    of diagonal elements of R above `cond` times the first, which can be too large by one or so for matrices made for
-    it (Kahan's). Source: G. H. Golub, C. F. Van Loan, *Matrix Computations* (2013), section 5.5.
+    Let m be the longer side and n the shorter. "gelsd": if n is at most 2,000 and each rank can have n rows, 2mn^2
+    operations (TSQR) and an SVD of order n on one rank; two copies of A. Otherwise the full SVD, see :func:`svd`.
+    "gelsy": 2.5 n^2 (m - n/3) operations, twice that if A is rank-deficient; one copy of A, or two. The rank is the
+    number of diagonal elements of R above `cond` times the first. For matrices constructed for the purpose (Kahan's) it
+    can be too large by about one. Source: G. H. Golub, C. F. Van Loan, *Matrix Computations* (2013), section 5.5.
     """
     dtype = checks.require_floating(ctx, A=A, b=b)
     require_rows(ctx, A.shape[0], b)
-    _check(ctx, A, b, cond, lapack_driver)
+    _check(ctx, cond, lapack_driver)
+    threshold = float(np.finfo(dtype).eps) if cond is None else cond
+    if small_problems.suits("lstsq", A.shape, b.shape):
+        work = lambda A, b: _of_whole(np.asarray(A, dtype), np.asarray(b, dtype), threshold, lapack_driver)  # noqa: E731
+        solution: tuple[DistMatrix, Array, int, Array | None] = small_problems.solved(ctx, work, A=A, b=b)
+        return solution
     checks.require_finite(ctx, A=A, b=b)
     A, factor = safely_scaled(checks.converted(A, dtype))
     b, factor_b = safely_scaled(checks.converted(b, dtype))
-    threshold = float(np.finfo(dtype).eps) if cond is None else cond
     p, q = sorted(A.shape)
     s: Array | None = None
     if lapack_driver == "gelsy":
@@ -112,15 +119,36 @@ def lstsq(
     residues = np.empty(0, b.local.real.dtype)
     if s is not None and m > n == rank:
         residues = _residues(ctx, A, x, b)
-    with np.errstate(over="ignore"):  # squares may overflow where the residuals do not
-        residues, s = residues / factor_b / factor_b, None if s is None else s / factor
-    shift_exponents(x.local, math.frexp(factor)[1] - math.frexp(factor_b)[1])
+    residues, s = _unscaled(x.local, residues, s, factor, factor_b)
     return x, residues, rank, s
 
 
-def _check(ctx: TaskContext, A: DistMatrix, b: DistMatrix, cond: float | None, driver: str) -> None:
-    if 0 in (*A.shape, *b.shape):
-        raise ArgumentValueError(ctx.task, f"A is {A.shape[0]}x{A.shape[1]}, b {b.shape[0]}x{b.shape[1]}: one is empty")
+def _unscaled(x: Array, residues: Array, s: Array | None, factor: float, factor_b: float) -> tuple[Array, Array | None]:
+    """Return squares of residuals and singular values without the factors of A and b, and correct x. Local."""
+    shift_exponents(x, math.frexp(factor)[1] - math.frexp(factor_b)[1])
+    with np.errstate(over="ignore"):  # squares may overflow where the residuals do not
+        return residues / factor_b / factor_b, None if s is None else s / factor
+
+
+def _of_whole(A: Array, b: Array, threshold: float, driver: str) -> tuple[Whole, Array, int, Array | None]:
+    """Return what :func:`lstsq` does, of whole matrices. Local."""
+    import scipy.linalg  # takes longer than a worker takes to start
+
+    m, n, nrhs = *A.shape, b.shape[1]
+    columns = b if nrhs else np.zeros((m, 1), b.dtype)  # LAPACK takes no fewer, and the rank is wanted nevertheless
+    factors = [safe_factor(MPI.COMM_SELF, X) for X in (A, columns)]
+    for X, factor in zip((A, columns), factors, strict=True):
+        if factor != 1:
+            X *= X.real.dtype.type(factor)
+    x, residues, rank, s = scipy.linalg.lstsq(
+        A, columns, threshold, overwrite_a=True, overwrite_b=True, check_finite=False, lapack_driver=driver
+    )
+    x, residues = x[:, :nrhs], np.asarray(residues)[:nrhs] if m > n == rank else np.empty(0, columns.real.dtype)
+    residues, s = _unscaled(x, residues if driver == "gelsd" else residues[:0], s, *factors)
+    return Whole(x), residues, int(rank), s if driver == "gelsd" else None
+
+
+def _check(ctx: TaskContext, cond: float | None, driver: str) -> None:
     if cond is not None and not cond >= 0:
         raise ArgumentValueError(ctx.task, f"cond must not be negative, but is {cond}")
     if driver not in ("gelsd", "gelsy"):
@@ -131,10 +159,10 @@ def _check(ctx: TaskContext, A: DistMatrix, b: DistMatrix, cond: float | None, d
 
 
 def _by_tree(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) -> tuple[DistMatrix, int, Array]:
-    """Solve with the SVD of the triangle of a long matrix, or of its conjugate transpose. Collective over comm."""
+    """Solve with the SVD of the TSQR triangle of a long matrix, or of a wide one's transpose. Collective over comm."""
     slab = slab_of(A)
-    tree = TSQR(ctx.comm, slab.local)
-    P, s, Wh = one_rank.run(ctx, lambda: np.linalg.svd(tree.R, full_matrices=False)) or (None, None, None)
+    tree = TSQR.of(ctx, slab.local, slab.shape[0])
+    P, s, Wh = full_svd.triangle_svd(ctx, tree.R) or (None, None, None)
     P, s, Wh = (ctx.comm.bcast(part, one_rank.ROOT) for part in (P, s, Wh))
     rank = _rank(s, threshold)
     P, inverse, Wh = P[:, :rank], (1 / s[:rank])[:, np.newaxis], Wh[:rank]
@@ -148,16 +176,18 @@ def _by_tree(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) -
 
 
 def _beside(layout: Layout, k: int) -> Layout:
-    """Return the layout of `k` columns whose rows are dealt as in `layout`. Local."""
+    """Return the layout of `k` columns whose rows are distributed as in `layout`. Local."""
     return dataclasses.replace(layout, block=(layout.block[0], max(k, 1)))
 
 
 def _by_svd(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) -> tuple[DistMatrix, int, Array]:
-    """Solve with the singular value decomposition of the whole. Collective over comm."""
+    """Solve with the singular value decomposition of the whole matrix. Collective over comm."""
     shape = A.shape[1], b.shape[1]
     if one_rank.preferred(ctx, A.shape, A.dtype):
         whole, sides = one_rank.gathered(A), one_rank.gathered(b)
-        x, rank, s = one_rank.run(ctx, lambda: _by_lapack(whole, sides, threshold)) or (None, None, None)
+        count = full_svd.operations(A.shape, vectors=True)
+        found = one_rank.run(ctx, count, A.dtype, lambda: _by_lapack(whole, sides, threshold))
+        x, rank, s = found or (None, None, None)
         rank, s = ctx.comm.bcast((rank, s), one_rank.ROOT)
         return one_rank.dealt(ctx, x, shape, A.dtype), int(rank), s
     U, s, Vt = full_svd.factors(ctx, A)
@@ -171,7 +201,7 @@ def _by_svd(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: float) ->
 
 
 def _by_lapack(A: Array | None, b: Array | None, threshold: float) -> tuple[Array, int, Array]:
-    import scipy.linalg  # takes longer than a worker takes to start
+    import scipy.linalg  # imported late: it takes longer than a worker takes to start
 
     x, _, rank, s = scipy.linalg.lstsq(A, b, threshold, overwrite_a=True, overwrite_b=True, check_finite=False)
     return x, rank, s
@@ -206,7 +236,7 @@ def _by_pivoting(ctx: TaskContext, A: DistMatrix, b: DistMatrix, threshold: floa
 
 
 def _least_norm(ctx: TaskContext, R: DistMatrix, c: DistMatrix, x: DistMatrix) -> None:
-    """Overwrite `x`, zero so far, with that of minimum norm for which R x = c, where R has full rank. Collective."""
+    """Overwrite `x`, which is zero, with the solution of minimum norm of R x = c; R has full rank. Collective."""
     rank, n = R.shape
     if rank == n:
         x.local[...] = _solved(R, c, "N").relayout(x.layout).local
@@ -220,7 +250,7 @@ def _least_norm(ctx: TaskContext, R: DistMatrix, c: DistMatrix, x: DistMatrix) -
 
 
 def _solved(T: DistMatrix, c: DistMatrix, form: TriangularForm) -> DistMatrix:
-    """Return the solution of op(T) y = c for an upper triangle. Collective over comm."""
+    """Return the solution of op(T) y = c for an upper triangular T. Collective over comm."""
     T = on_grid(T)
     X = right_hand_sides(c, T)
     with blocked(T, X) as (upper, y):

@@ -1,8 +1,9 @@
-"""What the blocked factorisations share: a matrix in square blocks on a grid, and its panels going round.
+"""Shared parts of the blocked factorisations: a matrix in square blocks on a grid, and the exchange of its panels.
 
-A :class:`Blocked` is a distributed matrix in square blocks, or its transpose (the same blocks seen through ``.T``, rows
-and columns of the grid exchanged), with the communicators of this rank's row and column of the grid. Indices are global
-ones; as blocks are dealt in ascending order, the local part of ``i .. m-1`` is always the end of the local block.
+A :class:`Blocked` is a distributed matrix in square blocks, or its transpose (the same blocks seen through ``.T``, with
+rows and columns of the grid exchanged), together with the communicators of this rank's row and column of the grid.
+Indices are global. Blocks are distributed in ascending order, so the local part of ``i .. m-1`` is always the end of
+the local block.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Blocked:
     Attributes
     ----------
     shape : (int, int)
-        Of the whole.
+        Shape of the whole matrix.
     block : int
         Rows and columns of a block.
     local : ndarray
@@ -38,7 +39,8 @@ class Blocked:
     rows, cols : AxisPart
         The rows and columns that this rank holds.
     along_row, along_col : MPI.Comm
-        The ranks of this rank's row of the grid, in the order of its columns; those of its column.
+        The ranks of this rank's row of the grid, in the order of its columns; and of its column, in the order of its
+        rows.
     """
 
     shape: tuple[int, int]
@@ -64,32 +66,32 @@ class Blocked:
         return j // self.block % self.along_row.size
 
     def holds_row(self, i: int) -> bool:
-        """Whether this rank holds some of row `i`."""
+        """Whether this rank holds a part of row `i`."""
         return bool(self.row_owner(i) == self.along_col.rank)
 
     def holds_col(self, j: int) -> bool:
-        """Whether this rank holds some of column `j`."""
+        """Whether this rank holds a part of column `j`."""
         return bool(self.col_owner(j) == self.along_row.rank)
 
     def part(self, rows: tuple[int, int], cols: tuple[int, int]) -> Array:
-        """Return a view of what this rank holds of some rows and columns."""
+        """Return a view of this rank's part of some rows and columns."""
         return self.local[slice(*self.rows.local_range(*rows)), slice(*self.cols.local_range(*cols))]
 
     def panels(self, extent: int, width: int) -> Iterator[tuple[int, int]]:
-        """Yield panels of ``0 .. extent-1``, each in one block: the first index, and the one after the last."""
+        """Yield the panels of ``0 .. extent-1``, each inside one block: first index, and last index plus one."""
         for start in range(0, extent, self.block):
             stop = min(start + self.block, extent)
             for first in range(start, stop, width):
                 yield first, min(first + width, stop)
 
     def row_parts(self) -> list[AxisPart]:
-        """Return the rows that each rank of this column of the grid holds."""
+        """Return the rows of each rank in this column of the grid."""
         return [dataclasses.replace(self.rows, position=p) for p in range(self.along_col.size)]
 
 
 @contextmanager
 def blocked(A: DistMatrix, *others: DistMatrix) -> Iterator[tuple[Blocked, ...]]:
-    """Give matrices in MC_MR, on one grid and with rows in blocks of one size, for a while. Collective over comm."""
+    """Yield matrices in MC_MR, on one grid and with the same row blocks, as :class:`Blocked`. Collective over comm."""
     grid, rank = A.layout.grid, A.comm.rank
     myrow, mycol = grid.coords(rank)
     along_row, along_col = A.comm.Split(myrow, mycol), A.comm.Split(mycol, myrow)
@@ -103,7 +105,7 @@ def blocked(A: DistMatrix, *others: DistMatrix) -> Iterator[tuple[Blocked, ...]]
 
 
 def gathered_rows(comm: MPI.Comm, mine: Array, counts: list[int]) -> Array:
-    """Return the rows that the ranks of `comm` pass, one after another: ``counts[p]`` of rank p. Collective."""
+    """Return the rows of all ranks of `comm`, in the order of the ranks: ``counts[p]`` of rank p. Collective."""
     if comm.size == 1:
         return mine
     width = mine.shape[1]
@@ -113,14 +115,14 @@ def gathered_rows(comm: MPI.Comm, mine: Array, counts: list[int]) -> Array:
 
 
 def broadcast(comm: MPI.Comm, root: int, piece: Array | None, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
-    """Return `piece`, which the root passes, on all ranks of `comm`, C-ordered. Collective."""
+    """Return the root's `piece` on all ranks of `comm`, C-ordered. Collective."""
     packed = np.empty(shape, dtype) if comm.rank != root or piece is None else np.ascontiguousarray(piece)
     comm.Bcast(packed, root)
     return packed
 
 
 def permute_rows(X: Blocked, order: npt.NDArray[np.int64]) -> None:
-    """Overwrite row i of X with row ``order[i]``, for all i. Collective over the ranks of each column of the grid."""
+    """Overwrite row i of X with its old row ``order[i]``, for all i. Collective over each column of the grid."""
     comm = X.along_col
     mine = order[X.rows.indices()]
     if comm.size == 1:

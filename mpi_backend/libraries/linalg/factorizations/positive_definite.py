@@ -1,10 +1,11 @@
 """Cholesky factorisation on a grid of ranks: A = L L^H, in place.
 
-Right-looking, by panels: the diagonal block is factored by the rank that holds it, the panel below it is solved for by
-the ranks of its column of the grid and goes along the rows of the grid; what a rank needs of it for its columns comes
-together within its own column of the grid. Only the lower triangle is read, written and updated: n^3/3 operations.
+Right-looking, by panels. The rank that holds the diagonal block factors it. The ranks of its column of the grid solve
+for the panel below it, and broadcast the panel along the rows of the grid. A rank also needs the rows of the panel with
+the numbers of its own columns; it gathers them within its column of the grid. Only the lower triangle is read, written
+and updated: n^3/3 operations.
 
-The upper factor, A = U^H U, is the lower one of the transpose, whose blocks are the same seen through ``.T``.
+The upper factor, A = U^H U, is the lower factor of the transpose, whose blocks are the same ones seen through ``.T``.
 
 Source: J. Choi, J. Dongarra, S. Ostrouchov, A. Petitet, D. Walker, R. C. Whaley, *Design and implementation of the
 ScaLAPACK LU, QR and Cholesky factorization routines*, Scientific Programming 5 (1996), section 5.
@@ -27,16 +28,16 @@ WIDTH = 256
 """Columns of a panel."""
 
 _STRIP = 384
-"""Columns that are updated at a time: what lies above the diagonal within a strip is work for nothing."""
+"""Columns that are updated at a time; the part of a strip above the diagonal is wasted work."""
 
 
 def decompose(ctx: TaskContext, A: DistMatrix, lower: bool) -> int:
-    """Overwrite the named triangle of `A`, in square blocks on a grid, with L or with U = L^H. Collective over comm.
+    """Overwrite one triangle of `A`, in square blocks on a grid, with L if `lower`, else with U. Collective over comm.
 
     Returns
     -------
     order : int
-        0, or the order of the first leading minor that is not positive; `A` is then of no use. Equal on all ranks.
+        0, or the order of the first leading minor that is not positive; then `A` is unusable. The same on all ranks.
     """
     n = A.shape[0]
     with blocked(A) as (M,):
@@ -51,7 +52,7 @@ def decompose(ctx: TaskContext, A: DistMatrix, lower: bool) -> int:
 
 
 def _step(M: Blocked, start: int, stop: int) -> int:
-    """Compute columns ``start .. stop-1`` of L and update what follows. Collective over the ranks of the grid."""
+    """Compute columns ``start .. stop-1`` of L and update the later ones. Collective over the ranks of the grid."""
     n, width = M.shape[0], stop - start
     order = np.zeros(1, np.int64)
     if M.holds_col(start):
@@ -69,7 +70,7 @@ def _step(M: Blocked, start: int, stop: int) -> int:
 def _factor_panel(M: Blocked, start: int, stop: int) -> int:
     """Overwrite this rank's part of the panel; return 0 or the order of the minor. Collective over a grid column."""
     width, root = stop - start, M.row_owner(start)
-    diagonal = np.zeros((width + 1, width), M.local.dtype)  # and in its last row, what LAPACK says
+    diagonal = np.zeros((width + 1, width), M.local.dtype)  # the last row carries LAPACK's info
     if M.holds_row(start):
         block = M.part((start, stop), (start, stop))
         diagonal[:width], diagonal[width, 0] = lapack("potrf", block)(block, lower=True, clean=True)
@@ -78,16 +79,16 @@ def _factor_panel(M: Blocked, start: int, stop: int) -> int:
     M.along_col.Bcast(diagonal, root)
     order = int(diagonal[width, 0].real)
     if not order:
-        # L21 L11^H = A21, that is conj(L11) L21^T = A21^T
+        # L21 L11^H = A21, i.e. conj(L11) L21^T = A21^T
         L21 = M.part((stop, M.shape[0]), (start, stop))
         solve_triangle(diagonal[:width].conj(), L21.T, lower=True)
     return order
 
 
 def _for_columns(M: Blocked, stop: int, L: Array) -> Array:
-    """Return the rows of the panel that have the numbers of this rank's columns. Collective over a grid column.
+    """Return the rows of the panel with the numbers of this rank's columns. Collective over a grid column.
 
-    `L` has the rows from `stop` on that this rank's row of the grid holds.
+    `L` has the panel's rows from `stop` on in this rank's row of the grid.
     """
     wanted = M.cols.indices()[M.cols.local_range(0, stop)[1] :]
     owner = M.row_owner(wanted)
@@ -101,7 +102,7 @@ def _for_columns(M: Blocked, stop: int, L: Array) -> Array:
 
 
 def _update(M: Blocked, stop: int, L: Array, for_columns: Array) -> None:
-    """Subtract L L^H from the lower triangle of what follows the panel. Local."""
+    """Subtract L L^H from the lower triangle of the matrix after the panel. Local."""
     first_row, first_col = M.rows.local_range(0, stop)[1], M.cols.local_range(0, stop)[1]
     right = for_columns.conj().T
     for col in range(first_col, M.cols.size, _STRIP):

@@ -1,9 +1,9 @@
-"""Linear systems with distributed matrices: solve, and the factors that it and its relatives keep."""
+"""Linear systems with distributed matrices: the task solve, and the factors that it and similar tasks use."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,16 @@ import numpy.typing as npt
 from alchemist_ray.errors import ArgumentValueError, NotPositiveDefiniteError, SingularMatrixError
 from alchemist_ray.layouts.layout import DEFAULT_BLOCK, Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, small_problems, whole_factorizations
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations import elimination, positive_definite
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.panels import blocked, permute_rows
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.triangular import Form, solve_triangular
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy, on_grid
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import scale_linearly, shift_exponents, triangle_exponent
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+
+Array = npt.NDArray[Any]
 
 _STRUCTURES = {
     "gen": "gen",
@@ -60,15 +64,15 @@ def solve(
     A : DistMatrix, shape (n, n)
         The matrix.
     b : DistMatrix, shape (n, nrhs)
-        Right-hand sides. If the dtypes differ, the one that NumPy gives is computed with.
+        Right-hand sides. If the dtypes differ, NumPy's result type is used.
     lower : bool
-        For "pos", "sym" and "her": whether the lower triangle of A is read, instead of the upper one.
+        For "pos", "sym" and "her": whether to read the lower triangle of A instead of the upper one.
     transposed : bool
         Whether to solve with A^T (not conjugated).
     assume_a : str
-        What A is known to be: "gen" (or "general"); "pos" ("positive definite") for a Cholesky factorisation, at half
-        the cost; "sym" or "her" ("symmetric", "hermitian"), of which one triangle is read, but at the cost of "gen";
-        "lower triangular" or "upper triangular", where only that triangle is read.
+        Known structure of A: "gen" (or "general"); "pos" ("positive definite"), solved by a Cholesky factorisation at
+        half the cost; "sym" or "her" ("symmetric", "hermitian"), which reads one triangle but costs as much as "gen";
+        "lower triangular" or "upper triangular", which reads only that triangle.
 
     Returns
     -------
@@ -80,28 +84,36 @@ def solve(
     ArgumentError
         If a matrix is not float32, float64, complex64 or complex128.
     ArgumentValueError
-        If A is not square, b has another number of rows, or there is no such `assume_a`.
+        If A is not square, b has a different number of rows, or `assume_a` is not valid.
     NonFiniteError
         If A or b contains NaN or Inf.
     SingularMatrixError
-        If a pivot, or an element of a triangular diagonal, is exactly zero. A matrix that is singular but for rounding
-        passes; see :func:`condest`.
+        If a pivot, or an element of the diagonal of a triangular matrix, is exactly zero. A matrix that only rounding
+        keeps from being singular gives no error; check it with :func:`condest`.
     NotPositiveDefiniteError
-        If A is to be "pos" and is not.
+        If `assume_a` is "pos" and A is not positive definite.
 
     Notes
     -----
-    LU with partial pivoting: 2/3 n^3 + 2 n^2 nrhs operations (four times that in complex numbers), "pos" n^3/3 + 2 n^2
-    nrhs; one copy of A ("sym" and "her" two), two of b. See :mod:`.elimination`, :mod:`.positive_definite` and
-    :mod:`.triangular`.
+    LU with partial pivoting: 2/3 n^3 + 2 n^2 nrhs operations (four times that in complex numbers); "pos" takes n^3/3 +
+    2 n^2 nrhs. Memory: one copy of A (two for "sym" and "her") and two of b. See :mod:`.elimination`,
+    :mod:`.positive_definite` and :mod:`.triangular`.
     """
     dtype = checks.require_floating(ctx, A=A, b=b)
     structure = _structure(ctx, assume_a)
     require_square(ctx, A=A)
     require_rows(ctx, A.shape[0], b)
+    form: Form = "T" if transposed else "N"
+    if small_problems.suits("solve", A.shape, b.shape):
+
+        def work(A: Array, b: Array) -> Whole:
+            A, b = np.asarray(A, dtype, "F"), np.asarray(b, dtype, "F")
+            return Whole(_solved_whole(ctx.task, A, b, structure, lower, form), b_layout)
+
+        b_layout = b.layout
+        return cast("DistMatrix", small_problems.solved(ctx, work, A=A, b=b))
     checks.require_finite(ctx, A=A, b=b)
     A = checks.converted(A, dtype)
-    form: Form = "T" if transposed else "N"
     if structure in ("sym", "her"):
         return LU.overwriting(ctx, _mirrored(A, lower, conjugate=structure == "her")).solve(ctx, b, form)
     if structure == "gen":
@@ -109,31 +121,61 @@ def solve(
     if structure == "pos":
         return Cholesky.of(ctx, A, lower).solve(b, transposed)
     T = on_grid(A)
-    require_regular(ctx, T)
+    T, exponent = scaled_triangle(T, structure == "lower", require_regular(ctx, T))
     X = right_hand_sides(b, T)
+    shift = exponent - scale_linearly(X.comm, X.local)
     with blocked(T, X) as (triangle, x):
         solve_triangular(triangle, x, form, lower=structure == "lower")
+    if shift:
+        shift_exponents(X.local, shift)
     return X.relayout(b.layout)
+
+
+def _solved_whole(task: str, A: Array, b: Array, structure: str, lower: bool, form: Form) -> Array:
+    """Return the solution on one rank; `A` and `b` are overwritten. Local."""
+    if structure in ("lower", "upper"):
+        whole_factorizations.require_regular(task, A)
+        return whole_factorizations.solve_triangular(A, b, form, lower=structure == "lower")
+    if structure == "pos":
+        factor, exponent = whole_factorizations.cholesky_factor(task, A, lower)
+        transposed = form == "T"
+        return whole_factorizations.solve_by_cholesky(factor, b, lower=lower, exponent=exponent, transposed=transposed)
+    if structure in ("sym", "her"):
+        A = whole_factorizations.mirrored(A, lower, conjugate=structure == "her")
+    return whole_factorizations.regular(task, A).solve(b, form)
+
+
+def scaled_triangle(T: DistMatrix, lower: bool, pivots: Array, twice: bool = False) -> tuple[DistMatrix, int]:
+    """Return a triangle with this diagonal, scaled if it must be, and the exponent. Collective over comm."""
+    exponent = triangle_exponent(T, lower, pivots, twice)
+    if exponent:
+        T = grid_copy(T)
+        with np.errstate(over="ignore"):
+            shift_exponents(T.local, exponent)
+    return T, exponent
 
 
 @dataclass(frozen=True)
 class LU:
-    """The factors of a square matrix, A = P L U.
+    """The factors of a square matrix times a power of two, 2^exponent A = P L U.
 
     Attributes
     ----------
     factors : DistMatrix
-        L, its unit diagonal not stored, and U, in square blocks on a grid.
+        L without its unit diagonal, and U, in square blocks on a grid.
     piv : ndarray of int64
         Row i was exchanged with row ``piv[i]``, for each i in turn.
+    exponent : int
+        See :func:`~alchemist_ray.mpi_backend.libraries.linalg.scaling.linear_exponent`.
     """
 
     factors: DistMatrix
     piv: npt.NDArray[np.int64]
+    exponent: int = 0
 
     @classmethod
     def of(cls, ctx: TaskContext, A: DistMatrix) -> LU:
-        """Factor `A`, which is kept. Collective over comm.
+        """Factor a copy of `A`. Collective over comm.
 
         Raises
         ------
@@ -145,9 +187,10 @@ class LU:
     @classmethod
     def overwriting(cls, ctx: TaskContext, factors: DistMatrix) -> LU:
         """Factor a matrix in square blocks on a grid, in place; raises what :meth:`of` does. Collective over comm."""
+        exponent = scale_linearly(ctx.comm, factors.local)
         piv = elimination.eliminate(ctx, factors)
         require_regular(ctx, factors)
-        return cls(factors, piv)
+        return cls(factors, piv, exponent)
 
     def solve(self, ctx: TaskContext, b: DistMatrix, form: Form) -> DistMatrix:
         """Return x such that op(A) x = b, in the layout of b. Collective over comm."""
@@ -156,8 +199,9 @@ class LU:
         return X.relayout(b.layout)
 
     def overwrite(self, X: DistMatrix, form: Form) -> None:
-        """Overwrite `X`, made by :func:`right_hand_sides`, with the solution. Collective over comm."""
+        """Overwrite `X`, the result of :func:`right_hand_sides`, with the solution. Collective over comm."""
         order = elimination.permutation(self.piv, self.factors.shape[0])
+        shift = self.exponent - scale_linearly(X.comm, X.local)
         with blocked(self.factors, X) as (T, x):
             if form == "N":
                 permute_rows(x, order)
@@ -167,41 +211,48 @@ class LU:
                 solve_triangular(T, x, form, lower=False)
                 solve_triangular(T, x, form, lower=True, unit=True)
                 permute_rows(x, np.argsort(order))
+        if shift:
+            shift_exponents(X.local, shift)
 
 
 @dataclass(frozen=True)
 class Cholesky:
-    """The factor of a positive definite matrix, A = L L^H or A = U^H U.
+    """The factor of a positive definite matrix times a power of four: 4^exponent A = L L^H or U^H U.
 
     Attributes
     ----------
     factor : DistMatrix
-        In square blocks on a grid; what is in the other triangle is of no account.
+        The factor, in square blocks on a grid; the other triangle is ignored.
     lower : bool
         Whether it is L.
+    exponent : int
+        See :func:`~alchemist_ray.mpi_backend.libraries.linalg.scaling.linear_exponent`.
     """
 
     factor: DistMatrix
     lower: bool
+    exponent: int = 0
 
     @classmethod
     def of(cls, ctx: TaskContext, A: DistMatrix, lower: bool) -> Cholesky:
-        """Factor `A`, which is kept. Collective over comm.
+        """Factor a copy of `A`. Collective over comm.
 
         Raises
         ------
         NotPositiveDefiniteError
-            If it is not positive definite.
+            If `A` is not positive definite.
         """
         factor = grid_copy(A)
+        exponent = scale_linearly(ctx.comm, factor.local, even=True) // 2
         order = positive_definite.decompose(ctx, factor, lower)
         if order:
             raise NotPositiveDefiniteError(ctx.task, "A", order)
-        return cls(factor, lower)
+        return cls(factor, lower, exponent)
 
     def solve(self, b: DistMatrix, transposed: bool = False) -> DistMatrix:
         """Return x such that A x = b or A^T x = b, in the layout of b. Collective over comm."""
         X = right_hand_sides(b, self.factor)
+        shift = 2 * self.exponent - scale_linearly(X.comm, X.local)
         conjugate = transposed and X.dtype.kind == "c"  # A^T is the conjugate of A
         if conjugate:
             np.conjugate(X.local, out=X.local)
@@ -212,11 +263,13 @@ class Cholesky:
             solve_triangular(T, x, second, lower=self.lower)
         if conjugate:
             np.conjugate(X.local, out=X.local)
+        if shift:
+            shift_exponents(X.local, shift)
         return X.relayout(b.layout)
 
 
 def _mirrored(A: DistMatrix, lower: bool, *, conjugate: bool) -> DistMatrix:
-    """Return the symmetric or Hermitian matrix one triangle of which `A` has, on a grid. Collective over comm."""
+    """Return the symmetric or Hermitian matrix with the given triangle of `A`, on a grid. Collective over comm."""
     S, conjugate = grid_copy(A), conjugate and A.dtype.kind == "c"
     T = S.transpose(S.layout)
     if conjugate:
@@ -231,12 +284,12 @@ def _mirrored(A: DistMatrix, lower: bool, *, conjugate: bool) -> DistMatrix:
 
 
 def right_hand_sides(b: DistMatrix, T: DistMatrix) -> DistMatrix:
-    """Return a copy of `b` for systems with `T`: on its grid, in its blocks, of its type. Collective over comm.
+    """Return a copy of `b` for systems with `T`: with the grid, blocks and type of `T`. Collective over comm.
 
     Raises
     ------
     MatrixMemoryError
-        If a rank has no room for its part; on the others, PeerFailedError.
+        If a rank has not enough memory for its part; the other ranks raise PeerFailedError.
     """
     X = b.relayout(right_hand_layout(T, b.shape[1]))
     if X is not b and X.dtype == T.dtype:
@@ -281,17 +334,19 @@ def require_rows(ctx: TaskContext, m: int, b: DistMatrix) -> None:
         )
 
 
-def require_regular(ctx: TaskContext, T: DistMatrix) -> None:
-    """Check that the diagonal of a triangular matrix has no zero. Collective over comm.
+def require_regular(ctx: TaskContext, T: DistMatrix) -> Array:
+    """Return the diagonal of a triangular matrix, having seen that it has no zero. Collective over comm.
 
     Raises
     ------
     SingularMatrixError
-        On every rank, if it has one.
+        On every rank, if it has a zero.
     """
-    zeros = np.flatnonzero(elimination.diagonal(T) == 0)
+    pivots = elimination.diagonal(T)
+    zeros = np.flatnonzero(pivots == 0)
     if zeros.size:
         raise SingularMatrixError(ctx.task, "A", int(zeros[0]) + 1)
+    return pivots
 
 
 def _structure(ctx: TaskContext, assume_a: str) -> str:

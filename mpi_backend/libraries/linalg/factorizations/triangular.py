@@ -1,12 +1,12 @@
 """Triangular systems on a grid of ranks, with many right-hand sides, in place.
 
-By panels of the triangle, which go along the rows of the grid. Forward, the rows of X that a panel determines go along
-the columns of the grid, and all that remains is updated. With the transpose, each column of the grid adds up what the
-rows of X that are known contribute to the next ones, and the rank that holds those solves for them: nothing of the
-triangle is transposed but the pieces that are at hand.
+Works by panels of the triangle, which are broadcast along the rows of the grid. Without transpose, the rows of X that a
+panel determines are broadcast along the columns of the grid, and the remaining rows are updated. With the transpose,
+each column of the grid adds up the contributions of the known rows of X to the next ones, and the rank that holds these
+solves for them. So only local pieces of the triangle are transposed.
 
 Source: R. van de Geijn, E. S. Quintana-Ortí, *The Science of Programming Matrix Computations* (2008), section 5.4, in
-the variants that only move the triangle along rows.
+the variants that move the triangle only along rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from alchemist_ray.mpi_backend.libraries.linalg.local_blas import solve_triangle
 
 Array = npt.NDArray[Any]
 Form = Literal["N", "T", "C"]
-"""The matrix as it is, its transpose, its conjugate transpose; as in LAPACK."""
+"""The matrix itself, its transpose, or its conjugate transpose; as in LAPACK."""
 
 WIDTH = 256
 
@@ -32,11 +32,11 @@ def solve_triangular(T: Blocked, X: Blocked, form: Form = "N", *, lower: bool, u
     Parameters
     ----------
     T : Blocked, n x n
-        Only its `lower` or upper triangle is looked at, and not the diagonal if `unit`.
+        Only its `lower` or upper triangle is read, without the diagonal if `unit`.
     X : Blocked, n x nrhs
-        On the same grid, in blocks with as many rows.
+        On the same grid, in blocks with the same number of rows.
     form : {"N", "T", "C"}
-        Which op.
+        The op.
     """
     n = T.shape[0]
     panels = list(T.panels(n, WIDTH))
@@ -66,7 +66,7 @@ def _forward(
     lower: bool,
     unit: bool,
 ) -> None:
-    """Solve for some rows of X, and take what they contribute from the rest. Collective over a column of the grid."""
+    """Solve for some rows of X, and update the other rows with them. Collective over a column of the grid."""
     every = (0, X.shape[1])
     mine = X.part(rows, every)
     if X.holds_row(rows[0]):
@@ -86,7 +86,7 @@ def _transposed(
     lower: bool,
     unit: bool,
 ) -> None:
-    """Take what the rest of X contributes from some rows, and solve for these. Collective over a column of the grid."""
+    """Update some rows of X with the known rows, and solve for them. Collective over a column of the grid."""
     every = (0, X.shape[1])
     if form == "C":
         diagonal, off_diagonal = diagonal.conj(), off_diagonal.conj()

@@ -1,8 +1,8 @@
-"""QR of a tall matrix whose rows are dealt out: a binary tree of small factorisations.
+"""QR of a tall matrix that is distributed by rows: a binary tree of small factorisations.
 
-Every rank factors its own rows; then, level by level, one of two neighbours stacks both triangles and factors the
-stack, until rank 0 has R. What Q does to a small matrix is computed by walking the tree the other way, so Q costs
-communication only of what it is applied to. As accurate as Householder QR of the whole, whatever the condition.
+Every rank factors its own rows. Then, level by level, one of two neighbours stacks both triangles and factors the
+stack, until rank 0 has R. To apply Q to a small matrix, the ranks walk the tree in the other direction, so only this
+small matrix is communicated. The result is as accurate as Householder QR of the whole matrix, for any condition number.
 
 Source: J. Demmel, L. Grigori, M. Hoemmen, J. Langou, *Communication-optimal parallel and sequential QR and LU
 factorizations*, SIAM J. Sci. Comput. 34 (2012), section 3.
@@ -10,24 +10,30 @@ factorizations*, SIAM J. Sci. Comput. 34 (2012), section 3.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
+from alchemist_ray.mpi_backend.ali import TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import stopping
+
 Array = npt.NDArray[Any]
 
 
 class TSQR:
-    """The factors of a tall matrix. Making one is collective over comm.
+    """The QR factors of a tall matrix. Creating one is collective over comm.
 
     Parameters
     ----------
     comm : MPI.Comm
         The ranks that share the matrix.
     local : ndarray, shape (mloc, n)
-        This rank's rows, in any order over the ranks; possibly none.
+        This rank's rows, possibly none; the rows may be distributed over the ranks in any order.
+    factorise : callable
+        Returns Q and R of this rank's rows.
 
     Attributes
     ----------
@@ -35,10 +41,10 @@ class TSQR:
         The triangular factor, bitwise equal on every rank; exactly zero below the diagonal.
     """
 
-    def __init__(self, comm: MPI.Comm, local: Array) -> None:
+    def __init__(self, comm: MPI.Comm, local: Array, factorise: Callable[[Array], Any] = np.linalg.qr) -> None:
         self._comm = comm
-        self._leaf, R = np.linalg.qr(local)
-        self._nodes: list[tuple[int, Array, int]] = []  # partner, Q of the stack, rows that are this rank's
+        self._leaf, R = factorise(local)
+        self._nodes: list[tuple[int, Array, int]] = []  # partner, Q of the stack, number of this rank's rows in it
         self._parent: int | None = None
         self._heights = comm.allgather(R.shape[0])
         R = self._climb(np.ascontiguousarray(R))
@@ -46,8 +52,18 @@ class TSQR:
         self.R = R if comm.rank == 0 else np.empty((top, local.shape[1]), local.dtype)
         comm.Bcast(self.R)
 
+    @classmethod
+    def of(cls, ctx: TaskContext, local: Array, m: int) -> Self:
+        """Return the factors of a matrix of `m` rows; if its parts are long work, that stops when cancelled.
+
+        Collective over comm.
+        """
+        n = local.shape[1]
+        count = 4 * n * n * m / ctx.comm.size
+        return cls(ctx.comm, local, lambda A: stopping.on_each_rank(ctx, count, A.dtype, lambda: np.linalg.qr(A)))
+
     def _climb(self, R: Array) -> Array:
-        """Combine triangles towards rank 0; return the last one that this rank had."""
+        """Combine triangles towards rank 0; return the last triangle of this rank."""
         comm, n, step = self._comm, R.shape[1], 1
         heights = list(self._heights)
         while step < comm.size:
@@ -70,7 +86,7 @@ class TSQR:
         return R
 
     def apply(self, Y: Array) -> Array:
-        """Return this rank's rows of Q Y, for Y of shape (min(m, n), k) that every rank holds. Collective over comm."""
+        """Return this rank's rows of Q Y; every rank passes the same Y, shape (min(m, n), k). Collective over comm."""
         Y = np.ascontiguousarray(Y)
         if self._parent is not None:
             height = self._nodes[-1][1].shape[1] if self._nodes else self._leaf.shape[1]
@@ -83,7 +99,7 @@ class TSQR:
         return W
 
     def apply_adjoint(self, W: Array) -> Array:
-        """Return Q^H W on every rank, for this rank's rows of W, shape (mloc, k). Collective over comm."""
+        """Return Q^H W on every rank; each rank passes its rows of W, shape (mloc, k). Collective over comm."""
         Y = np.ascontiguousarray(self._leaf.conj().T @ W)
         for partner, Q, mine in self._nodes:
             other = np.empty((Q.shape[0] - mine, Y.shape[1]), Y.dtype)

@@ -1,4 +1,4 @@
-"""The tasks of arithmetic: what a matrix handle does, in NumPy's words."""
+"""The arithmetic tasks behind the operators and methods of a matrix handle, with NumPy's names."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ def elementwise(
     Parameters
     ----------
     operation : str
-        ``add``, ``subtract``, ``multiply`` or ``divide`` of two operands; ``negative``, ``conjugate`` or ``absolute``
-        of one.
+        ``add``, ``subtract``, ``multiply`` or ``divide`` for two operands; ``negative``, ``conjugate`` or ``absolute``
+        for one.
     A, B : DistMatrix, SparseDistMatrix or number
-        At least one is a matrix. Dense matrices are of one shape, or one of them is a single row or column, which
-        stands for as many equal ones as the other has. A sparse matrix is added to, subtracted from or multiplied by
-        another of its shape, or multiplied or divided by a number.
+        At least one is a matrix. Two dense matrices have the same shape, or one of them is a single row or column,
+        which is broadcast as in NumPy. A sparse matrix can be added to, subtracted from or multiplied by another of its
+        shape, and multiplied or divided by a number.
 
     Returns
     -------
     C : DistMatrix or SparseDistMatrix
-        In the layout of the first operand that has its shape, with the dtype that NumPy gives: a number takes part with
-        the precision of the matrix.
+        In the layout of the first operand that has its shape, with NumPy's dtype; a number takes the precision of the
+        matrix.
 
     Raises
     ------
     ArgumentError
-        If the operation is not defined for these types, as a difference of bool is not, or would make a sparse matrix
-        dense, or one matrix is sparse and the other not.
+        If the operation is not defined for these types (for example, subtract for bool), would make a sparse matrix
+        dense, or has one sparse and one dense matrix.
     ArgumentValueError
-        If the shapes do not fit, there is no such operation, or a number does not fit into the matrix's integers.
+        If the shapes do not fit, the operation is unknown, or a number does not fit into the matrix's integer type.
 
     Notes
     -----
-    Nothing is communicated if both lie alike, or one is a row or column that :func:`sum` made of such a matrix. Memory
-    beyond the result: a copy of `B` if it lies elsewhere and is not of the result's type. Divisions by zero and
-    overflows give what IEEE 754 says, without a warning.
+    Nothing is communicated if both operands have the same layout, or if one is a row or column that :func:`sum` made
+    from such a matrix. Memory beyond the result: a copy of `B` if its layout differs and its type is not that of the
+    result. Divisions by zero and overflows follow IEEE 754, without a warning.
     """
     return entrywise.combined(ctx, operation, A, B)
 
@@ -60,18 +60,18 @@ def astype(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, dtype: str) -> Di
     A : DistMatrix or SparseDistMatrix
         The matrix.
     dtype : str
-        ``float64``, ``float32``, ``complex128``, ``complex64``, ``int64``, ``int32`` or ``bool``. What does not fit is
-        cut off as NumPy does it: fractions, imaginary parts, high bits.
+        ``float64``, ``float32``, ``complex128``, ``complex64``, ``int64``, ``int32`` or ``bool``. As in NumPy,
+        fractions, imaginary parts and high bits that do not fit are dropped.
 
     Returns
     -------
     C : DistMatrix or SparseDistMatrix
-        In the layout of `A`; a copy, also if the type is the same.
+        In the layout of `A`; always a copy, even if the type is the same.
 
     Raises
     ------
     ArgumentValueError
-        If there are no matrices of that type.
+        If `dtype` is another type.
     """
     return entrywise.converted(ctx, A, dtype)
 
@@ -88,7 +88,7 @@ def conj(ctx: TaskContext, A: DistMatrix | SparseDistMatrix) -> DistMatrix | Spa
     Returns
     -------
     DistMatrix or SparseDistMatrix, shape (m, n)
-        In the layout of `A`; a copy if it is real.
+        In the layout of `A`; if `A` is real, a copy of it.
     """
     return entrywise.combined(ctx, "conjugate", A, None)
 
@@ -102,18 +102,18 @@ def sum(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, axis: int | None = N
     A : DistMatrix or SparseDistMatrix, shape (m, n)
         The matrix.
     axis : int, optional
-        0 to sum over the rows, 1 over the columns; by default over both.
+        0 to sum over the rows, 1 to sum over the columns; by default over both.
 
     Returns
     -------
     number, or DistMatrix of shape (1, n) for axis 0, (m, 1) for axis 1
-        Of the type of `A`; int64 for int32 and bool. The matrix lies where the columns (rows) of `A` do: on every rank
-        that holds some of them.
+        Of the type of `A`; int64 for int32 and bool. Each sum lies on every rank that holds a part of its column (row)
+        of `A`.
 
     Raises
     ------
     ArgumentValueError
-        If there is no such axis.
+        If `axis` is not valid.
     """
     return reductions.total(ctx, A, axis)
 
@@ -132,7 +132,7 @@ def norm(
     A : DistMatrix or SparseDistMatrix, shape (m, n)
         The matrix, of any type.
     ord : str or number
-        ``"fro"``: root of the sum of squares, without overflow on the way; 1: largest sum of magnitudes over a column,
+        ``"fro"``: root of the sum of squares, computed without overflow; 1: largest sum of magnitudes over a column,
         -1: smallest; infinity or ``"inf"``: largest over a row, -infinity or ``"-inf"``: smallest; ``"max"``: largest
         magnitude; 2: largest singular value, -2: smallest; ``"nuc"``: sum of the singular values.
         With an axis: ``"fro"`` or 2: Euclidean norm; 1: sum of magnitudes; infinity, ``"inf"`` or ``"max"``: largest.
@@ -142,22 +142,23 @@ def norm(
     Returns
     -------
     float, or DistMatrix of float64, of shape (1, n) for axis 0, (m, 1) for axis 1
-        The matrix lies where the columns (rows) of `A` do. Norms of what contains NaN are NaN.
+        Each norm lies on every rank that holds a part of its column (row) of `A`. A norm over elements with a NaN is
+        NaN.
 
     Raises
     ------
     ArgumentValueError
-        If `ord` or `axis` is another.
+        If `ord` or `axis` is not valid.
     NonFiniteError
-        If singular values are asked for, and A contains NaN or Inf.
+        If the norm needs singular values, and A contains NaN or Inf.
     ConvergenceError
-        If they do not converge.
+        If the singular values do not converge.
 
     Notes
     -----
-    One pass over A; Euclidean norms of columns or rows take two more where squares overflow or vanish. Singular values
-    are computed with the precision of A (double for integers): the largest one with the work and memory of
-    :func:`truncated_svd` for k = 1, -2 and ``"nuc"`` with those of :func:`svd`, of a sparse matrix made dense.
+    One pass over A; Euclidean norms of columns or rows take two more if squares overflow or underflow. Singular values
+    are computed in the precision of A (double for integers): 2 costs the work and memory of :func:`truncated_svd` for
+    k = 1, while -2 and ``"nuc"`` cost those of :func:`svd`, for which a sparse matrix is made dense.
     """
     return reductions.norm(ctx, A, ord) if axis is None else reductions.vector_norms(ctx, A, ord, axis)
 
@@ -171,17 +172,17 @@ def relayout(ctx: TaskContext, A: DistMatrix, layout: dict[str, Any]) -> DistMat
     A : DistMatrix
         The matrix.
     layout : dict
-        ``pair``, and perhaps ``block``, ``grid`` and ``align``.
+        ``pair``, and optionally ``block``, ``grid`` and ``align``.
 
     Returns
     -------
     DistMatrix
-        With the elements of `A`.
+        The copy.
 
     Raises
     ------
     LayoutError
-        If there is no such layout, or it does not fit the workers.
+        If the layout is not valid, or does not fit the workers.
     """
     return arrangement.rearranged(ctx, A, LayoutChoice.from_wire(layout).resolve(A.shape, ctx.comm.size))
 
@@ -200,10 +201,10 @@ def transpose(
     A : DistMatrix or SparseDistMatrix, shape (m, n)
         The matrix.
     layout : dict, optional
-        Of the transpose: ``pair``, and perhaps ``block``, ``grid`` and ``align``. By default every element stays on the
-        rank where it is. Not for a sparse matrix, which is dealt by rows.
+        Layout of the transpose: ``pair``, and optionally ``block``, ``grid`` and ``align``. By default every element
+        stays on its rank. Not for a sparse matrix, which is always distributed by rows.
     conjugate : bool
-        Whether the complex conjugate is meant.
+        Whether to return the conjugate transpose.
 
     Returns
     -------
@@ -214,7 +215,7 @@ def transpose(
     ArgumentError
         If a layout is given for a sparse matrix.
     LayoutError
-        If there is no such layout, or it does not fit the workers.
+        If the layout is not valid, or does not fit the workers.
     """
     m, n = A.shape
     choice = None if layout is None else LayoutChoice.from_wire(layout).resolve((n, m), ctx.comm.size)
@@ -223,24 +224,24 @@ def transpose(
 
 @task
 def to_dense(ctx: TaskContext, A: SparseDistMatrix, layout: dict[str, Any] | None = None) -> DistMatrix:
-    """Return a sparse matrix with all its zeros.
+    """Return a sparse matrix as a dense one.
 
     Parameters
     ----------
     A : SparseDistMatrix
         The matrix.
     layout : dict, optional
-        Of the result: ``pair``, and perhaps ``block``, ``grid`` and ``align``; by default VC_STAR.
+        Layout of the result: ``pair``, and optionally ``block``, ``grid`` and ``align``; by default VC_STAR.
 
     Returns
     -------
     DistMatrix
-        Entries that are stored more than once are added up.
+        The dense matrix. Duplicate entries are added up.
 
     Raises
     ------
     LayoutError
-        If there is no such layout, or it does not fit the workers.
+        If the layout is not valid, or does not fit the workers.
     """
     choice = None if layout is None else LayoutChoice.from_wire(layout).resolve(A.shape, ctx.comm.size)
     return A.to_dense(choice)
@@ -248,7 +249,7 @@ def to_dense(ctx: TaskContext, A: SparseDistMatrix, layout: dict[str, Any] | Non
 
 @task
 def nnz(ctx: TaskContext, A: SparseDistMatrix) -> int:
-    """Return how many entries of a sparse matrix are stored.
+    """Return the number of stored entries of a sparse matrix.
 
     Parameters
     ----------
@@ -258,6 +259,6 @@ def nnz(ctx: TaskContext, A: SparseDistMatrix) -> int:
     Returns
     -------
     int
-        Zeros and duplicates included, if they are stored.
+        The number, which includes stored zeros and duplicates.
     """
     return A.nnz

@@ -1,4 +1,4 @@
-"""The same elements elsewhere: copies in another layout, and transposes."""
+"""Copies of matrices in another layout, and transposes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def transposed(
     """Return the transpose; see the task :func:`.transpose`. Collective over comm."""
     if isinstance(A, SparseDistMatrix):
         if layout is not None:
-            raise ArgumentError(ctx.task, "the transpose of a sparse matrix is dealt by rows: leave out layout")
+            raise ArgumentError(ctx.task, "the transpose of a sparse matrix is always distributed by rows: omit layout")
         return A.transposed(conjugate)
     At = A.transpose(A.layout.transposed() if layout is None else layout)
     if conjugate and At.dtype.kind == "c":

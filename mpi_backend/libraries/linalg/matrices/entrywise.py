@@ -1,14 +1,14 @@
 """Arithmetic entry by entry: sums, differences, products and quotients of matrices and numbers, conversions of type.
 
-The types are NumPy's (:meth:`numpy.ufunc.resolve_dtypes`): a number that is no matrix is *weak*, it takes part with the
-precision of the matrix, so that ``2.5 * A`` is float32 if A is.
+The types are NumPy's (:meth:`numpy.ufunc.resolve_dtypes`): a Python number is *weak*, it takes the precision of the
+matrix, so ``2.5 * A`` is float32 if A is.
 
-Where two matrices meet, the result lies where the first does (or the larger one), and the other is brought there; that
-copy becomes the result if it has its type. A matrix of one row or one column stands for as many equal ones as the other
-has, and is wanted by all ranks that hold some of the columns (rows) of the other. There the sums of these lie as well
-(:mod:`.reductions`), so subtracting a mean moves nothing.
+If both operands are matrices, the result has the layout of the first (or of the larger one), and the other is moved to
+it; that copy becomes the result if it has the right type. A matrix of one row or one column is broadcast: every rank
+that holds a part of a column (row) of the other matrix needs the element for it. :mod:`.reductions` leaves sums on the
+same ranks, so subtracting a mean moves no data.
 
-Sparse matrices stay sparse: what is done here to their entries leaves zeros zero, or is refused.
+Sparse matrices stay sparse: an operation that would turn zeros into other numbers is refused.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def converted(ctx: TaskContext, A: Matrix, name: str) -> Matrix:
     Raises
     ------
     ArgumentValueError
-        If there are no matrices of that type.
+        If `name` is not an element type of matrices.
     """
     if name not in DTYPES:
         raise ArgumentValueError(ctx.task, f"dtype must be one of {', '.join(DTYPES)}, but is {name!r}")
@@ -70,18 +70,18 @@ def converted(ctx: TaskContext, A: Matrix, name: str) -> Matrix:
 
 
 def _convert(source: Array, target: Array) -> None:
-    """Convert all elements as NumPy does, but without a warning that nobody would see. Local."""
+    """Convert all elements as NumPy does, but without its warnings, which no user of a worker would see. Local."""
     if source.dtype.kind == "c" and target.dtype.kind not in "cb":
         source = source.real
     with np.errstate(all="ignore"):
         np.copyto(target, source, casting="unsafe")
 
 
-# --- which function, which types --------------------------------------------------------------------------------------
+# --- functions and types ----------------------------------------------------------------------------------------------
 
 
 def _ufunc(ctx: TaskContext, operation: str, A: Operand, B: Operand | None) -> np.ufunc:
-    """Return the function, for which `A` and `B` are as many operands as it takes and at least one of them a matrix."""
+    """Return the function `operation`; check that it takes these operands, and that one of them is a matrix."""
     table = _UNARY if B is None else _BINARY
     if operation not in table:
         wanted = "one matrix" if B is None else "two operands"
@@ -94,10 +94,10 @@ def _ufunc(ctx: TaskContext, operation: str, A: Operand, B: Operand | None) -> n
 
 
 def _resolved(ctx: TaskContext, ufunc: np.ufunc, operands: list[Operand]) -> list[np.dtype[Any]]:
-    """Return the types that `ufunc` takes its operands as, and that of the result."""
+    """Return the types to which `ufunc` converts its operands, and the type of the result."""
     given = [_type_of(each) for each in operands]
     if ufunc is np.conjugate and given == [np.dtype(bool)]:
-        return given * 2  # as the method of arrays; the function makes int8 of bool
+        return given * 2  # like the method of arrays; the ufunc would turn bool into int8
     try:
         types = list(ufunc.resolve_dtypes((*given, None)))
     except TypeError:
@@ -109,7 +109,7 @@ def _resolved(ctx: TaskContext, ufunc: np.ufunc, operands: list[Operand]) -> lis
 
 
 def _type_of(operand: Operand) -> Any:
-    """Return the type with which an operand takes part: Python's own where it is weak."""
+    """Return the type of an operand for NumPy; for a weak one its Python type."""
     if isinstance(operand, (Matrix, np.generic)):
         return operand.dtype
     return np.dtype(bool) if isinstance(operand, bool) else type(operand)
@@ -121,7 +121,7 @@ def _number(ctx: TaskContext, value: Scalar, dtype: np.dtype[Any]) -> Any:
     Raises
     ------
     ArgumentValueError
-        If that is an integer type too small for it.
+        If `dtype` is an integer type that is too small for it.
     """
     if dtype.kind == "i" and not np.iinfo(dtype).min <= int(value.real) <= np.iinfo(dtype).max:
         raise ArgumentValueError(
@@ -164,13 +164,13 @@ def _leading(ctx: TaskContext, operands: list[Any]) -> DistMatrix:
         shapes = " and ".join(f"{rows}x{cols}" for rows, cols in (each.shape for each in matrices))
         raise ArgumentValueError(
             ctx.task,
-            f"matrices of {shapes} do not fit: they must be of one shape, or one of them a single row or column",
+            f"matrices of {shapes} do not fit: they must have the same shape, or one must be a single row or column",
         )
     return leading[0]
 
 
 def _brought(X: DistMatrix, leading: DistMatrix) -> DistMatrix:
-    """Return `X` where the elements of `leading` lie that it is combined with. Collective if it does not lie there."""
+    """Return `X` moved to the elements of `leading` that it is combined with. Collective if it must move."""
     layout = leading.layout
     for axis in (0, 1):
         if X.shape[axis] != leading.shape[axis]:
@@ -179,7 +179,7 @@ def _brought(X: DistMatrix, leading: DistMatrix) -> DistMatrix:
 
 
 def _apply(ufunc: np.ufunc, operands: list[Any], out: Array) -> None:
-    with np.errstate(all="ignore"):  # the elements themselves say what became of them
+    with np.errstate(all="ignore"):  # NaN and Inf in the result show overflows and divisions by zero
         if ufunc is np.conjugate and out.dtype.kind != "c":
             np.copyto(out, operands[0])
         else:
@@ -201,7 +201,7 @@ def _sparse(
         return _of_two(ctx, ufunc, matrices, dtype)
     if ufunc in (np.add, np.subtract) or (ufunc is np.true_divide and matrices[0] is not operands[0]):
         raise ArgumentError(
-            ctx.task, f"{ufunc.__name__} of a sparse matrix and a number would leave no zeros: use to_dense first"
+            ctx.task, f"{ufunc.__name__} of a sparse matrix and a number would make it dense: use to_dense first"
         )
     A = matrices[0].without_duplicates() if ufunc is np.absolute else matrices[0]
     C = A.like(dtype)
@@ -220,7 +220,7 @@ def _of_two(
     if A.shape != B.shape:
         (m, n), (p, q) = A.shape, B.shape
         raise ArgumentValueError(
-            ctx.task, f"sparse matrices of {m}x{n} and {p}x{q} do not fit: they must be of one shape"
+            ctx.task, f"sparse matrices of {m}x{n} and {p}x{q} do not fit: they must have the same shape"
         )
     a, b = (each.local.astype(dtype, copy=False) for each in operands)
     if ufunc is np.true_divide:

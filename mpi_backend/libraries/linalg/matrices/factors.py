@@ -1,7 +1,7 @@
-"""The factors of a product, and what is made of them.
+"""The factors of a product, and the form of the product.
 
-A factor is a matrix that lies somewhere, or its transpose: its blocks seen through ``.T``, in the layout transposed,
-and nothing moves. Conjugates move nothing either (:attr:`Form.conjugate_right`).
+A factor is a stored matrix or its transpose. A transpose moves no data: its blocks are views through ``.T`` in the
+transposed layout. Conjugates move no data either (:attr:`Form.conjugate_right`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Operand:
     stored : DistMatrix
         The matrix as it is stored.
     transposed : bool
-        Whether its transpose is meant.
+        Whether the factor is its transpose.
     """
 
     stored: DistMatrix
@@ -48,7 +48,7 @@ class Operand:
 
     @property
     def local(self) -> Array:
-        """Block of the factor that this rank has; Fortran-ordered if transposed."""
+        """Block of the factor on this rank; Fortran-ordered if transposed."""
         return self.stored.local.T if self.transposed else self.stored.local
 
     @property
@@ -69,14 +69,14 @@ class Operand:
 
 @dataclass(frozen=True)
 class Form:
-    """What is made of two factors: ``alpha op(A) op(B)``.
+    """The form of a product: ``alpha op(A) op(B)``.
 
     Attributes
     ----------
     transpose_a, transpose_b, conjugate_a, conjugate_b : bool
-        What each op does.
+        The operations of each op.
     alpha : number
-        The factor before them.
+        The scalar factor.
     """
 
     transpose_a: bool = False
@@ -88,25 +88,25 @@ class Form:
     def dtype(
         self, ctx: TaskContext, A: DistMatrix | SparseDistMatrix, B: DistMatrix | SparseDistMatrix
     ) -> np.dtype[Any]:
-        """Return the element type to compute in: what NumPy makes of both and `alpha`."""
+        """Return the element type to compute in: NumPy's result type of both factors and `alpha`."""
         common = checks.require_numeric(ctx, A=A, B=B)
         return common if self.alpha == 1 else np.result_type(common, self.alpha)
 
     @property
     def conjugate_right(self) -> bool:
-        """Whether the right factor is to be conjugated, given that :meth:`finish` conjugates the result.
+        """Whether to conjugate the right factor, given that :meth:`finish` conjugates the result.
 
-        A conjugate of the left factor is taken as conj(A) B = conj(A conj(B)): the right one goes by in pieces that can
-        be conjugated, and so does the result, and the left one stays as it is.
+        conj(A) B is computed as conj(A conj(B)): the right factor is processed in pieces, which can be conjugated, and
+        the result can be conjugated in place, so the left factor needs no copy.
         """
         return self.conjugate_a != self.conjugate_b
 
     def mirrored(self) -> Form:
-        """Return the form of the transposed product, of which B is the left factor."""
+        """Return the form of the transposed product, whose left factor is B."""
         return Form(not self.transpose_b, not self.transpose_a, self.conjugate_b, self.conjugate_a, self.alpha)
 
     def finish(self, C: Array) -> None:
-        """Do to the product of the factors, with the right one conjugated if it must be, what remains. Local."""
+        """Apply the remaining conjugation and `alpha` to the product `C` in place. Local."""
         if self.conjugate_a and C.dtype.kind == "c":
             np.conjugate(C, out=C)
         if self.alpha != 1:

@@ -1,12 +1,12 @@
 """Sums along the axes of a matrix, and norms.
 
-A sum over the rows of a matrix is a matrix of a single row, a sum over its columns one of a single column, and it lies
-where the columns (rows) that it sums up lie: on all ranks that hold some of them. So where a rank holds whole columns
-nothing is exchanged, and otherwise only the ranks that share columns add up what they have. Of several ranks that hold
-the same elements one (:meth:`~alchemist_ray.layouts.layout.Layout.is_source`) contributes them.
+A sum over the rows of a matrix is a matrix with a single row, and a sum over its columns has a single column. Each sum
+lies on all ranks that hold a part of its column (row). If each rank holds whole columns, no data is exchanged;
+otherwise only the ranks that share columns add up their sums. If several ranks hold the same elements, one of them
+(:meth:`~alchemist_ray.layouts.layout.Layout.is_source`) contributes them.
 
-Local sums are NumPy's. Norms are computed in double precision whatever the type, of a tile at a time, so that nothing
-of the size of the matrix is made; but those that are made of singular values come from a factorisation.
+Local sums are NumPy's. Norms are computed in double precision for every type, one tile at a time, so no temporary is as
+large as the matrix; norms from singular values use a factorisation instead.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from alchemist_ray.mpi_backend.libraries.linalg.spectral.singular import truncat
 
 Array = npt.NDArray[Any]
 Partial = Callable[[Array], Any]
-"""Writes what this rank's elements contribute."""
+"""Writes the contribution of this rank's elements."""
 
 _TILE = 1 << 16
-"""Elements that are converted at a time: half a megabyte, which the cache holds."""
+"""Elements that are converted at a time: half a megabyte, which fits into the cache."""
 
 _SAFE = 2.0**-900
-"""A sum of squares above this has lost nothing that counts to underflow."""
+"""A sum of squares above this has not lost accuracy to underflow."""
 
 
 def collapsed(layout: Layout, axis: int) -> Layout:
-    """Return where the sums over `axis` of a matrix in `layout` lie. Local.
+    """Return the layout of the sums over `axis` of a matrix in `layout`. Local.
 
-    That is, where every rank that holds, or would hold if there were more of it, some of a column (`axis` 0) or row (1)
-    has the one element that stands for it.
+    In it every rank that holds, or in a larger matrix would hold, a part of a column (`axis` 0) or row (1) has the sum
+    of that column or row.
     """
     if layout.pair == "CIRC_CIRC":
         return layout
@@ -66,7 +66,7 @@ def total(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, axis: int | None) 
 
 
 def _over_all(ctx: TaskContext, mine: Any) -> Any:
-    """Return the sum over the ranks of a scalar each. Collective over comm."""
+    """Return the sum of one scalar from each rank. Collective over comm."""
     whole = np.array([mine])
     ctx.comm.Allreduce(MPI.IN_PLACE, whole)
     return whole[0].item()
@@ -80,13 +80,13 @@ def _reduced(
     partial: Partial,
     largest: bool = False,
 ) -> DistMatrix:
-    """Return the row (`axis` 0) or column (1) to which the ranks contribute what `partial` writes. Collective.
+    """Return a row (`axis` 0) or column (1) that is reduced from the ranks' contributions by `partial`. Collective.
 
-    What they contribute is added up; or, if it is to be the `largest`, must be float64 and not negative.
+    The contributions are added up. With `largest` their maximum is taken, and they must be float64 and not negative.
     """
     layout = collapsed(A.layout, axis)
     C = allocated(ctx, (1, A.shape[1]) if axis == 0 else (A.shape[0], 1), dtype, layout)
-    whole = layout.pair == A.layout.pair  # who is to have a sum has all that it is of
+    whole = layout.pair == A.layout.pair  # each rank that needs a sum has all its terms
     if not (whole or A.layout.is_source(ctx.comm.rank)):
         C.local[...] = 0
     elif C.local.size:
@@ -94,7 +94,7 @@ def _reduced(
     if not whole:
         ranks = ctx.comm.Split((C.rows, C.cols)[1 - axis].position, ctx.comm.rank)
         try:
-            if largest:  # in the order of their bits, in which NaN is the largest, and MPI does not overlook it
+            if largest:  # compare as integers: then NaN is the largest, while MPI may overlook a floating-point NaN
                 ranks.Allreduce(MPI.IN_PLACE, C.local.view(np.int64), MPI.MAX)
             else:
                 ranks.Allreduce(MPI.IN_PLACE, C.local)
@@ -104,7 +104,7 @@ def _reduced(
 
 
 def _sparse_sums(ctx: TaskContext, A: SparseDistMatrix, axis: int, values: Array, dtype: np.dtype[Any]) -> DistMatrix:
-    """Return the sums along `axis` of a matrix with `values` for the entries of `A`. Collective over comm."""
+    """Return the sums along `axis` of the matrix with the pattern of `A` and these `values`. Collective over comm."""
 
     def partial(out: Array) -> None:
         local = A.rows_with(values, transposed=axis == 0)
@@ -132,7 +132,7 @@ def norm(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, order: str | float)
 
 
 def vector_norms(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, order: str | float, axis: int) -> DistMatrix:
-    """Return the norms of the columns (`axis` 0) or rows (1) of `A`, see the same task. Collective over comm."""
+    """Return the norms of the columns (`axis` 0) or rows (1); see the task :func:`.norm`. Collective over comm."""
     kind = _kind(ctx, _VECTOR_KINDS, order, "ord of columns or rows")
     if axis not in (-2, -1, 0, 1):
         raise ArgumentValueError(ctx.task, f"axis must be 0 or 1, or None for a norm of the matrix, but is {axis}")
@@ -209,7 +209,7 @@ def _floating(A: DistMatrix | SparseDistMatrix) -> DistMatrix | SparseDistMatrix
 
 
 def _elements(A: DistMatrix | SparseDistMatrix) -> Array:
-    """Return what this rank contributes to something over all elements."""
+    """Return the elements that this rank contributes to a reduction over all elements."""
     if isinstance(A, SparseDistMatrix):
         return A.arrays.values[np.newaxis]
     return A.local if A.layout.is_source(A.comm.rank) else A.local[:0]
@@ -226,7 +226,7 @@ def _tiles(local: Array) -> Iterator[tuple[slice, slice]]:
 
 
 def _frobenius(ctx: TaskContext, A: DistMatrix | SparseDistMatrix) -> float:
-    """Return the root of the sum of squares; of scaled elements, if that has overflown or lost its digits."""
+    """Return the root of the sum of squares; scale the elements first if the sum overflows or loses digits."""
     mine = _elements(A)
     squares = _over_all(ctx, _sum_of_squares(mine, 1.0))
     if math.isnan(squares) or _SAFE < squares < math.inf:
@@ -251,28 +251,28 @@ def _sum_of_squares(local: Array, scale: float) -> float:
 
 def _squared(local: Array) -> float:
     """Return the sum of squares of a C-ordered array in double precision."""
-    flat = local.reshape(-1).view(np.float64)  # a complex product of what overflows would be no number
+    flat = local.reshape(-1).view(np.float64)  # a complex product that overflows would be NaN
     return float(np.vdot(flat, flat))
 
 
 def _magnitudes(tile: Array) -> Array:
-    """Return the magnitudes in double precision, in which no type overflows."""
+    """Return the magnitudes in double precision, which holds those of every type."""
     return np.abs(tile.astype(np.complex128 if tile.dtype.kind == "c" else np.float64))
 
 
 def _largest(ctx: TaskContext, A: DistMatrix | SparseDistMatrix) -> float:
-    """Return the largest magnitude; NaN if there is one."""
+    """Return the largest magnitude; NaN if an element is NaN."""
     local = _elements(A)
     return _maximum(ctx, np.array([_magnitudes(local[tile]).max() for tile in _tiles(local)]))
 
 
 def _maximum(ctx: TaskContext, mine: Array) -> float:
-    """Return the largest of numbers that are not negative; NaN, which MPI's maximum may overlook, if there is one."""
+    """Return the largest of some numbers >= 0, or NaN if one is NaN, which MPI's maximum may overlook."""
     return float(np.max(ctx.comm.allgather(float(mine.max()) if mine.size else 0.0)))
 
 
 def _minimum(ctx: TaskContext, mine: Array) -> float:
-    """Return the smallest of numbers; NaN if there is one; 0 if there is no number at all. Collective over comm."""
+    """Return the smallest of some numbers; NaN if one is NaN; 0 if there are none. Collective over comm."""
     smallest = float(np.min(ctx.comm.allgather(float(mine.min()) if mine.size else math.inf)))
     return 0.0 if not ctx.comm.allreduce(mine.size) else smallest
 
@@ -290,10 +290,10 @@ def _folded(
     of: np.ufunc = np.positive,
     scale: Array | None = None,
 ) -> DistMatrix:
-    """Return sums (`fold` is np.add) or the largest (np.maximum) of magnitudes, or `of` these. Collective over comm.
+    """Fold ``of(magnitude)`` over the rows (`axis` 0) or the columns (1) of `A`. Collective over comm.
 
-    Over the rows (`axis` 0) or the columns (1); of what lies in the same column or row as an entry of `scale`, which
-    lies like the result, after division by that.
+    `fold` is np.add or np.maximum. If `scale` is given, each magnitude is first divided by the entry of `scale` for its
+    column (row); `scale` has the shape of this rank's block of the result.
     """
     if isinstance(A, SparseDistMatrix):
         return _folded_entries(ctx, A, axis, fold, of, scale)
@@ -313,7 +313,7 @@ def _folded(
 def _folded_entries(
     ctx: TaskContext, A: SparseDistMatrix, axis: int, fold: np.ufunc, of: np.ufunc, scale: Array | None
 ) -> DistMatrix:
-    """Return what :func:`_folded` does, of a sparse matrix. Collective over comm."""
+    """Do the same as :func:`_folded` for a sparse matrix. Collective over comm."""
 
     def partial(out: Array) -> None:
         local = A.rows_with(_magnitudes(A.arrays.values), transposed=axis == 0)

@@ -1,12 +1,12 @@
 """Products of a sparse matrix, or its transpose, with a dense one.
 
-The sparse matrix stays where it is, dealt by rows. Its product with a dense matrix X takes all rows of X on every rank:
-they are gathered some columns at a time, so that the memory that they take is bounded. The product of its transpose
-takes of X the rows where those of the sparse matrix lie; every rank then has a contribution to all rows of the result,
-and these are added up and dealt out, again some columns at a time. A product with the sparse matrix on the right is the
-transpose of one with it on the left.
+The sparse matrix does not move; it is distributed by rows. For its product with a dense matrix X every rank needs all
+rows of X. They are gathered some columns at a time, which bounds their memory. For the product of its transpose every
+rank needs only the rows of X that match its rows of the sparse matrix. Then every rank has a contribution to all rows
+of the result; the contributions are added up and distributed, again some columns at a time. A product with the sparse
+matrix on the right is computed as the transpose of one with it on the left.
 
-What moves is X once to every rank, or the result once from every rank, whatever the pattern of the entries.
+For any pattern of entries, either X moves once to every rank, or the result moves once from every rank.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from alchemist_ray.mpi_backend.libraries.linalg.matrices.factors import Form, Op
 Array = npt.NDArray[Any]
 
 _PANEL = 1 << 22
-"""Bytes of the columns that are gathered or added up at a time; the cache holds them, unless a column is larger."""
+"""Bytes of the columns that are gathered or added up at a time; they fit into the cache unless one column is larger."""
 
 
 def sparse_product(
     ctx: TaskContext, A: DistMatrix | SparseDistMatrix, B: DistMatrix | SparseDistMatrix, form: Form
 ) -> DistMatrix:
-    """Return alpha op(A) op(B), of which one is sparse; dealt by rows, or by columns if it is B. Collective over comm.
+    """Return alpha op(A) op(B) by rows if A is sparse, or by columns if B is. Collective over comm.
 
     Raises
     ------
@@ -61,12 +61,12 @@ def sparse_product(
 def _product(
     ctx: TaskContext, S: SparseDistMatrix, transposed: bool, X: Operand, dtype: np.dtype[Any], form: Form
 ) -> DistMatrix:
-    """Return alpha op(S) X, dealt by rows; `form` says what is conjugated. Collective over comm."""
+    """Return alpha op(S) X, distributed by rows; `form` holds the conjugations. Collective over comm."""
     shape = (S.shape[1] if transposed else S.shape[0], X.shape[1])
     C = checks.allocated(ctx, shape, dtype, "VC_STAR")
     if transposed:
         X = X.relayout(Layout.of("VC_STAR", X.shape, ctx.comm.size))
-    # converted once: SciPy would do it for every panel
+    # converted once, because SciPy would convert for every panel
     local = S.rows_with(S.arrays.values.astype(dtype, copy=False), transposed)
     for start, stop in _panels(max(S.shape) * dtype.itemsize, shape[1]):
         panel = X.local[:, start:stop] if transposed else _gathered(X, start, stop)
@@ -88,7 +88,7 @@ def _panels(column: int, n: int) -> Iterator[tuple[int, int]]:
 
 
 def _summed(ctx: TaskContext, C: DistMatrix, contribution: Array) -> Array:
-    """Return this rank's rows of the sum of what the ranks contribute to some columns of C. Collective over comm."""
+    """Return this rank's rows of the sum of all ranks' contributions to some columns of C. Collective over comm."""
     width = contribution.shape[1]
     counts = [C.layout.part(C.shape, rank)[0].size * width for rank in range(ctx.comm.size)]
     share = np.empty((C.rows.size, width), C.dtype)
@@ -97,7 +97,7 @@ def _summed(ctx: TaskContext, C: DistMatrix, contribution: Array) -> Array:
 
 
 def _gathered(X: Operand, start: int, stop: int) -> Array:
-    """Return columns ``start .. stop-1`` of X on every rank. Collective over comm if they are not there."""
+    """Return columns ``start .. stop-1`` of X on every rank. Collective over comm unless each rank has them."""
     A, axis = X.stored, 0 if X.transposed else 1
     if A.layout.pair == "STAR_STAR" or A.comm.size == 1:
         return X.local[:, start:stop]
@@ -123,5 +123,5 @@ def _gathered(X: Operand, start: int, stop: int) -> Array:
 
 
 def _local_range(part: AxisPart, start: int, stop: int) -> tuple[int, int]:
-    """Return the local indices of ``start .. stop-1``; none if the rank has nothing of the matrix."""
+    """Return the local indices of ``start .. stop-1``; an empty range if the rank has no part of the matrix."""
     return part.local_range(min(start, part.extent), min(stop, part.extent))

@@ -1,8 +1,8 @@
 """Eigenvalues and eigenvectors of general matrices.
 
-On one rank (see :mod:`..one_rank`) LAPACK's ?geev, by NumPy. On all ranks the reduction to Hessenberg form is
-p?gehrd of ScaLAPACK, and the QR iterations are LAPACK's ?hseqr on one rank: MKL's p?hseqr returned wrong eigenvalues of
-random 900 x 900 matrices, with info = 0, and there is none for complex numbers.
+One rank (see :mod:`..one_rank`) calls LAPACK's ?geev through NumPy. All ranks together call ScaLAPACK's p?gehrd for the
+reduction to Hessenberg form, and then one rank does the QR iterations with LAPACK's ?hseqr. We do not use p?hseqr:
+MKL's returned wrong eigenvalues for random 900 x 900 matrices, with info = 0, and it has no complex version.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
+from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy
-from alchemist_ray.mpi_backend.libraries.linalg.scaling import scale_safely
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor, scale_safely
 from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_square
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.scalapack import spectral
 
 Array = npt.NDArray[Any]
@@ -35,14 +37,14 @@ def eigvals(ctx: TaskContext, A: DistMatrix) -> npt.NDArray[Any]:
     Returns
     -------
     w : ndarray, shape (n,)
-        Eigenvalues in no particular order, complex; of a real matrix they come in conjugate pairs.
+        Complex eigenvalues in no particular order; those of a real matrix come in conjugate pairs.
 
     Raises
     ------
     ArgumentError
         If A has another dtype.
     ArgumentValueError
-        If A is not square or is empty.
+        If A is not square.
     NonFiniteError
         If A contains NaN or Inf.
     ConvergenceError
@@ -50,11 +52,16 @@ def eigvals(ctx: TaskContext, A: DistMatrix) -> npt.NDArray[Any]:
 
     Notes
     -----
-    Collective over comm. Where the ranks share a host and eight copies of A fit in half its memory, and for n up to
-    1,000: LAPACK's ?geev on rank 0, with the threads of all ranks. Else p?gehrd (10/3 n^3 operations) and ?hseqr on
-    rank 0 (some 10 n^3), which holds a copy of A. The eigenvalues are those of A + E with ‖E‖ of the order n eps ‖A‖.
+    Collective over comm. If all ranks share a host and eight copies of A fit in half its memory, or if n is at most
+    1,000: LAPACK's ?geev on rank 0, with the threads of all ranks. Otherwise p?gehrd (10/3 n^3 operations) and ?hseqr
+    on rank 0 (about 10 n^3), which holds a copy of A. The eigenvalues are exact for a matrix A + E with ‖E‖ of the
+    order n eps ‖A‖.
     """
     _check(ctx, A)
+    if small_problems.suits("eigvals", A.shape):
+        values: Array = small_problems.solved(ctx, _scaled_values, A=A)
+        return values
+    checks.require_finite(ctx, A=A)
     return values_on_one_rank(ctx, A) if one_rank.preferred(ctx, A.shape, A.dtype) else values_on_all_ranks(ctx, A)
 
 
@@ -70,48 +77,73 @@ def eig(ctx: TaskContext, A: DistMatrix) -> tuple[npt.NDArray[Any], DistMatrix]:
     Returns
     -------
     w : ndarray, shape (n,)
-        Eigenvalues in no particular order, complex.
+        Complex eigenvalues in no particular order.
     V : DistMatrix, shape (n, n)
-        Eigenvectors, each of norm 1, complex, in MC_MR. Those of a matrix that is nearly not diagonalisable are nearly
-        dependent.
+        Complex eigenvectors, each of norm 1, in MC_MR. If A is close to a matrix that cannot be diagonalised, they are
+        almost linearly dependent.
 
     Raises
     ------
     ArgumentError, NonFiniteError, ConvergenceError
-        As :func:`eigvals`.
+        As in :func:`eigvals`.
     ArgumentValueError
-        If A is not square, is empty, or too large.
+        If A is not square, or too large.
 
     Notes
     -----
-    Collective over comm. LAPACK's ?geev on rank 0, with the threads of all ranks on its host: some 25 n^3 operations,
-    and memory for five copies of A there. There is nothing in ScaLAPACK to do it on all ranks.
+    Collective over comm. LAPACK's ?geev on rank 0, with the threads of all ranks on its host: about 25 n^3 operations,
+    and memory for five copies of A there. ScaLAPACK has no routine that uses all ranks.
     """
     _check(ctx, A)
     n = A.shape[0]
     if n > one_rank.LARGEST:
-        raise ArgumentValueError(ctx.task, f"A is {n}x{n}, but eigenvectors are computed up to n = {one_rank.LARGEST}")
+        raise ArgumentValueError(ctx.task, f"A is {n}x{n}, but eig computes eigenvectors up to n = {one_rank.LARGEST}")
     dtype = np.result_type(A.dtype, np.complex64)
+    if small_problems.suits("eig", A.shape):
+
+        def work(A: Array) -> tuple[Array, Whole]:
+            w, V = _complex_pairs(A, dtype)
+            return w, Whole(V)
+
+        found: tuple[Array, DistMatrix] = small_problems.solved(ctx, work, A=A)
+        return found
+    checks.require_finite(ctx, A=A)
     ctx.progress(0, 1, "eigenvectors (LAPACK)")
-    w, V = one_rank.run_on(ctx, A, lambda whole: _complex_pairs(whole, dtype)) or (None, None)
+    w, V = one_rank.run_on(ctx, A, 25 * n**3, lambda whole: _complex_pairs(whole, dtype)) or (None, None)
     return ctx.comm.bcast(w, one_rank.ROOT), one_rank.dealt(ctx, V, A.shape, dtype)
 
 
 def _check(ctx: TaskContext, A: DistMatrix) -> None:
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)
-    checks.require_finite(ctx, A=A)
 
 
 def _complex_pairs(A: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Return eigenvalues and eigenvectors of `A`, which is overwritten. Local."""
+    factor = _scale(A)
     w, V = np.linalg.eig(A)
-    return w.astype(dtype, copy=False), V.astype(dtype, copy=False)
+    return _divided(w.astype(dtype, copy=False), factor), V.astype(dtype, copy=False)
+
+
+def _scaled_values(A: Array) -> Array:
+    """Return the eigenvalues of `A`, which is overwritten. Local."""
+    factor = _scale(A)
+    return _divided(np.linalg.eigvals(A).astype(np.result_type(A.dtype, np.complex64), copy=False), factor)
+
+
+def _scale(A: Array) -> float:
+    """Multiply `A` by a power of two and return that: LAPACK's ?geev returns NaN at scales of subnormals. Local."""
+    factor = safe_factor(MPI.COMM_SELF, A)
+    if factor != 1:
+        A *= A.real.dtype.type(factor)
+    return factor
 
 
 def values_on_one_rank(ctx: TaskContext, A: DistMatrix) -> Array:
     """Return the eigenvalues by LAPACK on one rank. Collective over comm."""
     ctx.progress(0, 1, "eigenvalues (LAPACK)")
-    return _complex(ctx, one_rank.run_on(ctx, A, lambda whole: np.linalg.eigvals(whole.T)), A.dtype)
+    count = 10 * A.shape[0] ** 3
+    return _complex(ctx, one_rank.run_on(ctx, A, count, lambda whole: _scaled_values(whole.T)), A.dtype)
 
 
 def values_on_all_ranks(ctx: TaskContext, A: DistMatrix) -> Array:
@@ -122,17 +154,21 @@ def values_on_all_ranks(ctx: TaskContext, A: DistMatrix) -> Array:
     spectral.gehrd(work)
     work.local[work.cols.indices() > work.rows.indices()[:, np.newaxis] + 1] = 0  # reflectors
     ctx.progress(0.5, 1, "QR iterations (LAPACK)")
-    return _complex(ctx, one_rank.run_on(ctx, work, lambda whole: _divided(spectral.hseqr(whole), factor)), A.dtype)
+    count = 10 * A.shape[0] ** 3
+    w = one_rank.run_on(ctx, work, count, lambda whole: _divided(spectral.hseqr(whole), factor))
+    return _complex(ctx, w, A.dtype)
 
 
 def _divided(w: Array, factor: float) -> Array:
     """Return complex `w`, divided in place by a power of two whose reciprocal may be no number. Local."""
-    parts = w.view(w.real.dtype)
-    parts /= parts.dtype.type(factor)
+    if factor != 1:
+        parts = w.view(w.real.dtype)
+        with np.errstate(over="ignore"):
+            parts /= parts.dtype.type(factor)
     return w
 
 
 def _complex(ctx: TaskContext, w: Array | None, dtype: np.dtype[Any]) -> Array:
-    """Return on every rank, complex, the eigenvalues that the root has. Collective over comm."""
+    """Return the root's eigenvalues as complex numbers on every rank. Collective over comm."""
     values: Array = ctx.comm.bcast(w, one_rank.ROOT)
     return values.astype(np.result_type(dtype, np.complex64), copy=False)

@@ -1,11 +1,11 @@
 """The exponential of a matrix by scaling and squaring.
 
-A is divided by 2^s, a diagonal Padé approximant of degree m = 3, 5, 7, 9 or 13 is taken of what results, and squared s
-times. m and s are the cheapest that keep the backward error below the unit roundoff. They are found from norms of
-powers, ‖A^p‖^(1/p), which for a matrix far from normal are much smaller than ‖A‖: so it is not scaled too much. Norms
-of powers that are computed anyway are exact, the others estimated by products with a few vectors.
+A is divided by 2^s, a diagonal Padé approximant of degree m = 3, 5, 7, 9 or 13 is computed, and the result is squared s
+times. We choose the cheapest m and s that keep the backward error below the unit roundoff. The choice uses norms of
+powers, ‖A^p‖^(1/p). For a matrix far from normal these are much smaller than ‖A‖, so it is not scaled too much. Norms
+of powers that are computed anyway are exact; the others are estimated by products with a few vectors.
 
-Everything is products of distributed matrices, and one linear system with as many right-hand sides as unknowns.
+All work is in products of distributed matrices, and in one linear system with n right-hand sides.
 
 Source: A. Al-Mohy, N. Higham, *A new scaling and squaring algorithm for the matrix exponential*, SIAM J. Matrix Anal.
 Appl. 31 (2009), 970, algorithm 5.1.
@@ -14,24 +14,27 @@ Appl. 31 (2009), 970, algorithm 5.1.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from mpi4py import MPI
 
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg import checks, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations import condition, systems
 from alchemist_ray.mpi_backend.libraries.linalg.matrices import products, reductions
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.factors import Form
 from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor
 from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_square
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 
 Array = npt.NDArray[Any]
 
 _THETA = {3: 1.495585217958292e-2, 5: 2.539398330063230e-1, 7: 9.504178996162932e-1, 9: 2.097847961257068, 13: 4.25}
-"""The largest ‖A^p‖^(1/p) for which the approximant of that degree is accurate in double precision."""
+"""For each degree the largest ‖A^p‖^(1/p) for which its approximant is accurate in double precision."""
+
+_LARGE_NORM = 1e3
 
 
 @task
@@ -46,28 +49,46 @@ def expm(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
     Returns
     -------
     E : DistMatrix, shape (n, n)
-        The exponential, in MC_MR. Where an element is too large for its type, there are Inf and NaN. If that happens
-        before the last squaring, no element is finite.
+        The exponential, in MC_MR. If elements overflow their type, it contains Inf and NaN. If that happens before the
+        last squaring, no element is finite.
 
     Raises
     ------
     ArgumentError
         If A has another dtype.
     ArgumentValueError
-        If A is not square or is empty.
+        If A is not square.
     NonFiniteError
         If A contains NaN or Inf.
 
     Notes
     -----
-    Collective over comm. Scaling and squaring with Padé approximants; 2 to 6 matrix products, s more for the squaring
-    (about log2 of the norm), and a linear system, each of 2n^3 operations (8/3 n^3 the system); nine copies of A. The
-    backward error is of the order n eps ‖A‖; how much of that shows in E is a matter of the conditioning of the
-    exponential. Source: Al-Mohy and Higham, SIAM J. Matrix Anal. Appl. 31 (2009), 970, algorithm 5.1.
+    Collective over comm. Scaling and squaring with Padé approximants: 2 to 6 matrix products, s more for the squaring
+    (about log2 of the norm), and a linear system. Each product takes 2n^3 operations, and the system 8/3 n^3. Memory
+    for nine copies of A. The backward error is of the order n eps ‖A‖; its effect on E depends on the conditioning of
+    the exponential. Source: Al-Mohy and Higham, SIAM J. Matrix Anal. Appl. 31 (2009), 970, algorithm 5.1.
     """
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)
+    if small_problems.suits("expm", A.shape):
+        return cast("DistMatrix", small_problems.solved(ctx, _of_whole, A=A))
     checks.require_finite(ctx, A=A)
+    return _by_squaring(ctx, A)
+
+
+def _of_whole(A: Array) -> Whole:
+    """Return the exponential of a whole matrix: SciPy's, or ours for a norm whose powers SciPy lets overflow. Local."""
+    import scipy.linalg  # takes longer than a worker takes to start
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        if A.size == 0 or np.abs(A).sum(axis=0).max() < _LARGE_NORM:
+            return Whole(scipy.linalg.expm(A).astype(A.dtype, copy=False))
+    alone = TaskContext(MPI.COMM_SELF, "expm")
+    return Whole(_by_squaring(alone, alone.from_replicated(np.ascontiguousarray(A), "MC_MR")).local)
+
+
+def _by_squaring(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
+    """Return the exponential of a matrix that is finite. Collective over comm."""
     powers = Powers(ctx, A)
     m, s = powers.degree()
     E = powers.approximant(m, s)
@@ -75,7 +96,7 @@ def expm(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
         ctx.check_cancelled()
         ctx.progress(count, s + powers.scaled_before, "squaring")
         if not _finite(E):
-            E.local[np.isfinite(E.local)] = np.nan  # these are not squared often enough
+            E.local[np.isfinite(E.local)] = np.nan  # finite elements are wrong: squarings are missing
             break
         with np.errstate(over="ignore", invalid="ignore"):
             E = _times(ctx, E, E)
@@ -88,25 +109,25 @@ def _finite(A: DistMatrix) -> bool:
 
 
 class Powers:
-    """The even powers of a matrix, as far as they are asked for, and norms of all. Making one is collective over comm.
+    """The even powers of a matrix, computed when needed, and norms of powers. Creating one is collective over comm.
 
     Parameters
     ----------
     ctx : TaskContext
-        The surroundings of the task.
+        Context of the task.
     A : DistMatrix, n x n
-        The matrix; is kept.
+        The matrix, which is not changed.
 
     Attributes
     ----------
     scaled_before : int
-        The matrix was divided by two to this number first, so that its tenth power does not overflow.
+        The matrix is first divided by 2 to this power, so that its tenth power does not overflow.
     """
 
     def __init__(self, ctx: TaskContext, A: DistMatrix) -> None:
         self._ctx, self._n = ctx, A.shape[0]
         A = A.relayout("MC_MR")
-        factor = safe_factor(ctx.comm, A.local)  # the norm itself may be no number
+        factor = safe_factor(ctx.comm, A.local)  # the norm itself may overflow
         norm = reductions.norm(ctx, A if factor == 1 else _multiplied(A, factor), 1)
         spare = float(np.finfo(A.dtype).maxexp) / 11
         self.scaled_before = max(0, math.ceil(math.log2(norm) - math.log2(factor) - spare)) if norm > 0 else 0
@@ -132,7 +153,7 @@ class Powers:
         return 13, s + self._excess(13, s)
 
     def power(self, p: int) -> DistMatrix:
-        """Return A^p for p = 1 or even, computed if it is not known. Collective over comm."""
+        """Return A^p for p = 1 or an even p, and compute it if necessary. Collective over comm."""
         if p not in self._known:
             self._ctx.progress(p / 10, 2, f"power {p}")
             half = 2 * (p // 4) if p > 2 else 1
@@ -140,7 +161,7 @@ class Powers:
         return self._known[p]
 
     def root(self, p: int) -> float:
-        """Return ‖A^p‖^(1/p) in the 1-norm, estimated if A^p is not known. Collective over comm."""
+        """Return ‖A^p‖^(1/p) in the 1-norm, estimated if A^p was not computed. Collective over comm."""
         if p in self._known:
             return float(reductions.norm(self._ctx, self._known[p], 1) ** (1 / p))
         parts = {4: (2, 2), 6: (2, 2, 2), 8: (4, 4), 10: (4, 6)}[p]
@@ -159,9 +180,9 @@ class Powers:
         return float(condition.one_norm(self._n, factors[0].dtype, apply, adjoint) ** (1 / p))
 
     def _excess(self, m: int, s: int) -> int:
-        """Return how many more squarings rounding errors in the approximant of A / 2^s ask for. Collective over comm.
+        """Return the additional squarings that rounding in the approximant of A / 2^s requires. Collective over comm.
 
-        From the norm of a power of |A|, which is exact: the elements are not negative.
+        Uses the norm of a power of |A|, which products with a vector give exactly, because no element is negative.
         """
         magnitudes = np.abs(self._known[1].local)
         rows, cols = self._known[1].rows.indices(), self._known[1].cols.indices()
@@ -223,7 +244,7 @@ class Powers:
 
 
 def _coefficients(m: int) -> list[float]:
-    """Return the coefficients of the numerator, that of the highest power 1; the denominator's alternate in sign."""
+    """Return the numerator's coefficients, with 1 for the highest power; the denominator's alternate in sign."""
     return [float(math.comb(m, j) * math.factorial(2 * m - j) // math.factorial(m)) for j in range(m + 1)]
 
 
@@ -233,7 +254,7 @@ def _times(ctx: TaskContext, A: DistMatrix, B: DistMatrix) -> DistMatrix:
 
 
 def _like(A: DistMatrix, local: Array) -> DistMatrix:
-    """Return a matrix in the place of `A` with this block. Local."""
+    """Return a matrix with the shape and layout of `A` and this block. Local."""
     return DistMatrix(A.comm, A.shape, A.layout, local, A.allocate)
 
 
@@ -243,13 +264,13 @@ def _multiplied(A: DistMatrix, factor: float) -> DistMatrix:
 
 
 def _held_diagonal(A: DistMatrix) -> tuple[Array, Array]:
-    """Return the local indices of the diagonal elements that this rank has. Local."""
+    """Return the local indices of this rank's diagonal elements. Local."""
     held = np.intersect1d(A.rows.indices(), A.cols.indices())
     return A.rows.to_local(held), A.cols.to_local(held)
 
 
 def _applied(A: DistMatrix, X: Array) -> Array:
-    """Return A X, for X that every rank holds. Collective over comm."""
+    """Return A X; every rank passes the same X. Collective over comm."""
     Y = np.zeros(X.shape, np.result_type(A.dtype, X.dtype))
     Y[A.rows.indices()] = A.local @ X[A.cols.indices()]
     A.comm.Allreduce(MPI.IN_PLACE, Y)
@@ -257,7 +278,7 @@ def _applied(A: DistMatrix, X: Array) -> Array:
 
 
 def _adjoint_applied(A: DistMatrix, X: Array) -> Array:
-    """Return A^H X, for X that every rank holds. Collective over comm."""
+    """Return A^H X; every rank passes the same X. Collective over comm."""
     Y = np.zeros(X.shape, np.result_type(A.dtype, X.dtype))
     Y[A.cols.indices()] = (A.local.T @ X[A.rows.indices()].conj()).conj()
     A.comm.Allreduce(MPI.IN_PLACE, Y)

@@ -1,11 +1,11 @@
 """Eigenvalues and eigenvectors of symmetric and Hermitian matrices.
 
-On one rank (see :mod:`..one_rank`) LAPACK's ?syevr and ?heevr, by SciPy: reduction to tridiagonal form, then multiple
-relatively robust representations. On all ranks ScaLAPACK: p?syevd (divide and conquer) for eigenvectors, always all of
-them, p?syevr for eigenvalues alone, since its vectors of tight clusters are not orthogonal. It gives up now and then;
-then p?syevd has the values too.
+One rank (see :mod:`..one_rank`) calls LAPACK's ?syevr or ?heevr through SciPy: reduction to tridiagonal form, then
+multiple relatively robust representations. All ranks together call ScaLAPACK: p?syevd (divide and conquer) for
+eigenvectors, always all of them, and p?syevr for eigenvalues only, because its vectors for tight clusters are not
+orthogonal. p?syevr sometimes fails; then p?syevd computes the eigenvalues as well.
 
-Only one triangle is read. Row-major storage of a Hermitian A is the column-major storage of its conjugate.
+Only one triangle is read. The row-major storage of a Hermitian A is the column-major storage of its conjugate.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentError, ArgumentValueError, ConvergenceError
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
+from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.grid_matrices import grid_copy
 from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_square
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.scalapack import spectral
 from alchemist_ray.mpi_backend.scalapack.spectral import Wanted
 
@@ -41,46 +42,50 @@ def eigh(
     Parameters
     ----------
     A : DistMatrix, shape (n, n)
-        The matrix, of which one triangle is read; float32, float64, complex64 or complex128.
+        The matrix; float32, float64, complex64 or complex128. Only one triangle is read.
     lower : bool
-        Whether that is the lower one.
+        Whether to read the lower triangle.
     eigvals_only : bool
-        Whether to compute eigenvalues and no eigenvectors.
+        Whether to compute eigenvalues only.
     subset_by_index : [int, int], optional
-        First and last index of the eigenvalues wanted, counted from 0 in ascending order.
+        First and last index of the wanted eigenvalues, counted from 0 in ascending order.
     subset_by_value : [float, float], optional
-        Wanted are the eigenvalues in the half-open interval ``(low, high]``; infinite ends are allowed.
+        Half-open interval ``(low, high]`` of the wanted eigenvalues; its ends may be infinite.
 
     Returns
     -------
     w : ndarray, shape (k,)
-        Eigenvalues, ascending; real.
+        Eigenvalues, ascending; real. None if none lies in the interval.
     V : DistMatrix, shape (n, k)
-        Orthonormal eigenvectors, in MC_MR. Not with `eigvals_only`, which returns `w` alone.
+        Orthonormal eigenvectors, in MC_MR. With `eigvals_only` only `w` is returned.
 
     Raises
     ------
     ArgumentError
         If A has another dtype, or both subsets are given.
     ArgumentValueError
-        If A is not square or is empty, or a subset is out of range.
+        If A is not square, or a subset is out of range.
     NonFiniteError
-        If A contains NaN or Inf, in whichever triangle.
+        If A contains NaN or Inf, in either triangle.
     ConvergenceError
         If an eigenvalue does not converge.
 
     Notes
     -----
-    Collective over comm. Where the ranks share a host and eight copies of A fit in half its memory, and for n up to
-    1,000: LAPACK's ?syevr / ?heevr on rank 0, with the threads of all ranks. Else p?syevd / p?heevd, or p?syevr /
-    p?heevr for eigenvalues alone: three copies of A, dealt over the ranks, and a subset costs as much as all. 4/3 n^3
-    operations for the eigenvalues, 2n^2 k to 4n^3 more for k eigenvectors. Residuals and orthogonality are of the order
-    n eps.
+    Collective over comm. If all ranks share a host and eight copies of A fit in half its memory, or if n is at most
+    1,000: LAPACK's ?syevr / ?heevr on rank 0, with the threads of all ranks. Otherwise p?syevd / p?heevd, or for
+    eigenvalues only p?syevr / p?heevr: three distributed copies of A, and a subset costs as much as all. The
+    eigenvalues take 4/3 n^3 operations, and k eigenvectors 2n^2 k to 4n^3 more. Residuals and orthogonality are of the
+    order n eps.
 
     Sources: I. Dhillon, B. Parlett, C. Vömel, ACM TOMS 32 (2006), 533 (?syevr); F. Tisseur, J. Dongarra, SIAM J. Sci.
     Comput. 20 (1999), 2223 (p?syevd).
     """
     wanted = _checked(ctx, A, subset_by_index, subset_by_value)
+    if small_problems.suits("eigh", A.shape):
+        found: Any = small_problems.solved(ctx, lambda A: _of_whole(A, lower, wanted, not eigvals_only), A=A)
+        return found  # type: ignore[no-any-return]  # as the signature says
+    checks.require_finite(ctx, A=A)
     w, V = _decomposition(ctx, A, lower, wanted, vectors=not eigvals_only)
     return w if V is None else (w, V)
 
@@ -98,13 +103,13 @@ def eigvalsh(
     Parameters
     ----------
     A : DistMatrix, shape (n, n)
-        The matrix, of which one triangle is read; float32, float64, complex64 or complex128.
+        The matrix; float32, float64, complex64 or complex128. Only one triangle is read.
     lower : bool
-        Whether that is the lower one.
+        Whether to read the lower triangle.
     subset_by_index : [int, int], optional
-        First and last index of the eigenvalues wanted, counted from 0 in ascending order.
+        First and last index of the wanted eigenvalues, counted from 0 in ascending order.
     subset_by_value : [float, float], optional
-        Wanted are the eigenvalues in the half-open interval ``(low, high]``; infinite ends are allowed.
+        Half-open interval ``(low, high]`` of the wanted eigenvalues; its ends may be infinite.
 
     Returns
     -------
@@ -114,26 +119,29 @@ def eigvalsh(
     Raises
     ------
     ArgumentError, ArgumentValueError, NonFiniteError, ConvergenceError
-        As :func:`eigh`.
+        As in :func:`eigh`.
 
     Notes
     -----
-    Collective over comm. As :func:`eigh`, without the vectors: 4/3 n^3 operations.
+    Collective over comm. Like :func:`eigh` without the vectors: 4/3 n^3 operations.
     """
-    return _decomposition(ctx, A, lower, _checked(ctx, A, subset_by_index, subset_by_value), vectors=False)[0]
+    wanted = _checked(ctx, A, subset_by_index, subset_by_value)
+    if small_problems.suits("eigh", A.shape):
+        values: Array = small_problems.solved(ctx, lambda A: _of_whole(A, lower, wanted, vectors=False), A=A)
+        return values
+    checks.require_finite(ctx, A=A)
+    return _decomposition(ctx, A, lower, wanted, vectors=False)[0]
 
 
 def _checked(ctx: TaskContext, A: DistMatrix, by_index: list[int] | None, by_value: list[float] | None) -> Wanted:
-    """Check the arguments; return which eigenvalues are wanted. Collective over comm."""
+    """Check the arguments; return which eigenvalues are wanted. Local."""
     checks.require_floating(ctx, A=A)
     require_square(ctx, A=A)
-    wanted = _wanted(ctx, A.shape[0], by_index, by_value)
-    checks.require_finite(ctx, A=A)
-    return wanted
+    return _wanted(ctx, A.shape[0], by_index, by_value)
 
 
 def _wanted(ctx: TaskContext, n: int, by_index: list[int] | None, by_value: list[float] | None) -> Wanted:
-    """Return which eigenvalues are wanted, as both routines take it: an infinite interval ends where numbers do."""
+    """Check the two subset arguments and return the selection."""
     if by_index is not None and by_value is not None:
         raise ArgumentError(ctx.task, "subset_by_index and subset_by_value exclude each other: give one of them")
     if by_index is not None:
@@ -159,20 +167,33 @@ def _decomposition(
 def on_one_rank(
     ctx: TaskContext, A: DistMatrix, lower: bool, wanted: Wanted, vectors: bool
 ) -> tuple[Array, DistMatrix | None]:
-    """Return eigenvalues and eigenvectors, if asked for, by LAPACK on one rank. Collective over comm."""
+    """Return eigenvalues, and eigenvectors if wanted, by LAPACK on one rank. Collective over comm."""
     ctx.progress(0, 1, "eigenvalues (LAPACK)")
-    w, V = one_rank.run_on(ctx, A, lambda whole: _by_lapack(whole, lower, wanted, vectors)) or (None, None)
+    count = (16 / 3 if vectors else 4 / 3) * A.shape[0] ** 3
+    w, V = one_rank.run_on(ctx, A, count, lambda whole: _by_lapack(whole, lower, wanted, vectors)) or (None, None)
     w = ctx.comm.bcast(w, one_rank.ROOT)
     return w, one_rank.dealt(ctx, V, (A.shape[0], len(w)), A.dtype) if vectors else None
 
 
 def _by_lapack(A: Array, lower: bool, wanted: Wanted, vectors: bool) -> tuple[Array, Array | None]:
     """Return eigenvalues and eigenvectors of C-ordered `A`, which is destroyed. Local."""
+    w, V = _by_columns(A.T, not lower, wanted, vectors)
+    return w, np.conjugate(V, out=V) if V is not None and V.dtype.kind == "c" else V
+
+
+def _of_whole(A: Array, lower: bool, wanted: Wanted, vectors: bool) -> Any:
+    """Return what the tasks do, of a whole matrix. Local."""
+    w, V = _by_columns(A, lower, wanted, vectors)
+    return w if V is None else (w, Whole(V))
+
+
+def _by_columns(A: Array, lower: bool, wanted: Wanted, vectors: bool) -> tuple[Array, Array | None]:
+    """Return eigenvalues and eigenvectors of Fortran-ordered `A`, which is destroyed. Local."""
     import scipy.linalg  # takes longer than a worker takes to start
 
     found = scipy.linalg.eigh(
-        A.T,
-        lower=not lower,
+        A,
+        lower=lower,
         eigvals_only=not vectors,
         overwrite_a=True,
         check_finite=False,
@@ -180,16 +201,13 @@ def _by_lapack(A: Array, lower: bool, wanted: Wanted, vectors: bool) -> tuple[Ar
         subset_by_value=wanted.interval,
         driver="evr",
     )
-    if not vectors:
-        return found, None
-    w, V = found
-    return w, np.conjugate(V, out=V) if V.dtype.kind == "c" else V
+    return found if vectors else (found, None)
 
 
 def on_all_ranks(
     ctx: TaskContext, A: DistMatrix, lower: bool, wanted: Wanted, vectors: bool
 ) -> tuple[Array, DistMatrix | None]:
-    """Return eigenvalues and eigenvectors, if asked for, by ScaLAPACK. Collective over comm."""
+    """Return eigenvalues, and eigenvectors if wanted, by ScaLAPACK. Collective over comm."""
     ctx.progress(0, 1, "eigenvalues (ScaLAPACK)")
     if not vectors:
         values, info = spectral.heevr(grid_copy(A), lower, wanted.indices)
@@ -211,14 +229,14 @@ def _agreed(ctx: TaskContext, info: int) -> int:
 
 
 def _selected(w: Array, wanted: Wanted) -> tuple[int, int]:
-    """Return the range of indices of ascending eigenvalues that are wanted."""
+    """Return the index range of the wanted eigenvalues, which are ascending."""
     if wanted.indices is not None:
         return wanted.indices[0], wanted.indices[1] + 1
     return (0, len(w)) if wanted.interval is None else _within(w, wanted.interval)
 
 
 def _within(w: Array, interval: tuple[float, float]) -> tuple[int, int]:
-    """Return the range of indices of ascending eigenvalues in ``(low, high]``."""
+    """Return the index range of the eigenvalues in ``(low, high]``; `w` is ascending."""
     low, high = np.searchsorted(w, interval, side="right")
     return int(low), int(high)
 

@@ -4,20 +4,22 @@ Two orthonormal bases grow by a block at a time, U for the long side and V for t
 
     A V = U B,        A^H U = V B^H + V' F e^T
 
-where V' is the next block of V and e picks the last block of U. The SVD of the small B gives the Ritz triplets; the
-first equation makes their residuals A v - sigma u vanish, the second shows those of A^H u - sigma v with no further
-product. When the bases are full they are compressed to the leading Ritz vectors and grow again from V'.
+where V' is the next block of V and e picks the last block of U. The SVD of the small B gives the Ritz triplets. By the
+first equation their residuals A v - sigma u are zero; the second gives the residuals A^H u - sigma v without another
+product. When the bases are full, they are compressed to the leading Ritz vectors and grow again from V'.
 
-Both bases are kept orthogonal in full. What the recurrence says of a new block is subtracted first; then one pass over
-the basis is mostly enough, and where the block or what is left of it is near to dependent, more follow, by TSQR.
+Both bases are fully reorthogonalised. The part of a new block that the recurrence predicts is subtracted first; after
+that one pass over the basis is usually enough. If the block or its remainder is nearly dependent, more passes follow,
+by TSQR.
 
-The width of the blocks is chosen by cost (:class:`LanczosPlan`). A product of a dense matrix with one vector runs at
-the speed of memory, with thirty-two at the speed of the cores, so there blocks are wide. A sparse matrix gains nothing
-by that, and narrow blocks need far fewer vectors in all. But a start of b vectors finds at most b copies of a multiple
-singular value. So where b were found that are equal, other than the last ones wanted, the narrow blocks are not
-believed (:func:`trustworthy`), and wide ones are taken, which have more vectors than triplets are wanted.
+The width of the blocks depends on their cost (:class:`LanczosPlan`). The product of a dense matrix with one vector runs
+at the speed of memory, and with thirty-two vectors at the speed of the cores, so for dense matrices blocks are wide. A
+sparse matrix gains nothing from wide blocks, and narrow blocks need far fewer vectors in total. But a start with b
+vectors finds at most b copies of a multiple singular value. So if narrow blocks find b equal values, other than the
+last ones, the result is not trusted (:func:`trustworthy`). It is computed again with wide blocks, which have more
+vectors than wanted triplets.
 
-The rows of U lie where the rows of the slab are; those of V are cut evenly over the ranks.
+The rows of U are distributed like the rows of the slab; those of V are divided evenly over the ranks.
 
 Sources: G. Golub, F. Luk, M. Overton, ACM TOMS 7 (1981), 149 (the block method); J. Baglama, L. Reichel, SIAM J. Sci.
 Comput. 27 (2005), 19, section 3 (thick restart).
@@ -42,36 +44,36 @@ Array = npt.NDArray[Any]
 ReportIteration = Callable[[int, float], None]
 
 _BLOCKS_KEPT = 12  # wide blocks: the bases hold k + this many before a restart
-_CHECK_EVERY = 3  # wide blocks between two looks at the residuals
-_NARROW = 2  # the least that can tell a multiple singular value
-_FEW = 4  # vectors up to which a product with each of them is faster than with all
-_DEPENDENT = 10.0  # condition number of a block from which on one pass, by Cholesky factors, is not enough
-_INDEPENDENT = 0.5  # what is left of a unit vector that a second orthogonalisation should not change
-_ROUNDING = 100.0  # times the precision: what is left of a vector in which there was nothing new
+_CHECK_EVERY = 3  # wide blocks between two checks of the residuals
+_NARROW = 2  # smallest width that can detect a multiple singular value
+_FEW = 4  # up to this many vectors, one product for each is faster than one for all
+_DEPENDENT = 10.0  # above this condition number of a block, one pass with Cholesky factors is not enough
+_INDEPENDENT = 0.5  # a unit vector that keeps this length needs no second orthogonalisation
+_ROUNDING = 100.0  # remainders below this times the precision are rounding errors
 _PASSES = 10
 
 
 def block_size(k: int) -> int:
-    """Return how many vectors a wide block has when `k` triplets are wanted."""
+    """Return the number of vectors in a wide block for `k` triplets."""
     return max(16, k + max(8, k // 4))
 
 
 @dataclass(frozen=True)
 class LanczosPlan:
-    """How wide the blocks are, and how many vectors are kept.
+    """The width of the blocks, and the number of vectors kept.
 
     Attributes
     ----------
     k : int
-        Number of triplets wanted.
+        Number of wanted triplets.
     block : int
         Vectors of a block.
     kept : int
         Ritz vectors that a restart keeps.
     capacity : int
-        Vectors that a basis has room for.
+        Largest number of vectors of a basis.
     check_every : int
-        Blocks between two looks at the residuals, which are looked at before each restart anyway.
+        Blocks between two checks of the residuals, which are also checked before each restart.
     """
 
     k: int
@@ -82,14 +84,14 @@ class LanczosPlan:
 
     @classmethod
     def wide(cls, k: int, n: int) -> LanczosPlan | None:
-        """Return the plan for `k` triplets of a dense matrix with short side `n`; None if that has no room for it."""
+        """Return the plan for `k` triplets of a dense matrix with short side `n`; None if `n` is too small."""
         b = block_size(k)
         capacity = min(k + _BLOCKS_KEPT * b, n - b)
         return cls(k, b, k + b, capacity, _CHECK_EVERY) if k + 5 * b <= capacity else None
 
     @classmethod
     def narrow(cls, k: int, n: int) -> LanczosPlan | None:
-        """Return the plan for `k` triplets of a sparse matrix with short side `n`; None if that has no room for it."""
+        """Return the plan for `k` triplets of a sparse matrix with short side `n`; None if `n` is too small."""
         kept = k + max(8, k // 2)
         kept += kept % _NARROW
         capacity = 2 * kept
@@ -97,16 +99,16 @@ class LanczosPlan:
 
 
 class Basis:
-    """Orthonormal columns, of which this rank has some rows.
+    """Orthonormal columns; this rank holds some of their rows.
 
     Parameters
     ----------
     comm : MPI.Comm
         The ranks that share the columns.
     rows, capacity : int
-        Rows of this rank, and columns there is room for.
+        Number of this rank's rows, and largest number of columns.
     rng : numpy.random.Generator
-        Gives new directions where a block adds none; this rank's own.
+        This rank's generator of new directions, for blocks that add none.
     """
 
     def __init__(
@@ -114,17 +116,17 @@ class Basis:
     ) -> None:
         self._comm = comm
         self._rng = rng
-        # Fortran order: a leading part of the columns is contiguous
+        # In Fortran order the leading columns are contiguous.
         self._columns = np.empty((rows, capacity), dtype, order="F")
         self.size = 0
 
     @property
     def columns(self) -> Array:
-        """The columns so far: the rows of them that this rank has."""
+        """The present columns: the rows on this rank."""
         return self._columns[:, : self.size]
 
     def append(self, block: Array) -> None:
-        """Add orthonormal columns that :meth:`orthonormalise` made. Local."""
+        """Append orthonormal columns from :meth:`orthonormalise`. Local."""
         self._columns[:, self.size : self.size + block.shape[1]] = block
         self.size += block.shape[1]
 
@@ -136,8 +138,8 @@ class Basis:
     def orthonormalise(self, W: Array, scale: float = 0.0) -> tuple[Array, Array, Array]:
         """Return Q, C, R with ``W = columns C + Q R`` and Q orthonormal, also to the columns. Collective over comm.
 
-        What is left of W is taken for rounding where it is below the precision of numbers of size `scale`. Directions
-        with nothing left are random, and have zeros in R, so Q has full rank for any W.
+        A remainder of W below the precision of numbers of size `scale` counts as rounding. Directions without a
+        remainder are replaced by random ones and have zeros in R, so Q has full rank for any W.
         """
         C, G = self._products(W)
         rounding = _ROUNDING * float(np.finfo(W.dtype).eps) * max(scale, float(np.sqrt(np.diag(G).real.max())))
@@ -157,8 +159,8 @@ class Basis:
     def _factors(self, C: Array, G: Array, rounding: float) -> tuple[Array, Array] | None:
         """Return R and its inverse such that ``(W - columns C) inverse`` is orthonormal. Collective over comm.
 
-        By a Cholesky factorisation, which squares the condition number; None unless the columns of W are more than
-        `rounding` and well independent of each other and of the basis. Rank 0 decides.
+        Uses a Cholesky factorisation, which squares the condition number. Returns None unless the columns of W are
+        larger than `rounding` and well independent of each other and of the basis. Rank 0 decides.
         """
         b, norms = len(G), np.sqrt(np.diag(G).real)
         factors = np.full((2 * b, b), np.nan, G.dtype)
@@ -184,7 +186,7 @@ class Basis:
             if count:
                 empty = np.flatnonzero(lost & (np.abs(R).max(axis=1) <= rounding))
                 W[:, empty] = normal(self._rng, (W.shape[0], empty.size), W.dtype)
-                R[empty] = 0  # whatever the next pass does to these directions, they are no part of W
+                R[empty] = 0  # these random directions are not part of W
             projection, _ = self._products(W)
             W -= _times(self.columns, projection)
             C = C + projection @ R
@@ -192,7 +194,7 @@ class Basis:
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
-    """Return numbers from the standard normal distribution of `dtype`. Local."""
+    """Return standard normal random numbers of `dtype`. Local."""
     if dtype.kind != "c":
         return rng.standard_normal(shape).astype(dtype)
     return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
@@ -223,9 +225,9 @@ class Bidiagonalisation:
     slab : TallMatrix
         The matrix.
     plan : LanczosPlan
-        The widths, for the short side of the matrix.
+        The plan for the short side of the matrix.
     seed : int
-        Of the random start.
+        Seed of the random start.
     """
 
     def __init__(self, slab: TallMatrix, plan: LanczosPlan, seed: int) -> None:
@@ -239,7 +241,7 @@ class Bidiagonalisation:
         self._V = Basis(comm, mine, plan.capacity, dtype, rng)
         self._B = np.zeros((0, 0), dtype)
         self._next, _, _ = self._V.orthonormalise(normal(rng, (mine, plan.block), dtype))
-        self._coupling = np.zeros((0, plan.block), dtype)  # U^H A V', which the recurrence knows
+        self._coupling = np.zeros((0, plan.block), dtype)  # U^H A V', given by the recurrence
 
     @property
     def full(self) -> bool:
@@ -279,7 +281,7 @@ class Bidiagonalisation:
         return P, s, Qh.conj().T, residual
 
     def compress(self, P: Array, s: Array, Q: Array) -> None:
-        """Keep the leading Ritz vectors only. Local."""
+        """Keep only the leading Ritz vectors. Local."""
         kept = self._plan.kept
         self._U.compress(P[:, :kept])
         self._V.compress(Q[:, :kept])
@@ -292,7 +294,7 @@ class Bidiagonalisation:
         return Triplets(self._U.columns @ P[:, :k], s[:k], self._gathered(self._V.columns @ Q[:, :k]))
 
     def _gathered(self, block: Array) -> Array:
-        """Return on every rank the whole of columns of which each has its cut of the short side's rows."""
+        """Return whole columns on every rank; each rank passes its share of the short side's rows."""
         comm, width = self._slab.comm, block.shape[1]
         whole = np.empty((int(self._heights.sum()), width), block.dtype)
         counts = self._heights * width
@@ -310,15 +312,15 @@ def lanczos_svd(
     slab : TallMatrix
         The matrix.
     plan : LanczosPlan
-        How many triplets, and how.
+        The number of triplets and the widths.
     tolerance : float
-        Residuals of both sides must fall to this times the largest singular value.
+        Bound for the residuals of both sides, relative to the largest singular value.
     seed : int
-        Of the random start.
+        Seed of the random start.
     vectors : int
-        Vectors that may be added to a basis.
+        Largest number of vectors to add to a basis.
     progress : callable
-        Called with the number of vectors and the residual at each look at it.
+        Called with the number of vectors and the residual at each check.
     """
     bases = Bidiagonalisation(slab, plan, seed)
     blocks = max(1, vectors // plan.block)
@@ -336,10 +338,10 @@ def lanczos_svd(
 
 
 def trustworthy(s: Array, block: int, tolerance: float) -> bool:
-    """Whether no copy of a multiple singular value can be missing among `s`, found to `tolerance` from `block` vectors.
+    """Whether `s`, found to `tolerance` with blocks of `block` vectors, has all copies of multiple values. Local.
 
-    Residuals below the tolerance tell apart what differs by more than that. Copies of the smallest value found may be
-    missing, since they would only replace each other. Local.
+    Values that differ by more than the tolerance count as different. Copies of the smallest value may be missing,
+    because another copy would only replace it.
     """
     gap = 2 * tolerance * s[0]
     above = s[s > s[-1] + gap]

@@ -1,11 +1,11 @@
 """The polar decomposition.
 
-Where the singular value decomposition is cheap (see :mod:`.full_svd`), from that: with A = W diag(s) V^H the factors
-are W V^H and V diag(s) V^H. On all ranks, by the QR-based dynamically weighted Halley iteration: all singular values
-are driven to 1 by a rational function whose weights follow from a lower bound on them. It takes at most six or seven
-rounds, each a QR factorisation or, once the condition number is small, a Cholesky factorisation, and products: so it
-scales as these do. A matrix that is singular to working precision is moved by as much as rounding does anyway, at
-random, which makes it regular, and the factors are those of a matrix next to it.
+If the singular value decomposition is cheap (see :mod:`.full_svd`), it gives the factors: with A = W diag(s) V^H they
+are W V^H and V diag(s) V^H. Otherwise all ranks use the QR-based dynamically weighted Halley iteration (QDWH). A
+rational function drives all singular values to 1; its weights follow from a lower bound on them. The iteration takes at
+most six or seven rounds. Each round consists of products and a QR factorisation or, once the condition number is small,
+a Cholesky factorisation, so it scales as these do. A matrix that is singular to working precision is made regular by a
+random change as small as rounding errors; the factors are then those of this nearby matrix.
 
 Sources: Y. Nakatsukasa, Z. Bai, F. Gygi, *Optimizing Halley's iteration for computing the matrix polar decomposition*,
 SIAM J. Matrix Anal. Appl. 31 (2010), 2700; Y. Nakatsukasa, N. Higham, SIAM J. Sci. Comput. 35 (2013), A1325.
@@ -19,17 +19,23 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from mpi4py import MPI
 
 from alchemist_ray.errors import ArgumentValueError, ConvergenceError
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
-from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank
+from alchemist_ray.mpi_backend.libraries.linalg import checks, one_rank, small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations import condition, orthogonal
 from alchemist_ray.mpi_backend.libraries.linalg.factorizations.systems import solve
 from alchemist_ray.mpi_backend.libraries.linalg.matrices import products, reductions
 from alchemist_ray.mpi_backend.libraries.linalg.matrices.factors import Form
-from alchemist_ray.mpi_backend.libraries.linalg.scaling import safe_factor
-from alchemist_ray.mpi_backend.libraries.linalg.shapes import require_elements
+from alchemist_ray.mpi_backend.libraries.linalg.scaling import (
+    linearly_scaled,
+    safe_factor,
+    scale_linearly,
+    shift_exponents,
+)
+from alchemist_ray.mpi_backend.libraries.linalg.small_problems import Whole
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import full_svd
 from alchemist_ray.mpi_backend.libraries.linalg.spectral.lanczos import normal
 
@@ -40,7 +46,7 @@ _ADJOINT_RIGHT = Form(transpose_b=True, conjugate_b=True)
 
 _ROUNDS = 30
 _CHOLESKY = 100.0
-"""The weight c up to which a round may use a Cholesky factorisation, which loses log10(c) digits."""
+"""Largest weight c for which a round may use a Cholesky factorisation, which loses log10(c) digits."""
 
 
 @task
@@ -52,21 +58,21 @@ def polar(ctx: TaskContext, A: DistMatrix, side: Literal["right", "left"] = "rig
     A : DistMatrix, shape (m, n)
         The matrix; float32, float64, complex64 or complex128.
     side : {"right", "left"}
-        Whether P stands on the right, A = U P, or on the left, A = P U.
+        The side of P: "right" for A = U P, "left" for A = P U.
 
     Returns
     -------
     U : DistMatrix, shape (m, n)
-        Orthonormal columns if m >= n, else orthonormal rows. Unique if A has full rank.
+        With orthonormal columns if m >= n, else with orthonormal rows. Unique if A has full rank.
     P : DistMatrix, shape (n, n) for "right", (m, m) for "left"
-        Hermitian and positive semidefinite, to rounding.
+        Hermitian and positive semidefinite, up to rounding.
 
     Raises
     ------
     ArgumentError
         If A has another dtype.
     ArgumentValueError
-        If A is empty, or there is no such side.
+        If there is no such side.
     NonFiniteError
         If A contains NaN or Inf.
     ConvergenceError
@@ -74,19 +80,36 @@ def polar(ctx: TaskContext, A: DistMatrix, side: Literal["right", "left"] = "rig
 
     Notes
     -----
-    Collective over comm. Where :func:`svd` uses TSQR or LAPACK: its cost and memory, and two products. Else QDWH
-    (Nakatsukasa, Bai, Gygi, SIAM J. Matrix Anal. Appl. 31 (2010), 2700): with n the smaller side, after a QR
-    factorisation if A is not square, at most some 50 n^3 operations; eight matrices of n x n, dealt. ‖A − U P‖ and the
+    Collective over comm. If :func:`svd` uses TSQR or LAPACK: its cost and memory, and two products. Otherwise QDWH
+    (Nakatsukasa, Bai, Gygi, SIAM J. Matrix Anal. Appl. 31 (2010), 2700). Let n be the smaller side: at most about 50
+    n^3 operations, after a QR factorisation if A is not square; eight distributed n x n matrices. ‖A − U P‖ and the
     orthogonality of U are of the order n eps.
     """
     checks.require_floating(ctx, A=A)
-    require_elements(ctx, A=A)
     if side not in ("right", "left"):
         raise ArgumentValueError(ctx.task, f"side must be 'right' or 'left', but is {side!r}")
+    if small_problems.suits("polar", A.shape):
+        found: tuple[DistMatrix, DistMatrix] = small_problems.solved(ctx, lambda A: _of_whole(A, side), A=A)
+        return found
     checks.require_finite(ctx, A=A)
-    if full_svd.slender(A) or one_rank.preferred(ctx, A.shape, A.dtype):
-        return by_svd(ctx, A, side)
-    return by_iteration(ctx, A, side)
+    A, exponent = linearly_scaled(A)
+    by_one = full_svd.slender(A) or one_rank.preferred(ctx, A.shape, A.dtype)
+    U, P = by_svd(ctx, A, side) if by_one else by_iteration(ctx, A, side)
+    if exponent:
+        shift_exponents(P.local, -exponent)
+    return U, P
+
+
+def _of_whole(A: Array, side: str) -> tuple[Whole, Whole]:
+    """Return what :func:`polar` does, of a whole matrix. Local."""
+    import scipy.linalg  # takes longer than a worker takes to start
+
+    exponent = scale_linearly(MPI.COMM_SELF, A)
+    W, s, Vh = scipy.linalg.svd(A, full_matrices=False, overwrite_a=True, check_finite=False)
+    P = (Vh.conj().T * s) @ Vh if side == "right" else (W * s) @ W.conj().T
+    if exponent:
+        shift_exponents(P, -exponent)
+    return Whole(W @ Vh), Whole(P)
 
 
 def by_svd(ctx: TaskContext, A: DistMatrix, side: str) -> tuple[DistMatrix, DistMatrix]:
@@ -120,7 +143,7 @@ def by_iteration(ctx: TaskContext, A: DistMatrix, side: str) -> tuple[DistMatrix
 
 
 def unitary_factor(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
-    """Return the unitary factor of a square matrix, of a matrix next to it if it is singular. Collective over comm."""
+    """Return the unitary factor of a square matrix, or if it is singular, of a nearby one. Collective over comm."""
     eps = float(np.finfo(A.dtype).eps)
     X, bound = _start(ctx, A, eps)
     for count in range(_ROUNDS):
@@ -143,9 +166,9 @@ class Weights:
     Attributes
     ----------
     a, b, c : float
-        The best for singular values between the bound and 1.
+        The best weights for singular values between the bound and 1.
     next_bound : float
-        What the bound becomes.
+        The lower bound after this round.
     """
 
     a: float
@@ -166,7 +189,7 @@ class Weights:
 
 
 def _start(ctx: TaskContext, A: DistMatrix, eps: float) -> tuple[DistMatrix, float]:
-    """Return A with a norm of at most 1, on a grid, and a lower bound on its singular values. Collective over comm."""
+    """Return A scaled to a norm of at most 1, on a grid, and a lower bound on its singular values. Collective."""
     n = A.shape[0]
     X = A.relayout("MC_MR")
     X = _scaled(X, safe_factor(ctx.comm, X.local))
@@ -181,9 +204,9 @@ def _start(ctx: TaskContext, A: DistMatrix, eps: float) -> tuple[DistMatrix, flo
 
 
 def _by_qr(ctx: TaskContext, X: DistMatrix, weights: Weights) -> DistMatrix:
-    """Return the next iterate by the QR factorisation of X above a unit matrix. Collective over comm.
+    """Return the next iterate by the QR factorisation of X stacked on a unit matrix. Collective over comm.
 
-    With columns exchanged, since the rows of the two differ in size by many orders of magnitude.
+    Uses column pivoting, because the rows of the two differ in size by many orders of magnitude.
     """
     a, b, c = weights.a, weights.b, weights.c
     n = X.shape[0]
@@ -225,7 +248,7 @@ def _scaled(A: DistMatrix, factor: float) -> DistMatrix:
 
 
 def _plus(A: DistMatrix, B: DistMatrix, factor: float) -> DistMatrix:
-    """Return ``A + factor * B``, in the layout of both. Collective over comm."""
+    """Return ``A + factor * B`` for matrices with the same layout. Collective over comm."""
     C = _scaled(B, factor)
     C.local[...] += A.local
     return C

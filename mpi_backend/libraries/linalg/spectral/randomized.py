@@ -1,9 +1,9 @@
 """Leading singular triplets by a randomised subspace iteration.
 
-The range of A times a random block is, after a few rounds of A^H and A, close to the span of the leading singular
-vectors; how close is a matter of how fast the singular values fall, not of any tolerance. Each block is orthonormalised
-before the next product, or rounding would leave nothing but the first vector. The last step is a Rayleigh-Ritz step,
-which makes A v - sigma u vanish, so that singular values err by the square of the error of the vectors.
+A random block is multiplied by A and A^H for a few rounds; its span is then close to the span of the leading singular
+vectors. How close depends on how fast the singular values decay; there is no tolerance. Each block is orthonormalised
+before the next product, because otherwise rounding would leave only the first vector. The last step is a Rayleigh-Ritz
+step, which makes A v - sigma u zero, so the error of a singular value is the square of the error of its vectors.
 
 With l = k + oversampling columns and q rounds the expected error of the best approximation in the span is at most
 ``(1 + 4 sqrt(2 n / (k - 1)))^(1 / (2q + 1)) sigma_{k+1}`` for oversampling k, with n the short side.
@@ -33,15 +33,15 @@ def randomized_svd(slab: TallMatrix, k: int, oversampling: int, rounds: int, see
     Parameters
     ----------
     slab : TallMatrix
-        The matrix, scaled so that its squares neither overflow nor vanish.
+        The matrix, scaled so that its squares neither overflow nor underflow.
     k : int
         Number of triplets.
     oversampling : int
-        Columns of the block beyond `k`; the block is no wider than the short side.
+        Columns of the block beyond `k`; the block is not wider than the short side.
     rounds : int
         Rounds of products with A and A^H, at least one.
     seed : int
-        Of the random block. The same seed on as many ranks gives the same result.
+        Seed of the random block. The same seed on the same number of ranks gives the same result.
     """
     comm, n = slab.comm, slab.shape[1]
     cuts = np.array([n * rank // comm.size for rank in range(comm.size + 1)])
@@ -56,7 +56,7 @@ def randomized_svd(slab: TallMatrix, k: int, oversampling: int, rounds: int, see
 
 
 def _gathered(slab: TallMatrix, V: Array, heights: Array) -> Array:
-    """Return on every rank all rows of V, of which each rank has its cut. Collective over comm."""
+    """Return all rows of V on every rank; each rank passes its share. Collective over comm."""
     whole = np.empty((int(heights.sum()), V.shape[1]), V.dtype)
     slab.comm.Allgatherv(np.ascontiguousarray(V), [whole, heights * V.shape[1]])
     return whole

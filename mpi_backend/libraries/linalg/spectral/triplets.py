@@ -1,4 +1,4 @@
-"""Singular triplets of a slab, and how good they are."""
+"""Singular triplets of a slab, and their residuals."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Triplets:
     U : ndarray, shape (mloc, k)
         This rank's rows of the left singular vectors.
     s : ndarray, shape (k,)
-        The singular values, descending; equal on every rank.
+        The singular values, descending; the same on every rank.
     V : ndarray, shape (n, k)
-        The right singular vectors; equal on every rank.
+        The right singular vectors; the same on every rank.
     """
 
     U: Array
@@ -38,7 +38,7 @@ class Triplets:
 def rayleigh_ritz(slab: TallMatrix, V: Array) -> Triplets:
     """Return the best triplets in the span of the orthonormal columns of `V` (n, k). Collective over comm.
 
-    The SVD of A V, by TSQR, so that U is orthonormal and A v = sigma u to rounding, whatever V is.
+    They come from the SVD of A V by TSQR, so for any V, U is orthonormal and A v = sigma u up to rounding.
     """
     factors = TSQR(slab.comm, slab.product(V))
     P, s, Qh = svd_on_first(slab.comm, factors.R)
@@ -46,12 +46,12 @@ def rayleigh_ritz(slab: TallMatrix, V: Array) -> Triplets:
 
 
 def svd_on_first(comm: MPI.Comm, A: Array) -> tuple[Array, Array, Array]:
-    """Return the economic SVD of a small `A`, bitwise equal on every rank. Collective over comm.
+    """Return the economy-size SVD of a small `A`, bitwise equal on every rank. Collective over comm.
 
     Raises
     ------
     numpy.linalg.LinAlgError
-        On rank 0, if it does not converge; on the others, PeerFailedError.
+        On rank 0, if it does not converge; the other ranks raise PeerFailedError.
     """
     found = None
     with Agreement(comm):
@@ -64,7 +64,7 @@ def svd_on_first(comm: MPI.Comm, A: Array) -> tuple[Array, Array, Array]:
 def residual(slab: TallMatrix, triplets: Triplets) -> float:
     """Return the largest norm of A^H u - sigma v over the triplets, relative to the largest sigma. Collective.
 
-    Where the triplets come from :func:`rayleigh_ritz` the other residual, A v - sigma u, vanishes.
+    For triplets from :func:`rayleigh_ritz` the other residual, A v - sigma u, is zero.
     """
     largest = float(triplets.s[0])
     difference = slab.transposed_product(triplets.U) - triplets.V * triplets.s

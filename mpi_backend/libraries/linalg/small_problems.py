@@ -1,0 +1,327 @@
+"""Problems that are too small to share: one rank solves them with LAPACK.
+
+A distributed algorithm talks for each panel of its matrix. Up to some order this takes longer than the arithmetic: the
+exponential of an 8 x 8 matrix took 50 times as long as SciPy's. So each routine asks :func:`suits` first. If it does,
+:func:`solved` gathers the operands on one rank, which calls LAPACK with the cores of all ranks of its host, and deals
+the results: one message from each rank, one broadcast of the outcome, and one message to each rank for each result that
+is too large for the broadcast. The other ranks wait without using their cores.
+
+A problem of a few kilobytes, with all ranks on one host, is gathered on every rank, and each of them solves it: then no
+rank waits for another one's answer. They compute with the same code on the same processor, so the answers are equal.
+
+Up to which order this pays is in :data:`LARGEST`, measured by ``make bench-linalg``. Nothing else decides it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+from alchemist_ray.errors import AlchemistError, ConvergenceError, NonFiniteError, PeerFailedError
+from alchemist_ray.layouts import tiling
+from alchemist_ray.layouts.layout import Layout
+from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
+from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg.whole_matrices import ROOT, deal, gathered, replicated
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+
+Array = npt.NDArray[Any]
+
+LARGEST: dict[str, int] = {
+    "cho_solve": 600,
+    "cholesky": 1000,
+    "condest": 1000,
+    "det": 1000,
+    "eig": 1000,
+    "eigh": 1000,
+    "eigvals": 1000,
+    "expm": 1000,
+    "gemm": 600,
+    "inv": 1000,
+    "lstsq": 1000,
+    "lu": 1000,
+    "lu_solve": 600,
+    "pinv": 1000,
+    "polar": 1000,
+    "qr": 1000,
+    "solve": 1000,
+    "svd": 1000,
+    "truncated_svd": 600,
+}
+"""The order up to which one rank solves a problem, for each routine; a routine that is not here is always shared."""
+
+REPLICATED = 1 << 15
+"""Bytes of a problem that every rank solves if all are on one host."""
+
+_EMBEDDED = 4096
+"""Bytes of a matrix of the results that travel with the outcome."""
+
+_ENVELOPE = 8192
+"""Bytes of the broadcast that has the outcome, or its beginning."""
+
+_WORTH_THREADS = 96
+"""The order from which on LAPACK is given more than one thread."""
+
+_AWAKE = 1e-4
+"""Seconds for which a rank looks for the outcome before it begins to sleep."""
+
+_LONGEST_NAP = 0.002
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A matrix of a result, on the rank that has computed it.
+
+    Attributes
+    ----------
+    array : ndarray
+        All of it, in any order.
+    layout : Layout or str
+        How it is to be dealt.
+    """
+
+    array: Array
+    layout: Layout | str = "MC_MR"
+
+
+@dataclass(frozen=True)
+class _Announced:
+    """A matrix of a result, as all ranks hear of it; its elements are here, or follow."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    layout: Layout | str
+    array: Array | None
+
+
+def suits(routine: str, *shapes: tuple[int, int]) -> bool:
+    """Whether one rank solves a problem with matrices of these shapes; always where one of them is empty. Local."""
+    return any(0 in shape for shape in shapes) or max(map(max, shapes)) <= LARGEST.get(routine, 0)
+
+
+def solved(ctx: TaskContext, work: Callable[..., Any], finite: bool = True, **matrices: DistMatrix) -> Any:
+    """Return what `work` makes of the whole matrices, on all ranks. Collective over comm.
+
+    Parameters
+    ----------
+    ctx : TaskContext
+        The surroundings of the task.
+    work : callable
+        Called on one rank with the matrices by position, as Fortran-ordered arrays that it may overwrite. It returns
+        values that every rank is to have, and a :class:`Whole` for each matrix; also in tuples.
+    finite : bool
+        Whether to refuse matrices that contain NaN or Inf.
+    **matrices : DistMatrix
+        The matrices, by the names that errors call them by.
+
+    Returns
+    -------
+    Any
+        The same, with a DistMatrix in place of each :class:`Whole`.
+
+    Raises
+    ------
+    NonFiniteError
+        If a matrix contains NaN or Inf.
+    ConvergenceError
+        If NumPy or SciPy raised LinAlgError.
+    AlchemistError
+        What `work` raises; on all ranks alike.
+    MatrixMemoryError
+        If a rank has no room for its part of a result; on the others, PeerFailedError.
+    """
+    ranks = _ranks_here(ctx.comm)
+    if ranks == ctx.comm.size and sum(matrix.nbytes for matrix in matrices.values()) <= REPLICATED:
+        return _solved_by_each(ctx, work, {name: replicated(A) for name, A in matrices.items()}, finite)
+    wholes = [gathered(matrix) for matrix in matrices.values()]
+    if ctx.comm.rank != ROOT:
+        return _received(ctx)
+    try:
+        if finite:
+            _require_finite(ctx, dict(zip(matrices, wholes, strict=True)))
+        result = _computed(ctx, work, wholes, ranks)
+    except AlchemistError as error:
+        _announce(ctx.comm, error)
+        raise
+    except BaseException:
+        _announce(ctx.comm, PeerFailedError(ROOT))
+        raise
+    skeleton = _described(result)
+    _announce(ctx.comm, skeleton)
+    return _completed(ctx, skeleton, _each_whole(result))
+
+
+def _solved_by_each(ctx: TaskContext, work: Callable[..., Any], matrices: dict[str, Array], finite: bool) -> Any:
+    """Return what `work` makes of matrices that every rank has, this rank's part of each result. Local."""
+    if finite:
+        _require_finite(ctx, matrices)
+    return _own_parts(ctx, _computed(ctx, work, list(matrices.values()), 1))
+
+
+def _own_parts(ctx: TaskContext, result: Any) -> Any:
+    """Return a result with a matrix in place of each :class:`Whole`. Local.
+
+    The worker puts them into the memory that results are served from, and reports if there is no room.
+    """
+    if isinstance(result, tuple):
+        return tuple(_own_parts(ctx, member) for member in result)
+    return _own_part(ctx, result.array, result.layout) if isinstance(result, Whole) else result
+
+
+def _own_part(ctx: TaskContext, array: Array, layout: Layout | str) -> DistMatrix:
+    shape = array.shape[0], array.shape[1]
+    if isinstance(layout, str):
+        layout = Layout.of(layout, shape, ctx.comm.size)
+    local = np.empty(layout.local_shape(shape, ctx.comm.rank), array.dtype)
+    part = DistMatrix(ctx.comm, shape, layout, local, ctx.allocate)
+    tiling.scatter(array, local, part.rows, part.cols)
+    return part
+
+
+def _require_finite(ctx: TaskContext, matrices: Mapping[str, Array]) -> None:
+    for name, A in matrices.items():
+        if not checks.is_finite(A):
+            raise NonFiniteError(ctx.task, name)
+
+
+def _computed(ctx: TaskContext, work: Callable[..., Any], matrices: list[Array], ranks: int) -> Any:
+    """Return what `work` makes of whole matrices, with the threads of so many `ranks`. Local."""
+    order = max(max(A.shape) for A in matrices)
+    try:
+        with _threads(ranks) if order >= _WORTH_THREADS else nullcontext():
+            return work(*matrices)
+    except np.linalg.LinAlgError as failure:
+        if isinstance(failure, AlchemistError):
+            raise
+        raise ConvergenceError(ctx.task, str(failure)) from failure
+
+
+# --- the outcome ------------------------------------------------------------------------------------------------------
+
+
+def _described(result: Any) -> Any:
+    """Return a result with what all ranks hear of a matrix in place of each :class:`Whole`. Local."""
+    if isinstance(result, Whole):
+        array = result.array
+        embedded = array if array.nbytes <= _EMBEDDED else None
+        return _Announced((array.shape[0], array.shape[1]), array.dtype, result.layout, embedded)
+    return tuple(_described(member) for member in result) if isinstance(result, tuple) else result
+
+
+def _each_whole(result: Any) -> list[Array]:
+    """Return the arrays of all :class:`Whole` of a result, in order. Local."""
+    if isinstance(result, Whole):
+        return [result.array]
+    return [array for member in result for array in _each_whole(member)] if isinstance(result, tuple) else []
+
+
+def _announce(comm: MPI.Comm, outcome: Any) -> None:
+    """Tell the other ranks the outcome. Collective over comm, with :func:`_received`."""
+    if comm.size == 1:
+        return
+    octets = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
+    envelope = np.zeros(_ENVELOPE, np.uint8)
+    envelope[:8] = np.frombuffer(len(octets).to_bytes(8, "little"), np.uint8)
+    begin = octets[: _ENVELOPE - 8]
+    envelope[8 : 8 + len(begin)] = np.frombuffer(begin, np.uint8)
+    comm.Ibcast([envelope, MPI.BYTE], ROOT).Wait()
+    if len(octets) > len(begin):
+        comm.Bcast([np.frombuffer(octets[len(begin) :], np.uint8), MPI.BYTE], ROOT)
+
+
+def _received(ctx: TaskContext) -> Any:
+    """Return this rank's share of what :data:`ROOT` has computed, or raise what it raised. Collective over comm."""
+    comm, envelope = ctx.comm, np.empty(_ENVELOPE, np.uint8)
+    _wait(comm.Ibcast([envelope, MPI.BYTE], ROOT))
+    length = int.from_bytes(envelope[:8].tobytes(), "little")
+    octets = envelope[8 : 8 + length].tobytes()
+    if length > len(octets):
+        rest = np.empty(length - len(octets), np.uint8)
+        comm.Bcast([rest, MPI.BYTE], ROOT)
+        octets += rest.tobytes()
+    outcome = pickle.loads(octets)  # noqa: S301 - another rank of this job has written it
+    if isinstance(outcome, AlchemistError):
+        raise outcome
+    return _completed(ctx, outcome, None)
+
+
+def _wait(request: MPI.Request) -> None:
+    """Wait asleep, the longer the longer it has taken: the cores are for the rank that works."""
+    started = time.perf_counter()
+    while not request.Test():
+        elapsed = time.perf_counter() - started
+        time.sleep(0 if elapsed < _AWAKE else min(elapsed / 8, _LONGEST_NAP))
+
+
+def _completed(ctx: TaskContext, skeleton: Any, wholes: list[Array] | None) -> Any:
+    """Return a result with its matrices dealt. Collective over comm."""
+    matrices = _each_announced(skeleton)
+    if not matrices:
+        return skeleton
+    with Agreement(ctx.comm):
+        dealt = [ctx.empty(each.shape, each.dtype, each.layout) for each in matrices]
+    for i, (announced, target) in enumerate(zip(matrices, dealt, strict=True)):
+        if announced.array is not None:
+            tiling.scatter(announced.array, target.local, target.rows, target.cols)
+        else:
+            deal(target, None if wholes is None else wholes[i])
+    return _filled(skeleton, iter(dealt))
+
+
+def _each_announced(skeleton: Any) -> list[_Announced]:
+    if isinstance(skeleton, _Announced):
+        return [skeleton]
+    return [each for member in skeleton for each in _each_announced(member)] if isinstance(skeleton, tuple) else []
+
+
+def _filled(skeleton: Any, dealt: Any) -> Any:
+    if isinstance(skeleton, _Announced):
+        return next(dealt)
+    return tuple(_filled(member, dealt) for member in skeleton) if isinstance(skeleton, tuple) else skeleton
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
+
+
+def _threads(ranks: int) -> AbstractContextManager[Any]:
+    """Return a context with as many BLAS threads as so many `ranks` have together. Local."""
+    blas = _blas()
+    each = max((pool.num_threads for pool in blas.lib_controllers), default=1)
+    return cast("AbstractContextManager[Any]", blas.limit(limits=min(each * ranks, len(os.sched_getaffinity(0)))))
+
+
+@functools.cache
+def _blas() -> Any:
+    """Return the BLAS libraries of NumPy and SciPy; looking for them takes over a millisecond."""
+    import scipy.linalg  # noqa: F401 - so that its BLAS is loaded
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _ranks_here(comm: MPI.Comm) -> int:
+    """Return how many of the ranks are on this rank's host. Collective over comm the first time, and then known."""
+    if comm.size == 1:
+        return 1
+    known = cast("int | None", comm.Get_attr(_ranks_key()))
+    if known is None:
+        here = comm.Split_type(MPI.COMM_TYPE_SHARED)
+        known = here.size
+        here.Free()
+        comm.Set_attr(_ranks_key(), known)
+    return known
+
+
+@functools.cache
+def _ranks_key() -> int:
+    return MPI.Comm.Create_keyval()
