@@ -17,7 +17,7 @@
      |    +-- NotEnoughWorkersError                    more workers were asked for than are free
      |    +-- GroupStartError                          the MPI job of a worker group did not start
      |    +-- GroupDiedError                           the MPI job of the session's workers ended
-     |    +-- GroupEndedError                          the session has given the workers of a matrix back
+     |    |    +-- GroupEndedError                     the session has given the workers of a matrix back
      |    +-- ConnectionLostError (ConnectionError)    a connection to a worker broke, but the worker lives
      |    +-- ServerStartError                         the embedded server did not start
      +-- MatrixError
@@ -343,15 +343,15 @@ class GroupDiedError(SessionError):
 
 
 @dataclass(eq=False)
-class GroupEndedError(SessionError):
+class GroupEndedError(GroupDiedError):
     """The session gave back the workers of a matrix, or was stopped. This freed the matrix."""
 
-    session: str
+    reason: str = "the session has given them back, or was stopped"
 
     def _text(self) -> str:
         return (
-            f"session {self.session} has given back the workers of this matrix, and the matrix was freed with them: "
-            "send it again to the workers that the session has now"
+            f"session {self.session_id} has given back the workers of this matrix, or was stopped, and the matrix was "
+            "freed with them. Send it again to a session that has workers"
         )
 
 

@@ -26,20 +26,20 @@ from alchemist_ray.protocol.connection import Purpose
 from alchemist_ray.transport.poller import ChannelPoller
 
 GRACE_SECONDS = 10.0
-"""How long the other ranks may go on once one has failed: they may be waiting for it, in MPI, for ever. As long has a
-task whose time is up to stop where it can."""
+"""Seconds that the other ranks may go on after one has failed; they may wait for it in MPI without end. A task that has
+run out of time gets as long to stop."""
 
 INTERRUPT_SECONDS = 2.0
 """How long an interrupt (Ctrl-C) waits for the task to stop. A task that does not stop goes on; the next one waits."""
 
 LONGEST_POLL_SECONDS = 3600.0
-"""How long is waited at a time: the operating system counts milliseconds in 32 bits."""
+"""Longest single wait: the operating system counts milliseconds in 32 bits."""
 
 POLL_SECONDS = 0.2
-"""How often the caller is asked whether it still wants the answer, if there is a way to ask."""
+"""Seconds between two questions whether the caller still wants the answer."""
 
-NOTICE_SECONDS = 1.0
-"""After so long the caller is told that the ranks are still at a task that was to stop; then less and less often."""
+WARNING_SECONDS = 1.0
+"""Seconds until the caller is told that the ranks still run a cancelled task; after that it is told less often."""
 
 log = logging.getLogger("alchemist.session")
 
@@ -130,8 +130,8 @@ class _Wait:
         self._command = command
         self._unanswered = unanswered
         self._show = show
-        self._pause = NOTICE_SECONDS
-        self._notice: float | None = time.monotonic() + NOTICE_SECONDS if unanswered else None
+        self._pause = WARNING_SECONDS
+        self._notice: float | None = time.monotonic() + WARNING_SECONDS if unanswered else None
         self.asked: float | None = None
         self._deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
         self._give_up: float | None = None
@@ -145,7 +145,7 @@ class _Wait:
         return self._deadline is None and self._give_up is None and self._is_cancelled is None and self._notice is None
 
     def milliseconds(self) -> float | None:
-        """Return how long to wait for the next answer; None: for ever."""
+        """Return how long to wait for the next answer; None: without limit."""
         if self._is_endless:
             return None
         times = [when for when in (self._deadline, self._give_up, self._notice) if when is not None]
@@ -195,7 +195,7 @@ class _Wait:
     def _ask_to_stop(self) -> None:
         now = time.monotonic()
         self.asked = now
-        self._notice = now + NOTICE_SECONDS if self._notice is None else self._notice
+        self._notice = now + WARNING_SECONDS if self._notice is None else self._notice
         self._limits.cancel(self._command)
 
     def stop(self, seconds: float) -> None:

@@ -20,7 +20,7 @@ REQUEST_SECONDS = 30.0
 
 
 class DriverConnection:
-    """A connection to the driver of a server. Not thread-safe.
+    """A connection to the driver of a server. Threads may share it: requests go out one at a time.
 
     Parameters
     ----------

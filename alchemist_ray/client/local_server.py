@@ -21,6 +21,7 @@ from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.host.temporary_directories import make_log_dir
 from alchemist_ray.protocol.handshake import new_token
 from alchemist_ray.protocol.server_options import LIBRARY_FILES, ServerArguments, ServerOptions
+from alchemist_ray.transport.forks import abandon_in_children
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
@@ -53,6 +54,16 @@ class Server:
         self.log_dir = options.log_dir or ""
         self._process = process
         self._finalizer = weakref.finalize(self, _end, process, os.getpid(), self.log_dir if temporary_logs else None)
+        self._is_parents = False
+        abandon_in_children(self)
+
+    def abandon(self) -> None:
+        """In a forked child: close the pipes to the driver, which ends when its owner's end of them is closed."""
+        self._is_parents = True
+        self._finalizer.detach()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
     @property
     def pid(self) -> int:
@@ -61,11 +72,11 @@ class Server:
 
     @property
     def running(self) -> bool:
-        """Whether the server process is alive."""
-        return self._process.poll() is None
+        """Whether the server process is alive; in a forked child, whether it is there."""
+        return Path(f"/proc/{self.pid}").exists() if self._is_parents else self._process.poll() is None
 
     def stop(self) -> None:
-        """End the server, its worker groups and their matrices."""
+        """End the server, its worker groups and their matrices. A forked child leaves its parent's server alone."""
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -132,11 +143,12 @@ def start_server(num_workers: int | None = None, **options: Unpack[ServerArgumen
             **options,
             "num_workers": num_workers or os.cpu_count() or 1,
             "token": options.get("token") or new_token(),
-            "libraries": {name: _absolute(source) for name, source in options.get("libraries", {}).items()},
+            "libraries": {name: _absolute(source) for name, source in (options.get("libraries") or {}).items()},
             "data_directories": [os.path.abspath(directory) for directory in options.get("data_directories", ())],
-            "log_dir": os.path.abspath(log_dir) if log_dir else make_log_dir(),
+            "log_dir": os.path.abspath(log_dir) if log_dir else None,
         }
     )
+    settings = settings if settings.log_dir else dataclasses.replace(settings, log_dir=make_log_dir())
     assert settings.log_dir is not None  # it has just been set
     Path(settings.log_dir).mkdir(parents=True, exist_ok=True)
     with (Path(settings.log_dir) / "driver.err").open("wb") as errors:

@@ -140,10 +140,11 @@ class SessionWorkers:
         try:
             self._ended = True
             if self._driver is not None:
-                with contextlib.suppress(AlchemistError):
-                    if self._group is not None:
-                        self.ask(m.YieldWorkers)
+                had_workers = self._group is not None
                 self.forget(ended=True)
+                with contextlib.suppress(AlchemistError):
+                    if had_workers:
+                        self.ask(m.YieldWorkers)
                 self.disconnect()
         finally:
             self.lock.release()

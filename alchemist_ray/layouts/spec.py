@@ -228,18 +228,44 @@ def as_array(value: npt.ArrayLike) -> npt.NDArray[Any]:
     InvalidArrayError
         If it is a masked array with masked elements, as a matrix cannot hold a mask; or if its rows differ in length.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        masked = int(np.count_nonzero(np.ma.getmaskarray(value)))
-        if masked:
-            raise InvalidArrayError(
-                f"{masked:,} of its elements are masked, and a matrix cannot hold a mask: fill "
-                "them, for example with A.filled(numpy.nan)"
-            )
-        return np.asarray(value.data)
+    masked = _count_masked(value)
+    if masked:
+        raise InvalidArrayError(
+            f"{masked:,} of its elements are masked, and a matrix cannot hold a mask: fill them, for example with "
+            "A.filled(numpy.nan)"
+        )
     try:
         return np.asarray(value)
     except ValueError as ragged:
         raise InvalidArrayError(f"this is not a matrix: {ragged}") from ragged
+
+
+def converted(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return an array in the type that the caller has asked for. It may round, but loses nothing else.
+
+    Raises
+    ------
+    InvalidArrayError
+        If `dtype` is another kind of number, such as real for complex, or an integer does not fit.
+    """
+    try:
+        result = array.astype(dtype, casting="same_kind", copy=False)
+    except TypeError:
+        raise InvalidArrayError(
+            f"elements of dtype {array.dtype} would lose more than digits as {dtype}: convert them yourself"
+        ) from None
+    if dtype.kind in "iu" and not np.can_cast(array.dtype, dtype, "safe") and not np.array_equal(result, array):
+        raise InvalidArrayError(f"elements of dtype {array.dtype} do not fit into {dtype}")
+    return result
+
+
+def _count_masked(value: Any) -> int:
+    """Return the number of masked elements of an array, or of the members of a list."""
+    if isinstance(value, np.ma.MaskedArray):
+        return int(np.count_nonzero(np.ma.getmaskarray(value)))
+    if isinstance(value, (list, tuple)):
+        return sum(_count_masked(member) for member in value if isinstance(member, (list, tuple, np.ma.MaskedArray)))
+    return 0
 
 
 def spec_of(array: npt.NDArray[Any], layout: str | Layout, size: int) -> MatrixSpec:

@@ -7,6 +7,7 @@ parent is dead while a child holds a copy of its socket. So each owner of such t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from typing import Protocol
@@ -29,7 +30,8 @@ def abandon_in_children(owner: Abandons) -> None:
 
 def _abandon_all() -> None:
     for owner in list(_owners):
-        owner.abandon()
+        with contextlib.suppress(Exception):  # one that fails must not keep the others from letting go
+            owner.abandon()
 
 
 os.register_at_fork(after_in_child=_abandon_all)

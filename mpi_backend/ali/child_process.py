@@ -164,12 +164,14 @@ def _be_child(work: Callable[[], Any], task: str, rank: int, memory: int, sink: 
             sys.stderr.flush()
             os.write(sink, index)
             status = 0
+    except BaseException:  # noqa: BLE001 - such as memory that runs out while results are written
+        os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)
 
 
 def _give_up_connections(sink: int) -> None:
-    """Close the sockets and pipes of the rank, but for its output and `sink`."""
+    """Close the sockets and pipes of the rank, except its output and `sink`."""
     for name in os.listdir("/proc/self/fd"):
         descriptor = int(name)
         if descriptor in (1, 2, sink):

@@ -166,6 +166,7 @@ NO_MATRICES = {
     "0-D": (np.float64(1), "has 0"),
     "ragged": ([[1, 2], [3]], "not a matrix"),
     "masked": (np.ma.masked_greater([[1.0, 2.0, 9999.0]], 100), "1 of its elements are masked.*filled"),
+    "masked in a list": ([np.ma.masked_greater([1.0, 9999.0], 100), [1.0, 2.0]], "1 of its elements are masked"),
     "masked rows": (np.ma.masked_invalid([[np.nan, 2.0], [1.0, np.nan]]), "2 of its elements are masked"),
 }
 
@@ -211,6 +212,8 @@ def test_blocks_are_not_converted_to_another_kind_of_number(works_on):
         works_on.send_matrix(iter([np.ones((2, 2), complex)]), shape=(2, 2), dtype=float)
     with pytest.raises(errors.InvalidArrayError, match="float64 would lose more than digits as int64"):
         works_on.send_matrix(iter([np.full((2, 2), 1.5)]), shape=(2, 2), dtype=np.int64)
+    with pytest.raises(errors.InvalidArrayError, match="int64 do not fit into int32"):
+        works_on.send_matrix(iter([np.full((2, 2), 2**40)]), shape=(2, 2), dtype=np.int32)
 
 
 @pytest.mark.parametrize("value", [1.7, 2.0, "2", True, None])
@@ -479,7 +482,7 @@ def test_a_handle_of_workers_that_were_given_back_says_so_in_few_lines(connect, 
     handle = session.send_matrix(np.eye(3))
     getattr(session, end)()
     for use in (lambda: np.asarray(handle), lambda: handle[0, 0], lambda: next(handle.rows())):
-        with pytest.raises(errors.GroupEndedError, match="has given back the workers of this matrix") as caught:
+        with pytest.raises(errors.GroupEndedError, match="given back the workers of this matrix") as caught:
             use()
         assert len("".join(traceback.format_exception(caught.value)).splitlines()) < 30
     with pytest.raises(errors.SessionError):

@@ -6,11 +6,14 @@ import copy
 import gc
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import traceback
 
 import numpy as np
 import pytest
+from tests_support import wait_until
 
 from alchemist_ray import AlchemistSession, errors
 
@@ -20,14 +23,16 @@ def in_child(function, seconds=60):
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(receive)
         try:
-            result = (True, function())
-        except BaseException as failure:  # noqa: BLE001 - told to the parent
-            result = (False, failure if isinstance(failure, Exception) else RuntimeError(traceback.format_exc()))
-        with os.fdopen(send, "wb") as pipe:
-            pickle.dump(result, pipe)
-        os._exit(0)
+            os.close(receive)
+            try:
+                result = (True, function())
+            except BaseException as failure:  # noqa: BLE001 - told to the parent
+                result = (False, failure if isinstance(failure, Exception) else RuntimeError(traceback.format_exc()))
+            with os.fdopen(send, "wb") as pipe:
+                pickle.dump(result, pipe)
+        finally:
+            os._exit(0)
     os.close(send)
     alarm = threading.Timer(seconds, os.kill, (child, 9))
     alarm.start()
@@ -212,3 +217,28 @@ def test_a_copy_of_a_handle_keeps_its_matrix_alive_and_computes(session, duplica
     assert twin.norm() == 2.0
     twin.free()
     assert twin.freed
+
+
+SERVER = """
+import os, sys, threading
+import alchemist_ray as alchemist
+server = alchemist.start_server(num_workers=1)
+child = os.fork()
+if child == 0:
+    assert server.running
+    server.stop()  # the parent's: left alone
+    threading.Event().wait(60)  # longer than the test
+    os._exit(0)
+print(server.pid, child, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_an_own_server_ends_with_its_killed_owner_though_a_child_lives():
+    owner = subprocess.run([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True, timeout=100, check=False)
+    server, child = map(int, owner.stdout.split())
+    try:
+        assert wait_until(lambda: not os.path.exists(f"/proc/{server}"), 20)
+        assert os.path.exists(f"/proc/{child}")
+    finally:
+        os.kill(child, 9)

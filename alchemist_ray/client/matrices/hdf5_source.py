@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.errors import DatasetMissingError, FileContentError, FileMissingError
-from alchemist_ray.layouts.spec import check_dtype
+from alchemist_ray.layouts.spec import check_dtype, converted
 
 Array = npt.NDArray[Any]
 
@@ -65,7 +65,7 @@ class LocalDataset:
             except OSError as failure:
                 where = self.dataset.file.filename
                 raise FileContentError(where, f"rows {row}.. cannot be read ({failure})") from failure
-            yield block.astype(self.dtype, copy=False).reshape(-1, n)
+            yield converted(block, self.dtype).reshape(-1, n)
 
 
 def _as_index(chosen: int | range) -> int | slice:
@@ -88,7 +88,7 @@ def open_dataset(
         If `selection` does not name a part of the dataset.
     """
     h5py = _h5py()
-    where = os.fspath(path)
+    where = os.path.abspath(path)
     if not os.path.isfile(where):
         raise FileMissingError(where, "on this machine")
     try:
@@ -107,7 +107,9 @@ def open_dataset(
                 f"dataset {name!r} of shape {found.shape} gives an array of shape {tuple(extents)}, which is not a "
                 "matrix: choose one with selection=, for example np.s_[:, :, 0]",
             )
-        yield LocalDataset(found, chosen, check_dtype(found.dtype if dtype is None else dtype))
+        wanted = check_dtype(found.dtype if dtype is None else dtype)
+        converted(np.empty(0, found.dtype), wanted)
+        yield LocalDataset(found, chosen, wanted)
 
 
 def _selected(selection: Any, shape: tuple[int, ...]) -> tuple[int | range, ...]:

@@ -17,7 +17,7 @@ from alchemist_ray.client.transfer.times import print_times_of
 from alchemist_ray.client.workers import SessionWorkers
 from alchemist_ray.errors import InvalidArrayError, LayoutError
 from alchemist_ray.layouts.choice import LayoutChoice
-from alchemist_ray.layouts.spec import MatrixSpec, as_array, as_matrix, check_dtype, check_shape
+from alchemist_ray.layouts.spec import MatrixSpec, as_array, as_matrix, check_dtype, check_shape, converted
 
 Array = npt.NDArray[Any]
 
@@ -94,7 +94,7 @@ class MatrixStore:
                             f"a block of shape {block.shape} at row {row} does not fit into a matrix of shape {(m, n)}"
                         )
                     with self._workers.watching():
-                        writer.write(block if dtype is None else _converted(block, writer.dtype), row=row, meter=meter)
+                        writer.write(block if dtype is None else converted(block, writer.dtype), row=row, meter=meter)
                     row += block.shape[0]
                     if (row - forgotten) * n * writer.dtype.itemsize >= RESIDENT_BYTES:
                         writer.forget_pages()
@@ -134,13 +134,3 @@ def _chain(first: Array, blocks: Iterable[npt.ArrayLike]) -> Iterator[Array]:
     yield first
     for block in blocks:
         yield np.atleast_2d(as_array(block))
-
-
-def _converted(block: Array, dtype: np.dtype[Any]) -> Array:
-    """Return a block in the type that the caller has asked for; it may round, but not change the kind of number."""
-    try:
-        return block.astype(dtype, casting="same_kind", copy=False)
-    except TypeError:
-        raise InvalidArrayError(
-            f"a block of dtype {block.dtype} would lose more than digits as {dtype}: convert it yourself"
-        ) from None

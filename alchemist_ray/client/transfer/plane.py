@@ -30,7 +30,7 @@ from alchemist_ray.client.transfer.missing_regions import missing_regions
 from alchemist_ray.client.transfer.parts import Part
 from alchemist_ray.client.transfer.requests import PendingRequest, settle
 from alchemist_ray.client.transfer.times import TransferTimes
-from alchemist_ray.errors import GroupEndedError, RegionError
+from alchemist_ray.errors import ConnectionLostError, GroupEndedError, RegionError
 from alchemist_ray.layouts.region import Rectangle
 from alchemist_ray.layouts.spec import MatrixSpec, SparseSpec
 from alchemist_ray.protocol import messages as m
@@ -197,7 +197,7 @@ class DataPlane:
 
     def missing(self, matrix_id: int, spec: MatrixSpec) -> list[Rectangle]:
         """Return the rectangles of a matrix that have not been written; neighbours are joined."""
-        tickets = self.run(lambda: self._ask_all(lambda n: m.CheckMatrix(n, matrix_id)))
+        tickets = self.run(lambda: self._ask_all_again(lambda n: m.CheckMatrix(n, matrix_id)))
         return missing_regions(
             spec, {rank: [Rectangle(*row) for row in ticket.result()] for rank, ticket in enumerate(tickets)}
         )
@@ -239,6 +239,17 @@ class DataPlane:
         settle(requests)
         return [ticket for _, ticket in requests]
 
+    def _ask_all_again(self, make: Callable[[int], m.Message]) -> list[PendingRequest]:
+        """Send all workers a request that may be repeated; do so over a new connection where the old one has broken."""
+        tickets = self._ask_all(make)
+        broken = [rank for rank, ticket in enumerate(tickets) if isinstance(ticket.error, ConnectionLostError)]
+        if broken:
+            again = [(self.connections[rank], PendingRequest(make)) for rank in broken]
+            settle(again)
+            for rank, (_, ticket) in zip(broken, again, strict=True):
+                tickets[rank] = ticket
+        return tickets
+
     def _parts(self, spec: MatrixSpec, region: Rectangle) -> list[Held]:
         """Return the parts of a rectangle, each with the connection to the worker that holds it."""
         found = []
@@ -262,13 +273,13 @@ class DataPlane:
         self.run(lambda: self._free(matrix_ids))
 
     def _free(self, matrix_ids: list[int]) -> None:
-        for ticket in self._ask_all(lambda n: m.FreeMatrices(n, matrix_ids)):
+        for ticket in self._ask_all_again(lambda n: m.FreeMatrices(n, matrix_ids)):
             ticket.result()
 
     def cancel(self, command: int) -> None:
         """Ask all workers to stop the task that was started as command number `command`; do not wait for them."""
         with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
-            self._aside.submit(self._ask_all, lambda n: m.CancelTask(n, command))
+            self._aside.submit(self._ask_all_again, lambda n: m.CancelTask(n, command))
 
     def drop(self, matrix_id: int) -> None:
         """Note that a matrix has no handle left; the next request frees it.
@@ -288,7 +299,11 @@ class DataPlane:
             while True:
                 dropped.append(self._dropped.popleft())
         if dropped:
-            self._free(dropped)
+            try:
+                self._free(dropped)
+            except BaseException:
+                self._dropped.extend(dropped)  # for the next request: to free a matrix twice has no effect
+                raise
 
     def forget_pages(self) -> None:
         """Take the workers' pages that this process has touched out of its memory count."""
@@ -363,7 +378,7 @@ def plane_of(address: GroupAddress) -> DataPlane:
     key = _plane_key(address)
     with _planes_lock:
         if key in _ended:
-            raise GroupEndedError(address.session)
+            raise GroupEndedError(address.session_id)
         if key not in _planes:
             _planes[key] = DataPlane(address)
         return _planes[key]

@@ -28,7 +28,7 @@ from alchemist_ray.errors import (
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
-from alchemist_ray.transport.channel import Channel
+from alchemist_ray.transport.channel import Address, Channel, check_reachable
 
 T = TypeVar("T")
 R = TypeVar("R", m.Done, m.Block)
@@ -165,11 +165,9 @@ class Requester:
     def _loss(self, lost: OSError | EOFError) -> AlchemistError:
         """Return the error for a broken connection: the worker is dead, or only the connection is lost."""
         reason = (lost.strerror if isinstance(lost, OSError) else None) or str(lost) or type(lost).__name__
-        try:
-            open_channel(self._address, self.endpoint, Purpose.MATRICES).close()
-        except AlchemistError:
-            return GroupDiedError(self._address.session_id, f"{self.endpoint} closed the connection: {reason}")
-        return ConnectionLostError(str(self.endpoint), reason)
+        if is_listening(self._address, self.endpoint):
+            return ConnectionLostError(str(self.endpoint), reason)
+        return GroupDiedError(self._address.session_id, f"{self.endpoint} closed the connection: {reason}")
 
     def _open(self) -> Channel:
         if self._channel is None:
@@ -221,6 +219,18 @@ def answer_of(reply: R | m.Failure) -> R:
     if isinstance(reply, m.Failure):
         raise reply.to_error()
     return reply
+
+
+def is_listening(address: GroupAddress, endpoint: Endpoint) -> bool:
+    """Whether a worker accepts connections; one that computes in C with the interpreter's lock held does, too."""
+    places: list[Address] = [endpoint.socket_name] if address.transport == "auto" else []
+    for place in (*places, (endpoint.address, endpoint.port)):
+        try:
+            check_reachable(place)
+        except ServerUnreachableError:
+            continue
+        return True
+    return False
 
 
 def open_channel(address: GroupAddress, endpoint: Endpoint, purpose: Purpose) -> Channel:

@@ -108,7 +108,10 @@ class _Announced:
 
 
 def suits(routine: str, *shapes: tuple[int, int]) -> bool:
-    """Whether one rank solves a problem with matrices of these shapes; always where one of them is empty. Local."""
+    """Whether one rank solves a problem with matrices of these shapes. Local.
+
+    It does so if all matrices are small, and if one is empty, since the methods for all ranks need elements.
+    """
     return any(0 in shape for shape in shapes) or max(map(max, shapes)) <= LARGEST.get(routine, 0)
 
 
