@@ -389,7 +389,7 @@ def test_library_that_does_not_import(tmp_path):
 
 
 def test_task_that_does_not_exist(works_on):
-    with pytest.raises(errors.TaskNotFoundError, match=r"no task 'fly'; it has abort, choose, count"):
+    with pytest.raises(errors.TaskNotFoundError, match=r"no task 'fly'; it has abort, choose, "):
         works_on.run_task("faults", "fly")
     with pytest.raises(AttributeError, match="no task 'fly'"):
         works_on.load_library("faults").fly  # noqa: B018

@@ -93,7 +93,7 @@ def test_types_and_layouts_are_changed(session, matrices):
         (lambda a: a.astype("float16"), errors.AlchemistError, "float16"),
         (lambda a: a.norm("nuclear"), errors.ArgumentValueError, "nuclear"),
         (lambda a: a.sum(axis=2), errors.ArgumentValueError, "axis"),
-        (lambda a: a.relayout("MC_VC"), errors.LayoutError, "no layout"),
+        (lambda a: a.relayout("MC_VC"), errors.LayoutError, "does not exist"),
         (lambda a: a + np.ones(17), errors.InvalidArrayError, "2 dimensions"),
     ],
 )

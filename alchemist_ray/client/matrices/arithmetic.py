@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alchemist_ray.errors import InvalidArrayError
+
 if TYPE_CHECKING:
     from alchemist_ray.client.matrices.handle import MatrixHandle
 
@@ -56,5 +58,10 @@ def product(handle: MatrixHandle, other: Any, swapped: bool = False) -> Any:
 def _matrix(handle: MatrixHandle, other: Any) -> Any:
     """Return `other` as a handle, sending an array; NotImplemented if it is not a matrix."""
     if isinstance(other, np.ndarray):
+        if other.ndim != 2:
+            raise InvalidArrayError(
+                f"an operand has 2 dimensions, but this array has {other.ndim}: a vector v becomes a column by "
+                "v[:, None], or a row by v[None, :]"
+            )
         return handle.session.send_matrix(other)
     return other if hasattr(other, "matrix_id") else NotImplemented
