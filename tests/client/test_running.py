@@ -130,7 +130,7 @@ def test_ctrl_c_does_not_wait_long_for_a_task_that_does_not_stop_and_says_so(two
 
 def test_a_command_that_waits_for_a_cancelled_task_says_which_and_since_when(two, monkeypatch, caplog):
     monkeypatch.setattr(control, "INTERRUPT_SECONDS", 0.2)
-    monkeypatch.setattr(control, "NOTICE_SECONDS", 0.3)
+    monkeypatch.setattr(control, "WARNING_SECONDS", 0.3)
     threading.Timer(0.2, _thread.interrupt_main).start()
     with pytest.raises(KeyboardInterrupt):
         run(two, "nap", seconds=3.0)
@@ -157,7 +157,7 @@ def test_a_timeout_of_a_command_that_waits_for_a_cancelled_task_names_it(own, mo
 
 
 def test_a_cancelled_task_that_does_not_stop_is_named(two, monkeypatch, caplog):
-    monkeypatch.setattr(control, "NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(control, "WARNING_SECONDS", 0.2)
     two.is_cancelled = lambda: True
     try:
         assert run(two, "nap", seconds=1.5) == 1.5
