@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -36,7 +37,7 @@ def test_an_even_picture_stays_as_it_is():
     ("width", "taken"), [(33, (50, 70, 3)), (33, (20, 33, 3)), (64, (31, 64, 3)), (96, (33, 48, 3))]
 )
 def test_recorded_pictures_are_even_too(width, taken):
-    class Drawn:
+    class Drawn(gymnasium.Env):
         def render(self):
             return np.zeros(taken, np.uint8)
 
