@@ -350,8 +350,8 @@ class GroupEndedError(GroupDiedError):
 
     def _text(self) -> str:
         return (
-            f"session {self.session_id} has given back the workers of this matrix, or was stopped, and the matrix was "
-            "freed with them. Send it again to a session that has workers"
+            f"the workers of session {self.session_id} are gone ({self.reason}), and this matrix was freed with them. "
+            "Send it again to a session that has workers"
         )
 
 
