@@ -82,13 +82,15 @@ class _ErrorType(type):
     """
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> _ErrorType:
-        namespace.setdefault("__repr__", _representation)  # before the one that dataclass makes, which knows no text
+        if "__init__" not in namespace:  # an error class of another package, such as Ray's, looks after itself
+            namespace.setdefault("__repr__", _representation)  # before the one that dataclass makes, without a text
         return super().__new__(mcs, name, bases, namespace, **keywords)
 
     if not TYPE_CHECKING:  # a type checker shall look at the fields
 
         def __call__(cls, *args: Any, **fields: Any) -> Any:
             is_text = len(args) == 1 and not fields and isinstance(args[0], (str, BaseException))
+            is_text = is_text and "__dataclass_fields__" in cls.__dict__  # else the class has its own constructor
             if not is_text or (isinstance(args[0], str) and cls._takes_one_text()):
                 return super().__call__(*args, **fields)
             return _from_text(cls, str(args[0]))

@@ -245,3 +245,14 @@ def test_a_cause_is_kept_when_raised_from_it():
     with pytest.raises(errors.LibraryLoadError) as caught:
         raise errors.LibraryLoadError("lib", "no") from ZeroDivisionError("cause")
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_subclass_with_a_constructor_is_made_by_it():
+    """Ray makes one of each error that a task raises; its constructor takes the error."""
+
+    class Dual(errors.NoWorkersError):
+        def __init__(self, cause):
+            self.cause = cause
+
+    cause = errors.NoWorkersError()
+    assert Dual(cause).cause is cause
