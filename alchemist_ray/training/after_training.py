@@ -81,10 +81,10 @@ def _chosen(experiment: Experiment, trainings: Sequence[Training]) -> list[Train
         )
     if experiment.search is None:
         return usable
-    metric = SEARCH_KEYS[experiment.search.metric]
+    by_returns, key = experiment.search.metric == "mean_return", SEARCH_KEYS[experiment.search.metric]
 
     def score(training: Training) -> float:
-        value = float(training.metrics.get(metric, math.nan))
+        value = results.last_return(training) if by_returns else float(training.metrics.get(key, math.nan))
         return -math.inf if math.isnan(value) else value
 
     return [max(usable, key=score)]

@@ -12,7 +12,7 @@ from alchemist_ray.errors import ExperimentError
 from alchemist_ray.training.comparison import Assessment
 from alchemist_ray.training.evaluation import Evaluation
 from alchemist_ray.training.progress import duration
-from alchemist_ray.training.results import RUNS, runs_of
+from alchemist_ray.training.results import RUNS, last_return, runs_of
 from alchemist_ray.training.results import differences as changes
 from alchemist_ray.training.schema import Experiment
 from alchemist_ray.training.tables import (
@@ -147,7 +147,7 @@ def _trainings_table(experiment: Experiment, trainings: Sequence[Training]) -> s
     for training in trainings:
         chosen = [_shown(training.sampled.get(path)) for path in paths]
         steps = f"{int(training.metrics.get('timesteps', 0)):,}"
-        rows.append([str(training.number), str(training.seed), *chosen, steps, f"{training.score:.4g}"])
+        rows.append([str(training.number), str(training.seed), *chosen, steps, f"{last_return(training):.4g}"])
     return as_table(["training", "seed", *paths, "steps", "mean return of its last episodes"], rows)
 
 

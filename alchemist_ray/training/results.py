@@ -271,6 +271,15 @@ def curve_of(training: Training) -> list[dict[str, Any]]:
     return list(by_iteration.values())
 
 
+def last_return(training: Training) -> float:
+    """Return the mean return of a training's last episodes; NaN if none ended.
+
+    No episode may have ended in the last iteration, whose result has no mean then: an earlier one counts.
+    """
+    returns = [row["mean_return"] for row in curve_of(training)]
+    return next((float(each) for each in reversed(returns) if each is not None and math.isfinite(each)), math.nan)
+
+
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as a CSV file."""
     with path.open("w", newline="", encoding="utf-8") as file:

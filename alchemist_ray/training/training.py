@@ -78,11 +78,6 @@ class Training:
     metrics: dict[str, Any]
     error: str
 
-    @property
-    def score(self) -> float:
-        """Mean return of the last training episodes."""
-        return float(self.metrics.get("mean_return", math.nan))
-
 
 # --- in RLlib's process -----------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import sys
 from pathlib import Path
@@ -20,10 +21,11 @@ from alchemist_ray.training.environments import raising
 from alchemist_ray.training.evaluation import Evaluation, evaluate, numbers_in, units_of_actions
 from alchemist_ray.training.policies import baseline
 from alchemist_ray.training.recording import Recording
-from alchemist_ray.training.results import CURVE, write_csv
+from alchemist_ray.training.results import CURVE, last_return, write_csv
 from alchemist_ray.training.schema import BaselineKeys
 from alchemist_ray.training.statistics import Spread, Statistics
 from alchemist_ray.training.tables import differences_table, policies_table, ranges_of, spread_table
+from alchemist_ray.training.training import Training
 
 HERE = Path(__file__).parent
 STEPS = 6
@@ -260,6 +262,14 @@ def test_tables_are_written_as_csv(tmp_path):
     write_csv(tmp_path / "curve.csv", CURVE, [{"training": 0, "seed": 3, "iteration": 1, "timesteps": 100}])
     (row,) = csv.DictReader((tmp_path / "curve.csv").open())
     assert (row["seed"], row["timesteps"], row["mean_return"]) == ("3", "100", "")
+
+
+def test_the_last_return_of_a_training_is_that_of_the_last_iteration_in_which_an_episode_ended(tmp_path):
+    training = Training(0, 3, tmp_path, None, 0, {}, {}, {}, "")
+    assert math.isnan(last_return(training))
+    lines = [{"training_iteration": n, "mean_return": value} for n, value in enumerate([math.nan, -4.0, math.nan], 1)]
+    (tmp_path / "result.json").write_text("\n".join(map(json.dumps, lines)))
+    assert last_return(training) == -4.0
 
 
 def test_a_policy_without_episodes_has_no_info():

@@ -269,6 +269,7 @@ def check_evaluation_again(file, overrides, results):
 
 
 HEAT = {
+    "seeds": "[1]",
     "stop.timesteps": "4e3",
     "environment": "{lib_name: heat, num_workers: 1, params: {n: 16}, max_episode_steps: 40}",
     "algorithm.training.train_batch_size_per_learner": "1e3",
