@@ -11,9 +11,9 @@ of all ranks of its host while they sleep. On several hosts this is done up to t
 messages between hosts take longer than the arithmetic. In all other cases all ranks work, with ScaLAPACK or with
 algorithms that consist of matrix products.
 
-LAPACK cannot be stopped. So long work (:mod:`.stopping`) runs in a child process of rank 0, which is killed when the
-task is cancelled or its time is up (:meth:`~.TaskContext.run_in_child`). ScaLAPACK calls MPI, which a child cannot do;
-it runs to its end.
+A LAPACK call cannot be stopped. So long work (:mod:`.stopping`) runs in a child process of rank 0, which is killed if
+the task is cancelled or its time is up (:meth:`~.TaskContext.run_in_child`). ScaLAPACK calls MPI, which is impossible
+in a child process, so it runs to its end.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def run(ctx: TaskContext, count: float, dtype: np.dtype[Any], work: Callable[[],
     Parameters
     ----------
     count, dtype : float, dtype
-        Roughly how many operations it takes, on elements of which type; long work runs in a child process.
+        Approximate number of operations, and the type of their operands; long work runs in a child process.
     work : callable
-        Called without arguments; it must not call MPI.
+        Function without arguments; it must not call MPI.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def run(ctx: TaskContext, count: float, dtype: np.dtype[Any], work: Callable[[],
         On :data:`ROOT`, if NumPy or SciPy did not converge. After any error there the other ranks raise
         PeerFailedError.
     TaskCancelledError
-        On every rank, if the task was cancelled while a child process worked.
+        On every rank, if the task was cancelled during work in a child process.
     TaskKilledError
         On :data:`ROOT`, if the child process was killed.
     """
@@ -123,7 +123,7 @@ def run(ctx: TaskContext, count: float, dtype: np.dtype[Any], work: Callable[[],
 
 
 def _run_here(ctx: TaskContext, work: Callable[[], T] | None) -> T | None:
-    """Run `work` in this process on the ranks that have any; the others wait. Collective over comm."""
+    """Run `work` in this process; ranks that pass None wait. Collective over comm."""
     with Agreement(ctx.comm):
         try:
             return None if work is None else work()
@@ -132,7 +132,7 @@ def _run_here(ctx: TaskContext, work: Callable[[], T] | None) -> T | None:
 
 
 def _load() -> None:
-    """Import the modules of :func:`_threaded`, so that no child process has to. Local."""
+    """Import the modules of :func:`_threaded`, so that child processes need not. Local."""
     import scipy.linalg  # noqa: F401
     import threadpoolctl  # noqa: F401
 
