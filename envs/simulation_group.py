@@ -51,7 +51,7 @@ class SimulationGroup:
     ----------
     session : AlchemistSession
         The session, of this group alone.
-    simulations : Simulations
+    simulations : SimulationSteps
         Steps the simulations.
     library : Library
         The simulation library, for all other tasks.

@@ -13,6 +13,7 @@ import ctypes
 import gc
 import json
 import os
+import re
 import runpy
 import select
 import shutil
@@ -142,12 +143,22 @@ def _serve(folder: Path) -> None:
     from mpi4py import MPI
 
     rank = MPI.COMM_WORLD.rank
+    _remove_names_of_shared_memory(MPI.COMM_WORLD)
     with (folder / str(rank)).open() as orders, (folder / "outcomes").open("wb", buffering=0) as outcomes:
         for line in orders:
             order = json.loads(line)
             name = f"{order['number']}.{rank}"
             done = _run_here(order, folder / f"{name}.out", folder / f"{name}.err")
             outcomes.write(b"done\n" if done else b"failed\n")
+
+
+def _remove_names_of_shared_memory(comm: Any) -> None:
+    """Remove the names of the job's segments once all ranks have mapped them: a killed job would leave them behind."""
+    comm.barrier()
+    maps = Path("/proc/self/maps").read_text()
+    comm.barrier()
+    for name in set(re.findall(r"/dev/shm/mpich\S+", maps)):
+        Path(name).unlink(missing_ok=True)
 
 
 def _run_here(order: dict[str, Any], out: Path, err: Path) -> bool:

@@ -21,6 +21,7 @@ import scipy.sparse
 
 import alchemist_ray as alchemist
 from alchemist_ray import cli, errors
+from alchemist_ray.cli import arguments as cli_arguments
 from alchemist_ray.client.libraries import Library
 from alchemist_ray.client.matrices.sparse import SparseMatrixHandle
 from alchemist_ray.client.stubs import stub_of
@@ -148,12 +149,12 @@ def test_the_package_of_the_documentation_registers_its_library(tmp_path, monkey
 def test_a_library_given_as_a_relative_path_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wave.so").write_bytes(b"")
-    assert cli._library("wave=wave.so") == ("wave", str(tmp_path / "wave.so"))
-    assert cli._library("gone=gone.py") == ("gone", str(tmp_path / "gone.py"))
-    assert cli._library("mod=package.module") == ("mod", "package.module")
+    assert cli_arguments.library("wave=wave.so") == ("wave", str(tmp_path / "wave.so"))
+    assert cli_arguments.library("gone=gone.py") == ("gone", str(tmp_path / "gone.py"))
+    assert cli_arguments.library("mod=package.module") == ("mod", "package.module")
     for text in ("wave", "=wave.so", "wave="):
         with pytest.raises(argparse.ArgumentTypeError, match="NAME=PATH"):
-            cli._library(text)
+            cli_arguments.library(text)
 
 
 # --- functions and their documentation --------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ def test_options_limit_the_time_of_tasks(everything):
     assert everything.wait(0.4) == "waited"
     assert hasty.options(timeout=None).wait(0.4) == "waited"
     for timeout in (0, -1, float("nan")):
-        with pytest.raises(errors.ArgumentValueError, match="more than 0 seconds"):
+        with pytest.raises(errors.ArgumentValueError, match="greater than 0 seconds"):
             everything.options(timeout=timeout)
 
 
@@ -325,7 +326,7 @@ def test_the_command_prints_the_catalogue_and_a_task(alchemist_libraries):
         (["broken"], 1, "'broken' could not be loaded: RuntimeError: imported"),
         (["everything", "twise"], 1, "has no task 'twise'"),
         (["--pyi", "x.pyi"], 2, "name it"),
-        (["everything", "twice", "--pyi", "x.pyi"], 2, "leave the task away"),
+        (["everything", "twice", "--pyi", "x.pyi"], 2, "omit TASK"),
         (["everything", "--pyi", "/no/such/folder/x.pyi"], 2, "could not be written.*/no/such/folder"),
     ],
 )
@@ -342,7 +343,7 @@ def test_the_command_needs_a_free_worker_and_says_so(alchemist_libraries, own_se
         status, _, complaints = alchemist_libraries("everything")
         assert status == 1
         assert "0 of the server's 3 are free" in complaints
-        assert "it takes a free one" in complaints
+        assert "needs a free worker" in complaints
         assert alchemist_libraries()[0] == 0
 
 

@@ -235,7 +235,7 @@ def test_a_timeout_may_be_long(two, seconds):
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_timeout_of_no_time_is_refused(two, seconds):
-    with pytest.raises(errors.ArgumentValueError, match="more than 0 seconds"):
+    with pytest.raises(errors.ArgumentValueError, match="greater than 0 seconds"):
         with_timeout(two, seconds, "echo", value=1)
 
 

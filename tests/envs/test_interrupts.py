@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from alchemist_ray.client.simulations import Simulations
+from alchemist_ray.client.simulations import SimulationSteps
 from alchemist_ray.client.workers import SessionWorkers
 from alchemist_ray.envs import simulation_batches
 
@@ -51,7 +51,7 @@ def test_a_step_that_was_left_leaves_no_simulation_ahead_of_its_environment(make
     start, _ = env.reset(seed=3)
     taken = env.snapshot()
     env.step([0.1, 0.0])
-    leave_once(monkeypatch, Simulations, "step", LEAVE[error])  # the simulation has taken the step
+    leave_once(monkeypatch, SimulationSteps, "step", LEAVE[error])  # the simulation has taken the step
     with pytest.raises(error):
         env.step([0.1, 0.0])
     for call in (lambda: env.step([0.1, 0.0]), env.snapshot, env.field):
@@ -104,7 +104,7 @@ def test_many_simulations_are_reset_after_a_step_that_was_left(make_envs, monkey
     envs = make_envs(3, num_workers=1, autoreset_mode=mode, params={"chance": 0.0}, max_episode_steps=3)
     start, _ = envs.reset(seed=3)
     envs.step(np.zeros((3, 2)))
-    leave_once(monkeypatch, Simulations, "advance_batch", LEAVE[error])
+    leave_once(monkeypatch, SimulationSteps, "advance_batch", LEAVE[error])
     with pytest.raises(error):
         envs.step(np.zeros((3, 2)))
     for call in (lambda: envs.step(np.zeros((3, 2))), envs.snapshot, envs.fields):

@@ -243,7 +243,7 @@ BAD_CALLS = {
     "twice": (lambda: alchemist.svd.remote(np.ones((3, 3)), A=1), TypeError, "multiple values for argument 'A'"),
     "called": (lambda: alchemist.svd(np.ones((3, 3))), TypeError, "alchemist.svd.remote"),
     "both": (lambda: alchemist.svd.options(session="x", num_workers=1), ValueError, "not both"),
-    "no time": (lambda: alchemist.svd.options(timeout=0.0), ValueError, "more than 0 seconds"),
+    "no time": (lambda: alchemist.svd.options(timeout=0.0), ValueError, "greater than 0 seconds"),
     "no workers": (lambda: alchemist.svd.options(num_workers=0), ValueError, "at least 1"),
     "no such session": (lambda: alchemist.svd.options(session="nobody").remote(np.eye(2)), ValueError, "nobody"),
 }

@@ -316,7 +316,7 @@ def test_the_heated_plate_is_learned_the_same_twice_and_trained_on(server, direc
 def test_a_training_that_would_wait_for_ray_for_ever_is_refused(directory, tmp_path):
     more = ["runners.num_env_runners=4", "evaluation.interval=null", f"results={tmp_path}/results"]
     experiment = load_experiment(directory / "walk.yaml", more)
-    with pytest.raises(ExperimentError, match="takes 5 of Ray's CPUs, but the Ray that is running has 2"):
+    with pytest.raises(ExperimentError, match="takes 5 of Ray's CPUs, but the running Ray has 2"):
         run_experiment(experiment, file=directory / "walk.yaml")
 
 

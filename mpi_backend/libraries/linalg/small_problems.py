@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pickle
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -43,23 +42,26 @@ LARGEST: dict[str, int] = {
     "cholesky": 1000,
     "condest": 1000,
     "det": 1000,
-    "eig": 1000,
-    "eigh": 1000,
-    "eigvals": 1000,
-    "expm": 1000,
+    "eig": 450,
+    "eigh": 650,
+    "eigvals": 450,
+    "expm": 500,
     "gemm": 600,
     "inv": 1000,
-    "lstsq": 1000,
+    "lstsq": 450,
     "lu": 1000,
     "lu_solve": 600,
-    "pinv": 1000,
-    "polar": 1000,
-    "qr": 1000,
+    "pinv": 450,
+    "polar": 450,
+    "qr": 700,
     "solve": 1000,
-    "svd": 1000,
-    "truncated_svd": 600,
+    "svd": 450,
+    "truncated_svd": 450,
 }
-"""For each routine the order up to which one rank solves a problem; other routines always use all ranks."""
+"""For each routine the largest order that one rank solves; other routines always use all ranks.
+
+A LAPACK call cannot be stopped. So for every order here it is short (:mod:`.stopping`), even with complex numbers.
+"""
 
 REPLICATED = 1 << 15
 """Largest size in bytes of a problem that every rank solves if all are on one host."""
@@ -230,7 +232,7 @@ def _announce(comm: MPI.Comm, outcome: Any) -> None:
     """Send the outcome to the other ranks. Collective over comm, together with :func:`_received`."""
     if comm.size == 1:
         return
-    octets = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
+    octets = MPI.pickle.dumps(outcome)  # like bcast, in which the waiting ranks would use their cores
     envelope = np.zeros(_ENVELOPE, np.uint8)
     envelope[:8] = np.frombuffer(len(octets).to_bytes(8, "little"), np.uint8)
     begin = octets[: _ENVELOPE - 8]
@@ -250,7 +252,7 @@ def _received(ctx: TaskContext) -> Any:
         rest = np.empty(length - len(octets), np.uint8)
         comm.Bcast([rest, MPI.BYTE], ROOT)
         octets += rest.tobytes()
-    outcome = pickle.loads(octets)  # noqa: S301 - another rank of this job has written it
+    outcome = MPI.pickle.loads(octets)
     if isinstance(outcome, AlchemistError):
         raise outcome
     return _completed(ctx, outcome, None)

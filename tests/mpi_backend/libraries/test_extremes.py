@@ -19,7 +19,7 @@ VALUES = [
     "exponential",
 ]
 SHARED_SYSTEMS = Report("extreme_cases.py", {(1, 2, 3): SYSTEMS})
-SHARED_VALUES = Report("extreme_cases.py", {(1, 2, 3): VALUES})
+SHARED_VALUES = Report("extreme_cases.py", {(1, 2): VALUES})
 SMALL = Report("extreme_cases.py", {(1, 2): [f"small:{name}" for name in SYSTEMS + VALUES]})
 EMPTY = Report("extreme_cases.py", {(1, 2, 3): ["empty", "one:empty"]})
 

@@ -165,7 +165,6 @@ REFUSED = {
     "parquet columns string": ("FileContentError", "'s' has type string"),
     "parquet columns int null": ("FileContentError", "dtype='float64'"),
     "parquet columns none": ("DatasetMissingError", "it has x, k, s"),
-    "parquet columns no": ("FileContentError", "empty"),
     "parquet columns twice": ("FileContentError", "2 columns with the name 'x'"),
     "parquet columns mixed": ("DatasetMissingError", "'x'"),
     "parquet columns broken": ("FileContentError", "broken.parquet"),

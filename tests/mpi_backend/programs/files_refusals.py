@@ -197,7 +197,6 @@ for label, name, columns in (
     ("string", "t.parquet", None),
     ("int null", "t.parquet", ["k"]),
     ("none", "t.parquet", ["x", "z"]),
-    ("no", "t.parquet", []),
     ("twice", "twice.parquet", None),
     ("mixed", "mixed", ["x"]),
     ("broken", "broken.parquet", ["x"]),

@@ -1,7 +1,8 @@
 """Let each allocation of each linear algebra task fail in turn; print where no :class:`Agreement` saw it.
 
 At such a place a rank without memory would raise alone, and the others would wait for it in MPI without end. One
-process can show this without waiting. The last line is the number of failures.
+process can show this without waiting. One rank solves the small problems first; then all ranks share the work
+of each task. The last line is the number of failures.
 """
 
 import traceback
@@ -15,6 +16,7 @@ from mpi4py import MPI
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.mpi_backend.libraries import linalg
+from alchemist_ray.mpi_backend.libraries.linalg import small_problems
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import eigenvalues, full_svd, hermitian
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import polar_decomposition as polar
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement
@@ -148,14 +150,21 @@ def place(failure: NoRoom) -> str:
 
 
 def main() -> None:
-    failures = 0
+    small_problems.REPLICATED = -1  # every rank would solve them, and the worker find the memory for their results
+    failures = failures_of("one rank, ")
+    small_problems.LARGEST.clear()
+    print(failures + failures_of(""))
+
+
+def failures_of(how: str) -> int:
+    failures = memory.failing = 0
     for name, work in cases().items():
         at = 0
         while (failure := memory.failing_at(at, work)) is not None:
             if not failure.agreed:
-                print(f"{name}: allocation {at} at {place(failure)}")
+                print(f"{how}{name}: allocation {at} at {place(failure)}")
             failures, at = failures + 1, at + 1
-    print(failures)
+    return failures
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ import numpy as np
 from cases import Array, case, comm, ctx, dealt, main, raised, spread
 
 from alchemist_ray.layouts.layout import PAIRS, Grid, Layout
+from alchemist_ray.mpi_backend import scalapack
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
-from alchemist_ray.mpi_backend.libraries import linalg, scalapack, testlib
+from alchemist_ray.mpi_backend.libraries import linalg, testlib
 from alchemist_ray.mpi_backend.libraries.linalg import slabs
 from alchemist_ray.mpi_backend.libraries.linalg.spectral import gram, lanczos, singular
 
@@ -231,7 +232,7 @@ def svd_methods() -> Iterator[tuple[str, Any]]:
         found = lanczos.lanczos_svd(slab, plan, tolerance, 0, 5000, lambda count, residual: None)
         label = f"{name} {shape} {k} {dtype}"
         yield f"Lanczos {label}", 1e9 if found is None else svd_residuals(A, *_as_results(slab, found))
-        found = gram.gram_svd(slab, k, tolerance)
+        found = gram.gram_svd(ctx, slab, k, tolerance)
         if found is not None:
             yield f"Gram {label}", svd_residuals(A, *_as_results(slab, found))
         elif name in ("linear", "clustered"):
@@ -240,7 +241,7 @@ def svd_methods() -> Iterator[tuple[str, Any]]:
         A = with_spectrum(*shape, np.linspace(1, 0, min(shape)), dtype)
         yield f"p?gesvd {shape} {dtype}", svd_residuals(A, *singular._full(ctx, spread(A), min(shape), 4.0))
     steep = with_spectrum(400, 300, np.r_[1.0, np.full(299, 1e-9)])
-    refused = gram.gram_svd(slabs.slab_of(spread(steep, "VC_STAR")), 2, 1e-10) is None
+    refused = gram.gram_svd(ctx, slabs.slab_of(spread(steep, "VC_STAR")), 2, 1e-10) is None
     yield "Gram refuses what it would spoil", 0.0 if refused else 1e9
 
 
