@@ -18,6 +18,7 @@ from alchemist_ray.calls.routine import Operands
 from alchemist_ray.client.address import GroupAddress
 from alchemist_ray.client.libraries import Library
 from alchemist_ray.client.matrices.handle import MatrixHandle
+from alchemist_ray.client.matrices.server_files import resolve_paths
 from alchemist_ray.client.matrices.sparse import SparseMatrixHandle, is_sparse
 from alchemist_ray.client.session import AlchemistSession
 from alchemist_ray.errors import ArgumentValueError, GroupDiedError
@@ -41,6 +42,8 @@ class TaskCall:
         A parameter whose None means the smaller side of the matrix `A`; empty: none.
     timeout : float or None
         Seconds that the task may take.
+    directory : str
+        The caller's working directory, where relative paths begin if the holder has started the server itself.
     """
 
     library: str
@@ -49,6 +52,7 @@ class TaskCall:
     operands: Operands
     smaller_side: str = ""
     timeout: float | None = None
+    directory: str = ""
 
 
 class SessionHolder:
@@ -138,7 +142,9 @@ class SessionHolder:
             arguments = {**given, **operands}
             if call.smaller_side and arguments.get(call.smaller_side) is None:
                 arguments[call.smaller_side] = min(arguments["A"].shape)
-            result = self._library(call.library).options(timeout=call.timeout)[call.task](**arguments)
+            library = self._library(call.library)
+            arguments = resolve_paths(session, library.task(call.task), arguments, call.directory)
+            result = library.options(timeout=call.timeout)[call.task](**arguments)
         finally:
             # Freed now, not at garbage collection: the next call needs their memory.
             _free(operands[p] for p in operands if operands[p] is not given[p])

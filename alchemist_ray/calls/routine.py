@@ -41,6 +41,7 @@ _SAMPLES: dict[str, Any] = {
     "bytes": b"",
     "array": (),
     "list": (),
+    "path": "",
     "dict": {},
     "none": None,
     "any": None,

@@ -35,7 +35,7 @@ _DEFAULTS = {"num_workers": os.cpu_count() or 1, "port": DEFAULT_PORT}
 
 
 def add(commands: Any) -> None:
-    """Add the command, with a flag for each field of :class:`ServerOptions` that has one."""
+    """Add the command. Each field of :class:`ServerOptions` whose metadata name a flag becomes that flag."""
     serve = commands.add_parser("serve", help="run a server until Ctrl-C", description="Run a server until Ctrl-C.")
     serve.set_defaults(run=_serve)
     shared = {option.name for option in dataclasses.fields(WorkerOptions)}

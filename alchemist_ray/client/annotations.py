@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -28,6 +29,7 @@ TYPES: dict[str, Any] = {
     "ArrayLike": npt.ArrayLike,
     "Sequence": Sequence,
     "Literal": Literal,
+    "PathLike": os.PathLike,
     "Any": Any,
     "ObjectRef": ForwardRef("ray.ObjectRef"),
     **{kind.__name__: kind for kind in (int, float, complex, bool, str, bytes, list, tuple, dict)},
@@ -40,6 +42,7 @@ PARAMETERS = {
     "array": "ArrayLike",
     "list": "Sequence[Any]",
     "dict": "dict[str, Any]",
+    "path": "str | PathLike[str]",
     "none": "None",
     "any": "Any",
 }

@@ -148,7 +148,7 @@ def whole_number(where: str, name: str, value: Any) -> int:
 
 
 def check_timeout(what: str, timeout: Any) -> float | None:
-    """Return a time limit for tasks; None: there is no limit.
+    """Check a time limit for tasks, and return it; None means unlimited.
 
     Raises
     ------

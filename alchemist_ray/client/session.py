@@ -19,7 +19,7 @@ from alchemist_ray.client.address import Endpoint, GroupAddress
 from alchemist_ray.client.libraries import Library, check_timeout, whole_number
 from alchemist_ray.client.matrices.handle import MatrixHandle
 from alchemist_ray.client.matrices.hdf5_source import open_dataset
-from alchemist_ray.client.matrices.server_files import Path, local_library, on_server, read_file
+from alchemist_ray.client.matrices.server_files import Path, local_library, read_file, resolve_paths
 from alchemist_ray.client.matrices.sparse import is_sparse
 from alchemist_ray.client.matrices.store import MatrixStore
 from alchemist_ray.client.matrices.writer import MatrixWriter
@@ -53,14 +53,14 @@ class AlchemistSession:
     transport : {"auto", "tcp"}
         How matrices move: over shared memory where possible, or always over TCP.
     task_timeout : float, optional
-        Seconds that a task may take, unless :meth:`Library.options` says otherwise; by default there is no limit.
+        Time limit of each task in seconds, unless :meth:`Library.options` sets another; unlimited by default.
 
     Attributes
     ----------
     make_progress : callable
         ``make_progress(task)`` returns the display of a task's progress.
     is_cancelled : callable or None
-        Asked now and then while a task runs: whether its result is no longer wanted.
+        Called every few tenths of a second while a task runs. The task is cancelled when it returns True.
 
     Notes
     -----
@@ -341,7 +341,7 @@ class AlchemistSession:
         with self._workers.lock:
             group = self._workers.group()
             label = f"{library}.{task.name}"
-            arguments = group.bind(label, task, args, kwargs)
+            arguments = resolve_paths(self, task, group.bind(label, task, args, kwargs))
             started = time.perf_counter()
             with self._workers.watching(label):
                 result = group.run(library, task, arguments, self.make_progress, limit, self.is_cancelled)
@@ -352,7 +352,8 @@ class AlchemistSession:
         """Ask the running task to stop: its caller, in another thread, gets TaskCancelledError.
 
         A task stops where it calls ``ctx.check_cancelled()`` or computes in a child process, as the linear algebra
-        does. Another one runs to its end; its timeout, if it has one, ends the worker group, and all matrices are lost.
+        does. A task that does neither runs to its end. If it also has a timeout, the worker group is ended 10 seconds
+        after it, and all matrices are lost.
         Ctrl-C in the calling thread, and ``ray.cancel`` of a task that was called through Ray, do the same.
         """
         self._workers.check_process()
@@ -381,7 +382,7 @@ class AlchemistSession:
         action : ndarray
             Real; the components of its action space, in any shape.
         timeout : float, optional
-            Seconds that the step may take; by default there is no limit.
+            Time limit in seconds; unlimited by default.
 
         Returns
         -------
@@ -423,7 +424,7 @@ class AlchemistSession:
         seeds : sequence of int or None
             One for each simulation, in case it is reset.
         timeout : float, optional
-            Seconds that it may take; by default there is no limit.
+            Time limit in seconds; unlimited by default.
 
         Returns
         -------
@@ -698,7 +699,7 @@ class AlchemistSession:
 
     def describe_file(self, path: Path) -> dict[str, Any]:
         """Return the contents of a file on the server's host: its format, and shape and dtype of each matrix in it."""
-        described: dict[str, Any] = self.run_task("files", "describe", path=on_server(self, path))
+        described: dict[str, Any] = self.run_task("files", "describe", path=path)
         return described
 
     # --- words --------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ Declare what load_library returns: ``lib: "{cls}" = session.load_library("{name}
 """
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any, Literal, Protocol
 
 from numpy.typing import ArrayLike, NDArray

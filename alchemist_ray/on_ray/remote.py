@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -178,7 +179,9 @@ class RemoteRoutine:
             routine.operands, layouts={p: pair for p, pair in routine.operands.layouts.items() if p in matrices}
         )
         timeout = self._options.timeout
-        call = TaskCall(*self._names, tuple(arguments), operands, routine.smaller_side, timeout)
+        takes_paths = any("path" in p.kinds for p in routine.task.parameters)
+        directory = os.getcwd() if takes_paths else ""
+        call = TaskCall(*self._names, tuple(arguments), operands, routine.smaller_side, timeout, directory)
         session = self._options.find(handles)
         placed: list[MatrixHandle] = []  # freed here unless the actor gets them
         try:

@@ -7,12 +7,20 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from alchemist_ray.errors import ArgumentError, ArgumentValueError
 from alchemist_ray.protocol.values import MatrixReference
+
+
+@runtime_checkable
+class _PathLike(Protocol):
+    """``os.PathLike``, without ``os``."""
+
+    def __fspath__(self) -> str | bytes: ...
+
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "matrix": (MatrixReference,),
@@ -23,6 +31,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool, np.bool_),
     "str": (str,),
     "bytes": (bytes,),
+    "path": (str, _PathLike),
     "array": (np.ndarray, list, tuple),
     "list": (list, tuple),
     "dict": (dict,),
@@ -33,6 +42,7 @@ _NAMES = {
     "matrix": "a matrix handle",
     "sparse": "a sparse matrix handle",
     "array": "an array",
+    "path": "a path",
     "int": "an integer",
     "float": "a number",
     "none": "None",
@@ -49,8 +59,8 @@ class ParameterDescription:
     name : str
         Its name.
     kinds : tuple of str
-        The kinds of value it takes: ``matrix, sparse, int, float, complex, bool, str, bytes, array, list, dict, none``
-        or ``any``.
+        The kinds of value it takes: ``matrix, sparse, int, float, complex, bool, str, bytes, path, array, list, dict,
+        none`` or ``any``. A path is text on the wire.
     required : bool
         Whether it has no default.
     default : Any

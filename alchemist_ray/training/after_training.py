@@ -77,7 +77,7 @@ def _chosen(experiment: Experiment, trainings: Sequence[Training]) -> list[Train
     usable = [training for training in trainings if training.checkpoint is not None]
     if not usable:
         raise ExperimentError(
-            experiment.name, ["there is no checkpoint to evaluate: the training ended before the first one"]
+            experiment.name, ["the training ended before its first checkpoint, so no policy can be evaluated"]
         )
     if experiment.search is None:
         return usable
@@ -166,7 +166,7 @@ def _draw_episode(
     seen = {name: recording for name, recording in bench.recordings.items() if recording.pictures}
     if not seen:
         reasons = {recording.reason for recording in bench.recordings.values() if recording.reason}
-        return [*notes, *[f"There are no pictures of fields: {reason}" for reason in sorted(reasons)]]
+        return [*notes, *[f"The fields could not be drawn: {reason}" for reason in sorted(reasons)]]
     if keys.fields:
         notes += draw_fields(directory / "fields.png", seen, keys.fields)
     if keys.frames:

@@ -72,7 +72,7 @@ class ColourScale:
 
     @property
     def colours(self) -> Colormap:
-        """Blue to red about zero where both signs occur, dark to bright otherwise; grey where there is no value."""
+        """Blue to red about zero if both signs occur, else dark to bright; missing values are grey."""
         both = self.low < 0 < self.high
         return mpl.colormaps["RdBu_r" if both else "viridis"].with_extremes(bad="0.45" if both else "0.92")
 

@@ -43,7 +43,7 @@ class Recording:
     pictures : list of (int, Shot)
         The number of steps before each picture, and the picture.
     reason : str
-        Why there are no pictures.
+        Why no pictures can be taken; empty while they can.
     """
 
     wanted: int

@@ -185,7 +185,7 @@ def copy_report(directory: Path, target: Path) -> None:
     Raises
     ------
     ExperimentError
-        If there is no report yet.
+        If the directory has no report yet.
     """
     if not (directory / PAGE).exists():
         raise ExperimentError(str(directory), ["it has no report yet: the experiment must be evaluated first"])

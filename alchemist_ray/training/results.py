@@ -111,8 +111,8 @@ def check_same(experiment: Experiment, directory: Path, *, resume: bool) -> None
     Raises
     ------
     ExperimentError
-        If there are no results, or a key that must not change has changed: each is named. The limits in `stop` may
-        grow when a training is resumed.
+        If the directory has no results, or a key that must stay the same has changed; the error names each such key.
+        The limits in `stop` may grow when a training is resumed.
     """
     file = directory / "experiment.yaml"
     if not file.exists() or not (directory / TUNE_DIRECTORY).exists():

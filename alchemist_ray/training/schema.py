@@ -136,7 +136,7 @@ class EnvironmentKeys(Section):
     num_workers: Whole = _key(1, "MPI ranks of a worker group", "ranks", ge=1)
     params: dict[str, Any] = _key({}, "parameters of the simulation")
     max_episode_steps: Whole | None = _key(
-        None, "steps after which an episode is cut off; by default the limit of `id`, if it has one", "steps",
+        None, "steps after which an episode is cut off; by default the limit under which `id` is registered", "steps",
         ge=1,
     )  # fmt: skip
     on_failure: Literal["raise", "restart"] = _key(
@@ -396,7 +396,7 @@ class Experiment(Section):
     def _fits_together(self) -> Experiment:
         self._check_seeds()
         if self.pictures.beside is not None and self.pictures.beside not in self.baselines:
-            raise ValueError(f"pictures.beside: there is no baseline {self.pictures.beside!r}")
+            raise ValueError(f"pictures.beside: {self.pictures.beside!r} is not one of the baselines")
         if self.algorithm.name in self.baselines:
             raise ValueError(f"baselines.{self.algorithm.name}: that is the name of the trained policy; choose another")
         if self.search is not None and self.search.metric == "evaluation_return" and self.evaluation.interval is None:

@@ -172,7 +172,7 @@ def import_library(name: str, source: str) -> ModuleType:
 
 
 def describe(name: str, module: ModuleType) -> TaskLibrary:
-    """Return `module` as a library: its marked functions, and the calls of its :class:`Simulator` if it has one.
+    """Return `module` as a library: its marked functions, and the calls of a :class:`Simulator` that it defines.
 
     Raises
     ------

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any
 
@@ -29,6 +31,8 @@ KINDS: dict[Any, str] = {
     bool: "bool",
     str: "str",
     bytes: "bytes",
+    Path: "path",
+    os.PathLike: "path",
     np.ndarray: "array",
     list: "list",
     tuple: "list",
@@ -67,12 +71,17 @@ class Signature:
     tuples: frozenset[str]
 
     def converted(self, name: str, value: Any) -> Any:
-        """Return an argument as the function expects it: the wire has no tuples, and a list may replace an array."""
+        """Return an argument as the function expects it.
+
+        The wire has neither tuples nor paths, and a list may replace an array.
+        """
         kinds = self.kinds.get(name, frozenset({"any"}))
         if isinstance(value, (list, tuple)):
             if "array" in kinds and "list" not in kinds:
                 return np.asarray(value)
             return tuple(value) if name in self.tuples else value
+        if isinstance(value, str):
+            return Path(value) if "path" in kinds and "str" not in kinds else value
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             if "float" in kinds and isinstance(value, int) and "int" not in kinds:
                 return float(value)
@@ -144,9 +153,10 @@ def _describe_parameter(
     library: str, task: str, parameter: inspect.Parameter, annotation: _Annotation
 ) -> ParameterDescription:
     required = parameter.default is parameter.empty
+    default = os.fspath(parameter.default) if isinstance(parameter.default, os.PathLike) else parameter.default
     if not required:
         try:
-            encode(parameter.default)
+            encode(default)
         except (TypeError, OverflowError, InvalidArrayError) as misfit:
             reason = f"task {task}: the default of parameter {parameter.name}: {misfit}"
             raise LibraryLoadError(library, reason) from misfit
@@ -154,7 +164,7 @@ def _describe_parameter(
         name=parameter.name,
         kinds=annotation.kinds,
         required=required,
-        default=None if required else parameter.default,
+        default=None if required else default,
         keyword_only=parameter.kind is parameter.KEYWORD_ONLY,
         choices=annotation.choices,
         layout=annotation.layout.pair if annotation.layout else "",

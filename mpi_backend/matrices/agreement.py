@@ -14,16 +14,24 @@ from mpi4py import MPI
 
 from alchemist_ray.errors import PeerFailedError
 
+_AWAKE = 1e-4
+"""Seconds for which a rank looks again and again before it begins to sleep."""
+
 _LONGEST_NAP = 0.002
-"""Seconds between two looks at whether all ranks have come."""
+"""Seconds between two looks of a rank that has waited for long."""
+
+
+def finish_asleep(request: MPI.Request) -> None:
+    """Wait for a request, asleep, since the ranks that work need the cores; naps get longer with the time waited."""
+    started = time.perf_counter()
+    while not request.Test():
+        elapsed = time.perf_counter() - started
+        time.sleep(0 if elapsed < _AWAKE else min(elapsed / 8, _LONGEST_NAP))
 
 
 def wait_asleep(comm: MPI.Comm) -> None:
-    """Wait for all ranks, asleep: the cores are for those that work. Collective over comm."""
-    arrived, nap = comm.Ibarrier(), 1e-5
-    while not arrived.Test():
-        time.sleep(nap)
-        nap = min(2 * nap, _LONGEST_NAP)
+    """Wait for all ranks, asleep. Collective over comm."""
+    finish_asleep(comm.Ibarrier())
 
 
 class Agreement:

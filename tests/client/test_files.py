@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -162,6 +163,45 @@ def test_relative_paths_of_an_own_server_follow_the_current_directory(tmp_path, 
                 own.read_npy("B.npy")
             (tmp_path / name / "mine.py").write_text(LIBRARY.format(name))
             assert own.load_library(f"mine_{name}", "mine.py").where() == name
+
+
+@pytest.mark.usefixtures("server_of_this_process")
+def test_relative_paths_to_any_task_follow_the_current_directory(tmp_path, monkeypatch):
+    """Whichever way a task is called, and whoever wrote it."""
+    (tmp_path / "mine.py").write_text(TAKES_A_PATH)
+    with alchemist.AlchemistSession() as own:
+        own.request_workers(1)
+        handle = own.send_matrix(np.eye(3))
+        files, mine = own.load_library("files"), own.load_library("mine", str(tmp_path / "mine.py"))
+        for name in ("first", "second"):
+            here = tmp_path / name
+            here.mkdir()
+            monkeypatch.chdir(here)
+            assert files.write_npy(handle, "A.npy") == str(here / "A.npy")
+            assert files.write_npy(handle, path=Path("B.npy")) == str(here / "B.npy")
+            assert own.run_task("files", "write_npy", A=handle, path="C.npy") == str(here / "C.npy")
+            assert mine.told("D.npy") == [str(here / "D.npy"), "PosixPath"]
+            assert mine.told(Path("..")) == [str(tmp_path), "PosixPath"]
+
+
+def test_relative_paths_to_any_task_begin_at_the_first_directory_of_another_server(session, folder):
+    handle, files = session.send_matrix(np.eye(3)), session.load_library("files")
+    assert files.write_npy(handle, Path(folder.name) / "A.npy") == str(folder / "A.npy")
+    for path, said in ((3, "int"), (b"A.npy", "bytes"), (None, "NoneType")):
+        with pytest.raises(errors.ArgumentError, match=f"'path' must be a path, not {said}"):
+            files.write_npy(handle, path)
+
+
+TAKES_A_PATH = """
+from pathlib import Path
+
+from alchemist_ray.mpi_backend.ali import TaskContext, task
+
+
+@task
+def told(ctx: TaskContext, path: Path) -> list[str]:
+    return [str(path), type(path).__name__]
+"""
 
 
 LIBRARY = """

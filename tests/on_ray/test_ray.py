@@ -186,6 +186,14 @@ def test_any_library_through_the_actor():
     ray.kill(actor)
 
 
+def test_relative_paths_follow_the_callers_directory(tmp_path, monkeypatch):
+    """The actor has a working directory of its own; the paths are the caller's."""
+    monkeypatch.chdir(tmp_path)
+    written = ray.get(alchemist.library("files").write_npy.remote(np.eye(3), "A.npy"))
+    assert written == str(tmp_path / "A.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "A.npy"), np.eye(3))
+
+
 def test_server_elsewhere(server, rng):
     actor = alchemist.init(num_workers=3, hostname=server.hostname, port=server.port, token=server.token)
     try:

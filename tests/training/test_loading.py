@@ -82,7 +82,7 @@ def test_what_is_not_said_has_the_default_that_is_documented(load):
         (WHOLE + "baselines: {none: {kind: zero, constant: 1}}", r"baselines\.none: give one of kind, constant and"),
         (WHOLE + "baselines: {own: {function: make}}", r"must be 'package\.module:function', not 'make'"),
         (WHOLE + "baselines: {PPO: zero}", r"baselines\.PPO: that is the name of the trained policy"),
-        (WHOLE + "pictures: {beside: nobody}", "there is no baseline 'nobody'"),
+        (WHOLE + "pictures: {beside: nobody}", "'nobody' is not one of the baselines"),
         (WHOLE + "search: {space: {a.b: {unifrom: [1, 2]}}}", r"'unifrom' is not one of .*; did you mean 'uniform'\?"),
         (WHOLE + "server: {token: x, token_file: y}", "give one of token and token_file"),
         ("environment: {lib_name: heat}", "stop: missing"),

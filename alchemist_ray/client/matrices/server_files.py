@@ -7,6 +7,7 @@ paths begin at the first of these. Each worker reads or writes its own share; no
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from alchemist_ray.client.matrices.computing import Computes
 from alchemist_ray.layouts.choice import LayoutChoice
+from alchemist_ray.protocol.descriptions import TaskDescription
 from alchemist_ray.protocol.server_options import LIBRARY_FILES
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def read_file(
     handle: MatrixHandle = session.run_task(
         "files",
         task,
-        path=on_server(session, path),
+        path=path,
         layout=choice.to_wire(),
         dtype=None if dtype is None else np.dtype(dtype).name,
         **arguments,
@@ -56,17 +58,30 @@ def read_file(
 
 def write_file(session: Computes, task: str, handle: MatrixHandle, path: Path, **arguments: Any) -> str:
     """Have the workers of a session write a matrix to a file; return its path on the server's host."""
-    written: str = session.run_task("files", task, A=handle, path=on_server(session, path), **arguments)
+    written: str = session.run_task("files", task, A=handle, path=path, **arguments)
     return written
 
 
-def on_server(session: Computes, path: Path) -> str:
+def on_server(session: Computes, path: Path, directory: str = "") -> str:
     """Return the path to send to the server.
 
-    A server that this process has started for itself sees the same files, so a relative path means what it means here
-    and now, also after ``os.chdir``. On any other server it begins at the first of the server's directories.
+    A server that this process has started for itself sees the same files, so a relative path begins at `directory`, by
+    default the current one. On any other server it begins at the first of the server's directories.
     """
-    return os.path.abspath(path) if session.shares_directory else os.fspath(path)
+    text = os.fsdecode(path)
+    return os.path.abspath(os.path.join(directory, text)) if session.shares_directory else text
+
+
+def resolve_paths(
+    session: Computes, task: TaskDescription, arguments: Mapping[str, Any], directory: str = ""
+) -> dict[str, Any]:
+    """Return the arguments of a task by name, the paths among them as :func:`on_server` returns them."""
+    resolved = dict(arguments)
+    for parameter in task.parameters:
+        value = arguments.get(parameter.name)
+        if "path" in parameter.kinds and isinstance(value, (str, PathLike)):
+            resolved[parameter.name] = on_server(session, value, directory)
+    return resolved
 
 
 def local_library(session: Computes, path: str) -> str:

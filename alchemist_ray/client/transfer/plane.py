@@ -385,7 +385,7 @@ def plane_of(address: GroupAddress) -> DataPlane:
 
 
 def forget_plane(address: GroupAddress, ended: bool = False) -> None:
-    """Close this process's data plane of a group, if it has one.
+    """Close the connections of this process to the workers of a group.
 
     Parameters
     ----------

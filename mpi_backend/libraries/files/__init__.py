@@ -1,7 +1,8 @@
 """Matrices in .npy, HDF5, Zarr and Parquet files, which all workers read and write in parallel.
 
 Paths refer to the server's host. They are relative to the first directory that the server's owner has named
-(``alchemist serve --data-dir DIR``), and must lie under one of these directories. No data passes through the client.
+(``alchemist serve --data-dir DIR``), and must lie under one of these directories. The relative path of a client that
+has started the server itself begins at the client's working directory. No data passes through the client.
 Every task is collective over the worker group.
 
 A written file appears under its name complete or not at all; after a failure the old content is unchanged. Parquet
@@ -10,6 +11,7 @@ tables and Zarr arrays are written as directories, because their parts and chunk
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
@@ -24,12 +26,12 @@ __version__ = "1.0"
 
 
 @task
-def describe(ctx: TaskContext, path: str) -> dict[str, Any] | None:
+def describe(ctx: TaskContext, path: Path) -> dict[str, Any] | None:
     """Return the format of a file and a list of its matrices.
 
     Parameters
     ----------
-    path : str
+    path : path
         A file, a Zarr store or a folder of Parquet files.
 
     Returns
@@ -46,16 +48,16 @@ def describe(ctx: TaskContext, path: str) -> dict[str, Any] | None:
         If the package for its format is not installed on the server.
     """
     with Agreement(ctx.comm):
-        return describe_file(path, ctx.directories) if ctx.comm.rank == 0 else None
+        return describe_file(str(path), ctx.directories) if ctx.comm.rank == 0 else None
 
 
 @task
-def read_npy(ctx: TaskContext, path: str, *, layout: dict[str, Any], dtype: str | None = None) -> DistMatrix:
+def read_npy(ctx: TaskContext, path: Path, *, layout: dict[str, Any], dtype: str | None = None) -> DistMatrix:
     """Return the matrix in a .npy file.
 
     Parameters
     ----------
-    path : str
+    path : path
         The file, in C or Fortran order and either byte order.
     layout : dict
         Pair, and optionally block, grid and align: a :class:`~alchemist_ray.layouts.choice.LayoutChoice` on the wire.
@@ -82,18 +84,19 @@ def read_npy(ctx: TaskContext, path: str, *, layout: dict[str, Any], dtype: str 
     Each byte is read by one rank, and directly into the matrix if the layout gives each rank consecutive whole rows
     (VC_STAR). Memory beside the matrix: 16 MiB per rank.
     """
-    return read_matrix(ctx, lambda: npy.open_npy(path, existing_file(path, ctx.directories)), layout, dtype)
+    told, directories = str(path), ctx.directories
+    return read_matrix(ctx, lambda: npy.open_npy(told, existing_file(told, directories)), layout, dtype)
 
 
 @task
 def read_hdf5(
-    ctx: TaskContext, path: str, dataset: str, *, layout: dict[str, Any], dtype: str | None = None
+    ctx: TaskContext, path: Path, dataset: str, *, layout: dict[str, Any], dtype: str | None = None
 ) -> DistMatrix:
     """Return the matrix in a dataset of an HDF5 file.
 
     Parameters
     ----------
-    path : str
+    path : path
         The file.
     dataset : str
         Name of the dataset with its groups: ``"results/U"``. It may be chunked and compressed.
@@ -128,21 +131,21 @@ def read_hdf5(
     """
     with Agreement(ctx.comm), needing("h5py"):
         from alchemist_ray.mpi_backend.libraries.files import hdf5
-    directories = ctx.directories
+    told, directories = str(path), ctx.directories
     return read_matrix(
-        ctx, lambda: hdf5.open_dataset(path, existing_file(path, directories), dataset, directories), layout, dtype
+        ctx, lambda: hdf5.open_dataset(told, existing_file(told, directories), dataset, directories), layout, dtype
     )
 
 
 @task
 def read_zarr(
-    ctx: TaskContext, path: str, array: str = "", *, layout: dict[str, Any], dtype: str | None = None
+    ctx: TaskContext, path: Path, array: str = "", *, layout: dict[str, Any], dtype: str | None = None
 ) -> DistMatrix:
     """Return the matrix in an array of a Zarr store, format 2 or 3.
 
     Parameters
     ----------
-    path : str
+    path : path
         The directory of the store.
     array : str
         Name of the array with its groups; "" if the store itself is the array.
@@ -177,16 +180,16 @@ def read_zarr(
     """
     with Agreement(ctx.comm), needing("zarr"):
         from alchemist_ray.mpi_backend.libraries.files import zarr_stores
-    directories = ctx.directories
+    told, directories = str(path), ctx.directories
     return read_matrix(
-        ctx, lambda: zarr_stores.open_array(path, existing(path, directories), array, directories), layout, dtype
+        ctx, lambda: zarr_stores.open_array(told, existing(told, directories), array, directories), layout, dtype
     )
 
 
 @task
 def read_parquet(
     ctx: TaskContext,
-    path: str,
+    path: Path,
     columns: list[str] | None = None,
     *,
     layout: dict[str, Any],
@@ -196,7 +199,7 @@ def read_parquet(
 
     Parameters
     ----------
-    path : str
+    path : path
         A file, or a folder whose files ``*.parquet``, in the order of their names, form one table.
     columns : list of str, optional
         Names of the columns, in the order wanted for the matrix; by default all.
@@ -231,18 +234,18 @@ def read_parquet(
     """
     with Agreement(ctx.comm), needing("pyarrow"):
         from alchemist_ray.mpi_backend.libraries.files import parquet
-    return parquet.read_parquet(ctx, path, columns, layout, dtype)
+    return parquet.read_parquet(ctx, str(path), columns, layout, dtype)
 
 
 @task
-def write_npy(ctx: TaskContext, A: DistMatrix, path: str, *, overwrite: bool = False) -> str:
+def write_npy(ctx: TaskContext, A: DistMatrix, path: Path, *, overwrite: bool = False) -> str:
     """Write a matrix to a .npy file; return its path on the server.
 
     Parameters
     ----------
     A : DistMatrix, shape (m, n)
         The matrix, of any type and layout.
-    path : str
+    path : path
         The file; its directory must exist.
     overwrite : bool
         Whether to replace an existing file.
@@ -256,20 +259,20 @@ def write_npy(ctx: TaskContext, A: DistMatrix, path: str, *, overwrite: bool = F
         example, the disk is full).
     """
     with Agreement(ctx.comm):
-        target = resolve(path, ctx.directories)
-    npy.write_npy(ctx, A, path, target, overwrite)
+        target = resolve(str(path), ctx.directories)
+    npy.write_npy(ctx, A, str(path), target, overwrite)
     return str(target)
 
 
 @task
-def write_hdf5(ctx: TaskContext, A: DistMatrix, path: str, dataset: str, *, overwrite: bool = False) -> str:
+def write_hdf5(ctx: TaskContext, A: DistMatrix, path: Path, dataset: str, *, overwrite: bool = False) -> str:
     """Write a matrix as a dataset of an HDF5 file; return the path of the file on the server.
 
     Parameters
     ----------
     A : DistMatrix, shape (m, n)
         The matrix, of any type and layout.
-    path : str
+    path : path
         The file; its directory must exist. The other contents of an existing file are kept.
     dataset : str
         Name of the dataset, as in ``"results/U"``; missing groups are created. It is written without chunks.
@@ -294,8 +297,8 @@ def write_hdf5(ctx: TaskContext, A: DistMatrix, path: str, dataset: str, *, over
     with Agreement(ctx.comm), needing("h5py"):
         from alchemist_ray.mpi_backend.libraries.files import hdf5
     with Agreement(ctx.comm):
-        target = resolve(path, ctx.directories)
-    hdf5.write_hdf5(ctx, A, path, target, dataset, overwrite)
+        target = resolve(str(path), ctx.directories)
+    hdf5.write_hdf5(ctx, A, str(path), target, dataset, overwrite)
     return str(target)
 
 
@@ -303,7 +306,7 @@ def write_hdf5(ctx: TaskContext, A: DistMatrix, path: str, dataset: str, *, over
 def write_zarr(
     ctx: TaskContext,
     A: DistMatrix,
-    path: str,
+    path: Path,
     array: str = "",
     *,
     chunks: list[int] | None = None,
@@ -316,7 +319,7 @@ def write_zarr(
     ----------
     A : DistMatrix, shape (m, n)
         The matrix, of any type and layout.
-    path : str
+    path : path
         The directory of the store; its parent must exist.
     array : str
         Name of the array; missing groups are created. "" makes the store itself the array.
@@ -346,8 +349,8 @@ def write_zarr(
     with Agreement(ctx.comm), needing("zarr"):
         from alchemist_ray.mpi_backend.libraries.files import zarr_stores
     with Agreement(ctx.comm):
-        store = resolve(path, ctx.directories)
-    zarr_stores.write_zarr(ctx, A, path, store, array, chunks, compression, overwrite)
+        store = resolve(str(path), ctx.directories)
+    zarr_stores.write_zarr(ctx, A, str(path), store, array, chunks, compression, overwrite)
     return str(store)
 
 
@@ -355,7 +358,7 @@ def write_zarr(
 def write_parquet(
     ctx: TaskContext,
     A: DistMatrix,
-    path: str,
+    path: Path,
     columns: list[str] | None = None,
     *,
     compression: str | None = "snappy",
@@ -367,7 +370,7 @@ def write_parquet(
     ----------
     A : DistMatrix, shape (m, n)
         The matrix, in any layout, of any real type.
-    path : str
+    path : path
         The folder; its parent directory must exist.
     columns : list of str, optional
         n different names; by default ``c0``, ``c1``, ...
@@ -396,6 +399,6 @@ def write_parquet(
     with Agreement(ctx.comm), needing("pyarrow"):
         from alchemist_ray.mpi_backend.libraries.files import parquet
     with Agreement(ctx.comm):
-        target = resolve(path, ctx.directories)
-    parquet.write_parquet(ctx, A, path, target, columns, compression, overwrite)
+        target = resolve(str(path), ctx.directories)
+    parquet.write_parquet(ctx, A, str(path), target, columns, compression, overwrite)
     return str(target)

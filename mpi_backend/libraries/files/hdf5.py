@@ -170,4 +170,4 @@ def _make_dataset(A: DistMatrix, staged: Path, steps: list[str], kept: int) -> i
         plist.set_fill_time(h5d.FILL_TIME_NEVER)
         space, dtype = h5s.create_simple(A.shape), h5t.py_create(A.dtype, logical=True)
         offset: int | None = h5d.create(group.id, steps[-1].encode(), dtype, space, plist).get_offset()
-    return offset or 0  # None of a dataset without elements, which takes no room
+    return offset or 0  # None for a dataset without elements, which needs no space

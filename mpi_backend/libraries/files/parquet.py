@@ -278,7 +278,7 @@ def _write_parts(
 ) -> None:
     """Write this rank's rows, if it has any, to its own file. Collective over comm."""
     bounds = even_bounds(A.shape[0], ctx.comm.size)
-    # A table without rows has one file too, which names its columns.
+    # A table without rows also needs one file, which names its columns.
     writes = bounds[ctx.comm.rank] < bounds[ctx.comm.rank + 1] or (A.shape[0] == 0 and ctx.comm.rank == 0)
     schedule = RowSchedule(bounds, A.shape[1], max(1, SLAB_BYTES // (A.shape[1] * A.dtype.itemsize)))
     with contextlib.ExitStack() as stack:
@@ -309,9 +309,9 @@ def _close_quietly(writer: pq.ParquetWriter) -> None:
 
 def _schema(ctx: TaskContext, A: DistMatrix, columns: list[str] | None) -> pa.Schema:
     if A.dtype.kind == "c":
-        raise ArgumentValueError(ctx.task, f"Parquet has no complex numbers, and the matrix is {A.dtype}")
+        raise ArgumentValueError(ctx.task, f"the matrix is {A.dtype}, and Parquet has no complex numbers")
     if A.shape[1] == 0:
-        raise ArgumentValueError(ctx.task, f"Parquet has no tables without columns, and the matrix is {A.shape[0]}x0")
+        raise ArgumentValueError(ctx.task, f"the matrix is {A.shape[0]}x0, and Parquet needs at least one column")
     names = [f"c{j}" for j in range(A.shape[1])] if columns is None else columns
     if len(names) != A.shape[1] or len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
         raise ArgumentValueError(ctx.task, f"columns must be {A.shape[1]} names, all different")

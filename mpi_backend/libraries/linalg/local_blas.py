@@ -60,9 +60,9 @@ def solve_triangle(T: Array, B: Array, *, lower: bool, unit: bool = False) -> No
 
 
 def _substitute(T: Array, B: Array, *, lower: bool) -> None:
-    """Do what :func:`solve_triangle` does row by row, without reciprocals: those of subnormal numbers overflow. Local.
+    """Do the same as :func:`solve_triangle`, row by row and by divisions. Local.
 
-    BLAS multiplies by reciprocals of the diagonal.
+    BLAS multiplies by reciprocals of the diagonal, which overflow for subnormal numbers.
     """
     n = len(T)
     with np.errstate(all="ignore"):
@@ -73,7 +73,7 @@ def _substitute(T: Array, B: Array, *, lower: bool) -> None:
 
 
 def _divide(row: Array, pivot: Any) -> None:
-    """Divide `row` in place by a number, whose parts are near 1 when it is used: NumPy divides by reciprocals too."""
+    """Divide `row` in place by `pivot`, scaled to about 1 because NumPy may also divide by a reciprocal."""
     exponent = math.frexp(max(abs(pivot.real), abs(pivot.imag)))[1]
     real, imaginary = math.ldexp(pivot.real, -exponent), math.ldexp(pivot.imag, -exponent)
     row /= row.dtype.type(complex(real, imaginary) if row.dtype.kind == "c" else real)

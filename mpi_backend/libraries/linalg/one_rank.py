@@ -11,14 +11,13 @@ of all ranks of its host while they sleep. On several hosts this is done up to t
 messages between hosts take longer than the arithmetic. In all other cases all ranks work, with ScaLAPACK or with
 algorithms that consist of matrix products.
 
-LAPACK cannot be stopped. So long work (:mod:`.stopping`) runs in a child process of rank 0, which is killed when the
-task is cancelled or its time is up (:meth:`~.TaskContext.run_in_child`). ScaLAPACK calls MPI, which a child cannot do;
-it runs to its end.
+A LAPACK call cannot be stopped. So long work (:mod:`.stopping`) runs in a child process of rank 0, which is killed if
+the task is cancelled or its time is up (:meth:`~.TaskContext.run_in_child`). ScaLAPACK calls MPI, which is impossible
+in a child process, so it runs to its end.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -32,6 +31,7 @@ from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.mpi_backend.libraries.linalg import stopping
 from alchemist_ray.mpi_backend.libraries.linalg.checks import allocated
+from alchemist_ray.mpi_backend.libraries.linalg.host_cores import find_blas, ranks_here, threads_of
 from alchemist_ray.mpi_backend.matrices.agreement import Agreement, wait_asleep
 
 Array = npt.NDArray[Any]
@@ -55,7 +55,7 @@ def preferred(ctx: TaskContext, shape: tuple[int, int], dtype: np.dtype[Any]) ->
     if ctx.comm.size == 1 and max(shape) <= LARGEST:
         return True
     fits = shape[0] * shape[1] * dtype.itemsize * _COPIES <= physical_memory() // 2 and max(shape) <= LARGEST
-    together = max(shape) <= SMALL or _ranks_here(ctx.comm) == ctx.comm.size
+    together = max(shape) <= SMALL or ranks_here(ctx.comm) == ctx.comm.size
     verdict: int = ctx.comm.allreduce(int(fits and together), MPI.MIN)
     return bool(verdict)
 
@@ -96,9 +96,9 @@ def run(ctx: TaskContext, count: float, dtype: np.dtype[Any], work: Callable[[],
     Parameters
     ----------
     count, dtype : float, dtype
-        Roughly how many operations it takes, on elements of which type; long work runs in a child process.
+        Approximate number of operations, and the type of their operands; long work runs in a child process.
     work : callable
-        Called without arguments; it must not call MPI.
+        Function without arguments; it must not call MPI.
 
     Raises
     ------
@@ -106,24 +106,24 @@ def run(ctx: TaskContext, count: float, dtype: np.dtype[Any], work: Callable[[],
         On :data:`ROOT`, if NumPy or SciPy did not converge. After any error there the other ranks raise
         PeerFailedError.
     TaskCancelledError
-        On every rank, if the task was cancelled while a child process worked.
+        On every rank, if the task was cancelled during work in a child process.
     TaskKilledError
         On :data:`ROOT`, if the child process was killed.
     """
-    ranks = _ranks_here(ctx.comm)
+    ranks = ranks_here(ctx.comm)
     threaded = (lambda: _threaded(ranks, work)) if ctx.comm.rank == ROOT else None
     try:
         if not stopping.is_long(count, dtype):
             return _run_here(ctx, threaded)
         with Agreement(ctx.comm):
-            _load()
+            find_blas()  # so that child processes need not
         return ctx.run_in_child(threaded)
     except np.linalg.LinAlgError as failure:
         raise ConvergenceError(ctx.task, str(failure)) from failure
 
 
 def _run_here(ctx: TaskContext, work: Callable[[], T] | None) -> T | None:
-    """Run `work` in this process on the ranks that have any; the others wait. Collective over comm."""
+    """Run `work` in this process; ranks that pass None wait. Collective over comm."""
     with Agreement(ctx.comm):
         try:
             return None if work is None else work()
@@ -131,26 +131,7 @@ def _run_here(ctx: TaskContext, work: Callable[[], T] | None) -> T | None:
             wait_asleep(ctx.comm)
 
 
-def _load() -> None:
-    """Import the modules of :func:`_threaded`, so that no child process has to. Local."""
-    import scipy.linalg  # noqa: F401
-    import threadpoolctl  # noqa: F401
-
-
 def _threaded(ranks: int, work: Callable[[], T]) -> T:
-    """Call `work` with the BLAS threads of `ranks` ranks together, but not more than the number of cores."""
-    import scipy.linalg  # noqa: F401 - loads its BLAS, so that threadpoolctl finds it
-    from threadpoolctl import ThreadpoolController
-
-    blas = ThreadpoolController().select(user_api="blas")
-    threads = ranks * max((pool.num_threads for pool in blas.lib_controllers), default=1)
-    with blas.limit(limits=min(threads, len(os.sched_getaffinity(0)))):
+    """Call `work` with the BLAS threads of `ranks` ranks together. Local."""
+    with threads_of(ranks):
         return work()
-
-
-def _ranks_here(comm: MPI.Comm) -> int:
-    """Return the number of ranks on this rank's host. Collective over comm."""
-    here = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    size: int = here.size
-    here.Free()
-    return size

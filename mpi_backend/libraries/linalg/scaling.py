@@ -1,4 +1,4 @@
-"""Powers of two that keep elements, their squares and their reciprocals within the range of numbers."""
+"""Scaling by powers of two, so that elements, their squares and their reciprocals neither overflow nor underflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alchemist_ray.mpi_backend.ali import DistMatrix
 from alchemist_ray.mpi_backend.libraries.linalg import checks
 
 _SPARE = 1 / 4
-"""The part of the exponents at either end of their range that a matrix is kept away from."""
+"""The fraction of the range of exponents, at either end, that the elements of a matrix must stay out of."""
 
 _SPARE_TWICE = 5 / 8
 
@@ -39,11 +39,11 @@ def safe_factor(comm: MPI.Comm, elements: npt.NDArray[Any]) -> float:
 
 
 def linear_exponent(comm: MPI.Comm, elements: npt.NDArray[Any], twice: bool = False) -> int:
-    """Return the exponent of the power of two to multiply a matrix by before it is eliminated or solved with.
+    """Return the exponent of the power of two by which to multiply a matrix before elimination or solving.
 
-    That is 0 unless the largest element is so small that reciprocals of pivots overflow, or so large that sums of
-    elements do. A small matrix is brought near 1. A large one is made a little smaller, but only as far as its
-    smallest element remains exact. Collective over comm.
+    It is 0 unless the largest element is so small that reciprocals of pivots overflow, or so large that sums of
+    elements do. A small matrix is scaled to about 1. A large one is made a little smaller, as far as its smallest
+    element stays exact. Collective over comm.
 
     Parameters
     ----------
@@ -52,20 +52,20 @@ def linear_exponent(comm: MPI.Comm, elements: npt.NDArray[Any], twice: bool = Fa
     elements : ndarray
         The elements of this rank, finite.
     twice : bool
-        Whether one solves with the matrix twice, so that its square must not be near the ends of the range either.
+        Whether to solve with the matrix twice, so its square must also stay away from the limits of the range.
     """
     return _exponent_of(comm, [elements], elements.dtype, twice) if _extreme(comm, elements) else 0
 
 
 def _extreme(comm: MPI.Comm, elements: npt.NDArray[Any]) -> bool:
-    """Whether elements may be near the ends of the range of numbers. Collective over comm."""
+    """Whether elements may be near the limits of the range of numbers. Collective over comm."""
     flat, precision = elements.ravel(order="K"), np.finfo(elements.dtype)
     squares = comm.allreduce(float(abs(np.vdot(flat, flat))))
     return not 2.0 ** (precision.minexp // 2) < squares < 2.0 ** (precision.maxexp // 2)
 
 
 def _exponent_of(comm: MPI.Comm, parts: Iterable[npt.NDArray[Any]], dtype: np.dtype[Any], twice: bool) -> int:
-    """Return what :func:`linear_exponent` says of elements that come in several arrays. Collective over comm."""
+    """Return the :func:`linear_exponent` of elements in several arrays. Collective over comm."""
     sizes = [(_largest(part.ravel()), _smallest(part.ravel())) for part in parts]
     largest = comm.allreduce(max((size for size, _ in sizes), default=0.0), MPI.MAX)
     smallest = comm.allreduce(min((size for _, size in sizes), default=math.inf), MPI.MIN)
@@ -80,9 +80,9 @@ def _exponent_of(comm: MPI.Comm, parts: Iterable[npt.NDArray[Any]], dtype: np.dt
 
 
 def scale_linearly(comm: MPI.Comm, X: npt.NDArray[Any], *, even: bool = False, twice: bool = False) -> int:
-    """Multiply this rank's elements in place by two to what :func:`linear_exponent` says; return that. Collective.
+    """Multiply this rank's elements in place by two to their :func:`linear_exponent`; return the exponent. Collective.
 
-    With `even`, the exponent is made even, so that its half can be taken out of a root.
+    With `even` the exponent is made even, so that the root of the power is a power of two as well.
     """
     exponent = linear_exponent(comm, X, twice)
     exponent -= exponent % 2 if even else 0
@@ -92,7 +92,7 @@ def scale_linearly(comm: MPI.Comm, X: npt.NDArray[Any], *, even: bool = False, t
 
 
 def linearly_scaled(A: DistMatrix) -> tuple[DistMatrix, int]:
-    """Return `A` times two to what :func:`linear_exponent` says, itself if that is 0, and what it says. Collective."""
+    """Return `A` times two to its :func:`linear_exponent` (`A` itself if that is 0), and the exponent. Collective."""
     exponent = linear_exponent(A.comm, A.local)
     if exponent == 0:
         return A, 0
@@ -103,9 +103,9 @@ def linearly_scaled(A: DistMatrix) -> tuple[DistMatrix, int]:
 
 
 def triangle_exponent(T: DistMatrix, lower: bool, pivots: npt.NDArray[Any], twice: bool = False) -> int:
-    """Return what :func:`linear_exponent` says of a triangle of `T` with this diagonal. Collective over comm.
+    """Return the :func:`linear_exponent` of a triangle of `T` with the diagonal `pivots`. Collective over comm.
 
-    The rows of the triangle are looked at only if its diagonal is small, or elements of `T` are large.
+    The rows of the triangle are read only if its diagonal is small, or elements of `T` are large.
     """
     if not (_extreme(MPI.COMM_SELF, pivots) or _extreme(T.comm, T.local)):
         return 0
@@ -142,12 +142,12 @@ def shift_exponents(X: npt.NDArray[Any], exponents: int | npt.NDArray[np.int64])
 
 
 def _largest(flat: npt.NDArray[Any]) -> float:
-    """Return the largest real or imaginary part by modulus: a modulus may overflow."""
+    """Return the largest absolute value of a real or imaginary part: unlike it, a complex modulus may overflow."""
     parts = np.ascontiguousarray(flat).view(flat.real.dtype) if flat.dtype.kind == "c" else flat
     return max(float(parts.max()), -float(parts.min())) if parts.size else 0.0
 
 
 def _smallest(flat: npt.NDArray[Any]) -> float:
-    """Return the smallest real or imaginary part by modulus that is not zero; infinity if there is none."""
+    """Return the smallest absolute value of a real or imaginary part that is not zero; infinity if all are zero."""
     parts = np.abs(np.ascontiguousarray(flat).view(flat.real.dtype))
     return float(parts.min(where=parts > 0, initial=math.inf))

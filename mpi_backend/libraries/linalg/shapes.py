@@ -12,7 +12,7 @@ def require_square(ctx: TaskContext, **matrices: DistMatrix) -> None:
     Raises
     ------
     ArgumentValueError
-        If one is not.
+        If one is not square.
     """
     for name, A in matrices.items():
         if A.shape[0] != A.shape[1]:

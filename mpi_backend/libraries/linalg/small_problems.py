@@ -1,26 +1,24 @@
-"""Problems that are too small to share: one rank solves them with LAPACK.
+"""Problems that are too small to distribute: one rank solves them with LAPACK.
 
-A distributed algorithm talks for each panel of its matrix. Up to some order this takes longer than the arithmetic: the
-exponential of an 8 x 8 matrix took 50 times as long as SciPy's. So each routine asks :func:`suits` first. If it does,
-:func:`solved` gathers the operands on one rank, which calls LAPACK with the cores of all ranks of its host, and deals
-the results: one message from each rank, one broadcast of the outcome, and one message to each rank for each result that
-is too large for the broadcast. The other ranks wait without using their cores.
+A distributed algorithm exchanges messages for each panel of its matrix. For small orders this takes longer than the
+arithmetic: the exponential of an 8 x 8 matrix took 50 times as long as SciPy's. So each routine first asks
+:func:`suits`. If it returns True, :func:`solved` gathers the operands on one rank, which calls LAPACK with the cores of
+all ranks of its host and distributes the results. This takes one message from each rank, one broadcast of the outcome,
+and one message to each rank for each result that is too large for the broadcast. The other ranks wait without using
+their cores.
 
-A problem of a few kilobytes, with all ranks on one host, is gathered on every rank, and each of them solves it: then no
-rank waits for another one's answer. They compute with the same code on the same processor, so the answers are equal.
+If the problem has only a few kilobytes and all ranks are on one host, every rank gathers and solves it, so no rank
+waits for the answer of another. All run the same code on the same processor, so their answers are equal.
 
-Up to which order this pays is in :data:`LARGEST`, measured by ``make bench-linalg``. Nothing else decides it.
+:data:`LARGEST` holds the order up to which this pays for each routine, as measured by ``make bench-linalg``.
 """
 
 from __future__ import annotations
 
-import functools
-import os
-import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +29,9 @@ from alchemist_ray.layouts import tiling
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.mpi_backend.libraries.linalg import checks
+from alchemist_ray.mpi_backend.libraries.linalg.host_cores import ranks_here, threads_of
 from alchemist_ray.mpi_backend.libraries.linalg.whole_matrices import ROOT, deal, gathered, replicated
-from alchemist_ray.mpi_backend.matrices.agreement import Agreement
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement, finish_asleep
 
 Array = npt.NDArray[Any]
 
@@ -57,40 +56,34 @@ LARGEST: dict[str, int] = {
     "svd": 450,
     "truncated_svd": 450,
 }
-"""The largest order that one rank solves, for each routine. A routine that is not listed is always shared.
+"""For each routine the largest order that one rank solves; other routines always use all ranks.
 
-The call of LAPACK cannot be stopped. So each order is also one for which it is short (:mod:`.stopping`), for complex
-numbers too.
+A LAPACK call cannot be stopped. So for every order here it is short (:mod:`.stopping`), even with complex numbers.
 """
 
 REPLICATED = 1 << 15
-"""Bytes of a problem that every rank solves if all are on one host."""
+"""Largest size in bytes of a problem that every rank solves if all are on one host."""
 
 _EMBEDDED = 4096
-"""Bytes of a matrix of the results that travel with the outcome."""
+"""Largest size in bytes of a result matrix that is sent with the outcome."""
 
 _ENVELOPE = 8192
-"""Bytes of the broadcast that has the outcome, or its beginning."""
+"""Bytes of the broadcast with the outcome, or with its beginning."""
 
 _WORTH_THREADS = 96
-"""The order from which on LAPACK is given more than one thread."""
-
-_AWAKE = 1e-4
-"""Seconds for which a rank looks for the outcome before it begins to sleep."""
-
-_LONGEST_NAP = 0.002
+"""Smallest order for which LAPACK gets more than one thread."""
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A matrix of a result, on the rank that has computed it.
+    """A result matrix on the rank that has computed it.
 
     Attributes
     ----------
     array : ndarray
-        All of it, in any order.
+        The whole matrix, in any order.
     layout : Layout or str
-        How it is to be dealt.
+        Layout of the distributed result.
     """
 
     array: Array
@@ -99,7 +92,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class _Announced:
-    """A matrix of a result, as all ranks hear of it; its elements are here, or follow."""
+    """The announcement of a result matrix to all ranks, with its elements if it is small; else they follow."""
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -116,24 +109,24 @@ def suits(routine: str, *shapes: tuple[int, int]) -> bool:
 
 
 def solved(ctx: TaskContext, work: Callable[..., Any], finite: bool = True, **matrices: DistMatrix) -> Any:
-    """Return what `work` makes of the whole matrices, on all ranks. Collective over comm.
+    """Call `work` with the whole matrices, and return its result on all ranks. Collective over comm.
 
     Parameters
     ----------
     ctx : TaskContext
-        The surroundings of the task.
+        Context of the task.
     work : callable
-        Called on one rank with the matrices by position, as Fortran-ordered arrays that it may overwrite. It returns
-        values that every rank is to have, and a :class:`Whole` for each matrix; also in tuples.
+        Called on one rank with the matrices by position, as Fortran-ordered arrays that it may overwrite. It returns a
+        value for every rank, a :class:`Whole` for each result matrix, or a tuple of these.
     finite : bool
         Whether to refuse matrices that contain NaN or Inf.
     **matrices : DistMatrix
-        The matrices, by the names that errors call them by.
+        The matrices; errors use the keywords as their names.
 
     Returns
     -------
     Any
-        The same, with a DistMatrix in place of each :class:`Whole`.
+        The result of `work`, with a DistMatrix in place of each :class:`Whole`.
 
     Raises
     ------
@@ -142,11 +135,11 @@ def solved(ctx: TaskContext, work: Callable[..., Any], finite: bool = True, **ma
     ConvergenceError
         If NumPy or SciPy raised LinAlgError.
     AlchemistError
-        What `work` raises; on all ranks alike.
+        If `work` raises it; all ranks raise the same error.
     MatrixMemoryError
-        If a rank has no room for its part of a result; on the others, PeerFailedError.
+        If a rank has not enough memory for its part of a result; the other ranks raise PeerFailedError.
     """
-    ranks = _ranks_here(ctx.comm)
+    ranks = ranks_here(ctx.comm)
     if ranks == ctx.comm.size and sum(matrix.nbytes for matrix in matrices.values()) <= REPLICATED:
         return _solved_by_each(ctx, work, {name: replicated(A) for name, A in matrices.items()}, finite)
     wholes = [gathered(matrix) for matrix in matrices.values()]
@@ -168,7 +161,7 @@ def solved(ctx: TaskContext, work: Callable[..., Any], finite: bool = True, **ma
 
 
 def _solved_by_each(ctx: TaskContext, work: Callable[..., Any], matrices: dict[str, Array], finite: bool) -> Any:
-    """Return what `work` makes of matrices that every rank has, this rank's part of each result. Local."""
+    """Call `work` on this rank with the whole matrices; return its result with this rank's parts. Local."""
     if finite:
         _require_finite(ctx, matrices)
     return _own_parts(ctx, _computed(ctx, work, list(matrices.values()), 1))
@@ -177,7 +170,7 @@ def _solved_by_each(ctx: TaskContext, work: Callable[..., Any], matrices: dict[s
 def _own_parts(ctx: TaskContext, result: Any) -> Any:
     """Return a result with a matrix in place of each :class:`Whole`. Local.
 
-    The worker puts them into the memory that results are served from, and reports if there is no room.
+    The worker moves the matrices to the memory for results, and reports if there is not enough of it.
     """
     if isinstance(result, tuple):
         return tuple(_own_parts(ctx, member) for member in result)
@@ -201,10 +194,10 @@ def _require_finite(ctx: TaskContext, matrices: Mapping[str, Array]) -> None:
 
 
 def _computed(ctx: TaskContext, work: Callable[..., Any], matrices: list[Array], ranks: int) -> Any:
-    """Return what `work` makes of whole matrices, with the threads of so many `ranks`. Local."""
+    """Call `work` with whole matrices and the threads of `ranks` ranks; return its result. Local."""
     order = max(max(A.shape) for A in matrices)
     try:
-        with _threads(ranks) if order >= _WORTH_THREADS else nullcontext():
+        with threads_of(ranks) if order >= _WORTH_THREADS else nullcontext():
             return work(*matrices)
     except np.linalg.LinAlgError as failure:
         if isinstance(failure, AlchemistError):
@@ -216,7 +209,7 @@ def _computed(ctx: TaskContext, work: Callable[..., Any], matrices: list[Array],
 
 
 def _described(result: Any) -> Any:
-    """Return a result with what all ranks hear of a matrix in place of each :class:`Whole`. Local."""
+    """Return a result with an announcement in place of each :class:`Whole`. Local."""
     if isinstance(result, Whole):
         array = result.array
         embedded = array if array.nbytes <= _EMBEDDED else None
@@ -232,10 +225,10 @@ def _each_whole(result: Any) -> list[Array]:
 
 
 def _announce(comm: MPI.Comm, outcome: Any) -> None:
-    """Tell the other ranks the outcome. Collective over comm, with :func:`_received`."""
+    """Send the outcome to the other ranks. Collective over comm, together with :func:`_received`."""
     if comm.size == 1:
         return
-    octets = MPI.pickle.dumps(outcome)  # as bcast does, whose waiting ranks would use their cores
+    octets = MPI.pickle.dumps(outcome)  # like bcast, in which the waiting ranks would use their cores
     envelope = np.zeros(_ENVELOPE, np.uint8)
     envelope[:8] = np.frombuffer(len(octets).to_bytes(8, "little"), np.uint8)
     begin = octets[: _ENVELOPE - 8]
@@ -246,9 +239,9 @@ def _announce(comm: MPI.Comm, outcome: Any) -> None:
 
 
 def _received(ctx: TaskContext) -> Any:
-    """Return this rank's share of what :data:`ROOT` has computed, or raise what it raised. Collective over comm."""
+    """Return this rank's share of the result of :data:`ROOT`, or raise its error. Collective over comm."""
     comm, envelope = ctx.comm, np.empty(_ENVELOPE, np.uint8)
-    _wait(comm.Ibcast([envelope, MPI.BYTE], ROOT))
+    finish_asleep(comm.Ibcast([envelope, MPI.BYTE], ROOT))
     length = int.from_bytes(envelope[:8].tobytes(), "little")
     octets = envelope[8 : 8 + length].tobytes()
     if length > len(octets):
@@ -261,16 +254,8 @@ def _received(ctx: TaskContext) -> Any:
     return _completed(ctx, outcome, None)
 
 
-def _wait(request: MPI.Request) -> None:
-    """Wait asleep, the longer the longer it has taken: the cores are for the rank that works."""
-    started = time.perf_counter()
-    while not request.Test():
-        elapsed = time.perf_counter() - started
-        time.sleep(0 if elapsed < _AWAKE else min(elapsed / 8, _LONGEST_NAP))
-
-
 def _completed(ctx: TaskContext, skeleton: Any, wholes: list[Array] | None) -> Any:
-    """Return a result with its matrices dealt. Collective over comm."""
+    """Return a result with its matrices distributed. Collective over comm."""
     matrices = _each_announced(skeleton)
     if not matrices:
         return skeleton
@@ -294,40 +279,3 @@ def _filled(skeleton: Any, dealt: Any) -> Any:
     if isinstance(skeleton, _Announced):
         return next(dealt)
     return tuple(_filled(member, dealt) for member in skeleton) if isinstance(skeleton, tuple) else skeleton
-
-
-# --- threads ----------------------------------------------------------------------------------------------------------
-
-
-def _threads(ranks: int) -> AbstractContextManager[Any]:
-    """Return a context with as many BLAS threads as so many `ranks` have together. Local."""
-    blas = _blas()
-    each = max((pool.num_threads for pool in blas.lib_controllers), default=1)
-    return cast("AbstractContextManager[Any]", blas.limit(limits=min(each * ranks, len(os.sched_getaffinity(0)))))
-
-
-@functools.cache
-def _blas() -> Any:
-    """Return the BLAS libraries of NumPy and SciPy; looking for them takes over a millisecond."""
-    import scipy.linalg  # noqa: F401 - so that its BLAS is loaded
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="blas")
-
-
-def _ranks_here(comm: MPI.Comm) -> int:
-    """Return how many of the ranks are on this rank's host. Collective over comm the first time, and then known."""
-    if comm.size == 1:
-        return 1
-    known = cast("int | None", comm.Get_attr(_ranks_key()))
-    if known is None:
-        here = comm.Split_type(MPI.COMM_TYPE_SHARED)
-        known = here.size
-        here.Free()
-        comm.Set_attr(_ranks_key(), known)
-    return known
-
-
-@functools.cache
-def _ranks_key() -> int:
-    return MPI.Comm.Create_keyval()

@@ -1,8 +1,8 @@
-"""Where long local work stops when its task is cancelled.
+"""Long local work that stops when its task is cancelled.
 
-Work on rows is cut into parts, and between two of them the ranks look whether to stop (:func:`in_parts`). What LAPACK
-does in one call is done in a child process, which can be killed (:func:`on_each_rank`). Work of less than :data:`LONG`
-operations is done as it is.
+Work on rows is divided into parts, and between two parts the ranks check for cancellation (:func:`in_parts`). A single
+LAPACK call runs in a child process, which can be killed (:func:`on_each_rank`). Work of less than :data:`LONG`
+operations is neither divided nor moved.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from alchemist_ray.mpi_backend.ali import TaskContext
 T = TypeVar("T")
 
 LONG = 1e10
-"""Operations on real numbers that are long: half a second, of which a child process takes some 20 ms."""
+"""Number of operations on real numbers that counts as long: half a second; a child process costs about 20 ms."""
 
 
 def is_long(count: float, dtype: np.dtype[Any]) -> bool:
-    """Whether so many operations on elements of that type are long: on complex numbers one counts as four."""
+    """Whether `count` operations on elements of `dtype` are long; one on complex numbers counts as four."""
     return _real(count, dtype) >= LONG
 
 
@@ -31,16 +31,16 @@ def _real(count: float, dtype: np.dtype[Any]) -> float:
 
 
 def in_parts(ctx: TaskContext, count: float, dtype: np.dtype[Any], extent: int) -> Iterator[slice]:
-    """Yield the parts of ``range(extent)`` in turn; between two of them the ranks look whether to stop.
+    """Yield the parts of ``range(extent)`` in turn; between two parts the ranks check for cancellation.
 
-    Collective over comm: every rank gets as many parts, which may be empty.
+    Collective over comm: every rank gets the same number of parts, which may be empty.
 
     Parameters
     ----------
     count, dtype : float, dtype
-        How many operations on elements of which type all ranks do together; the same on all of them.
+        Number of operations of all ranks together, and the type of their operands; the same on all ranks.
     extent : int
-        Of this rank.
+        Number of this rank's rows.
 
     Raises
     ------
@@ -55,14 +55,14 @@ def in_parts(ctx: TaskContext, count: float, dtype: np.dtype[Any], extent: int) 
 
 
 def on_each_rank(ctx: TaskContext, count: float, dtype: np.dtype[Any], work: Callable[[], T]) -> T:
-    """Return what `work` returns on this rank; if all ranks do long work, from a child process. Collective over comm.
+    """Call `work` on every rank, in a child process if the work is long; return its result. Collective over comm.
 
     Parameters
     ----------
     count, dtype : float, dtype
-        How many operations on elements of which type one rank does, roughly; the same number on all ranks.
+        Approximate number of operations of one rank, and the type of their operands; the same on all ranks.
     work : callable
-        Must not call MPI.
+        Function without arguments; it must not call MPI.
 
     Raises
     ------

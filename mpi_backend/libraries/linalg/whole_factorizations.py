@@ -1,7 +1,7 @@
 """Factorisations of whole matrices by LAPACK, for problems that one rank solves (:mod:`.small_problems`).
 
-All arrays are Fortran-ordered and may be overwritten. Each matrix is scaled as on all ranks (:mod:`.scaling`), so that
-both ways solve what is near the ends of the range of numbers.
+All arrays are Fortran-ordered and may be overwritten. Each matrix is scaled (:mod:`.scaling`) as in the distributed
+factorisations, so both can solve systems with numbers near the limits of their range.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Form = Literal["N", "T", "C"]
 
 @dataclass(frozen=True)
 class WholeLU:
-    """The factors of a square matrix times two to `exponent`, as LAPACK stores them.
+    """The factors of a square matrix times 2**exponent, as LAPACK stores them.
 
     Attributes
     ----------
     factors : ndarray
-        L, its unit diagonal not stored, and U.
+        L without its unit diagonal, and U.
     piv : ndarray of int64
         Row i was exchanged with row ``piv[i]``, for each i in turn.
     exponent : int
-        By which the matrix was scaled.
+        Exponent of the scale factor.
     """
 
     factors: Array
@@ -50,7 +50,7 @@ class WholeLU:
         return cls(factors, piv.astype(np.int64), exponent)
 
     def solve(self, X: Array, form: Form) -> Array:
-        """Overwrite `X` with the x of op(A) x = X; return it. Local."""
+        """Overwrite `X` with the solution x of op(A) x = X; return it. Local."""
         shift = self.exponent - scale_linearly(MPI.COMM_SELF, X)
         order, T = permutation(self.piv, len(X)), self.factors
         if form == "N":
@@ -91,7 +91,7 @@ def require_regular(task: str, T: Array) -> None:
     Raises
     ------
     SingularMatrixError
-        If it has one.
+        If it has a zero.
     """
     zeros = np.flatnonzero(np.diagonal(T) == 0)
     if zeros.size:
@@ -99,19 +99,19 @@ def require_regular(task: str, T: Array) -> None:
 
 
 def shift_upper(A: Array, exponent: int) -> None:
-    """Multiply the upper triangle in place by two to `exponent`. Local."""
+    """Multiply the upper triangle in place by 2**exponent. Local."""
     if exponent:
         for j in range(A.shape[1]):
             shift_exponents(A[: j + 1, j], exponent)
 
 
 def cholesky_factor(task: str, A: Array, lower: bool) -> tuple[Array, int]:
-    """Overwrite a matrix with its Cholesky factor times two to an exponent, and zeros; return both. Local.
+    """Overwrite a matrix with its scaled Cholesky factor and zeros; return it and the exponent of the scale. Local.
 
     Raises
     ------
     NotPositiveDefiniteError
-        If it is not positive definite.
+        If the matrix is not positive definite.
     """
     exponent = scale_linearly(MPI.COMM_SELF, A, even=True) // 2
     if A.size == 0:
@@ -123,7 +123,7 @@ def cholesky_factor(task: str, A: Array, lower: bool) -> tuple[Array, int]:
 
 
 def solve_triangular(T: Array, X: Array, form: Form, *, lower: bool) -> Array:
-    """Overwrite `X` with the solution of op(T) x = X, of which one triangle of T is read; return it. Local."""
+    """Overwrite `X` with the solution x of op(T) x = X; return it. Only one triangle of T is read. Local."""
     triangle = np.tril(T) if lower else np.triu(T)
     shift = scale_linearly(MPI.COMM_SELF, triangle) - scale_linearly(MPI.COMM_SELF, X)
     _solve_triangle(triangle, X, form, lower=lower)
@@ -140,7 +140,7 @@ def _solve_triangle(T: Array, X: Array, form: Form, *, lower: bool) -> None:
 
 
 def solve_by_cholesky(factor: Array, X: Array, *, lower: bool, exponent: int = 0, transposed: bool = False) -> Array:
-    """Overwrite `X` with the x of A x = X, or of A^T x = X, from the factor of A times two to `exponent`. Local."""
+    """Overwrite `X` with the solution x of A x = X or A^T x = X, given the factor of A times 2**exponent. Local."""
     triangle = np.tril(factor) if lower else np.triu(factor)
     exponent += scale_linearly(MPI.COMM_SELF, triangle, twice=True)
     shift = 2 * exponent - scale_linearly(MPI.COMM_SELF, X)
@@ -157,7 +157,7 @@ def solve_by_cholesky(factor: Array, X: Array, *, lower: bool, exponent: int = 0
 
 
 def mirrored(A: Array, lower: bool, *, conjugate: bool) -> Array:
-    """Return the symmetric or Hermitian matrix one triangle of which `A` has. Local."""
+    """Return the symmetric or Hermitian matrix with the given triangle of `A`. Local."""
     triangle = np.tril(A, -1) if lower else np.triu(A, 1)
     diagonal = np.diagonal(A).real if conjugate else np.diagonal(A)
     other = triangle.T.conj() if conjugate else triangle.T

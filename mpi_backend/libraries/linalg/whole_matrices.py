@@ -1,4 +1,4 @@
-"""Matrices that are whole in the memory of one rank, or of every rank: gathered and dealt in one message for each rank.
+"""Gather whole matrices on one rank or on every rank, and distribute them, with one message per rank.
 
 For large matrices :meth:`.DistMatrix.relayout` does the same in bounded memory.
 """
@@ -17,11 +17,11 @@ from alchemist_ray.mpi_backend.ali import DistMatrix
 Array = npt.NDArray[Any]
 
 ROOT = 0
-"""The rank that has a whole matrix where one has."""
+"""The rank that gathers and distributes whole matrices."""
 
 
 def gathered(A: DistMatrix) -> Array:
-    """Return all of `A` on :data:`ROOT`, in new memory, Fortran-ordered; elsewhere nothing of use. Collective."""
+    """Return the whole of `A`, Fortran-ordered, in new memory on :data:`ROOT`; an empty array elsewhere. Collective."""
     comm, layout = A.comm, A.layout
     if layout.local_shape(A.shape, ROOT) == A.shape:
         return _copied(A.local) if comm.rank == ROOT else np.empty((0, 0), A.dtype, "F")
@@ -37,7 +37,7 @@ def gathered(A: DistMatrix) -> Array:
 
 
 def replicated(A: DistMatrix) -> Array:
-    """Return all of `A` on every rank, in new memory, Fortran-ordered. Collective over comm."""
+    """Return the whole of `A`, Fortran-ordered, in new memory on every rank. Collective over comm."""
     if all(A.layout.local_shape(A.shape, rank) == A.shape for rank in range(A.comm.size)):
         return _copied(A.local)
     mine = _bytes_of(A.local if A.layout.is_source(A.comm.rank) else A.local[:0])
@@ -59,13 +59,13 @@ def _bytes_of(contiguous: Array) -> Array:
 
 
 def _source_shapes(A: DistMatrix) -> list[tuple[int, int]]:
-    """Return the shapes of the blocks that the ranks hand on. Local."""
+    """Return the shapes of the blocks that the ranks send. Local."""
     layout = A.layout
     return [layout.local_shape(A.shape, r) if layout.is_source(r) else (0, 0) for r in range(A.comm.size)]
 
 
 def _assembled(A: DistMatrix, packed: Array, shapes: list[tuple[int, int]]) -> Array:
-    """Return the matrix, Fortran-ordered, of the blocks of all ranks one after another. Local."""
+    """Return the matrix, Fortran-ordered, from the blocks of all ranks, packed one after another. Local."""
     whole, layout, first = np.empty(A.shape, A.dtype, "F"), A.layout, 0
     counts = [m * n for m, n in shapes]
     for rank, (shape, count) in enumerate(zip(shapes, counts, strict=True)):
@@ -77,7 +77,7 @@ def _assembled(A: DistMatrix, packed: Array, shapes: list[tuple[int, int]]) -> A
 
 
 def deal(target: DistMatrix, whole: Array | None) -> None:
-    """Fill `target` with the matrix that :data:`ROOT` passes. Collective over comm."""
+    """Fill `target` from the matrix `whole` of :data:`ROOT`; other ranks pass None. Collective over comm."""
     comm, layout = target.comm, target.layout
     if whole is None:
         comm.Scatterv(None, [_bytes_of(target.local), MPI.BYTE], ROOT)

@@ -5,8 +5,10 @@ Descriptions need only MPI's types, so MPI is imported without initialisation.
 
 import enum
 import importlib.metadata
+import os
 import sys
 import types
+from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union
 
 import mpi4py
@@ -111,6 +113,10 @@ def test_the_context_is_passed_to_those_that_want_it():
         (bool, {"bool"}),
         (str, {"str"}),
         (bytes, {"bytes"}),
+        (Path, {"path"}),
+        (os.PathLike, {"path"}),
+        (os.PathLike[str], {"path"}),
+        (Path | None, {"path", "none"}),
         (np.ndarray, {"array"}),
         (npt.NDArray[np.float64], {"array"}),
         (list, {"list"}),
@@ -166,6 +172,18 @@ def test_variable_arguments_are_refused():
     assert "many" in refusal(many)
     assert "numbers" in refusal(many)
     assert "options" in refusal(named)
+
+
+def test_a_path_crosses_the_wire_as_text_and_arrives_as_a_path():
+    def read(where: Path = Path("data") / "A.npy", name: str = "A", either: str | os.PathLike = "B"):
+        return where, name, either
+
+    library = describe("lib", module_of(read))
+    (where, _, _) = library.description.tasks[0].parameters
+    assert (where.kinds, where.default, where.wanted()) == (("path",), "data/A.npy", "a path")
+    assert [where.admits(value) for value in ("A.npy", Path("A.npy"), b"A.npy", None)] == [True, True, False, False]
+    called = library.tasks["read"](None, {"where": "/tmp/B.npy", "name": "/tmp", "either": "/tmp"})
+    assert called == (Path("/tmp/B.npy"), "/tmp", "/tmp")
 
 
 @pytest.mark.parametrize("default", [object(), np.float32, {1, 2}, len], ids=lambda value: type(value).__name__)

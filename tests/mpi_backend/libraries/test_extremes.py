@@ -1,6 +1,6 @@
-"""Linear algebra near the ends of the range of numbers, and with matrices without rows or columns.
+"""Linear algebra near the limits of the range of numbers, and with matrices without rows or columns.
 
-One launch runs many cases, shared by all ranks and on one; see ``programs/extreme_cases.py``.
+One launch runs many cases, with all ranks and with one rank; see ``programs/extreme_cases.py``.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ def test_small_problems_at_extreme_scales(size: int, name: str) -> None:
 
 
 @pytest.mark.parametrize(("size", "name"), EMPTY.pairs())
-def test_results_without_rows_or_columns_have_the_shapes_of_scipys(size: int, name: str) -> None:
+def test_results_without_rows_or_columns_have_scipys_shapes(size: int, name: str) -> None:
     outcomes = EMPTY.of(size, name)
     assert len(outcomes) > 40
     wrong = [f"{label}: {found}, not {expected}" for label, (found, expected) in outcomes if found != expected]
@@ -82,7 +82,7 @@ def test_an_interval_without_eigenvalues_gives_none(session) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0)])
-def test_matrices_without_rows_or_columns_are_kept_in_files(session, shape) -> None:
+def test_matrices_without_rows_or_columns_in_files(session, shape) -> None:
     handle = session.send_matrix(np.zeros(shape))
     stem = f"empty_{shape[0]}_{shape[1]}"
     handle.write_npy(f"{stem}.npy")
@@ -93,7 +93,7 @@ def test_matrices_without_rows_or_columns_are_kept_in_files(session, shape) -> N
         handle.write_parquet(f"{stem}.parquet")
         found.append(session.read_parquet(f"{stem}.parquet"))
     else:
-        with pytest.raises(alchemist.errors.ArgumentValueError, match="without columns"):
+        with pytest.raises(alchemist.errors.ArgumentValueError, match="at least one column"):
             handle.write_parquet(f"{stem}.parquet")
     assert [np.asarray(each).shape for each in found] == [shape] * len(found)
 

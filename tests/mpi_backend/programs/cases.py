@@ -60,7 +60,7 @@ def raised(function: Callable[..., Any], *arguments: Any, context: TaskContext =
 
 @contextlib.contextmanager
 def solved_by(ranks: str) -> Iterator[None]:
-    """Have problems of any size solved by ``all`` ranks together, or small ones by ``one`` or as ``small`` ones are."""
+    """Let ``all`` ranks solve problems of any size, or let ``one`` rank or the rules for ``small`` ones solve them."""
     largest, replicated = dict(small_problems.LARGEST), small_problems.REPLICATED
     if ranks == "all":
         small_problems.LARGEST.clear()
@@ -74,10 +74,10 @@ def solved_by(ranks: str) -> Iterator[None]:
 
 
 def main(names: list[str]) -> None:
-    """Run the cases of these names; the first rank prints ``[case, label, result]`` in JSON for all that they yield.
+    """Run the named cases; the first rank prints all their results as JSON, ``[case, label, result]``.
 
-    All ranks share the work of each problem. In a case whose name begins with ``one:`` one rank solves small ones, and
-    in one whose name begins with ``small:`` the library decides, which has every rank solve the smallest.
+    By default all ranks share the work of each problem. If the name of a case begins with ``one:``, one rank solves
+    small problems. If it begins with ``small:``, the library decides, and lets every rank solve the smallest ones.
     """
     for name in names:
         ranks, _, plain = name.rpartition(":")

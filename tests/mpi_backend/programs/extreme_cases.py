@@ -1,7 +1,7 @@
 """Run the cases of linear algebra at extreme scales, and with matrices without rows or columns.
 
-The truth is what NumPy and SciPy return for the matrix multiplied by a power of two, which is exact, in double
-precision. What is returned at the end of the range of numbers may be wrong by the smallest number too.
+The reference is the result of NumPy or SciPy in double precision for the matrix multiplied by a power of two, which is
+exact. At the limits of the range of numbers a result may also be wrong by the smallest number.
 """
 
 import itertools
@@ -22,7 +22,7 @@ WRONG = 1e9
 
 
 def scales(dtype: str) -> dict[str, int]:
-    """Return exponents of two by which a matrix of norm 1 becomes subnormal, barely normal, and nearly too large."""
+    """Return exponents of two that make a matrix of norm 1 subnormal, barely normal, and almost too large."""
     precision = np.finfo(dtype)
     return {
         "subnormal": int(precision.minexp) - precision.nmant // 2,
@@ -45,7 +45,7 @@ def with_values(m: int, n: int, dtype: str) -> Array:
 
 
 def shifted(A: Array, exponent: int) -> Array:
-    """Return A times two to an exponent."""
+    """Return A times two to the power of an exponent."""
     parts = (np.ldexp(part, exponent) for part in (A.real, A.imag))
     real, imaginary = parts
     return real + 1j * imaginary if A.dtype.kind == "c" else real
@@ -54,7 +54,7 @@ def shifted(A: Array, exponent: int) -> Array:
 class Scaled:
     """A matrix of norm 1 at an extreme scale.
 
-    `stored` is what the routines get; `exact` is the same in double precision, without the scale.
+    The routines get `stored`; `exact` is the same matrix in double precision, without the scale.
     """
 
     def __init__(self, A: Array, dtype: str, exponent: int) -> None:
@@ -172,7 +172,7 @@ def spectra(dtype: str, exponent: int) -> Iterator[tuple[str, float]]:
 
 
 def inverses(dtype: str, exponent: int) -> Iterator[tuple[str, float]]:
-    """Inverses of what is small are large: so not of subnormal matrices."""
+    """Inverses, except of subnormal matrices, whose inverses overflow."""
     square = Scaled(with_values(N, N, dtype), dtype, exponent)
     tall = Scaled(with_values(43, N, dtype), dtype, exponent)
     for label, A, function, exact in (
@@ -267,7 +267,7 @@ def _shapes(result: Any) -> Any:
     if isinstance(result, tuple):
         return [_shapes(member) for member in result]
     if isinstance(result, DistMatrix):
-        whole(result)  # it can be moved
+        whole(result)  # must not fail
         return list(result.shape)
     return list(result.shape) if isinstance(result, np.ndarray) else result
 

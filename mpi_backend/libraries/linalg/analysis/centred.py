@@ -104,7 +104,7 @@ class Centred(TallMatrix):
             yield rows, np.subtract(panel, mean[rows, np.newaxis] if self.flipped else mean, dtype=dtype)
 
     def gram(self, ctx: TaskContext) -> npt.NDArray[np.float64]:
-        """Return the product of the transpose with the matrix, in double precision, on every rank. Collective."""
+        """Return the transpose times the matrix, in double precision, on every rank. Collective over comm."""
         (m, n), dtype = self.shape, np.dtype(np.float64)
         G = np.zeros((n, n))
         for part in stopping.in_parts(ctx, 2 * m * n * n, dtype, self.height):

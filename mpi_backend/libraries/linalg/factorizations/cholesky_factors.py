@@ -153,12 +153,12 @@ def _require_triangle(ctx: TaskContext, c: DistMatrix, lower: bool) -> None:
 
 
 def _require_same_triangle(ctx: TaskContext, below: bool, above: bool, lower: bool) -> None:
-    """Check that a factor with elements below its diagonal, and above it, is not the other one. Local.
+    """Check that a factor with or without elements `below` and `above` its diagonal is the one for `lower`. Local.
 
     Raises
     ------
     ArgumentValueError
-        If it is.
+        If it is the other one.
     """
     if (above if lower else below) and not (below if lower else above):
         found, word = ("upper", "False") if lower else ("lower", "True")

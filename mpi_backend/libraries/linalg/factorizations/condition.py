@@ -65,7 +65,7 @@ def condest(ctx: TaskContext, A: DistMatrix) -> float:
     if small_problems.suits("condest", A.shape):
         return float(small_problems.solved(ctx, _exact, A=A))
     checks.require_finite(ctx, A=A)
-    A, _ = safely_scaled(A)  # the condition number is the same, and the inverse does not overflow for it
+    A, _ = safely_scaled(A)  # does not change the condition number, and keeps the inverse from overflowing
     try:
         factors = LU.of(ctx, A)
     except SingularMatrixError:

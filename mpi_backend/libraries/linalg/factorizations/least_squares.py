@@ -82,7 +82,7 @@ def lstsq(
     ArgumentError
         If a matrix is not float32, float64, complex64 or complex128.
     ArgumentValueError
-        If b has another number of rows than A, `cond` is negative, or there is no such driver.
+        If b and A differ in their number of rows, `cond` is negative, or the driver is unknown.
     NonFiniteError
         If A or b contains NaN or Inf.
     ConvergenceError
@@ -124,18 +124,19 @@ def lstsq(
 
 
 def _unscaled(x: Array, residues: Array, s: Array | None, factor: float, factor_b: float) -> tuple[Array, Array | None]:
-    """Return squares of residuals and singular values without the factors of A and b, and correct x. Local."""
+    """Undo the scaling of A and b: correct `x` in place; return squared residuals and singular values. Local."""
     shift_exponents(x, math.frexp(factor)[1] - math.frexp(factor_b)[1])
-    with np.errstate(over="ignore"):  # squares may overflow where the residuals do not
+    with np.errstate(over="ignore"):  # squares may overflow even if the residuals do not
         return residues / factor_b / factor_b, None if s is None else s / factor
 
 
 def _of_whole(A: Array, b: Array, threshold: float, driver: str) -> tuple[Whole, Array, int, Array | None]:
-    """Return what :func:`lstsq` does, of whole matrices. Local."""
-    import scipy.linalg  # takes longer than a worker takes to start
+    """Return the results of :func:`lstsq` for whole matrices. Local."""
+    import scipy.linalg  # imported late: it takes longer than a worker takes to start
 
     m, n, nrhs = *A.shape, b.shape[1]
-    columns = b if nrhs else np.zeros((m, 1), b.dtype)  # LAPACK takes no fewer, and the rank is wanted nevertheless
+    # LAPACK needs at least one column, and the rank must be computed anyway.
+    columns = b if nrhs else np.zeros((m, 1), b.dtype)
     factors = [safe_factor(MPI.COMM_SELF, X) for X in (A, columns)]
     for X, factor in zip((A, columns), factors, strict=True):
         if factor != 1:

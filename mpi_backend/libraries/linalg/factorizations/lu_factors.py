@@ -297,14 +297,14 @@ def _eliminated(ctx: TaskContext, A: DistMatrix) -> tuple[DistMatrix, npt.NDArra
 
 
 def _shift_upper(A: DistMatrix, exponent: int) -> None:
-    """Multiply the upper triangle in place by two to `exponent`. Local."""
+    """Multiply the upper triangle in place by 2**exponent. Local."""
     for iloc, i in enumerate(A.rows.indices().tolist()):
         shift_exponents(A.local[iloc, A.cols.local_range(0, min(i, A.shape[1]))[1] :], exponent)
 
 
 def _lu_of_whole(A: Array, permute_l: bool, p_indices: bool) -> tuple[Any, ...]:
-    """Return what :func:`lu` does, of a whole matrix. Local."""
-    import scipy.linalg  # takes longer than a worker takes to start
+    """Return the results of :func:`lu` for a whole matrix. Local."""
+    import scipy.linalg  # imported late: it takes longer than a worker takes to start
 
     exponent = scale_linearly(MPI.COMM_SELF, A)
     if permute_l:
@@ -340,7 +340,7 @@ def _whole_determinant(A: Array) -> tuple[Any, npt.NDArray[np.float64], int]:
 
 
 def _of_pivots(diagonal: Array, piv: npt.NDArray[np.int64], scaled_by: int) -> tuple[Any, npt.NDArray[np.float64], int]:
-    """Return the factors of the determinant of a matrix that was multiplied by two to `scaled_by` before. Local."""
+    """Return the factors of the determinant of a matrix that was first multiplied by 2**scaled_by. Local."""
     pivots = diagonal.astype(np.complex128 if diagonal.dtype.kind == "c" else np.float64)
     exponent = _normalise(pivots) - scaled_by * pivots.size
     magnitudes = np.abs(pivots)

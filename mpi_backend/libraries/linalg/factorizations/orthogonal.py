@@ -119,8 +119,8 @@ def orthonormal(factors: Householder) -> DistMatrix:
 
 
 def _of_whole(A: Array, mode: str, pivoting: bool) -> tuple[Any, ...]:
-    """Return what :func:`qr` does, of a whole matrix. Local."""
-    import scipy.linalg  # takes longer than a worker takes to start
+    """Return the results of :func:`qr` for a whole matrix. Local."""
+    import scipy.linalg  # imported late: it takes longer than a worker takes to start
 
     exponent, k = scale_linearly(MPI.COMM_SELF, A), min(A.shape)
     found = scipy.linalg.qr(A, mode=mode, pivoting=pivoting, overwrite_a=True, check_finite=False)
@@ -132,7 +132,7 @@ def _of_whole(A: Array, mode: str, pivoting: bool) -> tuple[Any, ...]:
 
 
 def _by_tree(ctx: TaskContext, A: DistMatrix, mode: str, exponent: int) -> tuple[DistMatrix, ...]:
-    """Return the factors of a matrix that was multiplied by two to `exponent` before. Collective over comm."""
+    """Return the factors of a matrix that was first multiplied by 2**exponent. Collective over comm."""
     slab = slab_of(A)
     factors = TSQR.of(ctx, slab.local, slab.shape[0])
     R = checks.replicated(ctx, factors.R, "MC_MR")

@@ -132,7 +132,7 @@ def solve(
 
 
 def _solved_whole(task: str, A: Array, b: Array, structure: str, lower: bool, form: Form) -> Array:
-    """Return the solution on one rank; `A` and `b` are overwritten. Local."""
+    """Solve with whole matrices, which are overwritten; return the solution. Local."""
     if structure in ("lower", "upper"):
         whole_factorizations.require_regular(task, A)
         return whole_factorizations.solve_triangular(A, b, form, lower=structure == "lower")
@@ -146,7 +146,7 @@ def _solved_whole(task: str, A: Array, b: Array, structure: str, lower: bool, fo
 
 
 def scaled_triangle(T: DistMatrix, lower: bool, pivots: Array, twice: bool = False) -> tuple[DistMatrix, int]:
-    """Return a triangle with this diagonal, scaled if it must be, and the exponent. Collective over comm."""
+    """Return a triangle with the diagonal `pivots`, scaled if necessary, and the exponent. Collective over comm."""
     exponent = triangle_exponent(T, lower, pivots, twice)
     if exponent:
         T = grid_copy(T)
@@ -186,7 +186,7 @@ class LU:
 
     @classmethod
     def overwriting(cls, ctx: TaskContext, factors: DistMatrix) -> LU:
-        """Factor a matrix in square blocks on a grid, in place; raises what :meth:`of` does. Collective over comm."""
+        """Factor a matrix in square blocks on a grid in place; raises like :meth:`of`. Collective over comm."""
         exponent = scale_linearly(ctx.comm, factors.local)
         piv = elimination.eliminate(ctx, factors)
         require_regular(ctx, factors)
@@ -335,7 +335,7 @@ def require_rows(ctx: TaskContext, m: int, b: DistMatrix) -> None:
 
 
 def require_regular(ctx: TaskContext, T: DistMatrix) -> Array:
-    """Return the diagonal of a triangular matrix, having seen that it has no zero. Collective over comm.
+    """Check that the diagonal of a triangular matrix has no zero, and return it. Collective over comm.
 
     Raises
     ------

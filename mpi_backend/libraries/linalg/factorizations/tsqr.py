@@ -33,7 +33,7 @@ class TSQR:
     local : ndarray, shape (mloc, n)
         This rank's rows, possibly none; the rows may be distributed over the ranks in any order.
     factorise : callable
-        Returns Q and R of this rank's rows.
+        Function that returns Q and R of this rank's rows.
 
     Attributes
     ----------
@@ -54,10 +54,7 @@ class TSQR:
 
     @classmethod
     def of(cls, ctx: TaskContext, local: Array, m: int) -> Self:
-        """Return the factors of a matrix of `m` rows; if its parts are long work, that stops when cancelled.
-
-        Collective over comm.
-        """
+        """Return the factors of a matrix of `m` rows; long work stops if the task is cancelled. Collective."""
         n = local.shape[1]
         count = 4 * n * n * m / ctx.comm.size
         return cls(ctx.comm, local, lambda A: stopping.on_each_rank(ctx, count, A.dtype, lambda: np.linalg.qr(A)))

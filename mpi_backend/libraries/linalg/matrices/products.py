@@ -96,7 +96,7 @@ def gemm(
 
 
 def _on_one_rank(ctx: TaskContext, A: DistMatrix, B: DistMatrix, form: Form) -> DistMatrix:
-    """Return the product of small matrices, in the layout that :func:`product` gives it. Collective over comm."""
+    """Return the product of small matrices, in the layout that :func:`product` would give it. Collective over comm."""
     dtype = form.dtype(ctx, A, B)
     left, right = Operand(A, form.transpose_a), Operand(B, form.transpose_b)
     require_inner(ctx, left.shape, right.shape, form)

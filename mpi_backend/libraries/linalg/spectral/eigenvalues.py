@@ -87,7 +87,7 @@ def eig(ctx: TaskContext, A: DistMatrix) -> tuple[npt.NDArray[Any], DistMatrix]:
     ArgumentError, NonFiniteError, ConvergenceError
         As in :func:`eigvals`.
     ArgumentValueError
-        If A is not square, or too large.
+        If A is not square, or is too large.
 
     Notes
     -----
@@ -132,7 +132,7 @@ def _scaled_values(A: Array) -> Array:
 
 
 def _scale(A: Array) -> float:
-    """Multiply `A` by a power of two and return that: LAPACK's ?geev returns NaN at scales of subnormals. Local."""
+    """Multiply `A` by a power of two, and return it: for subnormal elements LAPACK's ?geev returns NaN. Local."""
     factor = safe_factor(MPI.COMM_SELF, A)
     if factor != 1:
         A *= A.real.dtype.type(factor)
@@ -160,7 +160,7 @@ def values_on_all_ranks(ctx: TaskContext, A: DistMatrix) -> Array:
 
 
 def _divided(w: Array, factor: float) -> Array:
-    """Return complex `w`, divided in place by a power of two whose reciprocal may be no number. Local."""
+    """Return complex `w`, divided in place by a power of two, whose reciprocal may overflow. Local."""
     if factor != 1:
         parts = w.view(w.real.dtype)
         with np.errstate(over="ignore"):

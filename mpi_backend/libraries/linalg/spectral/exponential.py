@@ -77,8 +77,8 @@ def expm(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
 
 
 def _of_whole(A: Array) -> Whole:
-    """Return the exponential of a whole matrix: SciPy's, or ours for a norm whose powers SciPy lets overflow. Local."""
-    import scipy.linalg  # takes longer than a worker takes to start
+    """Return the exponential of a whole matrix by SciPy, or by ours if powers would overflow in SciPy. Local."""
+    import scipy.linalg  # imported late: it takes longer than a worker takes to start
 
     with np.errstate(over="ignore", invalid="ignore"):
         if A.size == 0 or np.abs(A).sum(axis=0).max() < _LARGE_NORM:
@@ -88,7 +88,7 @@ def _of_whole(A: Array) -> Whole:
 
 
 def _by_squaring(ctx: TaskContext, A: DistMatrix) -> DistMatrix:
-    """Return the exponential of a matrix that is finite. Collective over comm."""
+    """Return the exponential of a finite matrix. Collective over comm."""
     powers = Powers(ctx, A)
     m, s = powers.degree()
     E = powers.approximant(m, s)

@@ -137,7 +137,7 @@ def slab_triplets(ctx: TaskContext, slab: RowSlab, k: int) -> Triplets:
 
 
 def triangle_svd(ctx: TaskContext, R: Array) -> tuple[Array, Array, Array] | None:
-    """Return the economic decomposition of R, which every rank has, on one rank; None elsewhere. Collective."""
+    """Return the economy-size decomposition of R, which every rank passes, on one rank, else None. Collective."""
 
     def decompose() -> tuple[Array, Array, Array]:
         P, s, Qh = np.linalg.svd(R, full_matrices=False)
@@ -147,7 +147,7 @@ def triangle_svd(ctx: TaskContext, R: Array) -> tuple[Array, Array, Array] | Non
 
 
 def operations(shape: tuple[int, ...], vectors: bool, full: bool = False) -> float:
-    """Return how many operations on elements LAPACK's ?gesdd takes, roughly."""
+    """Return the approximate number of operations of LAPACK's ?gesdd."""
     p, q = sorted(shape)
     return 4 * q * p**2 + (22 * p**3 if vectors else 0) + (4 * q**2 * p if full else 0)
 
@@ -191,8 +191,8 @@ def _by_lapack(A: Array, full: bool, vectors: bool) -> tuple[Array | None, Array
 
 
 def _of_whole(A: Array, full: bool, vectors: bool) -> Any:
-    """Return what :func:`svd` does, of a whole matrix. Local."""
-    import scipy.linalg  # takes longer than a worker takes to start
+    """Return the results of :func:`svd` for a whole matrix. Local."""
+    import scipy.linalg  # imported late: it takes longer than a worker takes to start
 
     found = scipy.linalg.svd(A, full_matrices=full, compute_uv=vectors, overwrite_a=True, check_finite=False)
     if not vectors:

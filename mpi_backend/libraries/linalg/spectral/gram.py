@@ -24,7 +24,7 @@ def gram_svd(ctx: TaskContext, slab: RowSlab, k: int, tolerance: float) -> Tripl
     Parameters
     ----------
     ctx : TaskContext
-        The context of the task.
+        Context of the task.
     slab : RowSlab
         The matrix, scaled so that its squares neither overflow nor underflow. Each rank holds an n x n Gram matrix.
     k : int

@@ -55,7 +55,7 @@ def eigh(
     Returns
     -------
     w : ndarray, shape (k,)
-        Eigenvalues, ascending; real. None if none lies in the interval.
+        Eigenvalues, ascending; real. Empty if none lies in the interval.
     V : DistMatrix, shape (n, k)
         Orthonormal eigenvectors, in MC_MR. With `eigvals_only` only `w` is returned.
 
@@ -182,13 +182,13 @@ def _by_lapack(A: Array, lower: bool, wanted: Wanted, vectors: bool) -> tuple[Ar
 
 
 def _of_whole(A: Array, lower: bool, wanted: Wanted, vectors: bool) -> Any:
-    """Return what the tasks do, of a whole matrix. Local."""
+    """Return the results of the tasks for a whole matrix. Local."""
     w, V = _by_columns(A, lower, wanted, vectors)
     return w if V is None else (w, Whole(V))
 
 
 def _by_columns(A: Array, lower: bool, wanted: Wanted, vectors: bool) -> tuple[Array, Array | None]:
-    """Return eigenvalues and eigenvectors of Fortran-ordered `A`, which is destroyed. Local."""
+    """Return eigenvalues, and eigenvectors if wanted, of Fortran-ordered `A`, which is destroyed. Local."""
     import scipy.linalg  # takes longer than a worker takes to start
 
     found = scipy.linalg.eigh(

@@ -72,7 +72,7 @@ def polar(ctx: TaskContext, A: DistMatrix, side: Literal["right", "left"] = "rig
     ArgumentError
         If A has another dtype.
     ArgumentValueError
-        If there is no such side.
+        If `side` is not valid.
     NonFiniteError
         If A contains NaN or Inf.
     ConvergenceError
@@ -101,8 +101,8 @@ def polar(ctx: TaskContext, A: DistMatrix, side: Literal["right", "left"] = "rig
 
 
 def _of_whole(A: Array, side: str) -> tuple[Whole, Whole]:
-    """Return what :func:`polar` does, of a whole matrix. Local."""
-    import scipy.linalg  # takes longer than a worker takes to start
+    """Return the results of :func:`polar` for a whole matrix. Local."""
+    import scipy.linalg  # imported late: it takes longer than a worker takes to start
 
     exponent = scale_linearly(MPI.COMM_SELF, A)
     W, s, Vh = scipy.linalg.svd(A, full_matrices=False, overwrite_a=True, check_finite=False)

@@ -88,7 +88,7 @@ def pinv(
 
 
 def _rank(s: Array, absolute: float, relative: float, exponent: int) -> int:
-    """Return how many singular values of a matrix count that was multiplied by two to `exponent` before. Local."""
+    """Return the rank of a matrix from the singular values of the matrix times 2**exponent. Local."""
     if s.size == 0:
         return 0
     return int(np.count_nonzero(s > math.ldexp(absolute, exponent) + relative * float(s[0])))
@@ -96,7 +96,7 @@ def _rank(s: Array, absolute: float, relative: float, exponent: int) -> int:
 
 def _of_whole(A: Array, absolute: float, relative: float) -> tuple[Whole, int]:
     """Return the pseudoinverse of a whole matrix, and its rank. Local."""
-    import scipy.linalg  # takes longer than a worker takes to start
+    import scipy.linalg  # imported late: it takes longer than a worker takes to start
 
     exponent = scale_linearly(MPI.COMM_SELF, A)
     U, s, Vh = scipy.linalg.svd(A, full_matrices=False, overwrite_a=True, check_finite=False)

@@ -138,14 +138,14 @@ def truncated_svd(
 
 
 def _checked(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, k: int, tol: float | None) -> float:
-    """Check what all methods ask for; return the relative residual to reach. Collective over comm."""
+    """Check the arguments that all methods share; return the relative residual to reach. Collective over comm."""
     tolerance = _check_arguments(ctx, A, k, tol)
     checks.require_finite(ctx, A=A)
     return tolerance
 
 
 def _check_arguments(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, k: int, tol: float | None) -> float:
-    """Check all but the elements; return the relative residual to reach. Local."""
+    """Check the arguments except the elements; return the relative residual to reach. Local."""
     checks.require_floating(ctx, A=A)
     checks.require_rank(ctx, "k", k, A.shape)
     return _tolerance(ctx, tol, A.dtype)
@@ -153,7 +153,7 @@ def _check_arguments(ctx: TaskContext, A: DistMatrix | SparseDistMatrix, k: int,
 
 def _of_whole(A: Array, k: int) -> tuple[Whole, Array, Whole]:
     """Return the leading `k` triplets of a whole matrix. Local."""
-    import scipy.linalg  # takes longer than a worker takes to start
+    import scipy.linalg  # imported late: it takes longer than a worker takes to start
 
     U, s, Vt = scipy.linalg.svd(A, full_matrices=False, overwrite_a=True, check_finite=False)
     return Whole(U[:, :k], "VC_STAR"), s[:k].copy(), Whole(Vt[:k], "STAR_VC")
@@ -193,7 +193,7 @@ def leading_triplets(
     seed: int,
     max_iterations: int,
 ) -> tuple[DistMatrix, Array, DistMatrix]:
-    """Return U, S, Vt by the method for the shape; see the task :func:`truncated_svd`. Collective over comm."""
+    """Return U, S, Vt by the method that fits the shape; see the task :func:`truncated_svd`. Collective over comm."""
     if isinstance(A, DistMatrix) and small_problems.suits("truncated_svd", A.shape):
         _check_arguments(ctx, A, k, tol)
         few: tuple[DistMatrix, Array, DistMatrix] = small_problems.solved(ctx, lambda A: _of_whole(A, k), A=A)
