@@ -25,6 +25,9 @@ os.environ[MARK] = uuid.uuid4().hex
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts the jobs behind its & like this
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def marked_processes() -> dict[int, str]:
     """Return the processes that this test run started and that are still alive, with their command lines."""

@@ -170,6 +170,18 @@ def test_a_socket_is_touched_in_transport_only():
     assert {name.rsplit("/", 1)[0] for name in users} == {"alchemist_ray/transport"}
 
 
+def test_a_socket_is_made_in_transport_only():
+    """The driver's listener is asyncio's."""
+    makers = {f"socket.{name}" for name in ("socket", "create_connection", "create_server", "fromfd", "socketpair")}
+    users = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in makers
+    }
+    assert {name.rsplit("/", 1)[0] for name in users} == {"alchemist_ray/transport"}
+
+
 def test_nothing_is_pickled_by_name():
     pickles = {"pickle", "cloudpickle", "marshal", "dill"}
     users = {

@@ -26,7 +26,7 @@ from alchemist_ray.protocol.connection import Purpose
 from alchemist_ray.transport.poller import ChannelPoller
 
 GRACE_SECONDS = 10.0
-"""Seconds that the other ranks may go on after one has failed; they may wait for it in MPI without end. A task that has
+"""Seconds that the other ranks may go on after one has failed; they may wait for it in MPI forever. A task that has
 run out of time gets as long to stop."""
 
 INTERRUPT_SECONDS = 2.0

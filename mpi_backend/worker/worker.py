@@ -14,14 +14,12 @@ Otherwise a rank that lacks one would leave the others waiting in the task.
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import gc
 import logging
 import os
 import queue
 import resource
-import secrets
 import socket
 import sys
 import threading
@@ -49,6 +47,7 @@ from alchemist_ray.protocol import messages as m  # noqa: E402
 from alchemist_ray.protocol.connection import Purpose  # noqa: E402
 from alchemist_ray.protocol.worker_config import ENVIRONMENT, WorkerConfig  # noqa: E402
 from alchemist_ray.transport.channel import Channel  # noqa: E402
+from alchemist_ray.transport.listeners import listen_on_tcp, listen_on_this_host  # noqa: E402
 
 SHUTDOWN_SECONDS = 1.0
 """Time for a running task to end after the worker was told to end."""
@@ -94,9 +93,10 @@ class Worker:
 
     def run(self) -> None:
         """Serve until the driver tells the worker to end, or is gone."""
-        worker_id = self._config.worker_ids[self._rank]
-        tcp = _listen(self._config.bind, self._config.options.worker_ports, worker_id)
-        unix, socket_name = _listen_local()
+        ports = self._config.options.worker_ports
+        own_port = ports[0] + self._config.worker_ids[self._rank] - 1 if ports else 0
+        tcp = listen_on_tcp(self._config.bind, ports, own_port)
+        unix, socket_name = listen_on_this_host()
         link = Channel.open(self._config.driver, Purpose.LINK, self._key, self._config.group_id, timeout=30)
         link.send(
             m.WorkerReady(
@@ -201,29 +201,6 @@ class Worker:
             finally:
                 self._current_control = None
                 channel.close()
-
-
-def _listen(bind: str, ports: tuple[int, int] | None, worker_id: int) -> socket.socket:
-    """Listen on TCP: on this worker's own port of the range if it is free, else on the first free port."""
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    if ports is None:
-        return socket.create_server((bind, 0), family=family)
-    low, high = ports
-    preferred = low + worker_id - 1
-    candidates = [port for port in (preferred, *range(low, high + 1)) if low <= port <= high]
-    for port in candidates:
-        with contextlib.suppress(OSError):
-            return socket.create_server((bind, port), family=family)
-    raise OSError(f"no port of {low}-{high} is free on {bind}: widen --worker-ports")
-
-
-def _listen_local() -> tuple[socket.socket, str]:
-    """Listen on an abstract Unix socket with a random name. It can be reached on this host only."""
-    name = f"alchemist-{secrets.token_hex(16)}"
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind("\0" + name)
-    listener.listen()
-    return listener, name
 
 
 def _is_first_of_host(comm: MPI.Comm) -> bool:

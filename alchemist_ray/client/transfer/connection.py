@@ -57,19 +57,19 @@ class Grant:
     channel: Channel | None
 
     @classmethod
-    def of(cls, matrix_id: int, ticket: PendingRequest, start: int = 0) -> Grant:
+    def of(cls, matrix_id: int, request: PendingRequest, start: int = 0) -> Grant:
         """Return the grant in the answer to a request, or raise the error in it.
 
         Parameters
         ----------
         matrix_id : int
             The matrix.
-        ticket : PendingRequest
+        request : PendingRequest
             The answered request.
         start : int
             Bytes from the answered offset to where the part begins.
         """
-        return cls(matrix_id, (ticket.result() or 0) + start, ticket.channel)
+        return cls(matrix_id, (request.result() or 0) + start, request.channel)
 
 
 class WorkerConnection(Requester):
@@ -193,9 +193,9 @@ class WorkerConnection(Requester):
             memory = self._mapped() if part.nbytes > STREAM_BYTES else None
             if memory is None:
                 return self._read_stream(matrix_id, part, out, meter)
-        ticket = PendingRequest(lambda n: m.PinMatrix(n, matrix_id))
-        settle([(self, ticket)])
-        grant = Grant.of(matrix_id, ticket)
+        request = PendingRequest(lambda n: m.PinMatrix(n, matrix_id))
+        settle([(self, request)])
+        grant = Grant.of(matrix_id, request)
         view = part.block.view(memory, grant.offset)
         started = time.perf_counter()
         try:

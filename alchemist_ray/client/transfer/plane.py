@@ -109,8 +109,8 @@ class DataPlane:
         self._free_dropped()
         wire = spec.to_wire()
         try:
-            tickets = self._ask_all(lambda n: m.CreateMatrix(n, matrix_id, wire, private))
-            return [Grant.of(matrix_id, ticket) for ticket in tickets]
+            asked = self._ask_all(lambda n: m.CreateMatrix(n, matrix_id, wire, private))
+            return [Grant.of(matrix_id, request) for request in asked]
         except BaseException:
             self.drop(matrix_id)
             raise
@@ -159,19 +159,19 @@ class DataPlane:
     ) -> None:
         region = Rectangle(row, row + array.shape[0], column, column + array.shape[1])
         parts = self._parts(spec, region)
-        tickets = _ask_parts(partial(_claim, region), matrix_id, parts)
-        claimed = [n for n, ticket in enumerate(tickets) if ticket.granted and ticket.result() is not None]
+        asked = _ask_parts(partial(_claim, region), matrix_id, parts)
+        claimed = [n for n, request in enumerate(asked) if request.granted and request.result() is not None]
         to_write = [parts[n] for n in claimed]
         try:
-            for ticket in tickets:
-                ticket.result()
+            for request in asked:
+                request.result()
             if not claimed:
                 raise RegionError(matrix_id, str(region), "has been written before")
         except BaseException:
             self.release(matrix_id, to_write)
             raise
         # Some workers may have committed this very region: its first sender died before it was committed everywhere.
-        self._write(matrix_id, to_write, [Grant.of(matrix_id, tickets[n]) for n in claimed], array, meter)
+        self._write(matrix_id, to_write, [Grant.of(matrix_id, asked[n]) for n in claimed], array, meter)
 
     def _write(
         self, matrix_id: int, parts: Sequence[Held], grants: Sequence[Grant], array: Array, meter: Meter
@@ -188,8 +188,8 @@ class DataPlane:
 
     def commit(self, matrix_id: int, parts: Sequence[Held]) -> None:
         """Tell the workers that claimed parts are written."""
-        for ticket in _ask_parts(m.CommitBlock, matrix_id, parts):
-            ticket.result()
+        for request in _ask_parts(m.CommitBlock, matrix_id, parts):
+            request.result()
 
     def release(self, matrix_id: int, parts: Sequence[Held]) -> None:
         """Give back claims; the claims on a dead worker or a freed matrix have ended already."""
@@ -197,9 +197,9 @@ class DataPlane:
 
     def missing(self, matrix_id: int, spec: MatrixSpec) -> list[Rectangle]:
         """Return the rectangles of a matrix that have not been written; neighbours are joined."""
-        tickets = self.run(lambda: self._ask_all_again(lambda n: m.CheckMatrix(n, matrix_id)))
+        asked = self.run(lambda: self._ask_all_again(lambda n: m.CheckMatrix(n, matrix_id)))
         return missing_regions(
-            spec, {rank: [Rectangle(*row) for row in ticket.result()] for rank, ticket in enumerate(tickets)}
+            spec, {rank: [Rectangle(*row) for row in request.result()] for rank, request in enumerate(asked)}
         )
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -237,18 +237,18 @@ class DataPlane:
         """Send all workers the same request; return the answered requests by rank."""
         requests = [(connection, PendingRequest(make)) for connection in self.connections]
         settle(requests)
-        return [ticket for _, ticket in requests]
+        return [request for _, request in requests]
 
     def _ask_all_again(self, make: Callable[[int], m.Message]) -> list[PendingRequest]:
         """Send all workers a request that may be repeated; do so over a new connection where the old one has broken."""
-        tickets = self._ask_all(make)
-        broken = [rank for rank, ticket in enumerate(tickets) if isinstance(ticket.error, ConnectionLostError)]
+        asked = self._ask_all(make)
+        broken = [rank for rank, request in enumerate(asked) if isinstance(request.error, ConnectionLostError)]
         if broken:
             again = [(self.connections[rank], PendingRequest(make)) for rank in broken]
             settle(again)
-            for rank, (_, ticket) in zip(broken, again, strict=True):
-                tickets[rank] = ticket
-        return tickets
+            for rank, (_, request) in zip(broken, again, strict=True):
+                asked[rank] = request
+        return asked
 
     def _parts(self, spec: MatrixSpec, region: Rectangle) -> list[Held]:
         """Return the parts of a rectangle, each with the connection to the worker that holds it."""
@@ -273,8 +273,8 @@ class DataPlane:
         self.run(lambda: self._free(matrix_ids))
 
     def _free(self, matrix_ids: list[int]) -> None:
-        for ticket in self._ask_all_again(lambda n: m.FreeMatrices(n, matrix_ids)):
-            ticket.result()
+        for request in self._ask_all_again(lambda n: m.FreeMatrices(n, matrix_ids)):
+            request.result()
 
     def cancel(self, command: int) -> None:
         """Ask all workers to stop the task that was started as command number `command`; do not wait for them."""
@@ -329,7 +329,7 @@ def _ask_parts(make: Callable[..., m.Message], matrix_id: int, parts: Sequence[H
         (connection, PendingRequest(partial(_block_request, make, matrix_id, part))) for connection, part in parts
     ]
     settle(requests)
-    return [ticket for _, ticket in requests]
+    return [request for _, request in requests]
 
 
 def _block_request(make: Callable[..., m.Message], matrix_id: int, part: Part, number: int) -> m.Message:

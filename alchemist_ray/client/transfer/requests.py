@@ -87,9 +87,9 @@ class Requester:
 
     def request(self, make: Callable[[int], m.Message]) -> Any:
         """Send the request ``make(number)``; return its result, or raise the error in its answer."""
-        ticket = PendingRequest(make)
-        settle([(self, ticket)])
-        return ticket.result()
+        request = PendingRequest(make)
+        settle([(self, request)])
+        return request.result()
 
     def _exchange(self, make: Callable[[int], m.Message], expected: type[R]) -> R:
         """Send one request and return its answer, which is not a `Done`. The caller holds the lock."""
@@ -126,20 +126,20 @@ class Requester:
                 _give_up(sent, failure)
         return sent
 
-    def _send(self, channel: Channel, tickets: list[PendingRequest]) -> None:
+    def _send(self, channel: Channel, asked: list[PendingRequest]) -> None:
         frames = []
-        for ticket in tickets:
+        for request in asked:
             self._request += 1
-            ticket.number, ticket.channel = self._request, channel
-            frames.append(channel.connection.send(ticket.make(ticket.number)))
+            request.number, request.channel = self._request, channel
+            frames.append(channel.connection.send(request.make(request.number)))
         channel.send_bytes(b"".join(frames))
 
     def _receive_answers(self, sent: list[PendingRequest]) -> None:
         """Receive the answers to sent requests. The caller holds the lock."""
-        for ticket in sent:
-            if ticket.channel is not None and not ticket.settled:
+        for request in sent:
+            if request.channel is not None and not request.settled:
                 try:
-                    ticket.answer = self._guard(partial(self._receive, ticket.channel, m.Done, ticket.number))
+                    request.answer = self._guard(partial(self._receive, request.channel, m.Done, request.number))
                 except AlchemistError as failure:
                     _give_up(sent, failure)
 
@@ -197,21 +197,21 @@ def settle(requests: Sequence[tuple[Requester, PendingRequest]]) -> None:
     requests : sequence of (Requester, PendingRequest)
         One request for each worker, in the order of ranks.
     """
-    for requester, ticket in requests:
-        requester._waiting.append(ticket)
+    for requester, request in requests:
+        requester._waiting.append(request)
     with contextlib.ExitStack() as held:
         for requester, _ in requests:  # all threads lock in the order of ranks
             held.enter_context(requester._lock)
         sent = [requester._send_waiting() for requester, _ in requests]
-        for (requester, _), tickets in zip(requests, sent, strict=True):
-            requester._receive_answers(tickets)
+        for (requester, _), asked in zip(requests, sent, strict=True):
+            requester._receive_answers(asked)
 
 
-def _give_up(tickets: list[PendingRequest], failure: AlchemistError) -> None:
+def _give_up(asked: list[PendingRequest], failure: AlchemistError) -> None:
     """Settle requests whose answers will not arrive."""
-    for ticket in tickets:
-        if not ticket.settled:
-            ticket.error = failure
+    for request in asked:
+        if not request.settled:
+            request.error = failure
 
 
 def answer_of(reply: R | m.Failure) -> R:

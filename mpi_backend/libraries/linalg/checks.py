@@ -1,6 +1,6 @@
 """Checks of arguments, with the same result on every rank.
 
-If one rank raises alone, the others wait in MPI without end. So a check either uses only data that all ranks have
+If one rank raises alone, the others wait in MPI forever. So a check either uses only data that all ranks have
 (shapes, types, scalar arguments), or ends with a reduction that gives every rank the same result.
 """
 

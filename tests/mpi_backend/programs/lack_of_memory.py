@@ -1,6 +1,6 @@
 """Let each allocation of each linear algebra task fail in turn; print where no :class:`Agreement` saw it.
 
-At such a place a rank without memory would raise alone, and the others would wait for it in MPI without end. One
+At such a place a rank without memory would raise alone, and the others would wait for it in MPI forever. One
 process can show this without waiting. One rank solves the small problems first; then all ranks share the work
 of each task. The last line is the number of failures.
 """
