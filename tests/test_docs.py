@@ -20,6 +20,8 @@ PAGES = sorted(page.name for page in DOCS.glob("*.md") if "```python" in page.re
 ELSEWHERE = {"wrapping-c.md", "experiments.md"}  # have tests of their own: they need compilers, or train for long
 
 NOISY = {"environments.md"}  # RLlib warns of itself
+TRAINS = pytest.mark.systems
+"""These pages train with RLlib, whose start takes longer than all other pages."""
 
 PRINTED = {
     "environments.md": [
@@ -94,7 +96,10 @@ def free_ports(count):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in ELSEWHERE])
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=TRAINS if page in NOISY else ()) for page in PAGES if page not in ELSEWHERE],
+)
 def test_the_code_of_a_page_runs_as_printed(page, tmp_path, monkeypatch):
     text = (DOCS / page).read_text()
     printed = sorted(set(re.findall(r"\b2496\d\b", text)))  # others may be using these ports on this machine

@@ -227,6 +227,7 @@ child = os.fork()
 if child == 0:
     assert server.running
     server.stop()  # the parent's: left alone
+    os.close(1)  # so that the reader of the parent's output sees its end
     threading.Event().wait(60)  # longer than the test
     os._exit(0)
 print(server.pid, child, flush=True)

@@ -83,6 +83,7 @@ def many_at_once(heat):
     return gymnasium.wrappers.vector.NormalizeReward(envs, gamma=0.99)
 
 
+@pytest.mark.systems
 @pytest.mark.parametrize("make", [single_envs, many_at_once])
 def test_a_loop_like_cleanrls_trains(heat, make):
     torch.manual_seed(1)
@@ -179,6 +180,7 @@ def test_torchrl_runs_ours_in_processes_of_its_own(torchrl, heat):
 # --- Tianshou ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.systems
 def test_tianshou_trains_on_ours(env_config):
     pytest.importorskip("tianshou", reason=TIANSHOU)
     from tianshou.algorithm.modelfree.ppo import PPO

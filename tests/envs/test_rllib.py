@@ -103,6 +103,7 @@ def test_dqn_trains_on_a_variant_with_discrete_actions(env_config):
     assert result["learners"]["default_policy"]["num_module_steps_trained_lifetime"] > 0
 
 
+@pytest.mark.systems
 def test_appo_trains_while_its_runners_sample(env_config):
     config = (
         APPOConfig()
@@ -122,6 +123,7 @@ def test_appo_trains_while_its_runners_sample(env_config):
     assert result["num_env_steps_sampled_lifetime"] >= 80
 
 
+@pytest.mark.systems
 def test_population_based_training_copies_and_perturbs(env_config, tmp_path):
     config = (
         PPOConfig()
@@ -135,7 +137,7 @@ def test_population_based_training_copies_and_perturbs(env_config, tmp_path):
     )  # fmt: skip
     analysis = tune.run(
         "PPO", config=config.to_dict(), scheduler=scheduler, metric="env_runners/episode_return_mean", mode="max",
-        stop={"training_iteration": 3}, storage_path=str(tmp_path), verbose=0,
+        stop={"training_iteration": 2}, storage_path=str(tmp_path), verbose=0,
     )  # fmt: skip
     assert [trial.status for trial in analysis.trials] == ["TERMINATED"] * 2
     assert scheduler._num_perturbations >= 1

@@ -103,6 +103,7 @@ def saved(results):
     return any(b"checkpoint_000001".hex() in record.read_text(errors="replace") for record in records)
 
 
+@pytest.mark.systems
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("_ray")
 def test_a_run_that_was_killed_is_resumed_and_evaluated(directory, monkeypatch):
@@ -288,6 +289,7 @@ def curves_in(results):
     return [[(row["timesteps"], row["mean_return"]) for row in rows if row["training"] == number] for number in "01"]
 
 
+@pytest.mark.systems
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("_ray")
 def test_the_heated_plate_is_learned_the_same_twice_and_trained_on(server, directory, tmp_path):
