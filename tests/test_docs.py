@@ -20,8 +20,7 @@ PAGES = sorted(page.name for page in DOCS.glob("*.md") if "```python" in page.re
 ELSEWHERE = {"wrapping-c.md", "experiments.md"}  # have tests of their own: they need compilers, or train for long
 
 NOISY = {"environments.md"}  # RLlib warns of itself
-TRAINS = pytest.mark.systems
-"""These pages train with RLlib, whose start takes longer than all other pages."""
+LONG = {"environments.md", "vector-environments.md"}  # RLlib takes longer to start than all other pages to run
 
 PRINTED = {
     "environments.md": [
@@ -98,7 +97,7 @@ def free_ports(count):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=TRAINS if page in NOISY else ()) for page in PAGES if page not in ELSEWHERE],
+    [pytest.param(page, marks=[pytest.mark.systems] * (page in LONG)) for page in PAGES if page not in ELSEWHERE],
 )
 def test_the_code_of_a_page_runs_as_printed(page, tmp_path, monkeypatch):
     text = (DOCS / page).read_text()
