@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,8 @@ RANK = 20
 RESIDUAL = 30.0
 LOADS = 20
 SMALL_REPEATS = 15
+SETTLE_SECONDS = 0.1
+"""Pause after SciPy's turn with small matrices: the threads of its BLAS spin for a while on the cores that we need."""
 
 
 @contextlib.contextmanager
@@ -98,6 +101,7 @@ def bench_small(
             with sent(session, A, b) as (on_workers, right):
                 pairs = []
                 for _ in range(repeats + 1):
+                    time.sleep(SETTLE_SECONDS)
                     nothing = seconds(testlib.noop)
                     ours = seconds(lambda: case.ours(lib, on_workers, right))  # noqa: B023
                     pairs.append((ours, nothing + seconds(lambda: case.theirs(A, b))))  # noqa: B023
