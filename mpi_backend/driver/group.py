@@ -36,9 +36,9 @@ STATUS_SECONDS = 2.0
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _SHORT_SPIN = {"OPENBLAS_THREAD_TIMEOUT": os.environ.get("OPENBLAS_THREAD_TIMEOUT", "20")}
-"""OpenBLAS's threads spin for 2^20 cycles after a call, less than a millisecond, then they sleep. By default they spin for
-2^26 cycles on the cores that other ranks need: to deal the factors of order 400 took 8 ms instead of 3. With 2^16 cycles
-`eigvals`, which makes many short calls, was a quarter slower."""
+"""OpenBLAS's threads spin for 2^20 cycles after a call, less than a millisecond, then they sleep. By default they spin
+for 2^26 cycles on the cores that other ranks need: to deal the factors of order 400 took 8 ms instead of 3. With 2^16
+cycles `eigvals`, which makes many short calls, was a quarter slower."""
 
 log = logging.getLogger("alchemist")
 
