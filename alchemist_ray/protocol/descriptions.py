@@ -147,7 +147,7 @@ class TaskDescription:
         ArgumentError
             If an argument is missing, unknown or of the wrong type; the message names it.
         ArgumentValueError
-            If an argument is not one of the values that its parameter takes.
+            If an argument is not one of the values that its parameter takes, or is an empty path.
         """
         if not (self.parameters or args or kwargs):
             return {}
@@ -164,6 +164,10 @@ class TaskDescription:
         for parameter in self.parameters:
             if parameter.name in bound and not parameter.admits(bound[parameter.name]):
                 self._refuse(task, parameter, bound[parameter.name])
+            if parameter.kinds[:1] == ("path",) and bound.get(parameter.name) == "":
+                raise ArgumentValueError(
+                    task, f"argument {parameter.name!r} is empty, but it must name a file or directory"
+                )
             if parameter.choices and parameter.name in bound and not parameter.allows(bound[parameter.name]):
                 _refuse_choice(task, parameter, bound[parameter.name])
         return bound

@@ -190,6 +190,8 @@ def test_relative_paths_to_any_task_begin_at_the_first_directory_of_another_serv
     for path, said in ((3, "int"), (b"A.npy", "bytes"), (None, "NoneType")):
         with pytest.raises(errors.ArgumentError, match=f"'path' must be a path, not {said}"):
             files.write_npy(handle, path)
+    with pytest.raises(errors.ArgumentValueError, match="'path' is empty, but it must name a file or directory"):
+        handle.write_parquet("", overwrite=True)
 
 
 TAKES_A_PATH = """
