@@ -262,6 +262,8 @@ def exponential() -> Iterator[tuple[str, Any]]:
 
 # --- without rows or columns ------------------------------------------------------------------------------------------
 
+EMPTY = np.zeros((0, 0)), np.zeros((5, 0)), np.zeros((0, 5))
+
 
 def _shapes(result: Any) -> Any:
     if isinstance(result, tuple):
@@ -274,10 +276,16 @@ def _shapes(result: Any) -> Any:
 
 @case
 def empty() -> Iterator[tuple[str, Any]]:
-    """Yield, as JSON, the shapes of results and of SciPy's; the test compares them."""
-    square, tall, wide = np.zeros((0, 0)), np.zeros((5, 0)), np.zeros((0, 5))
+    """Yield, as JSON, the shapes of results and those expected; the test compares them."""
+    for label, (function, expected) in (_of_known_shapes() | _of_scipys_shapes()).items():
+        yield label, [_shapes(function()), expected]
+
+
+def _of_known_shapes() -> dict[str, tuple[Callable[[], Any], Any]]:
+    """Return calls whose results are empty or come from empty matrices, with their shapes."""
     H = np.diag(np.arange(1.0, 7.0))
-    tests: dict[str, tuple[Callable[[], Any], Any]] = {
+    tall, wide = EMPTY[1:]
+    return {
         "eigh, none in the interval": (lambda: linalg.eigh(ctx, spread(H), subset_by_value=[8.0, 9.0]), [[0], [6, 0]]),
         "eigvalsh, none in the interval": (
             lambda: linalg.eigvalsh(ctx, spread(H), subset_by_value=[8.0, 9.0]),
@@ -309,6 +317,12 @@ def empty() -> Iterator[tuple[str, Any]]:
         "elementwise": (lambda: linalg.elementwise(ctx, "add", spread(tall), 1.0), [5, 0]),
         "relayout": (lambda: linalg.relayout(ctx, spread(tall), {"pair": "VC_STAR"}), [5, 0]),
     }
+
+
+def _of_scipys_shapes() -> dict[str, tuple[Callable[[], Any], Any]]:
+    """Return calls with empty matrices, with the shapes of SciPy's or NumPy's results."""
+    tests: dict[str, tuple[Callable[[], Any], Any]] = {}
+    square, tall, _ = EMPTY
     same = {
         "eigh": scipy.linalg.eigh,
         "eigvalsh": scipy.linalg.eigvalsh,
@@ -330,13 +344,12 @@ def empty() -> Iterator[tuple[str, Any]]:
     }
     for name, reference in same.items():
         tests[f"{name} 0x0"] = (lambda name=name: getattr(linalg, name)(ctx, spread(square)), _plain(reference(square)))
-    for (name, reference), A in itertools.product(shaped.items(), (square, tall, wide)):
+    for (name, reference), A in itertools.product(shaped.items(), EMPTY):
         label = f"{name} {A.shape[0]}x{A.shape[1]}"
         tests[label] = (lambda name=name, A=A: getattr(linalg, name)(ctx, spread(A)), _plain(reference(A)))
     full = scipy.linalg.svd(tall)
     tests["svd 5x0, full"] = (lambda: linalg.svd(ctx, spread(tall), full_matrices=True), _plain(full))
-    for label, (function, expected) in tests.items():
-        yield label, [_shapes(function()), expected]
+    return tests
 
 
 def _plain(result: Any) -> Any:
