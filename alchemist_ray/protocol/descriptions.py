@@ -164,7 +164,7 @@ class TaskDescription:
         for parameter in self.parameters:
             if parameter.name in bound and not parameter.admits(bound[parameter.name]):
                 self._refuse(task, parameter, bound[parameter.name])
-            if parameter.kinds[:1] == ("path",) and bound.get(parameter.name) == "":
+            if "path" in parameter.kinds and "str" not in parameter.kinds and bound.get(parameter.name) == "":
                 raise ArgumentValueError(
                     task, f"argument {parameter.name!r} is empty, but it must name a file or directory"
                 )
