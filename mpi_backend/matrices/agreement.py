@@ -22,12 +22,8 @@ _LONGEST_NAP = 0.002
 """Seconds between two looks of a rank that has waited for long."""
 
 
-def finish(request: MPI.Request) -> None:
-    """Wait for a request, and leave the core to those that work. Naps get longer with the time waited.
-
-    MPI's own functions wait at full speed. If the rank for which they wait shares their core, it gets its turn only
-    when the scheduler takes the core away from them, some 4 ms later.
-    """
+def finish_asleep(request: MPI.Request) -> None:
+    """Wait for a request, asleep, since the ranks that work need the cores; naps get longer with the time waited."""
     started = time.perf_counter()
     while not request.Test():
         elapsed = time.perf_counter() - started
@@ -39,7 +35,7 @@ def finish(request: MPI.Request) -> None:
 
 def wait_asleep(comm: MPI.Comm) -> None:
     """Wait for all ranks, asleep. Collective over comm."""
-    finish(comm.Ibarrier())
+    finish_asleep(comm.Ibarrier())
 
 
 class Agreement:
@@ -70,6 +66,6 @@ class Agreement:
     ) -> None:
         mine = np.array([self._comm.rank if kind else -1], np.int32)
         worst = np.empty(1, np.int32)
-        finish(self._comm.Iallreduce(mine, worst, MPI.MAX))
+        self._comm.Allreduce(mine, worst, MPI.MAX)
         if kind is None and worst[0] >= 0:
             raise PeerFailedError(int(worst[0]))

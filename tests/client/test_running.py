@@ -432,3 +432,8 @@ def test_no_output_process_outlives_its_worker(own):
     (child,) = (int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     os.kill(pid, signal.SIGKILL)
     assert wait_until(lambda: not Path(f"/proc/{child}").exists(), 5)
+
+
+def test_ranks_run_at_the_thread_level_at_which_mpich_yields_the_core_while_it_waits(two):
+    """Below it an Allreduce of two ranks on one core takes 8 ms instead of 24 us."""
+    assert run(two, "is_thread_multiple")

@@ -8,6 +8,7 @@ import time
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from mpi4py import MPI
 
 from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext, task
 
@@ -171,6 +172,12 @@ def only_on_root(ctx: TaskContext) -> float | None:
 def same_everywhere(ctx: TaskContext) -> dict:
     """Return the same on every rank, NaN included."""
     return {"x": np.array([1.0, np.nan]), "y": [1, "two", 3j]}
+
+
+@task
+def is_thread_multiple(ctx: TaskContext) -> bool:
+    """Return whether all ranks have MPI's highest thread level."""
+    return ctx.comm.allreduce(MPI.Query_thread() == MPI.THREAD_MULTIPLE, MPI.LAND)
 
 
 @task

@@ -31,7 +31,7 @@ from alchemist_ray.mpi_backend.ali import DistMatrix, TaskContext
 from alchemist_ray.mpi_backend.libraries.linalg import checks
 from alchemist_ray.mpi_backend.libraries.linalg.host_cores import ranks_here, threads_of
 from alchemist_ray.mpi_backend.libraries.linalg.whole_matrices import ROOT, deal, gathered, replicated
-from alchemist_ray.mpi_backend.matrices.agreement import Agreement, finish
+from alchemist_ray.mpi_backend.matrices.agreement import Agreement, finish_asleep
 
 Array = npt.NDArray[Any]
 
@@ -233,20 +233,20 @@ def _announce(comm: MPI.Comm, outcome: Any) -> None:
     envelope[:8] = np.frombuffer(len(octets).to_bytes(8, "little"), np.uint8)
     begin = octets[: _ENVELOPE - 8]
     envelope[8 : 8 + len(begin)] = np.frombuffer(begin, np.uint8)
-    finish(comm.Ibcast([envelope, MPI.BYTE], ROOT))
+    comm.Ibcast([envelope, MPI.BYTE], ROOT).Wait()
     if len(octets) > len(begin):
-        finish(comm.Ibcast([np.frombuffer(octets[len(begin) :], np.uint8), MPI.BYTE], ROOT))
+        comm.Bcast([np.frombuffer(octets[len(begin) :], np.uint8), MPI.BYTE], ROOT)
 
 
 def _received(ctx: TaskContext) -> Any:
     """Return this rank's share of the result of :data:`ROOT`, or raise its error. Collective over comm."""
     comm, envelope = ctx.comm, np.empty(_ENVELOPE, np.uint8)
-    finish(comm.Ibcast([envelope, MPI.BYTE], ROOT))
+    finish_asleep(comm.Ibcast([envelope, MPI.BYTE], ROOT))
     length = int.from_bytes(envelope[:8].tobytes(), "little")
     octets = envelope[8 : 8 + length].tobytes()
     if length > len(octets):
         rest = np.empty(length - len(octets), np.uint8)
-        finish(comm.Ibcast([rest, MPI.BYTE], ROOT))
+        comm.Bcast([rest, MPI.BYTE], ROOT)
         octets += rest.tobytes()
     outcome = MPI.pickle.loads(octets)
     if isinstance(outcome, AlchemistError):

@@ -13,7 +13,6 @@ from mpi4py import MPI
 
 from alchemist_ray.layouts import tiling
 from alchemist_ray.mpi_backend.ali import DistMatrix
-from alchemist_ray.mpi_backend.matrices.agreement import finish
 
 Array = npt.NDArray[Any]
 
@@ -28,12 +27,12 @@ def gathered(A: DistMatrix) -> Array:
         return _copied(A.local) if comm.rank == ROOT else np.empty((0, 0), A.dtype, "F")
     mine = _bytes_of(A.local if layout.is_source(comm.rank) else A.local[:0])
     if comm.rank != ROOT:
-        finish(comm.Igatherv([mine, MPI.BYTE], None, ROOT))
+        comm.Gatherv([mine, MPI.BYTE], None, ROOT)
         return np.empty((0, 0), A.dtype, "F")
     shapes = _source_shapes(A)
     packed = np.empty(sum(m * n for m, n in shapes), A.dtype)
     sizes = [m * n * A.dtype.itemsize for m, n in shapes]
-    finish(comm.Igatherv([mine, MPI.BYTE], [packed.view(np.uint8), sizes, MPI.BYTE], ROOT))
+    comm.Gatherv([mine, MPI.BYTE], [packed.view(np.uint8), sizes, MPI.BYTE], ROOT)
     return _assembled(A, packed, shapes)
 
 
@@ -45,7 +44,7 @@ def replicated(A: DistMatrix) -> Array:
     shapes = _source_shapes(A)
     packed = np.empty(sum(m * n for m, n in shapes), A.dtype)
     sizes = [m * n * A.dtype.itemsize for m, n in shapes]
-    finish(A.comm.Iallgatherv([mine, MPI.BYTE], [packed.view(np.uint8), sizes, MPI.BYTE]))
+    A.comm.Allgatherv([mine, MPI.BYTE], [packed.view(np.uint8), sizes, MPI.BYTE])
     return _assembled(A, packed, shapes)
 
 
@@ -81,7 +80,7 @@ def deal(target: DistMatrix, whole: Array | None) -> None:
     """Fill `target` from the matrix `whole` of :data:`ROOT`; other ranks pass None. Collective over comm."""
     comm, layout = target.comm, target.layout
     if whole is None:
-        finish(comm.Iscatterv(None, [_bytes_of(target.local), MPI.BYTE], ROOT))
+        comm.Scatterv(None, [_bytes_of(target.local), MPI.BYTE], ROOT)
         return
     if comm.size == 1:
         tiling.copy(target.local, whole)
@@ -97,5 +96,5 @@ def deal(target: DistMatrix, whole: Array | None) -> None:
             tiling.scatter(whole, packed[first : first + count].reshape(shape), rows, cols)
         first += count
     sent = [packed.view(np.uint8), [count * target.dtype.itemsize for count in counts]]
-    finish(comm.Iscatterv([*sent, MPI.BYTE], [target.local.reshape(-1)[:0].view(np.uint8), MPI.BYTE], ROOT))
+    comm.Scatterv([*sent, MPI.BYTE], [target.local.reshape(-1)[:0].view(np.uint8), MPI.BYTE], ROOT)
     tiling.scatter(whole, target.local, target.rows, target.cols)
