@@ -30,7 +30,7 @@ def finish_asleep(request: MPI.Request) -> None:
         if elapsed < _AWAKE:
             os.sched_yield()
         else:
-            time.sleep(min(elapsed / 8, _LONGEST_NAP))
+            time.sleep(min(elapsed / 32, _LONGEST_NAP))
 
 
 def wait_asleep(comm: MPI.Comm) -> None:

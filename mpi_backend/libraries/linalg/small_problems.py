@@ -61,7 +61,7 @@ LARGEST: dict[str, int] = {
 A LAPACK call cannot be stopped. So for every order here it is short (:mod:`.stopping`), even with complex numbers.
 """
 
-REPLICATED = 1 << 15
+REPLICATED = 1 << 17
 """Largest size in bytes of a problem that every rank solves if all are on one host."""
 
 _EMBEDDED = 4096

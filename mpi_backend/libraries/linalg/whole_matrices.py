@@ -25,15 +25,19 @@ def gathered(A: DistMatrix) -> Array:
     comm, layout = A.comm, A.layout
     if layout.local_shape(A.shape, ROOT) == A.shape:
         return _copied(A.local) if comm.rank == ROOT else np.empty((0, 0), A.dtype, "F")
-    mine = _bytes_of(A.local if layout.is_source(comm.rank) else A.local[:0])
     if comm.rank != ROOT:
+        mine = _bytes_of(A.local if layout.is_source(comm.rank) else A.local[:0])
         comm.Gatherv([mine, MPI.BYTE], None, ROOT)
         return np.empty((0, 0), A.dtype, "F")
     shapes = _source_shapes(A)
+    shapes[ROOT] = (0, 0)  # its own part takes no message
     packed = np.empty(sum(m * n for m, n in shapes), A.dtype)
     sizes = [m * n * A.dtype.itemsize for m, n in shapes]
-    comm.Gatherv([mine, MPI.BYTE], [packed.view(np.uint8), sizes, MPI.BYTE], ROOT)
-    return _assembled(A, packed, shapes)
+    comm.Gatherv([packed[:0].view(np.uint8), MPI.BYTE], [packed.view(np.uint8), sizes, MPI.BYTE], ROOT)
+    whole = _assembled(A, packed, shapes)
+    if layout.is_source(ROOT):
+        tiling.gather(A.local, whole, A.rows, A.cols)
+    return whole
 
 
 def replicated(A: DistMatrix) -> Array:
