@@ -14,13 +14,13 @@ TIANSHOU := tianshou deepdiff ordered-set overrides pettingzoo sensai-utils
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: demo quick test test-systems lint types suite short system-packages bench bench-environments bench-linalg bench-simulations bench-transfer validate clean
+.PHONY: demo quick test test-systems lint types quick-suite suite short system-packages bench bench-environments bench-linalg bench-simulations bench-transfer validate clean
 
 demo: $(READY)
 	$(BIN)/python experiments/demo.py
 
-quick: lint types
-	$(BIN)/python -m pytest -m quick
+quick: $(READY)
+	$(MAKE) --no-print-directory --jobs=2 lint types quick-suite
 
 test: lint types suite
 
@@ -33,6 +33,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+quick-suite: $(READY)
+	$(BIN)/python -m pytest -m quick
 
 suite: $(READY)
 	$(BIN)/python -m pytest
