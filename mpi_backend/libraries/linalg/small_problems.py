@@ -7,8 +7,8 @@ all ranks of its host and distributes the results. This takes one message from e
 and one message to each rank for each result that is too large for the broadcast. The other ranks wait without using
 their cores.
 
-If the problem has only a few kilobytes and all ranks are on one host, every rank gathers and solves it, so no rank
-waits for the answer of another. All run the same code on the same processor, so their answers are equal.
+If the problem has at most :data:`REPLICATED` bytes and all ranks are on one host, every rank gathers and solves it, so
+no rank waits for the answer of another. All run the same code on the same processor, so their answers are equal.
 
 :data:`LARGEST` holds the order up to which this pays for each routine, as measured by ``make bench-linalg``.
 """
