@@ -117,7 +117,7 @@ class HPCVectorEnv(
         return batch_space(self.single_observation_space, self.num_envs)
 
     @property  # type: ignore[misc]  # read-only, as in SyncVectorEnv
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]  # as in SyncVectorEnv
         """The generators that draw the seeds of the episodes, one for each simulation."""
         return tuple(self._seeds.generators)
 

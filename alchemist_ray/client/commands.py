@@ -83,7 +83,7 @@ class RanksStuckError(Exception):
 
 @dataclass(slots=True)
 class Unanswered:
-    """A command whose caller has given up while some ranks were still at it.
+    """A command whose caller has given up while some ranks still worked on it.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Unanswered:
 
 
 class _Wait:
-    """The wait for the answers to one command.
+    """Waiting for the answers to one command.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class _Wait:
     command : int
         Its number.
     unanswered : list of Unanswered
-        Commands that the ranks are still at; the list changes while they end.
+        Commands that ranks still work on; the list shrinks when they end.
     show : callable, optional
         Gets reports of progress.
     """
@@ -175,7 +175,7 @@ class _Wait:
         return True
 
     def _give_notice(self, now: float) -> None:
-        """Tell the caller which task the ranks are still at, though it was asked to stop, if there is one."""
+        """Tell the caller which task still runs though it was asked to stop, if there is one."""
         if self._unanswered:
             text = f"{self._limits.task} waits: {self._unanswered[0]}. yield_workers() ends it, and loses all matrices"
         elif self.asked is not None:
@@ -345,7 +345,7 @@ class CommandStream:
                         wait.end_in(GRACE_SECONDS)
 
     def _take(self, rank: int, on_progress: OnProgress | None) -> m.Message | None:
-        """Return the answer to the command in hand, if rank has sent it; there is at most one."""
+        """Receive what `rank` has sent; return its answer to the current command, if that is among it."""
         channel, taken = self._channels[rank], None
         self._torn = True  # an interrupt in here may lose what has been received
         message: Any = channel.receive()

@@ -246,7 +246,7 @@ class SessionWorkers:
             self._explain(failure, task)
 
     def call(self, task: str, function: Callable[[GroupClient], T]) -> T:
-        """Return ``function(group)`` under the lock, watched; a shorter way than :meth:`watching`, for short calls."""
+        """Return ``function(group)``, called under the lock. Like :meth:`watching`, but cheaper."""
         self.check_process()
         with self.lock:
             group = self.group()

@@ -58,7 +58,7 @@ class StoppedError(Exception):
 def run(work: Callable[[], T], task: str, cancelled: Callable[[], bool]) -> T:
     """Return what `work` returns, which a child process computes. Local.
 
-    If there can be no further process, it is computed here, and a warning is logged.
+    If no process can be started, this process computes it and logs a warning.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ from typing import Any
 
 import mpi4py
 
-# Only one thread calls MPI. But MPICH yields the core while it waits only at this level: see docs/architecture.md.
+# One thread calls MPI. But only at this level does MPICH yield the core while it waits: see docs/architecture.md.
 mpi4py.rc.thread_level = "multiple"
 
 from mpi4py import MPI  # noqa: E402 - after its thread level is set
