@@ -20,6 +20,7 @@
      |    |    +-- GroupEndedError                     the session has given the workers of a matrix back
      |    +-- ConnectionLostError (ConnectionError)    a connection to a worker broke, but the worker lives
      |    +-- ServerStartError                         the embedded server did not start
+     |    +-- NodeError                                a node cannot offer its workers, or has left the server
      +-- MatrixError
      |    +-- LayoutError (ValueError)                 no such layout, or one that does not fit
      |    +-- InvalidArrayError (ValueError)           not a matrix that Alchemist can hold
@@ -274,7 +275,14 @@ class SessionError(AlchemistError):
 class NotConnectedError(SessionError):
     """The session is not connected to a server."""
 
+    reason: str = ""
+
     def _text(self) -> str:
+        if self.reason:
+            return (
+                f"the session has lost its server ({self.reason}), and with it its workers and matrices: call "
+                "connect() to begin again, with this server or another"
+            )
         return "the session is not connected to a server (or has been stopped): call connect() first"
 
 
@@ -307,12 +315,14 @@ class NotEnoughWorkersError(SessionError):
     available: int
     total: int
     holders: list[str]
+    condition: str = ""
 
     def _text(self) -> str:
         held = f" (held: {'; '.join(self.holders)})" if self.holders else ""
         return (
-            f"{self.requested} workers were requested, but {self.available} of the server's {self.total} are free"
-            f"{held}. Request at most {self.available}, wait for the others, or start the server with more --workers"
+            f"{self.requested} workers were requested{self.condition}, but {self.available} of the server's "
+            f"{self.total} are free{held}. Request at most {self.available}, wait for the others with "
+            "request_workers(n, wait=seconds), start the server with more --workers, or add nodes"
         )
 
 
@@ -379,6 +389,16 @@ class ServerStartError(SessionError):
 
     def _text(self) -> str:
         return f"the Alchemist server did not start: {self.reason}"
+
+
+@dataclass(eq=False)
+class NodeError(SessionError):
+    """A node cannot join a server, or has left it."""
+
+    reason: str
+
+    def _text(self) -> str:
+        return self.reason
 
 
 # --- matrices ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from alchemist_ray.errors import ArgumentError, ArgumentValueError
+from alchemist_ray.protocol.messages import PLACEMENTS
 
 DTYPES = ("float32", "float64")
 ON_FAILURE = ("raise", "restart")
@@ -29,6 +30,9 @@ class EnvSettings:
         `token` it is looked up (environment variables, or the file of a server on this machine).
     num_workers : int
         MPI ranks of the worker group.
+    wait, placement, labels : float, str, dict
+        How long to wait for workers, and on which nodes they are to be: see
+        :meth:`~alchemist_ray.AlchemistSession.request_workers`.
     params : dict
         Parameters of the simulation, as the library's task ``create`` takes them.
     max_episode_steps : int, optional
@@ -50,6 +54,9 @@ class EnvSettings:
     port: int | None = None
     token: str | None = field(default=None, repr=False)
     num_workers: int = 1
+    wait: float = 0.0
+    placement: str = "pack"
+    labels: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     max_episode_steps: int | None = None
     on_failure: str = "raise"
@@ -61,7 +68,7 @@ class EnvSettings:
     def __post_init__(self) -> None:
         for name, kinds, lowest in _TYPES:
             check_key(name, getattr(self, name), kinds, lowest)
-        for name, choices in (("on_failure", ON_FAILURE), ("dtype", DTYPES)):
+        for name, choices in (("on_failure", ON_FAILURE), ("dtype", DTYPES), ("placement", PLACEMENTS)):
             value = getattr(self, name)
             if value not in choices:
                 raise ArgumentValueError(_WHERE, f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
@@ -138,6 +145,9 @@ _TYPES: list[tuple[str, tuple[type, ...], Any]] = [
     ("port", (int, type(None)), 1),
     ("token", (str, type(None)), None),
     ("num_workers", (int,), 1),
+    ("wait", (int, float), 0),
+    ("placement", (str,), None),
+    ("labels", (Mapping,), None),
     ("params", (Mapping,), None),
     ("max_episode_steps", (int, type(None)), 1),
     ("on_failure", (str,), None),

@@ -74,7 +74,9 @@ class SimulationGroup:
         self._dropped: list[int] = []
         try:
             self.session.connect(settings.hostname, settings.port, settings.token)
-            self.session.request_workers(settings.num_workers)
+            self.session.request_workers(
+                settings.num_workers, settings.wait, placement=settings.placement, labels=settings.labels
+            )
             self.library = self.session.load_library(settings.lib_name, settings.lib_path)
             _check_calls(self.library)
         except BaseException:

@@ -16,7 +16,7 @@ import pytest
 
 STARTS = re.compile(
     r"\b(start_server|AlchemistSession\(|HPC\w+\(|gymnasium\.make|mpirun|mpiexec|run_cases|run_program|Job\(|Report\(|run_experiment"
-    r"|larger_than_memory|program_of|import ray|from ray|evaluate\(|mark\.systems)"
+    r"|larger_than_memory|program_of|import ray|from ray|evaluate\(|mark\.systems|mark\.hosts)"
 )
 """Names of what starts processes, in the text of a module."""
 ROOT_CONFTEST = Path(__file__).with_name("conftest.py")

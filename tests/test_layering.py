@@ -35,7 +35,7 @@ LAYERS = {
     "cli": ANYTHING,
     "mpi_backend.logs": (),
     "mpi_backend.registry": ("protocol",),
-    "mpi_backend.node": ("transport",),
+    "mpi_backend.node": ("mpi_backend.worker", "mpi_backend.logs", "transport", "host"),
     "mpi_backend.driver": ("mpi_backend.node", "mpi_backend.registry", "mpi_backend.logs", "transport", "host"),
     "mpi_backend.memory": (),
     "mpi_backend.matrices": ("layouts",),
@@ -249,12 +249,13 @@ def test_the_lowest_layers_work_alone(layer):
     assert not loaded & {"socket", "ssl", "asyncio", "subprocess", "multiprocessing"}
 
 
-def test_the_driver_loads_no_mpi():
+def test_neither_the_driver_nor_the_node_agent_loads_mpi():
+    """Only the warm process does, and its forks."""
     names = [
         f"alchemist_ray.mpi_backend.{folder}.{path.stem}"
         for folder in ("driver", "node")
         for path in files_of(f"mpi_backend/{folder}")
-        if path.stem != "__init__"
+        if path.stem not in ("__init__", "rank_starter")
     ]
     assert not loaded_by("import " + ", ".join(names)) & HEAVY
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -40,10 +41,44 @@ def ask(arguments: argparse.Namespace, request: Callable[[int], m.Message]) -> A
 
 
 def count(text: str) -> int:
-    """Return a number of workers."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a valid number of workers: give 1 or more")
+    """Return a number of workers, 0 or more."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid number of workers: give 0 or more")
     return int(text)
+
+
+def slots(text: str) -> int:
+    """Return a number of slots, 1 or more."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid number of slots: give 1 or more")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid number of seconds: give 0 or more")
+    return value
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return a host and a port."""
+    host, separator, number = text.rpartition(":")
+    if not (separator and host):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid address: give HOST:PORT, e.g. 10.0.0.1:24960")
+    return host.removeprefix("[").removesuffix("]"), port(number)
+
+
+def label(text: str) -> tuple[str, str]:
+    """Return the key and the value of a label."""
+    key, separator, value = text.partition("=")
+    if not (separator and key):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid label: give KEY=VALUE")
+    return key, value
 
 
 def port(text: str) -> int:

@@ -1,4 +1,4 @@
-"""``alchemist status``: the workers, sessions, matrices and tasks of a server."""
+"""``alchemist status``: the nodes, workers, sessions, matrices and tasks of a server."""
 
 from __future__ import annotations
 
@@ -13,20 +13,38 @@ from alchemist_ray.protocol import messages as m
 def add(commands: Any) -> None:
     """Add the command."""
     status = commands.add_parser(
-        "status", help="show the workers, sessions, matrices and tasks of a server", description=_status.__doc__
+        "status", help="show the nodes, workers, sessions, matrices and tasks of a server", description=_status.__doc__
     )
     status.set_defaults(run=_status)
     add_server(status)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    """Show the workers, sessions, matrices and tasks of a server."""
+    """Show the nodes, workers, sessions, matrices and tasks of a server."""
     status = ask(arguments, m.AskStatus)
     free = sum(row["session"] is None for row in status["workers"])
     print(f"Alchemist {status['version']} on {status['host']} ({status['hostname']}:{status['port']})")
-    print(f"{len(status['workers'])} workers, {free} free; {len(status['sessions'])} sessions\n")
+    waiting = f", {status['waiting']} of them waiting for workers" if status["waiting"] else ""
+    print(f"{len(status['workers'])} workers, {free} free; {len(status['sessions'])} sessions{waiting}\n")
     print_table(
-        ("Worker", "Host", "Address", "Process", "State", "Session"),
+        ("Node", "Address", "Slots", "Free", "Cores", "Memory", "Labels", "Used by"),
+        [
+            (
+                row["name"],
+                row["address"],
+                row["slots"],
+                row["free"],
+                row["cores"],
+                size_text(row["memory"]),
+                ", ".join(f"{key}={value}" for key, value in row["labels"].items()) or "-",
+                ", ".join(f"session {session}: {count}" for session, count in row["sessions"].items()) or "-",
+            )
+            for row in status["nodes"]
+        ],
+    )
+    print()
+    print_table(
+        ("Worker", "Node", "Address", "Process", "State", "Session"),
         [
             (row["name"], row["host"], _address(row), row["pid"] or "", row["state"], row["session"] or "")
             for row in status["workers"]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from alchemist_ray.client.address import GroupAddress
 from alchemist_ray.client.transfer.requests import open_channel
@@ -23,7 +23,9 @@ from alchemist_ray.errors import (
 )
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
+from alchemist_ray.transport.channel import describe_loss
 from alchemist_ray.transport.poller import ChannelPoller
+from alchemist_ray.transport.silence import TICK_SECONDS
 
 GRACE_SECONDS = 10.0
 """Seconds that the other ranks may go on after one has failed; they may wait for it in MPI forever. A task that has
@@ -31,9 +33,6 @@ run out of time gets as long to stop."""
 
 INTERRUPT_SECONDS = 2.0
 """How long an interrupt (Ctrl-C) waits for the task to stop. A task that does not stop goes on; the next one waits."""
-
-LONGEST_POLL_SECONDS = 3600.0
-"""Longest single wait: the operating system counts milliseconds in 32 bits."""
 
 POLL_SECONDS = 0.2
 """Seconds between two questions whether the caller still wants the answer."""
@@ -70,6 +69,16 @@ class Limits:
 
 
 NO_LIMITS = Limits("a command")
+
+
+class Watch(Protocol):
+    """Listens to the driver while a command runs."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when the driver has said something."""
+
+    def look(self) -> str:
+        """Return what the caller should know, or nothing; raise GroupDiedError if the group is gone."""
 
 
 class RanksStuckError(Exception):
@@ -144,15 +153,15 @@ class _Wait:
         """Whether nothing but an answer ends the wait: most waits are such, and this is on the path of every task."""
         return self._deadline is None and self._give_up is None and self._is_cancelled is None and self._notice is None
 
-    def milliseconds(self) -> float | None:
-        """Return how long to wait for the next answer; None: without limit."""
+    def milliseconds(self) -> float:
+        """Return how long to wait for the next answer until the wait looks around, at most a tick."""
         if self._is_endless:
-            return None
+            return 1000 * TICK_SECONDS
         times = [when for when in (self._deadline, self._give_up, self._notice) if when is not None]
         left = [max(0.0, min(times) - time.monotonic())] if times else []
         if self._is_cancelled is not None:
             left.append(POLL_SECONDS)
-        return 1000 * min(*left, LONGEST_POLL_SECONDS) if left else None
+        return 1000 * min(*left, TICK_SECONDS)
 
     def goes_on(self) -> bool:
         """Whether to wait any longer; what is overdue or cancelled is asked to stop."""
@@ -187,6 +196,10 @@ class _Wait:
             self._notice = None
             return
         self._notice, self._pause = now + self._pause, 2 * self._pause
+        self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """Tell the caller something while it waits."""
         log.warning("%s", text)
         if self._show is not None:
             with contextlib.suppress(Exception):  # a display that fails must not cost the answer
@@ -222,6 +235,8 @@ class CommandStream:
     ----------
     address : GroupAddress
         The group.
+    watch : Watch, optional
+        Listens to the driver while a command runs.
 
     Raises
     ------
@@ -229,13 +244,14 @@ class CommandStream:
         If a worker does not answer.
     """
 
-    def __init__(self, address: GroupAddress) -> None:
+    def __init__(self, address: GroupAddress, watch: Watch | None = None) -> None:
         self._address = address
+        self._watch = watch
         with ThreadPoolExecutor(min(16, address.size)) as pool:
             self._channels = list(
                 pool.map(lambda endpoint: open_channel(address, endpoint, Purpose.CONTROL), address.endpoints)
             )
-        self._poller = ChannelPoller(self._channels)
+        self._poller = ChannelPoller([*self._channels, *([watch] if watch is not None else [])])
         self._request = 0
         self._orphans: list[int] = []
         self._unanswered: list[Unanswered] = []
@@ -337,12 +353,38 @@ class CommandStream:
             ready = self._poller.poll(wait.milliseconds())
             if not wait.goes_on() and not ready:
                 return
+            if not ready:
+                self._check_alive(replies)
             for rank in ready:
-                reply = self._take(rank, on_progress)
+                if rank == len(self._channels):
+                    self._hear_driver(wait)
+                    continue
+                try:
+                    reply = self._take(rank, on_progress)
+                except (OSError, EOFError) as lost:
+                    raise self._loss(rank, lost) from lost
                 if reply is not None:
                     replies[rank] = reply
                     if isinstance(reply, m.Failure):
                         wait.end_in(GRACE_SECONDS)
+
+    def _hear_driver(self, wait: _Wait) -> None:
+        text = self._watch.look() if self._watch is not None else ""
+        if text:
+            wait.tell(text)
+
+    def _check_alive(self, replies: dict[int, m.Message]) -> None:
+        """Raise GroupDiedError if the host of a worker that has not answered is gone."""
+        for rank, channel in enumerate(self._channels):
+            if rank not in replies:
+                try:
+                    channel.check_alive()
+                except OSError as lost:
+                    raise self._loss(rank, lost) from lost
+
+    def _loss(self, rank: int, lost: OSError | EOFError) -> GroupDiedError:
+        reason = f"{self._address.endpoints[rank]} is lost: {describe_loss(lost)}"
+        return GroupDiedError(self._address.session_id, reason)
 
     def _take(self, rank: int, on_progress: OnProgress | None) -> m.Message | None:
         """Receive what `rank` has sent; return its answer to the current command, if that is among it."""
@@ -380,6 +422,11 @@ class CommandStream:
         if missing:
             raise RanksStuckError(error, missing) from error
         raise error
+
+    def shut_down(self) -> None:
+        """End the connections; a thread that waits for an answer gets a GroupDiedError."""
+        for channel in self._channels:
+            channel.shut_down()
 
     def close(self) -> None:
         """Close the connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -12,11 +13,11 @@ from alchemist_ray.errors import AuthenticationError, DeadlineError, NotConnecte
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
-from alchemist_ray.transport.channel import Channel, check_reachable
+from alchemist_ray.transport.channel import Channel, check_reachable, describe_loss
 from alchemist_ray.transport.credentials import find_token
 
-REQUEST_SECONDS = 30.0
-"""How long the driver may take to answer."""
+REQUEST_SECONDS = 12.0
+"""How long the driver may say nothing; while it works on a request it sends a sign of life every few seconds."""
 
 
 class DriverConnection:
@@ -45,55 +46,109 @@ class DriverConnection:
         self._channel = Channel.open((hostname, port), purpose, Key.of(token or _found_token(hostname, port)))
         self._requests = 0
         self._lock = threading.Lock()  # one request at a time, so that answers cannot be confused
-        self._notices: deque[m.GroupDied] = deque()
+        self._notices: deque[m.GroupDied | m.RanksStopped] = deque()
 
     @property
     def facts(self) -> dict[str, Any]:
         """Facts about the driver: ``version, host, pid`` and, for a session, ``session_id``."""
         return self._channel.facts
 
-    def ask(self, make: Callable[[int], m.Message], seconds: float = REQUEST_SECONDS) -> Any:
+    def ask(
+        self, make: Callable[[int], m.Message], seconds: float = REQUEST_SECONDS, within: float | None = None
+    ) -> Any:
         """Send the request ``make(number)``; return the result.
+
+        Parameters
+        ----------
+        make : callable
+            Makes the request from its number.
+        seconds : float
+            How long the driver may say nothing. It says something every few seconds while it works on a request.
+        within : float, optional
+            How long all of it may take; by default as long as the driver lives.
 
         Raises
         ------
         AlchemistError
             The error in the driver's answer.
         DeadlineError
-            If it does not answer in time.
+            If it says nothing for so long.
         NotConnectedError
             If the driver is gone.
         """
         try:
             with self._lock:
-                reply = self._exchange(make, seconds)
-        except DeadlineError:
-            raise DeadlineError(f"the answer of the server at {self.hostname}:{self.port}", seconds) from None
+                reply = self._exchange(make, seconds, within)
+        except DeadlineError as late:
+            raise DeadlineError(f"the answer of the server at {self.hostname}:{self.port}", late.seconds) from None
         except (OSError, EOFError) as lost:
-            raise NotConnectedError from lost
+            raise self._loss(lost) from lost
         if isinstance(reply, m.Failure):
             raise reply.to_error()
         return reply.result
 
-    def _exchange(self, make: Callable[[int], m.Message], seconds: float) -> m.Done | m.Failure:
+    def _exchange(self, make: Callable[[int], m.Message], seconds: float, within: float | None) -> m.Done | m.Failure:
         self._requests += 1
         self._channel.send(make(self._requests))
+        end = math.inf if within is None else time.monotonic() + within
         while True:
-            reply = self._receive(seconds)
+            reply = self._receive(min(seconds, max(0.0, end - time.monotonic())))
             if reply is not None and reply.request == self._requests:
                 return reply
 
     def _receive(self, seconds: float) -> m.Done | m.Failure | None:
-        """Return the next answer; keep a notice and return None."""
+        """Return the next answer; keep a notice, and return None for it and for a sign of life."""
         message = self._channel.receive(seconds)
-        if isinstance(message, m.GroupDied):
+        if isinstance(message, (m.GroupDied, m.RanksStopped)):
             self._notices.append(message)
+            return None
+        if isinstance(message, m.Heartbeat):
             return None
         if not isinstance(message, (m.Done, m.Failure)):
             raise RemoteProtocolError(f"a {type(message).__name__} from a driver")
         return message
 
-    def notices(self, wait: float = 0.0) -> list[m.GroupDied]:
+    def fileno(self) -> int:
+        """Return the file descriptor of the connection, to be polled for notices; -1 once it is closed."""
+        return self._channel.fileno()
+
+    def listen(self) -> None:
+        """Keep the notices that have arrived, without waiting. Another thread that talks to the driver does it, too.
+
+        Raises
+        ------
+        NotConnectedError
+            If the driver is gone.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._channel.check_alive()
+            while self._channel.pending():
+                self._receive(REQUEST_SECONDS)
+        except (OSError, EOFError) as lost:
+            raise self._loss(lost) from lost
+        finally:
+            self._lock.release()
+
+    def has_died(self, group_id: int) -> bool:
+        """Whether a notice that was kept says that a group has died; the notice stays."""
+        return any(isinstance(notice, m.GroupDied) and notice.group_id == group_id for notice in list(self._notices))
+
+    def take_stopped(self) -> list[m.RanksStopped]:
+        """Return the notices of stopped ranks that were kept; the others stay."""
+        taken = [notice for notice in list(self._notices) if isinstance(notice, m.RanksStopped)]
+        for notice in taken:
+            self._notices.remove(notice)
+        return taken
+
+    def _take_notices(self) -> list[m.GroupDied | m.RanksStopped]:
+        taken = []
+        while self._notices:
+            taken.append(self._notices.popleft())
+        return taken
+
+    def notices(self, wait: float = 0.0) -> list[m.GroupDied | m.RanksStopped]:
         """Return the driver's notices since the last call; wait up to `wait` seconds for the first.
 
         Raises
@@ -111,10 +166,15 @@ class DriverConnection:
         except DeadlineError:
             pass
         except (OSError, EOFError) as lost:
-            raise NotConnectedError from lost
-        taken = list(self._notices)
-        self._notices.clear()
-        return taken
+            raise self._loss(lost) from lost
+        return self._take_notices()
+
+    def _loss(self, lost: OSError | EOFError) -> NotConnectedError:
+        return NotConnectedError(reason=f"{self.hostname}:{self.port}: {describe_loss(lost)}")
+
+    def shut_down(self) -> None:
+        """End the connection; other threads that wait for an answer get a NotConnectedError."""
+        self._channel.shut_down()
 
     def close(self) -> None:
         """Close the connection; the driver then ends the session."""

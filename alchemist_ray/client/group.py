@@ -12,7 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from alchemist_ray.client.address import GroupAddress
-from alchemist_ray.client.commands import CommandStream, Limits
+from alchemist_ray.client.commands import CommandStream, Limits, Watch
 from alchemist_ray.client.libraries import Library
 from alchemist_ray.client.matrices.computing import Computes
 from alchemist_ray.client.matrices.handle import MatrixHandle
@@ -42,6 +42,8 @@ class GroupClient:
         The group; the session owns it.
     session : AlchemistSession, optional
         The session; operators of handles run their tasks there.
+    watch : Watch, optional
+        Listens to the driver while a command runs.
 
     Raises
     ------
@@ -49,11 +51,11 @@ class GroupClient:
         If a worker does not answer.
     """
 
-    def __init__(self, address: GroupAddress, session: Computes | None = None) -> None:
+    def __init__(self, address: GroupAddress, session: Computes | None = None, watch: Watch | None = None) -> None:
         self._session = session
         self.address = address
         self.libraries: dict[str, Library] = {}
-        self._commands = CommandStream(address)
+        self._commands = CommandStream(address, watch)
         self._plane = plane_of(address)
         self._next_id = 1
 
@@ -196,6 +198,10 @@ class GroupClient:
     def check(self) -> None:
         """Ask every worker for a sign of life."""
         self._plane.free([])
+
+    def shut_down(self) -> None:
+        """End the connections over which commands go; another thread that waits for an answer gets an error."""
+        self._commands.shut_down()
 
     def close(self, ended: bool = False) -> None:
         """Close all connections to the workers.

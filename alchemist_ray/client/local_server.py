@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from alchemist_ray.errors import ServerStartError
+from alchemist_ray.host.cores import allowed_cores
 from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.host.temporary_directories import make_log_dir
 from alchemist_ray.protocol.handshake import new_token
@@ -118,7 +119,8 @@ def start_server(num_workers: int | None = None, **options: Unpack[ServerArgumen
     Parameters
     ----------
     num_workers : int, optional
-        Number of workers (MPI ranks) that it can give to sessions; the number of cores by default.
+        Number of workers (MPI ranks) that it offers on this host; the number of cores by default. With 0 it has no
+        workers until node agents join it.
     **options
         The other fields of :class:`~alchemist_ray.protocol.server_options.ServerOptions`: ``hostname``
         ("127.0.0.1"), ``port`` (a free one), ``token`` (a random one), ``advertise``, ``worker_ports``,
@@ -141,7 +143,7 @@ def start_server(num_workers: int | None = None, **options: Unpack[ServerArgumen
     settings = ServerOptions.of(
         {
             **options,
-            "num_workers": num_workers or os.cpu_count() or 1,
+            "num_workers": allowed_cores() if num_workers is None else num_workers,
             "token": options.get("token") or new_token(),
             "libraries": {name: _absolute(source) for name, source in (options.get("libraries") or {}).items()},
             "data_directories": [os.path.abspath(directory) for directory in options.get("data_directories", ())],
@@ -215,8 +217,8 @@ def default_server() -> Server:
     global _default
     with _lock:
         if _default is None or not _default.running:
-            count = int(os.environ.get("ALCHEMIST_NUM_WORKERS") or max(MIN_DEFAULT_WORKERS, os.cpu_count() or 1))
-            share = physical_memory() * 8 // 10 // min(count, os.cpu_count() or 1)
+            count = int(os.environ.get("ALCHEMIST_NUM_WORKERS") or max(MIN_DEFAULT_WORKERS, allowed_cores()))
+            share = physical_memory() * 8 // 10 // min(count, allowed_cores())
             everywhere = (os.getcwd(), "/")
             _default = start_server(
                 count, memory_per_worker=share, data_directories=everywhere, allow_library_paths=True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -25,7 +25,8 @@ from alchemist_ray.client.matrices.store import MatrixStore
 from alchemist_ray.client.matrices.writer import MatrixWriter
 from alchemist_ray.client.progress import ProgressBar, ProgressDisplay
 from alchemist_ray.client.simulations import BatchStep, SimulationSteps, Step
-from alchemist_ray.client.workers import SessionWorkers
+from alchemist_ray.client.worker_request import WorkerRequest
+from alchemist_ray.client.workers import ON_STOPPED, SessionWorkers
 from alchemist_ray.errors import InvalidArrayError
 from alchemist_ray.layouts.choice import LayoutChoice, LayoutLike, LayoutOptions
 from alchemist_ray.protocol import messages as m
@@ -54,6 +55,9 @@ class AlchemistSession:
         How matrices move: over shared memory where possible, or always over TCP.
     task_timeout : float, optional
         Time limit of each task in seconds, unless :meth:`Library.options` sets another; unlimited by default.
+    on_stopped : {"wait", "end"}
+        What to do when a rank is stopped (by SIGSTOP or a debugger) while a task runs: wait, with a warning; or end the
+        worker group.
 
     Attributes
     ----------
@@ -70,15 +74,22 @@ class AlchemistSession:
     """
 
     def __init__(
-        self, *, verbose: bool | None = None, transport: str = "auto", task_timeout: float | None = None
+        self,
+        *,
+        verbose: bool | None = None,
+        transport: str = "auto",
+        task_timeout: float | None = None,
+        on_stopped: str = "wait",
     ) -> None:
         if transport not in ("auto", "tcp"):
             raise ValueError(f"transport must be 'auto' or 'tcp', not {transport!r}")
+        if on_stopped not in ON_STOPPED:
+            raise ValueError(f"on_stopped must be 'wait' or 'end', not {on_stopped!r}")
         self._verbose = hasattr(sys, "ps1") if verbose is None else verbose
         self.task_timeout = task_timeout
         self.make_progress: Callable[[str], ProgressDisplay] = ProgressBar
         self.is_cancelled: Callable[[], bool] | None = None
-        self._workers = SessionWorkers(self, transport)
+        self._workers = SessionWorkers(self, transport, on_stopped)
         self._store = MatrixStore(self._workers)
         self._simulations = SimulationSteps(self._workers, self)
         self._say("Starting Alchemist session ... ready")
@@ -158,22 +169,47 @@ class AlchemistSession:
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
-    def request_workers(self, num_workers: int) -> list[Endpoint]:
+    def request_workers(
+        self,
+        num_workers: int,
+        wait: float = 0.0,
+        *,
+        placement: str = "pack",
+        labels: Mapping[str, str] | None = None,
+    ) -> list[Endpoint]:
         """Get a group of workers: an MPI job of `num_workers` ranks for this session alone.
+
+        Parameters
+        ----------
+        num_workers : int
+            How many.
+        wait : float
+            Seconds to wait for workers that other sessions hold, or for nodes to join. Sessions that wait are served in
+            the order in which they came.
+        placement : {"pack", "spread", "strict_spread"}
+            On as few nodes as possible; on as many as possible; each worker on a node of its own.
+        labels : mapping, optional
+            Only nodes that have all these labels are used (``alchemist node --label KEY=VALUE``).
+
+        Returns
+        -------
+        list of Endpoint
+            The workers, by rank; ranks of one node are consecutive.
 
         Raises
         ------
         NotEnoughWorkersError
-            If fewer are free; the error says who holds the others.
-        ArgumentValueError
-            If `num_workers` is less than 1, or the session has workers already.
+            If too few are free, also after `wait` seconds; the error says who holds the others.
+        ArgumentError, ArgumentValueError
+            If an argument is of the wrong type or out of range, or the session has workers already.
         GroupStartError
             If the MPI job does not start (the error has the end of its log), or this process cannot reach it.
         """
+        request = WorkerRequest.of(num_workers, wait, placement, labels)
         self._workers.check_process()
         with self._workers.lock:
             self._say(f"Requesting {num_workers} workers from Alchemist")
-            address = self._workers.request(whole_number("request_workers", "num_workers", num_workers), self.name)
+            address = self._workers.request(request, self.name)
             self._say(f"Total allocated {address.size} workers:")
             for endpoint in address.endpoints:
                 self._say(str(endpoint))

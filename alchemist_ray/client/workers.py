@@ -18,6 +18,7 @@ from alchemist_ray.client.driver import REQUEST_SECONDS, DriverConnection
 from alchemist_ray.client.group import GroupClient
 from alchemist_ray.client.local_server import default_server
 from alchemist_ray.client.matrices.computing import Computes
+from alchemist_ray.client.worker_request import WorkerRequest
 from alchemist_ray.errors import (
     AlchemistError,
     ForkedSessionError,
@@ -35,7 +36,11 @@ DEFAULT_PORT = 24960
 START_SECONDS = 90.0
 """How long a worker group may take to start."""
 STOP_SECONDS = 1.0
-"""How long stopping waits for a task that another thread has started."""
+"""How long stopping waits for a task that another thread has started, and for the end of its group."""
+GIVE_BACK_SECONDS = 3.0
+"""How long stopping waits until the server has taken the workers back; it ends them later in any case."""
+ON_STOPPED = ("wait", "end")
+"""What to do when a rank is stopped: wait until it goes on, or end the group."""
 NOTICE_SECONDS = 3.0
 """How long to wait until the driver says why a group is gone."""
 
@@ -53,11 +58,15 @@ class SessionWorkers:
         The session; the operators of its matrix handles run their tasks there.
     transport : {"auto", "tcp"}
         How matrices move.
+    on_stopped : {"wait", "end"}
+        What to do when a rank is stopped while a command runs.
     """
 
-    def __init__(self, session: Computes, transport: str) -> None:
+    def __init__(self, session: Computes, transport: str, on_stopped: str = "wait") -> None:
         self._session = session
         self._transport = transport
+        self._on_stopped = on_stopped
+        self._lost = ""
         self._pid = os.getpid()
         self._driver: DriverConnection | None = None
         self._group: GroupClient | None = None
@@ -88,7 +97,7 @@ class SessionWorkers:
     def connect(self, hostname: str, port: int, token: str | None) -> None:
         """Connect to a server."""
         self._driver = DriverConnection(hostname, port, token)
-        self._ended = False
+        self._ended, self._lost = False, ""
 
     @property
     def is_connected(self) -> bool:
@@ -114,18 +123,21 @@ class SessionWorkers:
         if self._driver is None and not self._ended:
             self._session.connect()
         if self._driver is None:
-            raise NotConnectedError
+            raise NotConnectedError(reason=self._lost)
         return self._driver
 
-    def ask(self, make: Callable[[int], m.Message], seconds: float = REQUEST_SECONDS) -> Any:
-        """Send the driver a request; return the result of its answer."""
+    def ask(
+        self, make: Callable[[int], m.Message], seconds: float = REQUEST_SECONDS, within: float | None = None
+    ) -> Any:
+        """Send the driver a request; return the result of its answer, as :meth:`.DriverConnection.ask`."""
         self.check_process()
         with self.lock:
             driver = self.driver()
             try:
-                return driver.ask(make, seconds)
-            except NotConnectedError:
+                return driver.ask(make, seconds, within)
+            except NotConnectedError as loss:
                 self.disconnect()
+                self._lost = loss.reason
                 raise
 
     def ask_beside(self, make: Callable[[int], m.Message]) -> Any:
@@ -138,22 +150,29 @@ class SessionWorkers:
             return
         self._lock_or_end_task()
         try:
-            self._ended = True
+            self._ended, self._lost = True, ""
             if self._driver is not None:
                 had_workers = self._group is not None
                 self.forget(ended=True)
                 with contextlib.suppress(AlchemistError):
                     if had_workers:
-                        self.ask(m.YieldWorkers)
+                        self.ask(m.YieldWorkers, within=GIVE_BACK_SECONDS)
                 self.disconnect()
         finally:
             self.lock.release()
 
     def _lock_or_end_task(self) -> None:
         """Acquire the lock; if a task that another thread waits for holds it, end the task together with its group."""
-        if not self.lock.acquire(timeout=STOP_SECONDS):
-            with contextlib.suppress(AlchemistError):
-                self.ask_beside(lambda n: m.EndGroup(n, "the session was stopped while a task ran"))
+        if self.lock.acquire(timeout=STOP_SECONDS):
+            return
+        driver, group = self._driver, self._group
+        with contextlib.suppress(AlchemistError):
+            reason = "the session was stopped while a task ran"
+            self.driver().ask(lambda n: m.EndGroup(n, reason), within=STOP_SECONDS)
+        if not self.lock.acquire(timeout=STOP_SECONDS):  # the network is gone, perhaps: let the other thread know
+            for connection in (driver, group):
+                if connection is not None:
+                    connection.shut_down()
             self.lock.acquire()
 
     def disconnect(self) -> None:
@@ -166,18 +185,18 @@ class SessionWorkers:
 
     # --- the group ----------------------------------------------------------------------------------------------------
 
-    def request(self, num_workers: int, name: str) -> GroupAddress:
+    def request(self, request: WorkerRequest, name: str) -> GroupAddress:
         """Get a worker group for the session called `name`; return where it is."""
         try:
-            granted = self.ask(lambda n: m.RequestWorkers(n, num_workers), START_SECONDS)
+            granted = self.ask(request.message, within=START_SECONDS + request.wait)
             address = GroupAddress.from_wire(granted, name, self.driver().hostname, self._transport)
-            group = GroupClient(address, self._session)
+            group = GroupClient(address, self._session, _DriverWatch(self, self.driver(), address.group_id))
         except BaseException as failure:
             self._give_up()
             if isinstance(failure, GroupDiedError):
                 raise GroupStartError(
-                    f"the workers have started, but this process cannot reach them: {failure.reason}. See the server's "
-                    "options --advertise and --worker-ports"
+                    f"the workers have started, but this process cannot reach them: {failure.reason}. Start the node "
+                    "with an --address that clients reach, or see the server's options --advertise and --worker-ports"
                 ) from failure
             raise
         self._group = group
@@ -187,7 +206,7 @@ class SessionWorkers:
         """Have the server end workers that it may have started for this session, but that the session did not get."""
         if self._group is None and self._driver is not None:
             with contextlib.suppress(AlchemistError):
-                self.ask(lambda n: m.EndGroup(n, "the session could not take them"), START_SECONDS)
+                self.ask(lambda n: m.EndGroup(n, "the session could not take them"))
 
     def give_back(self) -> None:
         """Give the workers back to the server."""
@@ -228,14 +247,26 @@ class SessionWorkers:
         driver = self.driver()
         try:
             notices = driver.notices(wait)
-        except NotConnectedError:
+        except NotConnectedError as loss:
             self.disconnect()
+            self._lost = loss.reason
             raise
         for notice in notices:
-            if self._group is not None and notice.group_id == self._group.address.group_id:
+            known = self._group is not None and notice.group_id == self._group.address.group_id
+            if known and isinstance(notice, m.GroupDied):
                 self.forget()
                 return notice
         return None
+
+    def hear_of_stopped(self, notice: m.RanksStopped) -> str:
+        """Return what a notice of stopped ranks means, in words; raise GroupDiedError if the group shall be ended."""
+        if not notice.ranks:
+            return "all ranks go on"
+        ranks = ", ".join(map(str, notice.ranks))
+        text = f"rank {ranks} is stopped (on {notice.host}, by SIGSTOP or a debugger)"
+        if self._on_stopped == "end":
+            raise GroupDiedError(self.session_id, text)
+        return f"{text}: the task waits until it goes on"
 
     @contextlib.contextmanager
     def watching(self, task: str = "") -> Iterator[None]:
@@ -259,9 +290,9 @@ class SessionWorkers:
         """Raise the error that says why the group is gone; end the rest of the group."""
         if isinstance(failure, GroupDiedError):
             with self.lock:  # a writer may have met the loss in another thread than the one that talks to the driver
-                reason, log_tail = self._why_dead()
+                reason, log_tail = self._why_dead(failure.reason)
             while_running = f", while they ran {task}" if task else ""
-            raise GroupDiedError(self.session_id, reason + while_running, log_tail) from failure
+            raise GroupDiedError(failure.session_id, reason + while_running, log_tail) from failure
         ranks = ", ".join(map(str, failure.ranks))
         late = isinstance(failure.failure, TaskTimeoutError)
         cause = "could not be stopped" if late else "did not come back from a task that had failed on another rank"
@@ -278,17 +309,63 @@ class SessionWorkers:
         """Number of the session on its server."""
         return int(self.driver().facts["session_id"])
 
-    def _why_dead(self) -> tuple[str, str]:
-        """Return the driver's reason for the end of the group, and the end of its log; end the rest of the group."""
+    def _why_dead(self, seen: str) -> tuple[str, str]:
+        """Return the reason for the end of the group, and the end of its log; end the rest of the group.
+
+        The driver knows best; if it knows of nothing, the reason is what this process has `seen`.
+        """
         try:
             notice = self.take_notices(NOTICE_SECONDS)
             if notice is not None:
                 return notice.reason, notice.log
-            self.ask(lambda n: m.EndGroup(n, "a worker does not answer"))
+            self.ask(lambda n: m.EndGroup(n, seen))
             self.forget()
-        except NotConnectedError:
-            return "the server is gone", ""
-        except AlchemistError:
+        except NotConnectedError as loss:
+            return f"the server is gone ({loss.reason or 'not connected'})", ""
+        except NoWorkersError:
             self.forget()
             return "the server has ended them", ""
-        return "a worker does not answer", ""
+        except AlchemistError as failure:
+            self.forget()
+            return f"{seen}; {failure}", ""
+        return seen, ""
+
+
+class _DriverWatch:
+    """Listens to the driver while the session waits for its workers.
+
+    Parameters
+    ----------
+    workers : SessionWorkers
+        The workers of the session.
+    driver : DriverConnection
+        The driver.
+    group_id : int
+        Number of the worker group.
+    """
+
+    def __init__(self, workers: SessionWorkers, driver: DriverConnection, group_id: int) -> None:
+        self._workers = workers
+        self._driver = driver
+        self._group_id = group_id
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+        return self._driver.fileno()
+
+    def look(self) -> str:
+        """Hear what the driver has said; return what the caller of a command should know, or nothing.
+
+        Raises
+        ------
+        GroupDiedError
+            If the group or the driver is gone, or the group shall be ended.
+        """
+        session_id = self._workers.session_id
+        try:
+            self._driver.listen()
+        except NotConnectedError as loss:
+            raise GroupDiedError(session_id, f"the server is gone ({loss.reason})") from None
+        if self._driver.has_died(self._group_id):
+            raise GroupDiedError(session_id, "the server has ended them")
+        return "; ".join(map(self._workers.hear_of_stopped, self._driver.take_stopped()))

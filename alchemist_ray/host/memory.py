@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from pathlib import Path
+
+from alchemist_ray.host.cgroups import limits
 
 
 def physical_memory() -> int:
-    """Return the number of bytes that this process may use: the machine's memory, or less in a container."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # this limit does not exist here
-            limits.append(int(Path(path).read_text()))
-    return min(limits)
+    """Return the number of bytes that this process may use: the machine's memory, or what its control groups allow."""
+    allowed = limits("memory", "memory.max", "memory.limit_in_bytes")
+    machine: int = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *(int(text) for text in allowed if text.isdigit())])

@@ -65,7 +65,8 @@ class Purpose(enum.StrEnum):
 
     SESSION = "session"  # client to driver: holds a session
     MONITOR = "monitor"  # client to driver: only asks
-    LINK = "link"  # worker to driver
+    NODE = "node"  # node agent to driver: offers slots, starts ranks
+    LINK = "link"  # worker to its node agent, or to the driver if the site's own MPI has started it
     CONTROL = "control"  # client to worker: tasks, in order; one for each group
     MATRICES = "matrices"  # client to worker: parts of matrices; one for each sender
 
@@ -97,9 +98,22 @@ VOCABULARY: dict[tuple[Purpose, Side], frozenset[type[m.Message]]] = {
             m.AskLogs,
         }
     ),
-    (Purpose.SESSION, _A): frozenset({m.Done, m.Failure, m.GroupDied}),
+    (Purpose.SESSION, _A): frozenset({m.Done, m.Failure, m.GroupDied, m.RanksStopped, m.Heartbeat}),
     (Purpose.MONITOR, _I): frozenset({m.ListWorkers, m.ListLibraries, m.AskStatus}),
     (Purpose.MONITOR, _A): frozenset({m.Done, m.Failure}),
+    (Purpose.NODE, _I): frozenset({m.JoinServer, m.RankEnded, m.EnterBarrier, m.Heartbeat, m.Done, m.Failure}),
+    (Purpose.NODE, _A): frozenset(
+        {
+            m.Done,
+            m.Failure,
+            m.StartRanks,
+            m.EndRanks,
+            m.LeaveBarrier,
+            m.AskGroupStatus,
+            m.AskNodeLogs,
+            m.Shutdown,
+        }
+    ),
     (Purpose.LINK, _I): frozenset({m.WorkerReady, m.Done, m.Failure}),
     (Purpose.LINK, _A): frozenset({m.AskStatus, m.Shutdown}),
     (Purpose.CONTROL, _I): frozenset({m.LoadLibrary, m.RunTask, m.StepSimulation, m.AdvanceBatch}),
@@ -186,6 +200,14 @@ class Connection:
         self._verified = False
         self._vocabulary: dict[bool, frozenset[type[m.Message]]] = {}  # of this side, and of the other
         self._inbox = bytearray()
+
+    @classmethod
+    def opened(cls, side: Side, purpose: Purpose) -> Connection:
+        """Return a connection that needs no handshake, because a process inherited its socket from the peer."""
+        connection = cls(side)
+        connection._purpose = purpose
+        connection._open()
+        return connection
 
     @property
     def purpose(self) -> Purpose:
@@ -352,11 +374,15 @@ class Connection:
             return False
         self.state = following
         if following is State.OPEN:
-            self._vocabulary = {
-                True: VOCABULARY[self.purpose, self.side],
-                False: VOCABULARY[self.purpose, self.side.other],
-            }
+            self._open()
         return True
+
+    def _open(self) -> None:
+        self.state = State.OPEN
+        self._vocabulary = {
+            True: VOCABULARY[self.purpose, self.side],
+            False: VOCABULARY[self.purpose, self.side.other],
+        }
 
     def _describe(self, message: m.Message, speaker: Side) -> str:
         purpose = self._purpose.value if self._purpose else "new"

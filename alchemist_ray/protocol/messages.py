@@ -13,6 +13,9 @@ from alchemist_ray.errors import AlchemistError, from_wire, to_wire
 
 Fields = dict[str, Any]
 
+PLACEMENTS = ("pack", "spread", "strict_spread")
+"""On as few nodes as possible; on as many as possible; each worker on a node of its own."""
+
 
 @dataclass(frozen=True)
 class Message:
@@ -109,11 +112,18 @@ class Done(Message):
 
 @dataclass(frozen=True)
 class RequestWorkers(Message):
-    """Start a worker group of `count` workers for this session. Done: group_id, ticket, workers."""
+    """Start a worker group of `count` workers for this session. Done: group_id, ticket, workers.
+
+    The driver waits up to `wait` seconds for workers to become free. `placement` is one of :data:`PLACEMENTS`; only
+    nodes that have all of `labels` are used.
+    """
 
     kind = 16
     request: int
     count: int
+    wait: float = 0.0
+    placement: str = "pack"
+    labels: Fields = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,16 @@ class GroupDied(Message):
 
 
 @dataclass(frozen=True)
+class RanksStopped(Message):
+    """Tell the client which ranks of its group are stopped now, as by SIGSTOP. Sent unasked, also when they go on."""
+
+    kind = 25
+    group_id: int
+    ranks: list[int]
+    host: str
+
+
+@dataclass(frozen=True)
 class AskLogs(Message):
     """Ask for the last `lines` lines of the session's logs. Done: worker's name -> text."""
 
@@ -195,9 +215,119 @@ class WorkerReady(Message):
 
 @dataclass(frozen=True)
 class Shutdown(Message):
-    """Tell a worker to end."""
+    """Tell a worker, or a node, to end."""
 
     kind = 33
+
+
+# --- node agent and driver --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JoinServer(Message):
+    """Offer the slots of a node. Done: the server's :class:`~.server_options.WorkerOptions` as JSON.
+
+    `facts` are those of the node: ``cores, memory, address, version, pid, python``.
+    """
+
+    kind = 96
+    request: int
+    name: str
+    slots: int
+    labels: Fields
+    facts: Fields
+
+
+@dataclass(frozen=True)
+class StartRanks(Message):
+    """Start this node's ranks of a group: consecutive ranks, the first of them `first_rank`.
+
+    `world` and `mapping` are those of :class:`.pmi.World`; `peer` is the address of another node of the group (empty:
+    there is none). Done: their addresses, by rank, once all of them are ready.
+    """
+
+    kind = 97
+    request: int
+    group_id: int
+    session_id: int
+    ticket: str
+    size: int
+    first_rank: int
+    worker_ids: list[int]
+    slots: list[int]
+    world: str
+    mapping: str
+    peer: str
+
+
+@dataclass(frozen=True)
+class EndRanks(Message):
+    """End this node's ranks of a group, which get `seconds` to end by themselves. Done: they are gone."""
+
+    kind = 98
+    request: int
+    group_id: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RankEnded(Message):
+    """A rank has ended, and nobody had asked for it. Sent unasked; `log` has its last lines."""
+
+    kind = 99
+    group_id: int
+    rank: int
+    pid: int
+    reason: str
+    log: str
+
+
+@dataclass(frozen=True)
+class EnterBarrier(Message):
+    """All ranks of this node are in the barrier of their MPI world, and have published these values. Sent unasked."""
+
+    kind = 100
+    group_id: int
+    values: Fields
+
+
+@dataclass(frozen=True)
+class LeaveBarrier(Message):
+    """All ranks of the world are in the barrier; these are the values of all nodes."""
+
+    kind = 101
+    group_id: int
+    values: Fields
+
+
+@dataclass(frozen=True)
+class Heartbeat(Message):
+    """A sign of life, sent unasked: by a node all the time, by the driver to a client that waits for an answer.
+
+    `stopped` are the ranks of a node that are stopped: pairs of group and rank.
+    """
+
+    kind = 102
+    stopped: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class AskGroupStatus(Message):
+    """Ask a node for the status of its ranks of a group. Done: a list of rows."""
+
+    kind = 103
+    request: int
+    group_id: int
+
+
+@dataclass(frozen=True)
+class AskNodeLogs(Message):
+    """Ask a node for the last `lines` lines of its logs of a session. Done: worker's name -> text."""
+
+    kind = 104
+    request: int
+    session_id: int
+    lines: int
 
 
 # --- client to worker: control ----------------------------------------------------------------------------------------

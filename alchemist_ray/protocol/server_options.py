@@ -95,7 +95,7 @@ class ServerOptions(WorkerOptions):
     Attributes
     ----------
     num_workers : int
-        Number of workers (MPI ranks) that the server can give to sessions.
+        Number of workers (MPI ranks) that the server offers on its own host. With 0 it waits for node agents.
     token : str
         The secret that clients must know to connect.
     hostname, port : str, int
@@ -111,7 +111,12 @@ class ServerOptions(WorkerOptions):
         If the token is too short.
     """
 
-    num_workers: int = _option("--workers", "MPI ranks to offer (default: the number of cores)", 1, metavar="N")
+    num_workers: int = _option(
+        "--workers",
+        "MPI ranks to offer here; 0: wait for nodes (default: the number of cores)",
+        1,
+        metavar="N",
+    )
     token: str = dataclasses.field(repr=False)
     hostname: str = _option("--hostname", "interface to listen on (default: %(default)s)", "127.0.0.1")
     port: int = _option("--port", "port to listen on (default: %(default)s)", 0)

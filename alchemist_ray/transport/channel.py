@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import select
 import socket
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alchemist_ray._version import __version__
 from alchemist_ray.errors import (
@@ -28,11 +29,10 @@ from alchemist_ray.protocol import Connection, Key, Side, State
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import FindKey, Purpose
 from alchemist_ray.transport.forks import abandon_in_children
-
-if TYPE_CHECKING:
-    import asyncio.trsock
+from alchemist_ray.transport.silence import SILENCE_SECONDS, TICK_SECONDS, is_silent, set_tick, watch
 
 HANDSHAKE_SECONDS = 5.0
+HOST_IS_GONE = f"no answer for {SILENCE_SECONDS} s: the network or the host failed"
 _CHUNK = 16384
 _FD_BYTES = array.array("i").itemsize
 
@@ -55,6 +55,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket, connection: Connection) -> None:
         self._sock = sock
+        self._timeout: float | None = None
         self.connection = connection
         self.facts: dict[str, Any] = {}
         abandon_in_children(self)
@@ -142,13 +143,21 @@ class Channel:
 
     def send(self, message: m.Message, payload: Iterable[memoryview] = (), payload_length: int = 0) -> None:
         """Send a message and its payload."""
-        self._sock.sendall(self.connection.send(message, payload_length))
+        self.send_bytes(self.connection.send(message, payload_length))
         for part in payload:
-            self._sock.sendall(part)
+            self.send_bytes(part)
 
     def send_bytes(self, octets: bytes | memoryview) -> None:
         """Send bytes that :attr:`connection` has encoded, or bytes of a payload."""
-        self._sock.sendall(octets)
+        left = memoryview(octets)
+        begun = time.monotonic()
+        while left:
+            try:
+                left = left[self._sock.send(left) :]
+            except BlockingIOError:
+                self._look(begun)
+            else:
+                begun = time.monotonic()
 
     def send_with_fd(self, message: m.Message, fd: int) -> None:
         """Send a message and an open file descriptor. Unix sockets only."""
@@ -178,7 +187,11 @@ class Channel:
         while message is None:
             if deadline is not None:
                 self._await_readable(deadline, timeout or 0.0)
-            octets = self._sock.recv(_CHUNK)
+            try:
+                octets = self._sock.recv(_CHUNK)
+            except BlockingIOError:
+                self.check_alive()
+                continue
             if not octets:
                 raise ConnectionResetError("the peer has closed the connection")
             connection.receive(octets)
@@ -205,14 +218,33 @@ class Channel:
     def _await_readable(self, deadline: float, timeout: float) -> None:
         poller = select.poll()
         poller.register(self._sock, select.POLLIN)
-        if not poller.poll(1000 * max(0.0, deadline - time.monotonic())):
-            raise DeadlineError("an answer", timeout)
+        while not poller.poll(1000 * min(TICK_SECONDS, max(0.0, deadline - time.monotonic()))):
+            self.check_alive()
+            if time.monotonic() >= deadline:
+                raise DeadlineError("an answer", timeout)
+
+    def check_alive(self) -> None:
+        """Raise TimeoutError if the peer's host is gone: to be called every tick by who waits for the peer."""
+        if not self.is_local and is_silent(self._sock):
+            raise TimeoutError(errno.ETIMEDOUT, HOST_IS_GONE)
+
+    def _look(self, begun: float) -> None:
+        """Look, after a tick without progress since `begun`, whether to wait any longer."""
+        self.check_alive()
+        if self._timeout is not None and time.monotonic() - begun >= self._timeout:
+            raise TimeoutError(f"no progress for {self._timeout:g} s")
 
     def receive_payload_into(self, target: memoryview) -> None:
         """Fill `target` (contiguous bytes) with the next bytes of payload."""
         done = self.connection.take_payload(target)
+        begun = time.monotonic()
         while done < len(target):
-            count = self._sock.recv_into(target[done:])
+            try:
+                count = self._sock.recv_into(target[done:])
+            except BlockingIOError:
+                self._look(begun)
+                continue
+            begun = time.monotonic()
             if count == 0:
                 raise ConnectionResetError("the peer has closed the connection in the middle of a payload")
             self.connection.payload_received(count)
@@ -230,7 +262,7 @@ class Channel:
 
     def set_timeout(self, seconds: float | None) -> None:
         """Make each send and receive fail with ``TimeoutError`` after `seconds` without progress; None: never."""
-        self._sock.settimeout(seconds)
+        self._timeout = seconds
 
     def shut_down(self) -> None:
         """End the connection for both sides; a thread that waits in :meth:`receive` gets a ConnectionError."""
@@ -277,14 +309,14 @@ def _connect_locally(name: str) -> socket.socket:
 def prepare(sock: socket.socket) -> None:
     """Set up a connected socket to send short messages at once and to notice that the peer's host is gone."""
     sock.settimeout(None)
+    set_tick(sock)
     if sock.family != socket.AF_UNIX:
-        set_options(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        watch(sock)
 
 
-def set_options(sock: socket.socket | asyncio.trsock.TransportSocket) -> None:
-    """Set the options that :func:`prepare` promises on a TCP socket."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+def describe_loss(lost: BaseException) -> str:
+    """Return in words how a connection was lost."""
+    if isinstance(lost, OSError) and lost.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH):
+        return HOST_IS_GONE
+    return (lost.strerror if isinstance(lost, OSError) else None) or str(lost) or type(lost).__name__

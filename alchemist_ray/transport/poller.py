@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import select
 from collections.abc import Sequence
+from typing import Protocol
 
-from alchemist_ray.transport.channel import Channel
+
+class HasFileno(Protocol):
+    """Something that can be polled."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
 
 
 class ChannelPoller:
@@ -13,11 +19,11 @@ class ChannelPoller:
 
     Parameters
     ----------
-    channels : sequence of Channel
-        The channels, all open.
+    channels : sequence
+        The channels, all open; or other objects with ``fileno()``.
     """
 
-    def __init__(self, channels: Sequence[Channel]) -> None:
+    def __init__(self, channels: Sequence[HasFileno]) -> None:
         self._poller = select.poll()
         self._positions = {}
         for position, channel in enumerate(channels):

@@ -1,8 +1,8 @@
-"""The driver: admits clients, owns the worker slots, starts and ends worker groups. It never touches matrix data.
+"""The driver: admits clients, knows the nodes and their slots, starts and ends worker groups. It has no matrix data.
 
-The driver is an asyncio program with one connection to each session and one to each worker. The workers of a session
-are an MPI job of their own (:class:`.WorkerGroup`), so a library that kills or blocks its ranks affects no other
-session.
+The driver is an asyncio program with one connection to each session and one to each node agent. The workers of a
+session are an MPI world of their own (:class:`.WorkerGroup`), so a library that kills or blocks its ranks affects no
+other session.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,18 @@ from alchemist_ray.errors import (
     ArgumentValueError,
     AuthenticationError,
     GroupStartError,
+    NodeError,
     NoWorkersError,
     ProtocolError,
+    RemoteProtocolError,
     ServerStartError,
 )
-from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.host.temporary_directories import make_log_dir
-from alchemist_ray.mpi_backend.driver.group import GroupSettings, WorkerGroup
-from alchemist_ray.mpi_backend.driver.inventory import Inventory
-from alchemist_ray.mpi_backend.logs import tail
-from alchemist_ray.mpi_backend.node.launchers import HydraLauncher, Launcher
+from alchemist_ray.mpi_backend.driver.group import WorkerGroup
+from alchemist_ray.mpi_backend.driver.inventory import Inventory, Placement
+from alchemist_ray.mpi_backend.driver.nodes import NodeConnection
+from alchemist_ray.mpi_backend.driver.shared import Shared
+from alchemist_ray.mpi_backend.driver.waiting import WaitingLine
 from alchemist_ray.mpi_backend.node.slots import Slot
 from alchemist_ray.mpi_backend.registry import Registry
 from alchemist_ray.protocol import Key
@@ -42,12 +45,19 @@ from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
 from alchemist_ray.protocol.server_options import ServerOptions
 from alchemist_ray.transport.async_channel import AsyncChannel
+from alchemist_ray.transport.channel import HANDSHAKE_SECONDS
 
 log = logging.getLogger("alchemist")
 
 RULE = "=" * 60
-MAX_LOG_LINES = 10_000
-"""A client gets at most this many lines of each log."""
+LOG_SECONDS = 10.0
+"""Time for a node to send its logs."""
+SIGN_SECONDS = 3.0
+"""Time between two signs of life to a client that waits for an answer."""
+MAX_SLOTS = 10_000
+"""Slots of a node at most."""
+WATCH_SECONDS = 1.0
+"""Time between two looks for nodes that have been silent for too long."""
 
 
 @dataclass
@@ -59,6 +69,7 @@ class Session:
     channel: AsyncChannel
     opened: float = field(default_factory=time.time)
     group: WorkerGroup | None = None
+    nodes: set[str] = field(default_factory=set)  # those on which it has had workers
 
 
 class Driver:
@@ -68,26 +79,26 @@ class Driver:
     ----------
     options : ServerOptions
         The configuration.
-    launcher : Launcher, optional
-        Starts the worker groups; by default with Hydra on this machine.
     """
 
-    def __init__(self, options: ServerOptions, launcher: Launcher | None = None) -> None:
+    def __init__(self, options: ServerOptions) -> None:
         self.options = options
         self._worker_options = replace(
             options.for_workers(), data_directories=[os.path.abspath(path) for path in options.data_directories]
         )
-        self._launcher = launcher or HydraLauncher()
-        self._inventory = Inventory([(socket.gethostname(), options.num_workers)])
+        self._nodes: dict[str, NodeConnection] = {}
+        self._inventory = Inventory()
+        self._line = WaitingLine(self._inventory)
+        self._shared_status = Shared(self._status)
         self._registry = Registry(options.libraries, options.allow_library_paths)
         self._key = Key.of(options.token)
         self._sessions: dict[int, Session] = {}
         self._session_numbers = itertools.count(1)
         self._group_numbers = itertools.count(1)
         self._groups: dict[int, WorkerGroup] = {}
-        self._clients: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self._log_dir = Path()
+        self.log_dir = Path()
         self.port = 0
 
     # --- starting and stopping ----------------------------------------------------------------------------------------
@@ -104,15 +115,15 @@ class Driver:
         for directory in options.data_directories:
             if not os.path.isdir(directory):
                 raise ServerStartError(f"the data directory {os.path.abspath(directory)} does not exist")
-        self._launcher.check()
         try:
-            self._log_dir = Path(options.log_dir or make_log_dir())
-            self._log_dir.mkdir(parents=True, exist_ok=True)
+            self.log_dir = Path(options.log_dir or make_log_dir())
+            self.log_dir.mkdir(parents=True, exist_ok=True)
             self._server = await asyncio.start_server(self._connected, options.hostname, options.port)
         except OSError as failure:
             self._remove_temporary_logs()
             raise ServerStartError(f"{options.hostname}:{options.port}: {failure.strerror or failure}") from failure
         self.port = self._server.sockets[0].getsockname()[1]
+        self._keep(self._watch_nodes())
 
     def announce(self) -> None:
         """Log that the server is ready, with its configuration."""
@@ -121,9 +132,9 @@ class Driver:
             RULE,
             f"Starting Alchemist {__version__}",
             f"Running on {socket.gethostname()} {options.hostname}:{self.port}",
-            f"{options.num_workers} workers, {self._memory() / 2**30:.1f} GiB for matrices each",
+            f"{len(self._inventory.slots)} workers on {len(self._nodes)} nodes",
             f"Libraries: {', '.join(self._registry.names())}",
-            f"Logs in {self._log_dir}",
+            f"Logs in {self.log_dir}",
             "Alchemist is ready",
             RULE,
             "Accepting connections ...",
@@ -136,24 +147,26 @@ class Driver:
         if self._server is not None:
             self._server.close()
         await asyncio.gather(*(group.end("the server is shutting down") for group in list(self._groups.values())))
-        for client in list(self._clients):
-            client.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
+        for node in self._nodes.values():
+            node.post(m.Shutdown())
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._remove_temporary_logs()
         log.info("Alchemist has stopped")
 
     def _remove_temporary_logs(self) -> None:
-        if self.options.log_dir is None and self._log_dir != Path():
-            shutil.rmtree(self._log_dir, ignore_errors=True)
+        if self.options.log_dir is None and self.log_dir != Path():
+            shutil.rmtree(self.log_dir, ignore_errors=True)
 
     # --- connections --------------------------------------------------------------------------------------------------
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is not None:
-            self._clients.add(task)
-            task.add_done_callback(self._clients.discard)
-        channel = AsyncChannel(reader, writer, self._find_key)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        channel = AsyncChannel.accepted(reader, writer, self._find_key)
         try:
             await self._serve(channel)
         except (AuthenticationError, ProtocolError) as refused:
@@ -165,11 +178,14 @@ class Driver:
         finally:
             channel.close()
 
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a task of the driver until it ends or the driver stops."""
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def _find_key(self, hello: m.Hello) -> Key | None:
-        if hello.purpose in (Purpose.SESSION, Purpose.MONITOR):
-            return self._key
-        group = self._groups.get(hello.group_id) if hello.purpose == Purpose.LINK else None
-        return Key.of(group.ticket) if group else None
+        return self._key if hello.purpose in (Purpose.SESSION, Purpose.MONITOR, Purpose.NODE) else None
 
     async def _serve(self, channel: AsyncChannel) -> None:
         await channel.shake_hands()
@@ -180,13 +196,48 @@ class Driver:
                 await channel.welcome(self._facts())
                 await self._answer_all(channel, None)
             case _:
-                await channel.welcome({})
-                group = self._groups.get(channel.group_id)
-                if group is not None:
-                    await group.serve_link(channel)
+                await channel.welcome(self._facts())
+                await self._serve_node(channel)
 
     def _facts(self) -> dict[str, Any]:
         return {"version": __version__, "host": socket.gethostname(), "pid": os.getpid()}
+
+    async def _serve_node(self, channel: AsyncChannel) -> None:
+        async with asyncio.timeout(HANDSHAKE_SECONDS):
+            offer = await channel.receive()
+        if not isinstance(offer, m.JoinServer):
+            raise RemoteProtocolError(f"a {type(offer).__name__} instead of a JoinServer")
+        try:
+            self._admit(offer)
+        except NodeError as refusal:
+            log.warning("Refused node %s at %s: %s", offer.name, channel.peer, refusal)
+            await channel.send(m.Failure.of(offer.request, refusal))
+            return
+        node = self._nodes[offer.name] = NodeConnection(channel, offer)
+        log.info("Node %s joined from %s: %d slots", node.name, channel.peer, node.slots)
+        try:
+            channel.post(m.Done(offer.request, self._worker_options.to_json()))
+            self._line.serve()
+            await node.serve()
+        finally:
+            del self._nodes[node.name]
+            self._inventory.remove(node.name)
+
+    def _admit(self, offer: m.JoinServer) -> None:
+        """Add the slots of a node to the inventory; raise NodeError if it cannot be used."""
+        version = offer.facts.get("version")
+        if version != __version__:
+            raise NodeError(f"the node has version {version} of alchemist-ray, and the server {__version__}: install "
+                            "the same on both")  # fmt: skip
+        if not 1 <= offer.slots <= MAX_SLOTS:
+            raise NodeError(f"the node offers {offer.slots} slots: give 1 to {MAX_SLOTS}")
+        self._inventory.add(offer.name, offer.slots, offer.labels)
+
+    async def _watch_nodes(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            for node in list(self._nodes.values()):
+                node.check_alive()
 
     async def _serve_session(self, channel: AsyncChannel) -> None:
         session = Session(next(self._session_numbers), channel.software, channel)
@@ -199,7 +250,7 @@ class Driver:
             del self._sessions[session.session_id]
             log.info("Session %d closed", session.session_id)
             if session.group is not None:
-                await asyncio.shield(session.group.end("the session was closed"))
+                await asyncio.shield(self._end_group(session, "the session was closed"))
 
     async def _answer_all(self, channel: AsyncChannel, session: Session | None) -> None:
         """Answer requests until the client closes the connection, even if it does so during a slow request."""
@@ -208,7 +259,7 @@ class Driver:
             answering = asyncio.ensure_future(self._answer(request, session))
             closed = asyncio.ensure_future(channel.wait_closed_or_readable())
             try:
-                await asyncio.wait({answering, closed}, return_when=asyncio.FIRST_COMPLETED)
+                await self._wait_for_any(channel, answering, closed)
                 if closed.done() and channel.at_eof and not answering.done():
                     answering.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
@@ -218,6 +269,15 @@ class Driver:
             finally:
                 closed.cancel()
                 await asyncio.wait({closed})  # nothing else may read before it has ended
+
+    async def _wait_for_any(self, channel: AsyncChannel, *tasks: asyncio.Future[Any]) -> None:
+        """Wait until one is done; meanwhile show the client that the driver lives."""
+        while True:
+            done, _ = await asyncio.wait(tasks, timeout=SIGN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return
+            if channel.connection.purpose is Purpose.SESSION:
+                channel.post(m.Heartbeat())
 
     async def _answer(self, request: Any, session: Session | None) -> m.Message:
         try:
@@ -232,77 +292,59 @@ class Driver:
             case m.ListLibraries():
                 return await asyncio.to_thread(self._registry.rows)  # it reads files
             case m.AskStatus():
-                return await self._status()
-            case m.RequestWorkers(count=count) if session is not None:
-                return await self._start_group(session, count)
+                return await self._shared_status()
+            case m.RequestWorkers() if session is not None:
+                return await self._start_group(session, request)
             case m.YieldWorkers() if session is not None:
                 await self._end_group(session, "the session gave its workers back")
             case m.AskLogs(lines=lines) if session is not None:
-                return await asyncio.to_thread(self._logs, session, lines)
+                return await self._logs(session, lines)
             case m.EndGroup(reason=reason) if session is not None:
                 await self._end_group(session, reason, at_once=True)
         return None
 
     # --- worker groups ------------------------------------------------------------------------------------------------
 
-    async def _start_group(self, session: Session, count: int) -> dict[str, Any]:
+    async def _start_group(self, session: Session, request: m.RequestWorkers) -> dict[str, Any]:
         if session.group is not None:
             held = len(session.group.slots)
             raise ArgumentValueError(
                 "request_workers", f"the session already has {held} workers: call yield_workers() first"
             )
-        group_id = next(self._group_numbers)
-        slots = self._inventory.take(count, session.session_id)
-        group = WorkerGroup(group_id, slots, self._group_settings(session))
-        self._groups[group_id] = session.group = group
+        placement = Placement(request.count, request.placement, request.labels)
+        slots = await self._line.take(placement, session.session_id, request.wait)
+        number, notify = next(self._group_numbers), session.channel.post
+        group = WorkerGroup(number, session.session_id, slots, self._nodes, notify)
+        self._groups[group.group_id] = session.group = group
+        session.nodes |= {share.node.name for share in group.shares}
         log.info("Session %d: starting %s", session.session_id, ", ".join(slot.name for slot in slots))
         try:
-            await group.start(self._launcher)
+            await group.start()
         except BaseException as failure:
-            await asyncio.shield(group.end("it did not start"))
+            await asyncio.shield(group.end("it did not start", at_once=True))
             self._forget(session, group)
             if isinstance(failure, GroupStartError):
                 log.error("Session %d: %s", session.session_id, failure)
             raise
-        watching = asyncio.ensure_future(self._watch(session, group))
-        self._clients.add(watching)
-        watching.add_done_callback(self._clients.discard)
-        return {"group_id": group_id, "ticket": group.ticket, "workers": group.endpoints()}
+        self._keep(self._watch(session, group))
+        return {"group_id": group.group_id, "ticket": group.ticket, "workers": group.endpoints}
 
-    def _log_dir_of(self, session: Session) -> Path:
-        return self._log_dir / f"session-{session.session_id:03d}"
-
-    def _logs(self, session: Session, lines: int) -> dict[str, str]:
-        logs = sorted(self._log_dir_of(session).glob("worker-*.log"))
-        return {path.stem: tail(path, min(max(lines, 1), MAX_LOG_LINES)) for path in logs}
-
-    def _memory(self) -> int:
-        """Return the bytes that each worker has for matrices."""
-        given = self.options.memory_per_worker
-        return int(0.8 * physical_memory()) // self.options.num_workers if given is None else given
-
-    def _group_settings(self, session: Session) -> GroupSettings:
-        everywhere = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - the owner's choice
-        loopback = everywhere.get(self.options.hostname, self.options.hostname)
-        log_dir = self._log_dir_of(session)
-        log_dir.mkdir(parents=True, exist_ok=True)
-        return GroupSettings(
-            driver=(loopback, self.port),
-            bind=self.options.hostname,
-            advertise=self.options.advertise or self.options.hostname,
-            memory=self._memory(),
-            options=self._worker_options,
-            log_dir=log_dir,
-            threads=max(1, (os.cpu_count() or 1) // len(self._inventory.slots)),
-        )
+    async def _logs(self, session: Session, lines: int) -> dict[str, str]:
+        """Return the logs of a session's workers, from all nodes on which it ever had some."""
+        logs: dict[str, str] = {}
+        for name in sorted(session.nodes):
+            node = self._nodes.get(name)
+            if node is not None:
+                logs |= await node.ask(lambda n: m.AskNodeLogs(n, session.session_id, lines), LOG_SECONDS)
+        return dict(sorted(logs.items()))
 
     async def _watch(self, session: Session, group: WorkerGroup) -> None:
-        """Wait for the end of a group; tell the session if it did not ask for that end."""
-        reason = await group.ended()
-        self._forget(session, group)
+        """Wait for the loss of a group; end the rest of it, and tell the session."""
+        reason = await group.lost()
         if group.end_was_asked_for:
-            log.info("Session %d: workers ended", session.session_id)
             return
+        await group.end(reason, at_once=True)
+        self._forget(session, group)
         log.error("Session %d lost its workers: %s", session.session_id, reason)
         if session.session_id in self._sessions:
             with contextlib.suppress(OSError):
@@ -320,20 +362,20 @@ class Driver:
             session.group = None
         if self._groups.pop(group.group_id, None) is not None:
             self._inventory.release(session.session_id)
+            self._line.serve()
 
     # --- status -------------------------------------------------------------------------------------------------------
 
     def _worker_rows(self) -> list[dict[str, Any]]:
-        return [self._worker_row(slot) for slot in self._inventory.slots]
+        endpoints = {row["id"]: row for group in self._groups.values() for row in group.endpoints}
+        return [self._worker_row(slot, endpoints.get(slot.worker_id)) for slot in self._inventory.slots]
 
-    def _worker_row(self, slot: Slot) -> dict[str, Any]:
+    def _worker_row(self, slot: Slot, endpoint: dict[str, Any] | None) -> dict[str, Any]:
         holder = self._inventory.holder(slot)
-        session = self._sessions.get(holder) if holder is not None else None
-        endpoint = session.group.endpoint_of(slot) if session and session.group else None
         return {
             "id": slot.worker_id,
             "name": slot.name,
-            "host": slot.host,
+            "host": slot.node,
             "address": endpoint["address"] if endpoint else "",
             "port": endpoint["port"] if endpoint else None,
             "pid": endpoint["pid"] if endpoint else None,
@@ -341,15 +383,30 @@ class Driver:
             "state": "IDLE" if holder is None else "ACTIVE",
         }
 
+    def _node_rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": node.name,
+                "slots": node.slots,
+                "free": len(slots.free),
+                "sessions": self._inventory.sessions_on(node.name),
+                "labels": node.labels,
+                **node.facts,
+            }
+            for node, slots in zip(self._nodes.values(), self._inventory.nodes(), strict=True)
+        ]
+
     async def _status(self) -> dict[str, Any]:
         sessions = await asyncio.gather(*(_session_row(session) for session in list(self._sessions.values())))
         return {
             **self._facts(),
             "hostname": self.options.hostname,
             "port": self.port,
-            "log_dir": str(self._log_dir),
+            "log_dir": str(self.log_dir),
+            "nodes": self._node_rows(),
             "workers": self._worker_rows(),
             "sessions": sessions,
+            "waiting": len(self._line),
         }
 
 

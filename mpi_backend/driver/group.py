@@ -1,59 +1,70 @@
-"""The driver's view of a worker group: an MPI job and a link to each of its ranks."""
+"""The driver's view of a worker group: an MPI world whose ranks are on one or more nodes."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-import os
-import shutil
-import sys
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from alchemist_ray.errors import GroupStartError, ProtocolError
-from alchemist_ray.host.temporary_directories import name_scratch
-from alchemist_ray.mpi_backend.logs import tail
-from alchemist_ray.mpi_backend.node.launchers import Job, Launcher, RunningJob
+from alchemist_ray.errors import AlchemistError, GroupStartError, NodeError
+from alchemist_ray.mpi_backend.driver.nodes import NodeConnection
 from alchemist_ray.mpi_backend.node.slots import Slot
 from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol import pmi
 from alchemist_ray.protocol.handshake import new_token
-from alchemist_ray.protocol.server_options import WorkerOptions
-from alchemist_ray.protocol.worker_config import ENVIRONMENT, WorkerConfig
-from alchemist_ray.transport.async_channel import AsyncChannel
 
-START_SECONDS = 60.0
-"""Time for the ranks to start and connect to the driver."""
+START_SECONDS = 70.0
+"""Time for a node to start its ranks; the node itself gives up a little earlier, and knows more."""
 SHUTDOWN_SECONDS = 2.0
 """Time for the ranks to end by themselves after they were told to."""
-LOSS_SECONDS = 1.0
-"""Time for the launcher to end the job after a rank has died."""
-LAST_WORDS = 30
-"""The session gets this many lines from the log of a lost rank."""
-STATUS_SECONDS = 2.0
-"""Time for a worker to send its status."""
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-_SHORT_SPIN = {"OPENBLAS_THREAD_TIMEOUT": os.environ.get("OPENBLAS_THREAD_TIMEOUT", "20")}
-"""OpenBLAS's threads spin for 2^20 cycles after a call, less than a millisecond, then they sleep. By default they spin
-for 2^26 cycles on the cores that other ranks need: to deal the factors of order 400 took 8 ms instead of 3. With 2^16
-cycles `eigvals`, which makes many short calls, was a quarter slower."""
+END_SECONDS = 5.0
+"""Time for a node to end its ranks, after which it is lost."""
+STATUS_SECONDS = 3.0
+"""Time for a node to tell the status of its ranks."""
 
 log = logging.getLogger("alchemist")
 
 
 @dataclass(frozen=True)
-class GroupSettings:
-    """The settings that all worker groups of a server share; see ``WorkerConfig``."""
+class NodeShare:
+    """The ranks of a group that are on one node.
 
-    driver: tuple[str, int]
-    bind: str
-    advertise: str
-    memory: int
-    options: WorkerOptions
-    log_dir: Path
-    threads: int
+    Attributes
+    ----------
+    node : NodeConnection
+        The node.
+    first_rank : int
+        The first of them; those that follow are there too, one for each of `slots`.
+    slots : sequence of Slot
+        Their slots.
+    """
+
+    node: NodeConnection
+    first_rank: int
+    slots: Sequence[Slot]
+
+    def order(self, request: int, group: WorkerGroup) -> m.StartRanks:
+        """Return the order to start these ranks."""
+        others = (share.node.address for share in group.shares if share is not self)
+        return m.StartRanks(
+            request,
+            group_id=group.group_id,
+            session_id=group.session_id,
+            ticket=group.ticket,
+            size=len(group.slots),
+            first_rank=self.first_rank,
+            worker_ids=[slot.worker_id for slot in self.slots],
+            slots=[slot.index for slot in self.slots],
+            world=group.world,
+            mapping=group.mapping,
+            peer=next(others, ""),
+        )
 
 
 class WorkerGroup:
@@ -61,184 +72,171 @@ class WorkerGroup:
 
     Parameters
     ----------
-    group_id : int
-        Number of the group on the server.
+    group_id, session_id : int
+        Number of the group and of its session on the server.
     slots : list of Slot
-        The slot of each rank.
-    settings : GroupSettings
-        The settings that all groups of the server share.
+        The slot of each rank; those of one node stand together.
+    nodes : mapping
+        The nodes by name.
+    notify : callable
+        Sends a message to the session.
     """
 
-    def __init__(self, group_id: int, slots: list[Slot], settings: GroupSettings) -> None:
+    def __init__(
+        self,
+        group_id: int,
+        session_id: int,
+        slots: list[Slot],
+        nodes: Mapping[str, NodeConnection],
+        notify: Callable[[m.Message], None] = lambda message: None,
+    ) -> None:
         self.group_id = group_id
+        self.session_id = session_id
         self.slots = slots
         self.ticket = new_token()
+        self.world = f"alchemist-{group_id}-{secrets.token_hex(8)}"  # MPICH names its shared memory after it
+        self.shares = _shares(slots, nodes)
+        self.mapping = pmi.process_mapping([len(share.slots) for share in self.shares])
         self.end_was_asked_for = False
-        self._settings = settings
-        self._scratch = name_scratch()
-        self._job: RunningJob | None = None
-        self._job_end: asyncio.Future[str] | None = None
-        self._links: dict[int, AsyncChannel] = {}
-        self._ready: dict[int, m.WorkerReady] = {}
-        self._all_ready = asyncio.Event()
+        self.endpoints: list[dict[str, Any]] = []
+        self._notify = notify
+        self._stopped: dict[str, list[int]] = {}  # by node
         self._loss = ""
-        self._lost_rank: int | None = None
-        self._requests = itertools.count(1)
-        self._answers: dict[tuple[int, int], asyncio.Future[Any]] = {}
+        self._last_words = ""
+        self._in_barrier: dict[str, dict[str, str]] = {}  # node -> the values that its ranks have published
+        self._lost = asyncio.Event()
+        self._ending: asyncio.Task[None] | None = None
+        for share in self.shares:
+            share.node.groups[group_id] = self
 
     # --- life and death -----------------------------------------------------------------------------------------------
 
-    async def start(self, launcher: Launcher) -> None:
-        """Start the job and wait until every rank has connected to the driver.
+    async def start(self) -> None:
+        """Start the ranks on all nodes, and wait until they are ready.
 
         Raises
         ------
         GroupStartError
-            If the job does not start, or takes too long.
+            If a rank does not start, takes too long, or its node leaves meanwhile.
         """
-        settings = self._settings
-        config = WorkerConfig(
-            driver=settings.driver,
-            group_id=self.group_id,
-            ticket=self.ticket,
-            worker_ids=[slot.worker_id for slot in self.slots],
-            bind=settings.bind,
-            advertise=settings.advertise,
-            memory=settings.memory,
-            options=settings.options,
-            log_dir=str(settings.log_dir),
-            scratch=str(self._scratch),
-        )
-        job = Job(
-            slots=self.slots,
-            # -P: a file in the current directory, which may belong to anybody, must not replace a module.
-            command=[sys.executable, "-P", "-m", "alchemist_ray.mpi_backend.worker.rank"],
-            environment={
-                ENVIRONMENT: config.to_json(),
-                **dict.fromkeys(_THREAD_VARIABLES, str(settings.threads)),
-                **_SHORT_SPIN,
-            },
-            log=settings.log_dir / "mpiexec.log",
-        )
-        self._job = await launcher.launch(job)
-        self._job_end = asyncio.ensure_future(self._job.wait())
-        ready = asyncio.ensure_future(self._all_ready.wait())
+        asked = [
+            asyncio.ensure_future(share.node.ask(partial(share.order, group=self), START_SECONDS))
+            for share in self.shares
+        ]
         try:
-            await asyncio.wait({self._job_end, ready}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            rows = await asyncio.gather(*asked)
+        except GroupStartError:
+            raise
+        except AlchemistError as failure:
+            raise GroupStartError(self._loss or str(failure)) from failure
         finally:
-            ready.cancel()
-        if not self._all_ready.is_set():
-            reason = self._job_end.result() if self._job_end.done() else f"not ready within {START_SECONDS:g} s"
-            raise GroupStartError(reason, self._log_tail())
-
-    def _log_tail(self) -> str:
-        logs = sorted(self._settings.log_dir.glob("*.log"))
-        return "\n".join(text for path in logs if (text := tail(path, 10)))
+            for each in asked:
+                each.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        self.endpoints = [
+            {**row, "id": slot.worker_id} for slot, row in zip(self.slots, itertools.chain(*rows), strict=True)
+        ]
+        if self._loss:
+            raise GroupStartError(self._loss, self._last_words)
 
     def last_words(self) -> str:
         """Return the end of the log of the first rank that was lost."""
-        if self._lost_rank is None:
-            return ""
-        return tail(self._settings.log_dir / f"worker-{self.slots[self._lost_rank].worker_id:03d}.log", LAST_WORDS)
+        return self._last_words
 
-    async def ended(self) -> str:
-        """Wait until the job has ended; return the reason."""
-        if self._job_end is None:
-            return "it never started"
-        how = await asyncio.shield(self._job_end)
-        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
-        return f"{self._loss}; {how}" if self._loss else how
+    async def lost(self) -> str:
+        """Wait until a rank is lost or the group has ended; return the reason."""
+        await self._lost.wait()
+        return self._loss
 
     async def end(self, reason: str, at_once: bool = False) -> None:
-        """End the job: ask the workers to end, and kill those that do not. With `at_once` they are not asked."""
+        """End the ranks: ask them to, and kill those that do not. With `at_once` they are not asked."""
         self.end_was_asked_for = True
-        if self._job is None or self._job_end is None:
-            return
-        log.info("Ending group %d: %s", self.group_id, reason)
-        if not at_once:
-            for link in list(self._links.values()):
-                await link.send_or_ignore(m.Shutdown())
-            await asyncio.wait({self._job_end}, timeout=SHUTDOWN_SECONDS)
-        self._job.kill()
-        for link in list(self._links.values()):
-            link.close()  # if the launcher left a worker behind, it ends itself when its link breaks
-        await asyncio.wait({self._job_end}, timeout=SHUTDOWN_SECONDS)
+        if self._ending is None:
+            log.info("Ending group %d: %s", self.group_id, reason)
+            self._ending = asyncio.ensure_future(self._end_everywhere(0.0 if at_once else SHUTDOWN_SECONDS))
+        await asyncio.shield(self._ending)
+        self._lost.set()
 
-    # --- links to the workers -----------------------------------------------------------------------------------------
+    async def _end_everywhere(self, seconds: float) -> None:
+        await asyncio.gather(*(self._end_on(share.node, seconds) for share in self.shares))
 
-    async def serve_link(self, channel: AsyncChannel) -> None:
-        """Listen to one worker until its link ends."""
-        ready = await channel.receive()
-        if not isinstance(ready, m.WorkerReady) or not 0 <= ready.rank < len(self.slots):
-            return
-        rank = ready.rank
-        if rank in self._links:
-            log.warning("Refused a second link of rank %d", rank)
-            return
-        self._links[rank], self._ready[rank] = channel, ready
-        if len(self._ready) == len(self.slots):
-            self._all_ready.set()
+    async def _end_on(self, node: NodeConnection, seconds: float) -> None:
         try:
-            while True:
-                answer = await channel.receive()
-                if not isinstance(answer, (m.Done, m.Failure)):
-                    continue
-                waiting = self._answers.pop((rank, answer.request), None)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(answer)
-        except (OSError, EOFError, ProtocolError):
-            await self._lost(rank, ready)
-        finally:
-            self._links.pop(rank, None)
+            await node.ask(lambda n: m.EndRanks(n, self.group_id, seconds), seconds + END_SECONDS)
+        except NodeError:  # it is gone, and ends its ranks by itself
+            pass
+        except AlchemistError as failure:
+            node.lose(f"node {node.name} could not end its ranks: {failure}")
+        node.groups.pop(self.group_id, None)
 
-    async def _lost(self, rank: int, ready: m.WorkerReady) -> None:
-        """Record the first rank that dies, and make sure that the whole job ends."""
-        if self.end_was_asked_for or self._loss or self._job is None or self._job_end is None:
+    # --- what the nodes report ----------------------------------------------------------------------------------------
+
+    def rank_ended(self, message: m.RankEnded, node: NodeConnection) -> None:
+        """Note that a rank has ended, and nobody had asked for it."""
+        if 0 <= message.rank < len(self.slots):
+            name = self.slots[message.rank].name
+            process = f"process {message.pid} " if message.pid else ""
+            self._lose(
+                f"{name} (rank {message.rank}, {process}on {node.host}) is gone: it {message.reason}", message.log
+            )
+
+    def node_lost(self, node: NodeConnection, reason: str) -> None:
+        """Note that a node is gone, and its ranks with it."""
+        ranks = [rank for share in self.shares if share.node is node for rank in _ranks(share)]
+        self._lose(f"{reason}; rank {_text(ranks)} ran there", "")
+
+    def _lose(self, loss: str, words: str) -> None:
+        if self._loss or self.end_was_asked_for:
             return
-        name = self.slots[rank].name
-        self._lost_rank = rank
-        self._loss = f"{name} (rank {rank}, process {ready.pid} on {ready.host}) is gone"
-        log.error("%s", self._loss)
-        await asyncio.wait({self._job_end}, timeout=LOSS_SECONDS)
-        self._job.kill()
+        self._loss, self._last_words = loss, words
+        log.error("%s", loss)
+        self._lost.set()
+
+    def ranks_stopped(self, node: NodeConnection, ranks: list[int]) -> None:
+        """Note which ranks of a node are stopped now; tell the session what is new."""
+        before = self._stopped.get(node.name, [])
+        if ranks != before:
+            self._stopped[node.name] = ranks
+            word = "stopped" if ranks else "going on"
+            log.warning("Session %d: rank %s on %s is %s", self.session_id, _text(ranks or before), node.host, word)
+            self._notify(m.RanksStopped(self.group_id, sorted(itertools.chain(*self._stopped.values())), node.host))
+
+    def barrier_reached(self, values: dict[str, str], node: NodeConnection) -> None:
+        """Note that all ranks of a node are in the barrier; let them go on once all nodes are."""
+        self._in_barrier[node.name] = values
+        if len(self._in_barrier) < len(self.shares):
+            return
+        together = {key: value for each in self._in_barrier.values() for key, value in each.items()}
+        self._in_barrier.clear()
+        for share in self.shares:
+            share.node.post(m.LeaveBarrier(self.group_id, together))
 
     # --- status -------------------------------------------------------------------------------------------------------
 
-    def endpoints(self) -> list[dict[str, Any]]:
-        """Return the address of each worker, by rank."""
-        return [
-            {
-                "id": slot.worker_id,
-                "rank": rank,
-                "host": ready.host,
-                "address": ready.address,
-                "port": ready.port,
-                "socket_name": ready.socket_name,
-                "pid": ready.pid,
-                "memory": ready.memory,
-            }
-            for rank, slot in enumerate(self.slots)
-            if (ready := self._ready.get(rank)) is not None
-        ]
-
-    def endpoint_of(self, slot: Slot) -> dict[str, Any] | None:
-        """Return the address of the worker in `slot`, or None if it has not connected yet."""
-        return next((row for row in self.endpoints() if row["id"] == slot.worker_id), None)
-
     async def status(self) -> list[dict[str, Any]]:
-        """Return the status of every worker that answers in time."""
-        loop = asyncio.get_running_loop()
-        waiting, keys = [], []
-        for rank, link in list(self._links.items()):
-            number = next(self._requests)
-            answer = self._answers[rank, number] = loop.create_future()
-            keys.append((rank, number))
-            await link.send_or_ignore(m.AskStatus(number))
-            waiting.append(answer)
-        if not waiting:
-            return []
-        done, _ = await asyncio.wait(waiting, timeout=STATUS_SECONDS)
-        for key in keys:
-            self._answers.pop(key, None)
-        replies = [answer.result() for answer in done]
-        return sorted((r.result for r in replies if isinstance(r, m.Done)), key=lambda row: row["rank"])
+        """Return the status of every worker that answers in time, by rank."""
+        rows = await asyncio.gather(*(self._status_on(share.node) for share in self.shares))
+        return sorted(itertools.chain(*rows), key=lambda row: int(row["rank"]))
+
+    async def _status_on(self, node: NodeConnection) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        with contextlib.suppress(AlchemistError):
+            rows = await node.ask(lambda n: m.AskGroupStatus(n, self.group_id), STATUS_SECONDS)
+        return rows
+
+
+def _shares(slots: list[Slot], nodes: Mapping[str, NodeConnection]) -> list[NodeShare]:
+    shares, rank = [], 0
+    for name, group in itertools.groupby(slots, key=lambda slot: slot.node):
+        of_node = list(group)
+        shares.append(NodeShare(nodes[name], rank, of_node))
+        rank += len(of_node)
+    return shares
+
+
+def _text(ranks: list[int]) -> str:
+    return ", ".join(map(str, ranks))
+
+
+def _ranks(share: NodeShare) -> range:
+    return range(share.first_rank, share.first_rank + len(share.slots))

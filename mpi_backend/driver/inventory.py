@@ -1,26 +1,134 @@
-"""The worker slots of a server on its hosts, and the session that holds each."""
+"""The worker slots of a server on its nodes, and the session that holds each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import heapq
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from alchemist_ray.errors import ArgumentValueError, NotEnoughWorkersError
+from alchemist_ray.errors import ArgumentValueError, NodeError, NotEnoughWorkersError
 from alchemist_ray.mpi_backend.node.slots import Slot
+from alchemist_ray.protocol.messages import PLACEMENTS
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the workers of a group shall be.
+
+    Attributes
+    ----------
+    count : int
+        How many there are.
+    strategy : {"pack", "spread", "strict_spread"}
+        On as few nodes as possible, on as many as possible, or each worker on a node of its own.
+    labels : mapping
+        Only nodes that have all these labels are used.
+
+    Raises
+    ------
+    ArgumentValueError
+        If there is no such strategy, or `count` is less than 1.
+    """
+
+    count: int
+    strategy: str = "pack"
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ArgumentValueError("request_workers", f"{self.count} workers were requested; at least 1 is needed")
+        if self.strategy not in PLACEMENTS:
+            raise ArgumentValueError(
+                "request_workers", f"placement is {self.strategy!r}; it must be one of {', '.join(PLACEMENTS)}"
+            )
+
+    def __str__(self) -> str:
+        labels = " on nodes with " + ", ".join(f"{k}={v}" for k, v in self.labels.items()) if self.labels else ""
+        return labels + (", each on a node of its own" if self.strategy == "strict_spread" else "")
+
+
+@dataclass
+class NodeSlots:
+    """The slots of one node.
+
+    Attributes
+    ----------
+    name : str
+        The node.
+    slots : list of Slot
+        All of them.
+    labels : mapping
+        The labels of the node.
+    free : list of int
+        A heap of the indices of those that no session holds.
+    """
+
+    name: str
+    slots: list[Slot]
+    labels: Mapping[str, str]
+    free: list[int]
+
+    def has(self, labels: Mapping[str, str]) -> bool:
+        """Whether the node has all these labels."""
+        return all(self.labels.get(key) == value for key, value in labels.items())
 
 
 class Inventory:
-    """All slots of a server.
+    """All slots of a server."""
 
-    Parameters
-    ----------
-    hosts : iterable of (str, int)
-        Host name and number of slots, for each host.
-    """
+    def __init__(self) -> None:
+        self._nodes: dict[str, NodeSlots] = {}
+        self._unused: list[int] = []  # a heap of numbers of workers whose nodes have left
+        self._next_id = itertools.count(1)
+        self._held: dict[int, list[Slot]] = {}  # by session
+        self._holders: dict[int, int] = {}  # worker -> session
 
-    def __init__(self, hosts: Iterable[tuple[str, int]]) -> None:
-        names = [host for host, count in hosts for _ in range(count)]
-        self.slots = [Slot(number, host) for number, host in enumerate(names, 1)]
-        self._holders: dict[int, int] = {}
+    # --- nodes --------------------------------------------------------------------------------------------------------
+
+    def add(self, name: str, count: int, labels: Mapping[str, str] | None = None) -> None:
+        """Add the slots of a node.
+
+        Raises
+        ------
+        NodeError
+            If there is a node of that name.
+        """
+        if name in self._nodes:
+            raise NodeError(
+                f"the server has a node called {name} already: give this one another name with --name, or end the other"
+            )
+        slots = [Slot(self._new_id(), name, index) for index in range(count)]
+        self._nodes[name] = NodeSlots(name, slots, dict(labels or {}), list(range(count)))
+
+    def _new_id(self) -> int:
+        return heapq.heappop(self._unused) if self._unused else next(self._next_id)
+
+    def remove(self, name: str) -> None:
+        """Remove the slots of a node that has left; the sessions that hold some of them keep the others."""
+        for slot in self._nodes.pop(name).slots:
+            if slot.worker_id not in self._holders:
+                heapq.heappush(self._unused, slot.worker_id)
+
+    @property
+    def slots(self) -> list[Slot]:
+        """All slots, node by node."""
+        return [slot for node in self._nodes.values() for slot in node.slots]
+
+    def nodes(self) -> Iterable[NodeSlots]:
+        """Return the nodes."""
+        return self._nodes.values()
+
+    def sessions_on(self, name: str) -> dict[str, int]:
+        """Return how many slots of a node each session holds; the keys are the numbers of the sessions."""
+        count: dict[str, int] = {}
+        for slot in self._nodes[name].slots:
+            holder = self._holders.get(slot.worker_id)
+            if holder is not None:
+                count[str(holder)] = count.get(str(holder), 0) + 1
+        return count
+
+    # --- sessions -----------------------------------------------------------------------------------------------------
 
     def holder(self, slot: Slot) -> int | None:
         """Return the session that holds `slot`, or None."""
@@ -32,42 +140,100 @@ class Inventory:
 
     def held_by(self, session_id: int) -> list[Slot]:
         """Return the slots that a session holds."""
-        return [slot for slot in self.slots if self._holders.get(slot.worker_id) == session_id]
+        return list(self._held.get(session_id, ()))
 
-    def take(self, count: int, session_id: int) -> list[Slot]:
-        """Give `count` free slots to a session, on as few hosts as possible.
+    def take(self, placement: Placement, session_id: int) -> list[Slot]:
+        """Give free slots to a session; slots of one node stand together.
 
         Raises
         ------
-        ArgumentValueError
-            If `count` is less than 1.
         NotEnoughWorkersError
-            If fewer than `count` slots are free.
+            If too few slots are free.
         """
-        if count < 1:
-            raise ArgumentValueError("request_workers", f"{count} workers were requested; at least 1 is needed")
-        free = self.free_slots()
-        if count > len(free):
-            raise NotEnoughWorkersError(count, len(free), len(self.slots), self._describe_holders())
-        by_host: dict[str, list[Slot]] = {}
-        for slot in free:
-            by_host.setdefault(slot.host, []).append(slot)
-        # Of the hosts with room for the whole group take the fullest, which leaves room for larger groups. If no host
-        # has room for all, take the emptiest hosts.
-        whole = [slots for slots in by_host.values() if len(slots) >= count]
-        order = [min(whole, key=len)] if whole else sorted(by_host.values(), key=len, reverse=True)
-        chosen = [slot for slots in order for slot in slots][:count]
-        taken = sorted(chosen, key=lambda slot: slot.worker_id)
-        self._holders.update({slot.worker_id: session_id for slot in taken})
+        nodes = [node for node in self._nodes.values() if node.has(placement.labels)]
+        shares = _SHARES[placement.strategy]([node for node in nodes if node.free], placement.count)
+        if shares is None:
+            raise self.refusal(placement)
+        taken = []
+        for node, count in shares:
+            taken += [node.slots[heapq.heappop(node.free)] for _ in range(count)]
+        self._held.setdefault(session_id, []).extend(taken)
+        self._holders.update((slot.worker_id, session_id) for slot in taken)
         return taken
 
     def release(self, session_id: int) -> None:
         """Take back all slots of a session."""
-        for slot in self.held_by(session_id):
+        for slot in self._held.pop(session_id, ()):
             del self._holders[slot.worker_id]
+            node = self._nodes.get(slot.node)
+            if node is not None and slot.index < len(node.slots) and node.slots[slot.index] is slot:
+                heapq.heappush(node.free, slot.index)
+            else:
+                heapq.heappush(self._unused, slot.worker_id)  # its node has left
 
-    def _describe_holders(self) -> list[str]:
-        held: dict[int, int] = {}
-        for session_id in self._holders.values():
-            held[session_id] = held.get(session_id, 0) + 1
-        return [f"session {session_id}: {count}" for session_id, count in sorted(held.items())]
+    def refusal(self, placement: Placement) -> NotEnoughWorkersError:
+        """Return the error that says which slots are free."""
+        nodes = [node for node in self._nodes.values() if node.has(placement.labels)]
+        strict = placement.strategy == "strict_spread"
+        available = sum(bool(node.free) if strict else len(node.free) for node in nodes)
+        total = sum(bool(node.slots) if strict else len(node.slots) for node in nodes)
+        holders = [f"session {session_id}: {len(slots)}" for session_id, slots in sorted(self._held.items())]
+        return NotEnoughWorkersError(placement.count, available, total, holders, str(placement) + self._labels(nodes))
+
+    def _labels(self, nodes: list[NodeSlots]) -> str:
+        """Return the labels of all nodes in words, if a request has named labels that none has."""
+        if nodes or not self._nodes:
+            return ""
+        labels = sorted({f"{key}={value}" for node in self._nodes.values() for key, value in node.labels.items()})
+        return f" (the labels of the nodes: {', '.join(labels) or 'none'})"
+
+    def could(self, placement: Placement) -> bool:
+        """Whether the nodes would have room for a group if no session held a slot."""
+        nodes = [node for node in self._nodes.values() if node.has(placement.labels)]
+        strict = placement.strategy == "strict_spread"
+        return sum(bool(node.slots) if strict else len(node.slots) for node in nodes) >= placement.count
+
+
+Shares = list[tuple[NodeSlots, int]]
+"""Nodes, and how many slots of each to take."""
+
+
+def _pack(nodes: list[NodeSlots], count: int) -> Shares | None:
+    """Take as few nodes as possible.
+
+    Of the nodes with room for all take the fullest, which leaves room for larger groups. If no node has room for all,
+    take the emptiest.
+    """
+    whole = [node for node in nodes if len(node.free) >= count]
+    if whole:
+        return [(min(whole, key=lambda node: len(node.free)), count)]
+    shares = []
+    for node in sorted(nodes, key=lambda node: len(node.free), reverse=True):
+        share = min(count, len(node.free))
+        shares.append((node, share))
+        count -= share
+        if count == 0:
+            return shares
+    return None
+
+
+def _spread(nodes: list[NodeSlots], count: int) -> Shares | None:
+    """Take as many nodes as possible, and about as many slots of each."""
+    if count > sum(len(node.free) for node in nodes):
+        return None
+    ordered = sorted(nodes, key=lambda node: len(node.free))
+    shares = []
+    for position, node in enumerate(ordered):  # those with little room first: the others take what is left
+        share = min(len(node.free), -(-count // (len(ordered) - position)))
+        shares.append((node, share))
+        count -= share
+    return [(node, share) for node, share in shares if share]
+
+
+def _strict_spread(nodes: list[NodeSlots], count: int) -> Shares | None:
+    """Take one slot of each node, of the emptiest first."""
+    ordered = sorted(nodes, key=lambda node: len(node.free), reverse=True)
+    return [(node, 1) for node in ordered[:count]] if len(ordered) >= count else None
+
+
+_SHARES = {"pack": _pack, "spread": _spread, "strict_spread": _strict_spread}

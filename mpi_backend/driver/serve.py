@@ -19,7 +19,9 @@ from pathlib import Path
 
 from alchemist_ray.errors import ServerStartError
 from alchemist_ray.mpi_backend.driver.driver import Driver
+from alchemist_ray.mpi_backend.driver.local_node import LocalNode
 from alchemist_ray.mpi_backend.logs import configure_logging
+from alchemist_ray.mpi_backend.node.settings import NodeSettings
 from alchemist_ray.protocol.server_options import ServerOptions
 
 STDIN = 0
@@ -39,6 +41,7 @@ async def serve(
     ServerStartError
         If the server cannot listen.
     """
+    node = LocalNode() if options.num_workers else None
     driver = Driver(options)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -46,8 +49,10 @@ async def serve(
         if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # nohup ignores SIGHUP on purpose; a shell ignores SIGINT for any job in the background
         loop.add_signal_handler(number, stop.set)
-    await driver.start()
     try:
+        await driver.start()
+        if node is not None:
+            await node.join(_settings_of(driver))
         if until is not None:
             until(stop)  # first: the owner may go away as soon as it knows that the server is ready
         on_ready(driver)
@@ -55,6 +60,23 @@ async def serve(
         await stop.wait()
     finally:
         await driver.stop()
+        if node is not None:
+            await asyncio.to_thread(node.stop)
+
+
+def _settings_of(driver: Driver) -> NodeSettings:
+    """Return the settings of the node agent beside a driver."""
+    options = driver.options
+    loopback = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - the owner's choice
+    return NodeSettings(
+        driver=(loopback.get(options.hostname, options.hostname), driver.port),
+        token=options.token,
+        slots=options.num_workers,
+        address=options.advertise or options.hostname,
+        bind=options.hostname,
+        log_dir=str(driver.log_dir),
+        wait=0.0,
+    )
 
 
 def _stop_with_stdin(stop: asyncio.Event) -> None:

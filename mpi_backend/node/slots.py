@@ -1,4 +1,4 @@
-"""A worker slot: a place on a host for one rank."""
+"""A worker slot: a place on a node for one rank."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Slot:
-    """Room for one worker."""
+    """Room for one worker.
+
+    Attributes
+    ----------
+    worker_id : int
+        Its number on the server.
+    node : str
+        Name of its node.
+    index : int
+        Its number on the node, from 0.
+    """
 
     worker_id: int
-    host: str
+    node: str
+    index: int = 0
 
     @property
     def name(self) -> str:

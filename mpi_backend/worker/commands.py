@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import logging
 import math
-import shutil
 import sys
 import time
 import traceback
@@ -64,7 +62,7 @@ class TaskRunner:
     directories : tuple of Path
         Directories under which tasks may read and write files.
     scratch : Path
-        This rank's scratch directory. It is made when a task first asks for it.
+        This rank's scratch directory.
     """
 
     def __init__(
@@ -94,17 +92,6 @@ class TaskRunner:
     def cancel(self, command: int) -> None:
         """Ask the task that was started as this command, or an earlier one, to stop. Any thread may call this."""
         self._cancelled = max(self._cancelled, command)
-
-    def remove_scratch(self) -> None:
-        """Remove this rank's scratch directory. The driver removes the directories of killed ranks."""
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another rank's directory is still in it
-            self._scratch.parent.rmdir()
-
-    def _make_scratch(self) -> Path:
-        for directory in (self._scratch.parent, self._scratch):
-            directory.mkdir(mode=0o700, exist_ok=True)
-        return self._scratch
 
     @property
     def running_seconds(self) -> float:
@@ -212,7 +199,7 @@ class TaskRunner:
             report=_Reporter(channel, request),
             directories=self._directories,
             cancelled=lambda: self._cancelled >= request,
-            make_scratch=self._make_scratch,
+            make_scratch=lambda: self._scratch,
             log=_logger(command.library),
         )
 

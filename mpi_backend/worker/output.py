@@ -51,7 +51,7 @@ def _run(source: int, named: int) -> None:
     status = 1
     try:
         os.setsid()  # a kill of the job must not kill this process before it has logged the rank's last output
-        _close_all_but(source, named)
+        close_all_but(2, source, named)  # a rank that cannot start needs stderr
         path = os.read(named, 4096)
         drain(source, Path(os.fsdecode(path)) if path else None)
         status = 0
@@ -59,34 +59,66 @@ def _run(source: int, named: int) -> None:
         os._exit(status)
 
 
-def _close_all_but(source: int, named: int) -> None:
-    """Close all inherited descriptors, mainly those of MPI's process manager. A rank that cannot start needs stderr."""
-    keep = sorted({2, source, named})
-    for below, above in zip([-1, *keep], [*keep, os.sysconf("SC_OPEN_MAX")], strict=True):
-        os.closerange(below + 1, above)
+def close_all_but(*keep: int) -> None:
+    """Close all inherited descriptors except these."""
+    kept = sorted(keep)
+    for below, above in zip([-1, *kept], [*kept, os.sysconf("SC_OPEN_MAX")], strict=True):
+        if below + 1 < above:  # CPython's closerange(0, 0) closes all descriptors
+            os.closerange(below + 1, above)
+
+
+class RotatingLog:
+    """A log file of bounded size: when it is full it becomes ``NAME.log.1`` and a new one is started.
+
+    Parameters
+    ----------
+    path : Path
+        The file; what it contains is kept.
+    limit : int
+        Bytes after which a new file is started.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+        self._path = path
+        self._limit = limit
+        self._open()
+
+    def _open(self) -> None:
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = os.fstat(self._file).st_size
+
+    def fileno(self) -> int:
+        """Return the descriptor of the file."""
+        return self._file
+
+    def write(self, octets: bytes) -> None:
+        """Write to the log. On a full disk output is lost, but the library that prints must not stop."""
+        if self._size > self._limit:
+            os.replace(self._path, self._path.with_name(self._path.name + ".1"))
+            os.close(self._file)
+            self._open()
+        try:
+            self._size += os.write(self._file, octets)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
 
 
 def drain(source: int, path: Path | None, limit: int = LIMIT) -> None:
     """Copy the pipe `source` to the file `path`, or to stderr if `path` is None, until the pipe ends."""
-    log = 2 if path is None else _open(path)
-    if path is not None:
-        os.dup2(log, 2)
-    written = os.fstat(log).st_size
+    log = None if path is None else RotatingLog(path, limit)
+    if log is not None:
+        os.dup2(log.fileno(), 2)
     while octets := os.read(source, _CHUNK):
-        if path is not None and written > limit:
-            os.replace(path, path.with_name(path.name + ".1"))
-            os.close(log)
-            log, written = _open(path), 0
-        written += _write(log, octets)
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-
-def _write(log: int, octets: bytes) -> int:
-    """Write to the log. On a full disk output is lost, but the library that prints must not stop."""
-    try:
-        return os.write(log, octets)
-    except OSError:
-        return 0
+        if log is None:
+            os.write(2, octets)
+        else:
+            log.write(octets)

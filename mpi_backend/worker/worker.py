@@ -4,7 +4,8 @@ A worker has three kinds of threads. Each blocks in a socket when it has nothing
 
 * The **task thread** (main) reads the session's commands from the control connection and runs them. Only this thread
   calls MPI. On one rank of each host it polls between commands that follow one another closely (:mod:`.polling`).
-* The **link thread** talks to the driver: status, shutdown. When the link breaks, it ends the worker, even in a task.
+* The **link thread** talks to the node agent: status, shutdown. When the link breaks, it ends the worker, even in a
+  task.
 * Each sender or reader has one **matrix thread** (:mod:`alchemist_ray.mpi_backend.worker.matrix_service`).
 
 Every rank gets every command directly from the session's owner, over its own socket and in the same order, so no rank
@@ -15,7 +16,6 @@ Otherwise a rank that lacks one would leave the others waiting in the task.
 from __future__ import annotations
 
 import faulthandler
-import gc
 import logging
 import os
 import queue
@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import mpi4py
+from threadpoolctl import ThreadpoolController
 
-# One thread calls MPI. But only at this level does MPICH yield the core while it waits: see docs/architecture.md.
-mpi4py.rc.thread_level = "multiple"
+# A rank starts MPI itself, after it was forked from a process that has only loaded it.
+mpi4py.rc.initialize = False
 
-from mpi4py import MPI  # noqa: E402 - after its thread level is set
+from mpi4py import MPI  # noqa: E402 - after mpi4py is told not to start it
 
 from alchemist_ray.errors import AlchemistError, AuthenticationError, ProtocolError  # noqa: E402
 from alchemist_ray.mpi_backend.logs import configure_logging  # noqa: E402
@@ -40,13 +41,12 @@ from alchemist_ray.mpi_backend.memory.arena import Arena  # noqa: E402
 from alchemist_ray.mpi_backend.registry import Registry  # noqa: E402
 from alchemist_ray.mpi_backend.worker.commands import TaskRunner  # noqa: E402
 from alchemist_ray.mpi_backend.worker.matrix_service import MatrixService  # noqa: E402
-from alchemist_ray.mpi_backend.worker.output import Output  # noqa: E402
 from alchemist_ray.mpi_backend.worker.polling import PollingReceiver  # noqa: E402
 from alchemist_ray.mpi_backend.worker.store import Store  # noqa: E402
 from alchemist_ray.protocol import Key  # noqa: E402
 from alchemist_ray.protocol import messages as m  # noqa: E402
-from alchemist_ray.protocol.connection import Purpose  # noqa: E402
-from alchemist_ray.protocol.worker_config import ENVIRONMENT, WorkerConfig  # noqa: E402
+from alchemist_ray.protocol.connection import Connection, Purpose, Side  # noqa: E402
+from alchemist_ray.protocol.worker_config import WorkerConfig  # noqa: E402
 from alchemist_ray.transport.channel import Channel  # noqa: E402
 from alchemist_ray.transport.listeners import listen_on_tcp, listen_on_this_host  # noqa: E402
 
@@ -67,13 +67,16 @@ class Worker:
     Parameters
     ----------
     config : WorkerConfig
-        The configuration from the driver.
+        The configuration from the node agent.
     comm : MPI.Comm
         The ranks of the group.
+    link : Channel
+        The connection to the node agent.
     """
 
-    def __init__(self, config: WorkerConfig, comm: MPI.Comm) -> None:
+    def __init__(self, config: WorkerConfig, comm: MPI.Comm, link: Channel) -> None:
         self._config = config
+        self._link = link
         self._rank = comm.rank
         self._is_first_of_host = _is_first_of_host(comm)
         self._key = Key.of(config.ticket)
@@ -85,7 +88,7 @@ class Worker:
             self._host,
             lambda: Registry(config.options.libraries, config.options.allow_library_paths),
             tuple(map(Path, config.options.data_directories)),
-            Path(config.scratch, f"rank-{comm.rank}"),
+            Path(config.directory_of(comm.rank)),
         )
         self._unproven = threading.BoundedSemaphore(MAX_UNPROVEN)
         self._control: queue.Queue[Channel | None] = queue.Queue()
@@ -93,30 +96,27 @@ class Worker:
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Serve until the driver tells the worker to end, or is gone."""
-        ports = self._config.options.worker_ports
-        own_port = ports[0] + self._config.worker_ids[self._rank] - 1 if ports else 0
-        tcp = listen_on_tcp(self._config.bind, ports, own_port)
+        """Serve until the agent tells the worker to end, or is gone."""
+        config = self._config
+        tcp = listen_on_tcp(config.bind, config.options.worker_ports, config.port_of(self._rank))
         unix, socket_name = listen_on_this_host()
-        link = Channel.open(self._config.driver, Purpose.LINK, self._key, self._config.group_id, timeout=30)
-        link.send(
+        self._link.send(
             m.WorkerReady(
                 rank=self._rank,
                 pid=os.getpid(),
                 host=self._host,
-                address=self._config.advertise,
+                address=config.advertise,
                 port=tcp.getsockname()[1],
                 socket_name=socket_name,
                 memory=self._store.arena.capacity,
             )
         )
-        log.info("Running on %s %s:%d", self._host, self._config.advertise, tcp.getsockname()[1])
+        log.info("Running on %s %s:%d", self._host, config.advertise, tcp.getsockname()[1])
         log.info("Worker ready")
-        self._start(self._serve_link, link)
+        self._start(self._serve_link, self._link)
         self._start(self._accept_all, tcp)
         self._start(self._accept_all, unix)
         self._serve_control()
-        self._runner.remove_scratch()
 
     def _start(self, target: Any, *args: Any) -> None:
         threading.Thread(target=target, args=args, daemon=True).start()
@@ -157,13 +157,13 @@ class Worker:
             MatrixService(channel, self._store, self._rank, self._host, self._runner.cancel).run()
 
     def _serve_link(self, link: Channel) -> None:
-        """Answer the driver; end the process when the driver asks for it or is gone."""
+        """Answer the agent; end the process when the agent asks for it or is gone."""
         try:
             while not isinstance(message := link.receive(), m.Shutdown):
                 if isinstance(message, m.AskStatus):
                     link.send(m.Done(message.request, self._status()))
         except (OSError, ProtocolError) as lost:
-            log.error("Lost the driver: %s", lost)
+            log.error("Lost the node agent: %s", lost)
         else:
             log.info("Shutting down")
         self._stopping.set()
@@ -171,7 +171,6 @@ class Worker:
         if self._current_control is not None:
             self._current_control.shut_down()
         time.sleep(SHUTDOWN_SECONDS)
-        self._runner.remove_scratch()
         os._exit(0)  # the running task does not end, so the process ends without it
 
     def _status(self) -> dict[str, Any]:
@@ -227,21 +226,52 @@ def _unname_shared_memory(comm: MPI.Comm) -> None:
             Path("/dev/shm", name).unlink(missing_ok=True)  # noqa: S108
 
 
-def main(output: Output) -> None:
-    """Run this rank of a worker group; the driver starts it through ``mpiexec`` (:mod:`.rank`)."""
-    config = WorkerConfig.from_json(os.environ.pop(ENVIRONMENT))
+_blas = ThreadpoolController().select(user_api="blas")
+"""The BLAS libraries that are loaded. They read how many threads to use when they were loaded, before the fork."""
+
+
+def run_rank(config: WorkerConfig, rank: int, link: socket.socket) -> int:
+    """Run a rank of a worker group in a process of its own; return its exit status.
+
+    Parameters
+    ----------
+    config : WorkerConfig
+        The configuration of the ranks on this host.
+    rank : int
+        The rank.
+    link : socket.socket
+        A connected socket to the node agent.
+    """
+    faulthandler.enable(all_threads=False)
+    configure_logging(config.name_of(rank))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    os.environ.update(config.environment)
+    for blas in _blas.lib_controllers:
+        blas.set_num_threads(config.threads)
+    os.mkdir(config.directory_of(rank), 0o700)
+    os.chdir(config.directory_of(rank))
+    # One thread calls MPI. But only at this level does MPICH yield the core while it waits: see docs/architecture.md.
+    MPI.Init_thread(MPI.THREAD_MULTIPLE)
     comm = MPI.COMM_WORLD
-    name = f"worker-{config.worker_ids[comm.rank]:03d}"
-    output.name(Path(config.log_dir) / f"{name}.log")
-    faulthandler.enable(all_threads=False)
-    configure_logging(name)
+    if comm.size != config.size:
+        log.error("%s", _no_pmi(comm.size))
+        return 1
     _unname_shared_memory(comm)
-    gc.freeze()  # imported objects stay, so the garbage collector can skip them
     try:
-        Worker(config, comm).run()
+        Worker(config, comm, Channel(link, Connection.opened(Side.INITIATOR, Purpose.LINK))).run()
     except (AlchemistError, OSError) as failure:
         log.error("The worker could not start: %s", failure)
-        sys.stderr.flush()
         comm.Abort(1)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    MPI.Finalize()
+    return 0
+
+
+def _no_pmi(size: int) -> str:
+    name = MPI.Get_library_version().partition("\n")[0]
+    return (
+        f"the MPI library ({name}) made a world of {size} ranks, since it does not speak PMI-1: start the node with "
+        "--mpi site"
+    )

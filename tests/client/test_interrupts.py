@@ -116,7 +116,7 @@ def test_command_that_reached_some_ranks_only_ends_the_group(connect, monkeypatc
         def __init__(self, sock):
             self.sock = sock
 
-        def sendall(self, octets):
+        def send(self, octets):
             channels[1]._sock = self.sock
             raise KeyboardInterrupt
 

@@ -427,11 +427,12 @@ def test_another_value_is_refused_before_anything_is_sent(two, value, error, tex
         run(two, "choose", method=value)
 
 
-def test_no_output_process_outlives_its_worker(own):
+def test_the_process_that_writes_the_logs_ends_with_its_workers(own):
     pid = own.list_assigned_workers()[0]["pid"]
-    (child,) = (int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    status = Path(f"/proc/{pid}/status").read_text()
+    starter = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
     os.kill(pid, signal.SIGKILL)
-    assert wait_until(lambda: not Path(f"/proc/{child}").exists(), 5)
+    assert wait_until(lambda: not Path("/proc", starter).exists(), 5)
 
 
 def test_ranks_run_at_the_thread_level_at_which_mpich_yields_the_core_while_it_waits(two):

@@ -189,6 +189,27 @@ def abort(ctx: TaskContext, rank: int) -> None:
 
 
 @task
+def hold_lock(ctx: TaskContext, seconds: float) -> None:
+    """Stay in C for so long, with the lock of the interpreter held."""
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+
+
+@task
+def receive_from_any(ctx: TaskContext, rounds: int) -> int:
+    """Have rank 0 receive from any source what all others send; return the sum of the senders' ranks."""
+    comm, total = ctx.comm, 0
+    if comm.rank:
+        for _ in range(rounds):
+            comm.Send(np.array([comm.rank]), dest=0)
+    else:
+        received = np.zeros(1, np.int64)
+        for _ in range(rounds * (comm.size - 1)):
+            comm.Recv(received)
+            total += int(received[0])
+    return comm.bcast(total)
+
+
+@task
 def quit_process(ctx: TaskContext) -> None:
     """Call the exit() of C."""
     ctypes.CDLL(None).exit(3)

@@ -164,7 +164,8 @@ def test_a_monitor_can_take_nothing_and_only_control_runs_tasks():
     takes = {m.RequestWorkers, m.YieldWorkers, m.EndGroup, m.EndGroup}
     assert not VOCABULARY[Purpose.MONITOR, I] & takes
     assert [key for key, said in VOCABULARY.items() if m.RunTask in said] == [(Purpose.CONTROL, I)]
-    assert [key for key, said in VOCABULARY.items() if m.Shutdown in said] == [(Purpose.LINK, A)]
+    assert [key for key, said in VOCABULARY.items() if m.StartRanks in said] == [(Purpose.NODE, A)]
+    assert [key for key, said in VOCABULARY.items() if m.Shutdown in said] == [(Purpose.NODE, A), (Purpose.LINK, A)]
 
 
 def test_every_message_can_be_said_somewhere_and_every_purpose_has_two_vocabularies():

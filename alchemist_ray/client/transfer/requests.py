@@ -28,11 +28,13 @@ from alchemist_ray.errors import (
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
-from alchemist_ray.transport.channel import Address, Channel, check_reachable
+from alchemist_ray.transport.channel import Address, Channel, check_reachable, describe_loss
 
 T = TypeVar("T")
 R = TypeVar("R", m.Done, m.Block)
 
+REACH_SECONDS = 3.0
+"""How long to try to reach a worker whose connection broke."""
 REQUEST_SECONDS = 60.0
 """How long a worker may take to answer, and how long a transfer may make no progress."""
 
@@ -155,7 +157,7 @@ class Requester:
             return action()
         except (OSError, EOFError) as lost:
             self._drop()
-            if isinstance(lost, TimeoutError) and lost.errno != errno.ETIMEDOUT:  # the peer's host is there, but silent
+            if isinstance(lost, TimeoutError) and lost.errno != errno.ETIMEDOUT:  # the peer's host is there
                 raise DeadlineError(f"an answer of {self.endpoint}", REQUEST_SECONDS) from None
             raise self._loss(lost) from None
         except BaseException:
@@ -164,10 +166,10 @@ class Requester:
 
     def _loss(self, lost: OSError | EOFError) -> AlchemistError:
         """Return the error for a broken connection: the worker is dead, or only the connection is lost."""
-        reason = (lost.strerror if isinstance(lost, OSError) else None) or str(lost) or type(lost).__name__
+        reason = describe_loss(lost)
         if is_listening(self._address, self.endpoint):
             return ConnectionLostError(str(self.endpoint), reason)
-        return GroupDiedError(self._address.session_id, f"{self.endpoint} closed the connection: {reason}")
+        return GroupDiedError(self._address.session_id, f"{self.endpoint} is lost: {reason}")
 
     def _open(self) -> Channel:
         if self._channel is None:
@@ -226,7 +228,7 @@ def is_listening(address: GroupAddress, endpoint: Endpoint) -> bool:
     places: list[Address] = [endpoint.socket_name] if address.transport == "auto" else []
     for place in (*places, (endpoint.address, endpoint.port)):
         try:
-            check_reachable(place)
+            check_reachable(place, REACH_SECONDS)
         except ServerUnreachableError:
             continue
         return True

@@ -1,24 +1,41 @@
 """The worker slots of a server, and the sessions that hold them."""
 
-import pytest
+import itertools
+from collections import Counter
 
-from alchemist_ray.errors import ArgumentValueError, NotEnoughWorkersError
-from alchemist_ray.mpi_backend.driver.inventory import Inventory
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alchemist_ray.errors import ArgumentValueError, NodeError, NotEnoughWorkersError
+from alchemist_ray.mpi_backend.driver.inventory import Inventory, Placement
 from alchemist_ray.mpi_backend.node.slots import Slot
+
+
+def inventory_of(**nodes):
+    """Return an inventory with so many slots on each node."""
+    made = Inventory()
+    for name, count in nodes.items():
+        made.add(name, count)
+    return made
 
 
 @pytest.fixture
 def inventory():
-    return Inventory([("alpha", 2), ("beta", 3)])
+    return inventory_of(alpha=2, beta=3)
 
 
 def ids(slots):
     return [slot.worker_id for slot in slots]
 
 
-def test_slots_are_numbered_from_one_over_all_hosts(inventory):
+def counts(slots):
+    return Counter(slot.node for slot in slots)
+
+
+def test_slots_are_numbered_from_one_over_all_nodes_and_from_zero_on_each(inventory):
     assert inventory.slots == [
-        Slot(1, "alpha"), Slot(2, "alpha"), Slot(3, "beta"), Slot(4, "beta"), Slot(5, "beta")
+        Slot(1, "alpha", 0), Slot(2, "alpha", 1), Slot(3, "beta", 0), Slot(4, "beta", 1), Slot(5, "beta", 2)
     ]  # fmt: skip
     assert inventory.slots[2].name == "Worker-3"
 
@@ -29,7 +46,7 @@ def test_all_slots_are_free_at_first(inventory):
 
 
 def test_what_a_session_takes_is_its_own(inventory):
-    taken = inventory.take(2, session_id=7)
+    taken = inventory.take(Placement(2), session_id=7)
     assert len(taken) == 2
     assert inventory.held_by(7) == taken
     assert {inventory.holder(slot) for slot in taken} == {7}
@@ -38,26 +55,20 @@ def test_what_a_session_takes_is_its_own(inventory):
 
 
 def test_no_slot_is_given_twice(inventory):
-    first, second = inventory.take(2, 1), inventory.take(3, 2)
+    first, second = inventory.take(Placement(2), 1), inventory.take(Placement(3), 2)
     assert sorted(ids(first + second)) == [1, 2, 3, 4, 5]
     assert inventory.held_by(1) == first
     assert inventory.held_by(2) == second
 
 
-def test_a_session_may_take_more(inventory):
-    inventory.take(1, 1)
-    inventory.take(2, 1)
-    assert len(inventory.held_by(1)) == 3
-
-
 def test_released_slots_are_free_again_and_others_are_not(inventory):
-    inventory.take(2, 1)
-    kept = inventory.take(2, 2)
+    inventory.take(Placement(2), 1)
+    kept = inventory.take(Placement(2), 2)
     inventory.release(1)
     assert inventory.held_by(1) == []
     assert inventory.held_by(2) == kept
     assert len(inventory.free_slots()) == 3
-    inventory.take(3, 3)
+    inventory.take(Placement(3), 3)
     assert inventory.free_slots() == []
 
 
@@ -67,43 +78,135 @@ def test_releasing_nothing_is_no_error(inventory):
 
 
 def test_more_than_are_free_are_refused_with_who_holds_the_others(inventory):
-    inventory.take(1, 12)
-    inventory.take(2, 3)
+    inventory.take(Placement(1), 12)
+    inventory.take(Placement(2), 3)
     with pytest.raises(NotEnoughWorkersError) as caught:
-        inventory.take(3, 4)
+        inventory.take(Placement(3), 4)
     error = caught.value
     assert (error.requested, error.available, error.total) == (3, 2, 5)
     assert error.holders == ["session 3: 2", "session 12: 1"]
     assert inventory.held_by(4) == []
-    assert len(inventory.take(2, 4)) == 2
+    assert len(inventory.take(Placement(2), 4)) == 2
 
 
 def test_more_than_there_are_is_refused_without_holders(inventory):
     with pytest.raises(NotEnoughWorkersError) as caught:
-        inventory.take(6, 1)
+        inventory.take(Placement(6), 1)
     assert caught.value.holders == []
     assert len(inventory.free_slots()) == 5
 
 
 @pytest.mark.parametrize("count", [0, -1, -100])
-def test_less_than_one_is_refused(inventory, count):
+def test_less_than_one_is_refused(count):
     with pytest.raises(ArgumentValueError, match=f"{count} workers") as caught:
-        inventory.take(count, 1)
+        Placement(count)
     assert isinstance(caught.value, ValueError)
-    assert len(inventory.free_slots()) == 5
 
 
-def test_slots_of_one_host_stand_together(inventory):
-    inventory.take(1, 1)
-    hosts = [slot.host for slot in inventory.take(4, 2)]
-    assert hosts == sorted(hosts)
-
-
-def test_a_group_that_fits_on_one_host_is_not_spread_over_two(inventory):
-    inventory.take(1, 1)
-    assert len({slot.host for slot in inventory.take(2, 2)}) == 1
+def test_an_unknown_strategy_is_refused():
+    with pytest.raises(ArgumentValueError, match="'scatter'; it must be one of pack, spread, strict_spread"):
+        Placement(2, "scatter")
 
 
 def test_an_inventory_without_slots_gives_none():
     with pytest.raises(NotEnoughWorkersError):
-        Inventory([]).take(1, 1)
+        Inventory().take(Placement(1), 1)
+
+
+# --- placement --------------------------------------------------------------------------------------------------------
+
+
+def test_a_group_that_fits_on_one_node_is_packed_there_on_the_fullest():
+    inventory = inventory_of(small=2, large=5)
+    assert counts(inventory.take(Placement(2), 1)) == {"small": 2}
+    assert counts(inventory.take(Placement(2), 2)) == {"large": 2}
+
+
+def test_a_group_that_fits_on_no_node_takes_as_few_as_possible():
+    assert counts(inventory_of(a=2, b=4, c=2).take(Placement(5), 1)) == {"b": 4, "a": 1}
+
+
+def test_a_spread_group_takes_all_nodes_alike():
+    assert counts(inventory_of(a=1, b=4, c=4).take(Placement(7, "spread"), 1)) == {"a": 1, "b": 3, "c": 3}
+    assert counts(inventory_of(a=4, b=4, c=4).take(Placement(2, "spread"), 1)) == {"a": 1, "b": 1}
+
+
+def test_a_strictly_spread_group_has_one_worker_a_node():
+    inventory = inventory_of(a=1, b=4, c=4)
+    assert counts(inventory.take(Placement(3, "strict_spread"), 1)) == {"a": 1, "b": 1, "c": 1}
+    with pytest.raises(NotEnoughWorkersError, match=r"each on a node of its own, but 2 of the server's 3 are free"):
+        inventory.take(Placement(3, "strict_spread"), 2)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=6),
+    wishes=st.lists(st.tuples(st.integers(1, 12), st.sampled_from(["pack", "spread", "strict_spread"])), max_size=8),
+)
+def test_every_placement_takes_free_slots_that_stand_together(sizes, wishes):
+    inventory = inventory_of(**{f"n{i}": size for i, size in enumerate(sizes)})
+    for session, (count, strategy) in enumerate(wishes):
+        free = Counter(slot.node for slot in inventory.free_slots())
+        room = len(free) if strategy == "strict_spread" else sum(free.values())
+        if count > room:
+            with pytest.raises(NotEnoughWorkersError):
+                inventory.take(Placement(count, strategy), session)
+            continue
+        taken = inventory.take(Placement(count, strategy), session)
+        nodes = [slot.node for slot in taken]
+        assert len(set(taken)) == count
+        assert sum(a != b for a, b in itertools.pairwise(nodes)) == len(set(nodes)) - 1
+        assert all(free[node] >= n for node, n in counts(taken).items())
+        if strategy == "pack":
+            fewest = next(n for n in range(1, 7) if sum(sorted(free.values(), reverse=True)[:n]) >= count)
+            assert len(set(nodes)) == fewest
+        else:
+            assert len(set(nodes)) == min(count, len(free))
+
+
+def test_only_nodes_with_all_labels_are_used():
+    inventory = Inventory()
+    inventory.add("a", 4, {"zone": "north", "disk": "fast"})
+    inventory.add("b", 4, {"zone": "north"})
+    assert counts(inventory.take(Placement(2, labels={"zone": "north", "disk": "fast"}), 1)) == {"a": 2}
+    assert counts(inventory.take(Placement(5, labels={"zone": "north"}), 2)) == {"b": 4, "a": 1}
+    with pytest.raises(
+        NotEnoughWorkersError, match=r"on nodes with zone=south .*labels of the nodes: disk=fast, zone="
+    ):
+        inventory.take(Placement(1, labels={"zone": "south"}), 3)
+
+
+# --- nodes that come and go -------------------------------------------------------------------------------------------
+
+
+def test_two_nodes_of_one_name_are_refused(inventory):
+    with pytest.raises(NodeError, match=r"has a node called alpha already.*--name"):
+        inventory.add("alpha", 1)
+    assert len(inventory.slots) == 5
+
+
+def test_the_slots_of_a_node_that_leaves_are_gone_and_their_numbers_are_used_again(inventory):
+    taken = inventory.take(Placement(4), 1)
+    inventory.remove("beta")
+    assert ids(inventory.slots) == [1, 2]
+    inventory.release(1)
+    inventory.add("gamma", 4)
+    assert ids(inventory.slots) == [1, 2, 3, 4, 5, 6]
+    assert len(inventory.free_slots()) == 6
+    assert taken
+
+
+def test_a_node_that_comes_back_does_not_get_the_slots_that_its_predecessor_lost(inventory):
+    inventory.take(Placement(5), 1)
+    inventory.remove("beta")
+    inventory.add("beta", 3)
+    assert ids(inventory.slots)[2:] == [6, 7, 8]
+    inventory.release(1)
+    assert len(inventory.free_slots()) == 5
+    assert len(inventory.take(Placement(5), 2)) == 5
+
+
+def test_the_sessions_of_a_node_are_told(inventory):
+    inventory.take(Placement(3), 4)
+    inventory.take(Placement(1), 9)
+    assert inventory.sessions_on("beta") == {"4": 3}
+    assert inventory.sessions_on("alpha") == {"9": 1}

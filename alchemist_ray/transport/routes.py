@@ -1,0 +1,18 @@
+"""The address of this host on the way to another."""
+
+from __future__ import annotations
+
+import socket
+
+
+def address_towards(peer: str) -> str:
+    """Return the address of this host from which it would reach `peer`; nothing is sent.
+
+    Raises
+    ------
+    OSError
+        If there is no way.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in peer else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((peer, 9))
+        return str(probe.getsockname()[0])

@@ -1,0 +1,298 @@
+"""The node agent: it offers a host's slots to a driver, and starts, watches and ends ranks there.
+
+The agent connects to the driver, and nothing connects to the agent. It is an asyncio program with one thread. The ranks
+are forked from a warm process (:mod:`.warm_process`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+import resource
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from alchemist_ray._version import __version__
+from alchemist_ray.errors import (
+    AlchemistError,
+    GroupStartError,
+    NodeError,
+    ProtocolError,
+    ServerUnreachableError,
+)
+from alchemist_ray.host.cores import allowed_cores
+from alchemist_ray.host.memory import physical_memory
+from alchemist_ray.host.temporary_directories import make_log_dir, name_scratch
+from alchemist_ray.mpi_backend.logs import tail
+from alchemist_ray.mpi_backend.node.local_group import LocalGroup
+from alchemist_ray.mpi_backend.node.mpi_settings import mpi_environment
+from alchemist_ray.mpi_backend.node.settings import NodeSettings
+from alchemist_ray.mpi_backend.node.warm_process import WarmProcess
+from alchemist_ray.protocol import Key, pmi
+from alchemist_ray.protocol import messages as m
+from alchemist_ray.protocol.connection import Purpose
+from alchemist_ray.protocol.server_options import WorkerOptions
+from alchemist_ray.protocol.worker_config import WorkerConfig
+from alchemist_ray.transport.async_channel import AsyncChannel
+from alchemist_ray.transport.credentials import TOKEN, TOKEN_FILE
+
+HEARTBEAT_SECONDS = 2.0
+"""Time between two signs of life."""
+RETRY_SECONDS = 0.5
+"""Time between two tries to reach the driver."""
+MAX_LOG_LINES = 10_000
+"""A client gets at most this many lines of each log."""
+
+log = logging.getLogger("alchemist")
+
+
+def warm_process() -> WarmProcess:
+    """Start the process that the ranks are forked from. Agents do this first, as it takes longest.
+
+    Raises
+    ------
+    NodeError
+        If the server part of Alchemist is not installed.
+    """
+    if importlib.util.find_spec("mpi4py") is None:
+        raise NodeError("mpi4py is missing: pip install 'alchemist-ray[server]'")
+    # Libraries must not see the token. -P: a file in the current directory, which may belong to anybody, must not
+    # replace a module.
+    environment = {name: value for name, value in os.environ.items() if name not in (TOKEN, TOKEN_FILE)}
+    return WarmProcess([sys.executable, "-P"], environment)
+
+
+class NodeAgent:
+    """A node agent.
+
+    Parameters
+    ----------
+    settings : NodeSettings
+        Its settings.
+    warm : WarmProcess
+        The process to fork ranks from; the agent ends it.
+    """
+
+    def __init__(self, settings: NodeSettings, warm: WarmProcess) -> None:
+        self.settings = settings
+        self._warm = warm
+        self._log_dir = Path(settings.log_dir or make_log_dir())
+        self._address = settings.address
+        self._options = WorkerOptions()
+        self._groups: dict[int, LocalGroup] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._channel: AsyncChannel | None = None
+
+    async def run(self, on_joined: Callable[[], None] = lambda: None) -> None:
+        """Serve the driver until it says that it ends; one that was lost is looked for again.
+
+        Parameters
+        ----------
+        on_joined : callable
+            Called when the node has joined the server.
+
+        Raises
+        ------
+        ServerUnreachableError
+            If the driver cannot be reached, or was lost and has not come back.
+        AuthenticationError, NodeError
+            If the driver does not know the token, or refuses the node.
+        """
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a rank takes two descriptors
+        try:
+            await self._join(await self._connect())
+            on_joined()
+            while not await self._serve_until_lost():
+                await self._join_again()
+        finally:
+            if self._channel is not None:
+                self._channel.close()
+            await self._end_all()
+            self._warm.stop()
+            if not self.settings.log_dir:
+                shutil.rmtree(self._log_dir, ignore_errors=True)
+
+    # --- the driver ---------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> AsyncChannel:
+        settings, deadline = self.settings, time.monotonic() + self.settings.wait
+        said = False
+        while True:
+            try:
+                return await AsyncChannel.open(settings.driver, Purpose.NODE, Key.of(settings.token))
+            except ServerUnreachableError as failure:
+                if time.monotonic() >= deadline:
+                    raise
+                if not said:
+                    log.info("%s. Trying for %g s", failure, settings.wait)
+                    said = True
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _join(self, channel: AsyncChannel) -> None:
+        settings = self.settings
+        self._channel = channel
+        self._address = self._address or channel.own_address
+        cores = allowed_cores()
+        facts = {
+            "cores": cores,
+            "memory": physical_memory(),
+            "address": self._address,
+            "host": socket.gethostname(),
+            "version": __version__,
+            "pid": os.getpid(),
+            "python": sys.version.partition(" ")[0],
+        }
+        await channel.send(m.JoinServer(1, settings.name, settings.slots, dict(settings.labels), facts))
+        answer: Any = await channel.receive()
+        if isinstance(answer, m.Failure):
+            raise answer.to_error()
+        self._options = WorkerOptions.from_json(answer.result)
+        for directory in self._options.data_directories:
+            if not os.path.isdir(directory):
+                raise NodeError(f"the server's data directory {directory} does not exist on node {settings.name}")
+        log.info("Joined the server at %s:%d as %s: %d slots", *settings.driver, settings.name, settings.slots)
+        if settings.slots > cores:
+            log.info("The %d slots are more than the %d cores that this process may use", settings.slots, cores)
+
+    async def _join_again(self) -> None:
+        """Look for a driver that was lost. It may take a moment until it has noticed that the node was gone."""
+        deadline = time.monotonic() + self.settings.wait
+        while True:
+            channel = await self._connect()
+            try:
+                await self._join(channel)
+            except NodeError:
+                channel.close()
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    async def _serve_until_lost(self) -> bool:
+        """Serve the driver; return True once it has said that it ends, False when it is lost.
+
+        Ranks do not outlive the connection to the driver, which can no longer end them.
+        """
+        channel = self._channel
+        assert channel is not None  # the node has joined
+        beating = asyncio.ensure_future(self._beat(channel))
+        try:
+            while not isinstance(message := await channel.receive(), m.Shutdown):
+                self._act_on(message)
+        except (OSError, EOFError, ProtocolError) as lost:
+            log.warning("Lost the server at %s:%d (%s)", *self.settings.driver, lost)
+            if self.settings.wait == 0:
+                raise ServerUnreachableError(*self.settings.driver, f"lost: {lost}") from lost
+            await self._end_all()
+            return False
+        finally:
+            beating.cancel()
+            channel.close()
+        return True
+
+    async def _beat(self, channel: AsyncChannel) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            groups = list(self._groups.items())
+            stopped = [[number, rank] for number, group in groups for rank in group.stopped()]
+            channel.post(m.Heartbeat(stopped))
+            for _, group in groups:
+                group.look_for_silence()
+
+    def _report(self, message: m.Message) -> None:
+        if self._channel is not None:
+            self._channel.post(message)
+
+    def _act_on(self, message: Any) -> None:
+        match message:
+            case m.LeaveBarrier():
+                group = self._groups.get(message.group_id)
+                if group is not None:
+                    group.release(message.values)
+            case _:
+                task = asyncio.ensure_future(self._answer(message))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, message: Any) -> None:
+        try:
+            answer: m.Message = m.Done(message.request, await self._result(message))
+        except AlchemistError as failure:
+            answer = m.Failure.of(message.request, failure)
+        except Exception as failure:
+            log.exception("A request of the driver failed")
+            answer = m.Failure.of(message.request, NodeError(f"node {self.settings.name}: {failure!r}"))
+        self._report(answer)
+
+    async def _result(self, message: Any) -> Any:
+        match message:
+            case m.StartRanks():
+                return await self._start_ranks(message)
+            case m.EndRanks():
+                group = self._groups.get(message.group_id)
+                if group is not None:
+                    await group.end(message.seconds)
+                    self._groups.pop(message.group_id, None)
+            case m.AskGroupStatus():
+                group = self._groups.get(message.group_id)
+                return await group.status() if group is not None else []
+            case m.AskNodeLogs():
+                return await asyncio.to_thread(self._logs, message.session_id, message.lines)
+        return None
+
+    # --- groups -------------------------------------------------------------------------------------------------------
+
+    async def _start_ranks(self, order: m.StartRanks) -> list[dict[str, Any]]:
+        count = len(order.worker_ids)
+        try:
+            environment = mpi_environment(self._address, order.peer)
+        except OSError as failure:
+            raise GroupStartError(str(failure)) from failure
+        config = WorkerConfig(
+            group_id=order.group_id,
+            ticket=order.ticket,
+            world=order.world,
+            size=order.size,
+            first_rank=order.first_rank,
+            worker_ids=order.worker_ids,
+            slots=order.slots,
+            bind=self.settings.bind or self._address,
+            advertise=self._address,
+            memory=self._memory(),
+            threads=max(1, allowed_cores() // self.settings.slots),
+            environment=environment,
+            options=self._options,
+            log_dir=str(self._log_dir / f"session-{order.session_id:03d}"),
+            scratch=str(name_scratch()),
+        )
+        ranks = range(order.first_rank, order.first_rank + count)
+        world = pmi.World(order.size, ranks, order.world, order.mapping)
+        group = self._groups[order.group_id] = LocalGroup(config, world, self._report)
+        return await group.start(self._warm)
+
+    def _memory(self) -> int:
+        """Return the bytes that each rank has for matrices."""
+        given = self._options.memory_per_worker
+        return int(0.8 * physical_memory()) // self.settings.slots if given is None else given
+
+    def _logs(self, session_id: int, lines: int) -> dict[str, str]:
+        logs = sorted((self._log_dir / f"session-{session_id:03d}").glob("worker-*.log"))
+        return {path.stem: tail(path, min(max(lines, 1), MAX_LOG_LINES)) for path in logs}
+
+    async def _end_all(self) -> None:
+        await asyncio.gather(*(group.end(0) for group in self._groups.values()))
+        self._groups.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks, return_exceptions=True)

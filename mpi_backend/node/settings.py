@@ -1,0 +1,56 @@
+"""The settings of a node agent."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """The settings of a node agent.
+
+    Attributes
+    ----------
+    driver : (str, int)
+        Where the driver listens.
+    token : str
+        The server's token.
+    slots : int
+        Number of ranks that the node offers to run; they may be more than its cores.
+    name : str
+        Name of the node on the server, different from those of all other nodes; by default the host's name.
+    labels : mapping
+        Labels that clients may ask for.
+    address : str
+        Address at which clients and other nodes reach the ranks; empty: that from which the agent reaches the driver.
+    bind : str
+        Interface on which the ranks listen; empty: `address`.
+    log_dir : str
+        Directory of the logs; empty: a temporary one.
+    wait : float
+        Seconds for which the agent tries to reach the driver.
+    """
+
+    driver: tuple[str, int]
+    token: str = field(repr=False)
+    slots: int
+    name: str = field(default_factory=socket.gethostname)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
+    bind: str = ""
+    log_dir: str = ""
+    wait: float = 30.0
+
+    def to_json(self) -> str:
+        """Return the settings as JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> NodeSettings:
+        """Return the settings that :meth:`to_json` wrote."""
+        fields = json.loads(text)
+        return cls(**{**fields, "driver": tuple(fields["driver"])})
