@@ -74,6 +74,7 @@ _EXTRA = {
     "SessionActor": "alchemist_ray.on_ray.actor",
     "init": "alchemist_ray.on_ray.sessions",
     "shutdown": "alchemist_ray.on_ray.sessions",
+    "stop_cluster": "alchemist_ray.on_ray.clusters",
     **dict.fromkeys(
         (
             "library",

@@ -21,6 +21,7 @@
      |    +-- ConnectionLostError (ConnectionError)    a connection to a worker broke, but the worker lives
      |    +-- ServerStartError                         the embedded server did not start
      |    +-- NodeError                                a node cannot offer its workers, or has left the server
+     |    +-- ClusterError                             Ray, Slurm or ssh did not start a server or its nodes
      +-- MatrixError
      |    +-- LayoutError (ValueError)                 no such layout, or one that does not fit
      |    +-- InvalidArrayError (ValueError)           not a matrix that Alchemist can hold
@@ -389,6 +390,16 @@ class ServerStartError(SessionError):
 
     def _text(self) -> str:
         return f"the Alchemist server did not start: {self.reason}"
+
+
+@dataclass(eq=False)
+class ClusterError(SessionError):
+    """A server, or its nodes, could not be started in a cluster."""
+
+    reason: str
+
+    def _text(self) -> str:
+        return self.reason
 
 
 @dataclass(eq=False)

@@ -32,15 +32,15 @@ class BatchGroup(SimulationGroup):
         Number of simulations.
     """
 
-    def __init__(self, settings: VectorSettings, count: int) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: VectorSettings, count: int, wait: float = 0.0) -> None:
+        super().__init__(settings, wait)
         self.count = count
         try:
             self.batch: int = self.library["create_batch"](
                 count, settings.workers_per_simulation or 0, dict(settings.params)
             )
         except BaseException:
-            self.session.stop()
+            self.end_session()
             raise
 
     def spaces(self, simulation: int = 0) -> tuple[Bounds, Bounds]:

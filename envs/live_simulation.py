@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from alchemist_ray.envs.environment import LiveState
 from alchemist_ray.envs.settings import EnvSettings
-from alchemist_ray.envs.simulation_group import PATIENCE_SECONDS, SimulationGroup, is_failure, is_lost, with_patience
+from alchemist_ray.envs.simulation_group import PATIENCE_SECONDS, SimulationGroup, is_failure, is_lost
 from alchemist_ray.envs.spaces import Bounds
 from alchemist_ray.errors import AlchemistError, StateMisfitError
 
@@ -59,10 +59,10 @@ class LiveSimulation(LiveState):
     state: Array = field(default_factory=lambda: np.empty(0))
     picture: npt.NDArray[np.uint8] | None = None
 
-    def open(self) -> SimulationGroup:
-        """Return the group, with the simulation in it; request workers if there are none."""
+    def open(self, wait: float = 0.0) -> SimulationGroup:
+        """Return the group, with the simulation in it; request workers if there are none, and wait for them."""
         if self.group is None:
-            group = SimulationGroup(self.settings)
+            group = SimulationGroup(self.settings, wait)
             try:
                 return self.enter(group)
             except BaseException:
@@ -106,7 +106,7 @@ class LiveSimulation(LiveState):
 
     def _begin_once(self, seed: int, snapshot: int | None) -> Array:
         with self.noting():
-            group = self.open() if self.failures == 0 else with_patience(self.open, PATIENCE_SECONDS)
+            group = self.open(PATIENCE_SECONDS if self.failures else 0.0)
             group.free_dropped()
             task, argument = ("reset", seed) if snapshot is None else ("restore", snapshot)
             return self.checked(group.library[task](self.simulation, argument))

@@ -13,6 +13,7 @@ from alchemist_ray.protocol.messages import PLACEMENTS
 
 DTYPES = ("float32", "float64")
 ON_FAILURE = ("raise", "restart")
+CLUSTERS = (None, "ray")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class EnvSettings:
         `token` it is looked up (environment variables, or the file of a server on this machine).
     num_workers : int
         MPI ranks of the worker group.
+    cluster : {None, "ray"}
+        ``"ray"``: run the workers on the nodes of this process's Ray cluster, where they take one CPU each. A cluster
+        of workers that :func:`alchemist_ray.init` has started in this Ray job is used; without one, the environment
+        reserves what it needs, and waits for it up to `wait` seconds (at least 120).
     wait, placement, labels : float, str, dict
         How long to wait for workers, and on which nodes they are to be: see
         :meth:`~alchemist_ray.AlchemistSession.request_workers`.
@@ -54,6 +59,7 @@ class EnvSettings:
     port: int | None = None
     token: str | None = field(default=None, repr=False)
     num_workers: int = 1
+    cluster: str | None = None
     wait: float = 0.0
     placement: str = "pack"
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -68,7 +74,12 @@ class EnvSettings:
     def __post_init__(self) -> None:
         for name, kinds, lowest in _TYPES:
             check_key(name, getattr(self, name), kinds, lowest)
-        for name, choices in (("on_failure", ON_FAILURE), ("dtype", DTYPES), ("placement", PLACEMENTS)):
+        for name, choices in (
+            ("on_failure", ON_FAILURE),
+            ("dtype", DTYPES),
+            ("placement", PLACEMENTS),
+            ("cluster", CLUSTERS),
+        ):
             value = getattr(self, name)
             if value not in choices:
                 raise ArgumentValueError(_WHERE, f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
@@ -77,6 +88,8 @@ class EnvSettings:
                 raise ArgumentValueError(_WHERE, f"{name} is empty: {_INSTEAD_OF_EMPTY[name]}")
         if self.port is not None and self.port > MAX_PORT:
             raise ArgumentValueError(_WHERE, f"port must be at most {MAX_PORT}, not {self.port}")
+        if self.cluster is not None and (self.hostname is not None or self.port is not None):
+            raise ArgumentValueError(_WHERE, "give a server (hostname, port) or a cluster that starts one, not both")
         for name in self.params:
             if not isinstance(name, str):
                 raise ArgumentError(_WHERE, f"the names in params must be str, not {name!r} ({type(name).__name__})")
@@ -145,6 +158,7 @@ _TYPES: list[tuple[str, tuple[type, ...], Any]] = [
     ("port", (int, type(None)), 1),
     ("token", (str, type(None)), None),
     ("num_workers", (int,), 1),
+    ("cluster", (str, type(None)), None),
     ("wait", (int, float), 0),
     ("placement", (str,), None),
     ("labels", (Mapping,), None),

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.envs.batch_group import Advance, BatchGroup
-from alchemist_ray.envs.simulation_group import GROUP_IS_LOST, PATIENCE_SECONDS, is_failure, is_lost, with_patience
+from alchemist_ray.envs.simulation_group import GROUP_IS_LOST, PATIENCE_SECONDS, is_failure, is_lost
 from alchemist_ray.envs.vector_settings import VectorSettings
 from alchemist_ray.errors import AlchemistError, from_wire
 from alchemist_ray.protocol.batches import INFO, BatchNote, BatchOrder
@@ -44,10 +44,10 @@ class SimulationBatch:
         self._interrupted = False  # whether an exception that is not ours has left a call
         self._lost: dict[int, AlchemistError] = {}  # simulations that were lost with their workers and not yet reset
 
-    def open(self) -> BatchGroup:
-        """Return the group; request workers if there are none."""
+    def open(self, wait: float = 0.0) -> BatchGroup:
+        """Return the group; request workers if there are none, and wait for them up to so many seconds."""
         if self.group is None:
-            self.group = BatchGroup(self.settings, len(self.span))
+            self.group = BatchGroup(self.settings, len(self.span), wait)
         return self.group
 
     def close(self) -> None:
@@ -174,7 +174,7 @@ class SimulationBatch:
         if not any(left):
             return Advance(None, np.zeros((len(orders), INFO)), failures=failures)
         if self.group is None:
-            with_patience(self.open, PATIENCE_SECONDS)
+            self.open(PATIENCE_SECONDS)
         lost, self._lost = self._lost, {}
         try:
             advance = self.advance(bytes(left), actions, seeds)

@@ -6,7 +6,6 @@ An environment and its forks (:meth:`HPCSimulator.fork`) share a group. The last
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from alchemist_ray.client.libraries import Library
 from alchemist_ray.client.session import AlchemistSession
 from alchemist_ray.envs.settings import EnvSettings
 from alchemist_ray.envs.spaces import Bounds
+from alchemist_ray.envs.workplace import Workplace
 from alchemist_ray.errors import (
     AlchemistError,
     ArgumentError,
@@ -21,7 +21,6 @@ from alchemist_ray.errors import (
     GroupDiedError,
     LibraryLoadError,
     NotConnectedError,
-    NotEnoughWorkersError,
     NoWorkersError,
     TaskError,
 )
@@ -33,7 +32,7 @@ CLOSE_SECONDS = 5.0
 """How long a simulation may take to give back what it holds."""
 
 PATIENCE_SECONDS = 15.0
-"""How long workers are requested again after a group has died: the server needs a moment to find its slots free."""
+"""How long workers are waited for after a group has died: the server needs a moment to find its slots free."""
 
 GROUP_IS_LOST = (GroupDiedError, NoWorkersError, NotConnectedError)
 """Errors after which there is no group."""
@@ -46,6 +45,8 @@ class SimulationGroup:
     ----------
     settings : EnvSettings
         The server, the number of workers, the library.
+    wait : float
+        Seconds to wait for workers, if the settings do not say longer.
 
     Attributes
     ----------
@@ -66,21 +67,22 @@ class SimulationGroup:
         If the library does not load, or is not a simulation: each call that it lacks is named.
     """
 
-    def __init__(self, settings: EnvSettings) -> None:
+    def __init__(self, settings: EnvSettings, wait: float = 0.0) -> None:
         self.settings = settings
         self.users = 1
         self.session = AlchemistSession(verbose=False, task_timeout=settings.reset_timeout)
         self.simulations = self.session.simulations
         self._dropped: list[int] = []
+        self._workplace = Workplace(settings)
         try:
-            self.session.connect(settings.hostname, settings.port, settings.token)
+            self.session.connect(*self._workplace.open())
             self.session.request_workers(
-                settings.num_workers, settings.wait, placement=settings.placement, labels=settings.labels
+                settings.num_workers, max(wait, settings.wait), placement=settings.placement, labels=settings.labels
             )
             self.library = self.session.load_library(settings.lib_name, settings.lib_path)
             _check_calls(self.library)
         except BaseException:
-            self.session.stop()
+            self.end_session()
             raise
 
     @property
@@ -130,7 +132,12 @@ class SimulationGroup:
             with contextlib.suppress(AlchemistError):
                 self.end(simulation)
         if self.users <= 0:
-            self.session.stop()
+            self.end_session()
+
+    def end_session(self) -> None:
+        """Give the workers back, and what was started for them."""
+        self.session.stop()
+        self._workplace.close()
 
     def end(self, simulation: int) -> None:
         """Have a simulation release its resources."""
@@ -179,22 +186,3 @@ def is_lost(error: BaseException, group: SimulationGroup) -> bool:
 def restarted(failure: AlchemistError) -> dict[str, Any]:
     """Return the info of a step that a failure has ended."""
     return {"simulator_restarted": True, "simulator_error": str(failure)}
-
-
-def with_patience(open_group: Callable[[], SimulationGroup], seconds: float) -> SimulationGroup:
-    """Return the group that `open_group` opens; while the workers of the dead group are not free, try again.
-
-    Raises
-    ------
-    NotEnoughWorkersError
-        If they are not free after `seconds`.
-    """
-    end, pause = time.monotonic() + seconds, 0.1
-    while True:
-        try:
-            return open_group()
-        except NotEnoughWorkersError:
-            if time.monotonic() >= end:
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, 1.0)

@@ -30,7 +30,7 @@ LAYERS = {
     "client": ("transport", "layouts", "host"),
     "calls": ("client",),
     "on_ray": ("calls",),
-    "envs": ("client",),
+    "envs": ("client", "on_ray"),
     "training": ("envs", "on_ray"),
     "cli": ANYTHING,
     "mpi_backend.logs": (),

@@ -27,7 +27,7 @@ from alchemist_ray.client.matrices.handle import MatrixHandle
 from alchemist_ray.client.matrices.sparse import is_sparse
 from alchemist_ray.errors import ArgumentValueError
 from alchemist_ray.layouts.layout import Layout
-from alchemist_ray.on_ray.sessions import RemoteSession, SessionLike, find_session
+from alchemist_ray.on_ray.sessions import RemoteSession, SessionLike, find_session, named_session
 from alchemist_ray.protocol.descriptions import LibraryDescription, TaskDescription
 
 
@@ -210,13 +210,33 @@ class RemoteRoutine:
 
 
 def _pass(session: RemoteSession, operands: Operands, name: str, value: Any, placed: list[MatrixHandle]) -> Any:
-    """Return the value that the actor gets for an argument; a large matrix is written to the workers here and now."""
-    if name not in operands.layouts or _is_pending(value) or isinstance(value, MatrixHandle):
+    """Return the value that the actor gets for an argument; a large matrix is written to the workers here and now.
+
+    An ``ObjectRef`` is written to the workers by a task of Ray, which Ray runs on the node that holds the object.
+    """
+    if name not in operands.layouts or isinstance(value, MatrixHandle):
         return value
+    if _is_pending(value):
+        return _pass_there.remote(session.actor, operands, name, value) if session.is_on_many_nodes else value
     passed, handle = pass_argument(session.place, operands, name, value)
     if handle is not None:
         placed.append(handle)
     return passed
+
+
+def _pass_here(actor: Any, operands: Operands, name: str, value: Any) -> Any:
+    """Do what :func:`_pass` does for a value that was a reference; the session frees the matrix."""
+    if isinstance(value, MatrixHandle):
+        return value
+    placed: list[MatrixHandle] = []
+    passed = _pass(named_session(actor), operands, name, value, placed)
+    for handle in placed:
+        handle.disown()
+    return passed
+
+
+_pass_there = ray.remote(num_cpus=0)(_pass_here)
+"""Ray runs it on the node that holds the value."""
 
 
 class RemoteLibrary:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +17,22 @@ import ray
 from alchemist_ray.calls.placing import Placer
 from alchemist_ray.client.address import GroupAddress
 from alchemist_ray.client.matrices.handle import MatrixHandle
-from alchemist_ray.errors import GroupDiedError
+from alchemist_ray.errors import ArgumentValueError, GroupDiedError
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.on_ray.actor import SessionActor
+from alchemist_ray.on_ray.clusters import (
+    NAMESPACE,
+    ClusterOptions,
+    ServerAddress,
+    find_cluster,
+    job_cluster_name,
+    start_cluster,
+    stop_cluster,
+)
 from alchemist_ray.protocol.descriptions import LibraryDescription
 
 SessionLike = Any
 """A SessionActor handle, or the name of one."""
-
-NAMESPACE = "alchemist"
-"""Ray namespace of the sessions that are made on first use."""
 
 
 class RemoteSession:
@@ -41,6 +49,11 @@ class RemoteSession:
         if library not in self._libraries:
             self._libraries[library] = ray.get(self.actor.describe.remote(library))
         return self._libraries[library]
+
+    @functools.cached_property
+    def is_on_many_nodes(self) -> bool:
+        """Whether the Ray cluster has more than one node; Ray is asked once."""
+        return has_many_nodes()
 
     @property
     def address(self) -> GroupAddress | None:
@@ -84,29 +97,59 @@ class _Defaults:
 
 _defaults = _Defaults()
 _sessions: dict[tuple[str, Any], RemoteSession] = {}
+_clusters: list[str] = []
+"""Names of the clusters that this process has started, and that end with :func:`shutdown`."""
 _lock = threading.Lock()
 
 
 def _start_afresh() -> None:
     """Forget the parent's sessions, in a forked child: two processes must not number matrices alike."""
-    global _sessions, _lock
-    _sessions, _lock = {}, threading.Lock()
+    global _sessions, _clusters, _lock
+    _sessions, _clusters, _lock = {}, [], threading.Lock()
 
 
 os.register_at_fork(after_in_child=_start_afresh)
 
 
 def init(
-    num_workers: int | None = None, hostname: str | None = None, port: int | None = None, token: str | None = None
+    num_workers: int | None = None,
+    hostname: str | None = None,
+    port: int | None = None,
+    token: str | None = None,
+    *,
+    workers_per_node: int | None = None,
+    placement_strategy: str | None = None,
+    resources_per_worker: Mapping[str, float] | None = None,
+    label_selector: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    cluster_name: str | None = None,
+    detached: bool = False,
 ) -> Any:
     """Set how the default session is made, and make it.
+
+    Without a server's address, workers run on this machine if Ray has one node. If Ray has several nodes, or one of the
+    arguments about Ray is given, they run on Ray's nodes, and take resources of Ray.
 
     Parameters
     ----------
     num_workers : int, optional
-        Size of its worker group; by default the number of cores.
+        Size of its worker group; by default the number of cores, or the number of CPUs of the Ray cluster.
     hostname, port, token : optional
-        The server to connect to; by default one is started on this machine and ends with the Ray job.
+        The server to connect to; by default one is started, which ends with the Ray job.
+    workers_per_node : int, optional
+        Workers that are reserved together on one node of Ray; by default each is placed for itself.
+    placement_strategy : {"PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"}, optional
+        How Ray places them; by default "PACK".
+    resources_per_worker : mapping, optional
+        Ray resources that each worker takes; by default one CPU.
+    label_selector : mapping, optional
+        Labels that the nodes must have.
+    timeout : float, optional
+        Seconds to wait until Ray has the resources; by default 120.
+    cluster_name : str, optional
+        Name of the cluster of workers. If there is one of that name, perhaps of another Ray job, it is used as it is.
+    detached : bool
+        Whether the cluster of workers outlives the Ray job, until :func:`stop_cluster`; it needs a `cluster_name`.
 
     Returns
     -------
@@ -117,11 +160,35 @@ def init(
     ------
     ServerUnreachableError, AuthenticationError, NotEnoughWorkersError
         If the server is not there, the token is wrong, or the server has too few free workers.
+    ClusterError
+        If Ray does not give the resources in time; the error says what Ray has.
+    ArgumentError, ArgumentValueError
+        If an argument is of the wrong type or out of range.
     """
     global _defaults
     shutdown()
-    _defaults = _Defaults(num_workers, hostname, port, token)
+    about_ray = {
+        "workers_per_node": workers_per_node,
+        "placement_strategy": placement_strategy,
+        "resources_per_worker": resources_per_worker,
+        "label_selector": label_selector,
+        "timeout": timeout,
+    }
+    given: dict[str, Any] = {name: value for name, value in about_ray.items() if value is not None}
+    if detached and not cluster_name:
+        raise ArgumentValueError("init", "a detached cluster needs a cluster_name, by which later jobs find it")
+    if not ray.is_initialized():
+        ray.init()
     try:
+        if hostname is not None or port is not None:
+            if given or cluster_name:
+                raise ArgumentValueError("init", f"{', '.join(given) or 'cluster_name'} is for workers on Ray's nodes, "
+                                         "and a server was named: give one or the other")  # fmt: skip
+        elif given or cluster_name or has_many_nodes():
+            num_workers = num_workers or int(ray.cluster_resources().get("CPU", 1))
+            address = _join_cluster(ClusterOptions(num_workers, **given), cluster_name, detached)
+            hostname, port, token = address.hostname, address.port, address.token
+        _defaults = _Defaults(num_workers, hostname, port, token)
         session = default_session(None)
         session.attach()
     except Exception:
@@ -130,12 +197,32 @@ def init(
     return session.actor
 
 
+def has_many_nodes() -> bool:
+    """Whether the Ray cluster has more than one node now."""
+    return len([node for node in ray.nodes() if node["Alive"]]) > 1
+
+
+def _join_cluster(options: ClusterOptions, name: str | None, detached: bool) -> ServerAddress:
+    """Return the server of the named cluster, or of a new one that this job uses."""
+    if name is not None and (found := find_cluster(name)) is not None:
+        return found
+    address = start_cluster(options, name or job_cluster_name(), detached)
+    if not detached:
+        _clusters.append(name or job_cluster_name())
+    return address
+
+
 def shutdown() -> None:
-    """End the sessions that were made on first use; the next call makes a new one."""
+    """End the sessions that were made on first use, and the workers that :func:`init` has started on Ray's nodes.
+
+    The next call makes a new session.
+    """
     global _defaults
     with _lock:
         sessions = list(_sessions.items())
         _sessions.clear()
+        clusters = _clusters.copy()
+        _clusters.clear()
         _defaults = _Defaults()
     if not ray.is_initialized():
         return
@@ -148,6 +235,8 @@ def shutdown() -> None:
                 ray.get(session.actor.stop.remote(), timeout=10)
             ray.kill(session.actor)
             _await_name_free(what.actor_name)
+    for name in clusters:
+        stop_cluster(name)
 
 
 def _await_name_free(name: str) -> None:
@@ -193,7 +282,8 @@ def default_session(num_workers: int | None) -> RemoteSession:
         return _sessions[key]
 
 
-def _named_session(session: SessionLike) -> RemoteSession:
+def named_session(session: SessionLike) -> RemoteSession:
+    """Return the session of an actor, which may be given by its name."""
     if not ray.is_initialized():
         ray.init()
     actor = ray.get_actor(session) if isinstance(session, str) else session
@@ -204,7 +294,7 @@ def _named_session(session: SessionLike) -> RemoteSession:
 def find_session(session: SessionLike | None, num_workers: int | None, handles: list[MatrixHandle]) -> RemoteSession:
     """Return the named session, the session of that size, the session of the handles, or the default session."""
     if session is not None:
-        return _named_session(session)
+        return named_session(session)
     if num_workers is not None:
         return default_session(num_workers)
     with _lock:
