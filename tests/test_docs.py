@@ -17,7 +17,7 @@ import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(page.name for page in DOCS.glob("*.md") if "```python" in page.read_text())
-ELSEWHERE = {"wrapping-c.md", "experiments.md"}  # have tests of their own: they need compilers, or train for long
+ELSEWHERE = {"wrapping-c.md", "experiments.md", "clusters.md"}  # have tests of their own: compilers, trainings, hosts
 
 NOISY = {"environments.md"}  # RLlib warns of itself
 LONG = {"environments.md", "vector-environments.md"}  # RLlib takes longer to start than all other pages to run

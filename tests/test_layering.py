@@ -27,6 +27,7 @@ LAYERS = {
     "protocol": (),
     "host": (),
     "transport": ("protocol",),
+    "cluster": ("transport", "protocol", "host"),
     "client": ("transport", "layouts", "host"),
     "calls": ("client",),
     "on_ray": ("calls",),

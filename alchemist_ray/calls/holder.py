@@ -6,7 +6,6 @@ Nothing here depends on a framework; :mod:`alchemist_ray.on_ray.actor` puts a ho
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from alchemist_ray.client.matrices.server_files import resolve_paths
 from alchemist_ray.client.matrices.sparse import SparseMatrixHandle, is_sparse
 from alchemist_ray.client.session import AlchemistSession
 from alchemist_ray.errors import ArgumentValueError, GroupDiedError
+from alchemist_ray.host.cores import allowed_cores
 from alchemist_ray.layouts.spec import SparseSpec, is_array_like
 from alchemist_ray.protocol.descriptions import LibraryDescription
 
@@ -75,7 +75,7 @@ class SessionHolder:
         port: int | None = None,
         token: str | None = None,
     ) -> None:
-        self._num_workers = num_workers if num_workers is not None else os.cpu_count() or 1
+        self._num_workers = num_workers if num_workers is not None else allowed_cores()
         self._server = hostname, port, token
         self._session = AlchemistSession(verbose=False)
         self._attachments = 0

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from alchemist_ray._version import __version__
-from alchemist_ray.cli import libraries, node, run, serve, status
+from alchemist_ray.cli import libraries, node, run, serve, slurm, ssh_nodes, status
 from alchemist_ray.errors import AlchemistError
 
-COMMANDS = (serve, node, status, libraries, run)
+COMMANDS = (serve, node, ssh_nodes, slurm, status, libraries, run)
 """Each is a module with ``add(commands)``, which adds its parser; the parser's default `run` runs it."""
 
 

@@ -54,6 +54,13 @@ def slots(text: str) -> int:
     return int(text)
 
 
+def nodes(text: str) -> int:
+    """Return a number of nodes, 1 or more."""
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid number of nodes: give 1 or more")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """Return a number of seconds, 0 or more."""
     try:

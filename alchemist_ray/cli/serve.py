@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     serve.set_defaults(run=_serve)
     shared = {option.name for option in dataclasses.fields(WorkerOptions)}
     for option in sorted(_with_flags(), key=lambda option: option.name in shared):  # those of the workers come last
-        _add_flag(serve, option)
+        add_flag(serve, option)
     serve.add_argument("--token-file", type=Path, metavar="F", help="file with the token (mode 0600); made if missing")
 
 
@@ -48,13 +48,13 @@ def _with_flags() -> list[dataclasses.Field[Any]]:
     return [option for option in dataclasses.fields(ServerOptions) if "flag" in option.metadata]
 
 
-def _add_flag(serve: argparse.ArgumentParser, option: dataclasses.Field[Any]) -> None:
+def add_flag(command: argparse.ArgumentParser, option: dataclasses.Field[Any]) -> None:
+    """Add the flag of an option to a command."""
     shown: dict[str, Any] = {"dest": option.name, "help": option.metadata["help"]}
     if option.default is False:
-        serve.add_argument(option.metadata["flag"], action="store_true", **shown)
+        command.add_argument(option.metadata["flag"], action="store_true", **shown)
         return
-    if "metavar" in option.metadata:
-        shown["metavar"] = option.metadata["metavar"]
+    shown |= {key: option.metadata[key] for key in ("metavar", "choices") if key in option.metadata}
     if option.name in _PARSERS:
         shown["type"] = _PARSERS[option.name]
     if option.name == "libraries":
@@ -63,7 +63,7 @@ def _add_flag(serve: argparse.ArgumentParser, option: dataclasses.Field[Any]) ->
         shown |= {"action": "append", "default": []}
     else:
         shown["default"] = _DEFAULTS.get(option.name, option.default)
-    serve.add_argument(option.metadata["flag"], **shown)
+    command.add_argument(option.metadata["flag"], **shown)
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -124,8 +124,8 @@ def start_server(num_workers: int | None = None, **options: Unpack[ServerArgumen
     **options
         The other fields of :class:`~alchemist_ray.protocol.server_options.ServerOptions`: ``hostname``
         ("127.0.0.1"), ``port`` (a free one), ``token`` (a random one), ``advertise``, ``worker_ports``,
-        ``memory_per_worker``, ``libraries``, ``allow_library_paths``, ``data_directories``, ``log_dir``. Relative paths
-        begin in the current directory.
+        ``memory_per_worker``, ``libraries``, ``allow_library_paths``, ``data_directories``, ``log_dir``, ``mpi``
+        ("fork"), ``mpiexec``, ``python``. Relative paths begin in the current directory.
 
     Returns
     -------
@@ -148,6 +148,7 @@ def start_server(num_workers: int | None = None, **options: Unpack[ServerArgumen
             "libraries": {name: _absolute(source) for name, source in (options.get("libraries") or {}).items()},
             "data_directories": [os.path.abspath(directory) for directory in options.get("data_directories", ())],
             "log_dir": os.path.abspath(log_dir) if log_dir else None,
+            "python": _absolute(os.fspath(options.get("python", ""))),
         }
     )
     settings = settings if settings.log_dir else dataclasses.replace(settings, log_dir=make_log_dir())

@@ -102,8 +102,9 @@ class AlchemistSession:
         Parameters
         ----------
         hostname, port : str, int, optional
-            Where it listens. Without both, the session starts a server of this process (once), which stops with the
-            process. With a host name alone, the port is 24960.
+            Where it listens. Without both, it is the server that the environment variable ``ALCHEMIST_SERVER`` names,
+            as ``HOST:PORT``. Without the variable, too, the session starts a server of this process (once), which stops
+            with the process. With a host name alone, the port is 24960.
         token : str, optional
             The server's token; by default from ``ALCHEMIST_TOKEN``, ``ALCHEMIST_TOKEN_FILE`` or the file that a server
             of the same user has written on this machine.
@@ -121,6 +122,8 @@ class AlchemistSession:
             If the token is wrong or missing.
         ProtocolVersionError
             If the server is of another release.
+        ArgumentValueError
+            If ``ALCHEMIST_SERVER`` is not a valid address.
         """
         self._workers.check_process()
         with self._workers.lock:

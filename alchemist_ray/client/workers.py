@@ -21,6 +21,7 @@ from alchemist_ray.client.matrices.computing import Computes
 from alchemist_ray.client.worker_request import WorkerRequest
 from alchemist_ray.errors import (
     AlchemistError,
+    ArgumentValueError,
     ForkedSessionError,
     GroupDiedError,
     GroupStartError,
@@ -44,7 +45,29 @@ ON_STOPPED = ("wait", "end")
 NOTICE_SECONDS = 3.0
 """How long to wait until the driver says why a group is gone."""
 
+SERVER = "ALCHEMIST_SERVER"
+"""Environment variable with the HOST:PORT of the server of sessions that name none."""
+
 T = TypeVar("T")
+
+
+def server_in_environment() -> tuple[str, int] | None:
+    """Return the server that the environment variable ``ALCHEMIST_SERVER`` names; None if it is not set.
+
+    Raises
+    ------
+    ArgumentValueError
+        If its value is not a valid address.
+    """
+    text = os.environ.get(SERVER)
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise ArgumentValueError(
+            "connect", f"{SERVER} is {text!r}, which is not a valid address: set it to HOST:PORT, or unset it"
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class SessionWorkers:
@@ -87,7 +110,18 @@ class SessionWorkers:
     # --- the server ---------------------------------------------------------------------------------------------------
 
     def locate(self, hostname: str | None, port: int | None, token: str | None) -> tuple[str, int, str | None]:
-        """Return where the named server is, and its token; without a name, those of a server of this process."""
+        """Return where the named server is, and its token.
+
+        Without a name, it is the server that the environment variable ``ALCHEMIST_SERVER`` names, or one of this
+        process.
+
+        Raises
+        ------
+        ArgumentValueError
+            If the variable is not a valid address.
+        """
+        if hostname is None and port is None and (named := server_in_environment()) is not None:
+            hostname, port = named
         self.is_own_server = hostname is None and port is None
         if self.is_own_server:
             server = default_server()

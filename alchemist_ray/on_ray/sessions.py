@@ -17,6 +17,7 @@ import ray
 from alchemist_ray.calls.placing import Placer
 from alchemist_ray.client.address import GroupAddress
 from alchemist_ray.client.matrices.handle import MatrixHandle
+from alchemist_ray.client.workers import server_in_environment
 from alchemist_ray.errors import ArgumentValueError, GroupDiedError
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.on_ray.actor import SessionActor
@@ -30,6 +31,7 @@ from alchemist_ray.on_ray.clusters import (
     stop_cluster,
 )
 from alchemist_ray.protocol.descriptions import LibraryDescription
+from alchemist_ray.transport.credentials import find_token
 
 SessionLike = Any
 """A SessionActor handle, or the name of one."""
@@ -127,15 +129,17 @@ def init(
 ) -> Any:
     """Set how the default session is made, and make it.
 
-    Without a server's address, workers run on this machine if Ray has one node. If Ray has several nodes, or one of the
-    arguments about Ray is given, they run on Ray's nodes, and take resources of Ray.
+    Without a server's address, also in the environment variable ``ALCHEMIST_SERVER`` of this process, workers run on
+    this machine if Ray has one node. If Ray has several nodes, or one of the arguments about Ray is given, they run on
+    Ray's nodes, and take resources of Ray.
 
     Parameters
     ----------
     num_workers : int, optional
         Size of its worker group; by default the number of cores, or the number of CPUs of the Ray cluster.
     hostname, port, token : optional
-        The server to connect to; by default one is started, which ends with the Ray job.
+        The server to connect to; by default the one that ``ALCHEMIST_SERVER`` names, as ``HOST:PORT``. Without the
+        variable, or with an argument about Ray, one is started, which ends with the Ray job.
     workers_per_node : int, optional
         Workers that are reserved together on one node of Ray; by default each is placed for itself.
     placement_strategy : {"PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"}, optional
@@ -180,6 +184,8 @@ def init(
     if not ray.is_initialized():
         ray.init()
     try:
+        if not (given or cluster_name):
+            hostname, port, token = _server(hostname, port, token)
         if hostname is not None or port is not None:
             if given or cluster_name:
                 raise ArgumentValueError("init", f"{', '.join(given) or 'cluster_name'} is for workers on Ray's nodes, "
@@ -195,6 +201,15 @@ def init(
         shutdown()
         raise
     return session.actor
+
+
+def _server(hostname: str | None, port: int | None, token: str | None) -> tuple[str | None, int | None, str | None]:
+    """Return the named server; without a name, the one that ``ALCHEMIST_SERVER`` names to this process.
+
+    It is looked up here, with its token, since an actor on another node may have neither the variable nor the token.
+    """
+    named = server_in_environment() if hostname is None and port is None else None
+    return (hostname, port, token) if named is None else (*named, token or find_token(named[1]))
 
 
 def has_many_nodes() -> bool:
@@ -268,10 +283,12 @@ def _process_key() -> str:
 
 def default_session(num_workers: int | None) -> RemoteSession:
     """Return the session of this process with this many workers; it is made on first use."""
+    global _defaults
     if not ray.is_initialized():
         ray.init()
     count = num_workers if num_workers is not None else _defaults.num_workers
     with _lock:
+        _defaults = _Defaults(_defaults.num_workers, *_server(_defaults.hostname, _defaults.port, _defaults.token))
         what = _OnFirstUse(num_workers)
         key = _process_key(), what
         actor = SessionActor.options(name=what.actor_name, namespace=NAMESPACE, get_if_exists=True).remote(

@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 from alchemist_ray.errors import ServerStartError
 
@@ -19,6 +19,11 @@ LIBRARY_FILES = (".py", ".so", ".dylib", ".c")
 
 MIN_TOKEN = 8
 """Characters of the shortest token that a server accepts; the tokens that it makes have 43."""
+
+FORK, SITE = "fork", "site"
+"""How a node starts ranks: it forks them from a warm process, or the site's own MPI starts them."""
+MPI_LABEL = "mpi"
+"""Each node whose ranks the site's own MPI starts has this label, with the value :data:`SITE`."""
 
 
 class ServerArguments(TypedDict, total=False):
@@ -34,9 +39,12 @@ class ServerArguments(TypedDict, total=False):
     allow_library_paths: bool
     data_directories: Sequence[Any]
     log_dir: str | None
+    mpi: Literal["fork", "site"]
+    mpiexec: str
+    python: str
 
 
-def _option(flag: str, text: str, default: Any, **shown: str) -> Any:
+def _option(flag: str, text: str, default: Any, **shown: Any) -> Any:
     """Return a field with its flag on the command line, the help text, and how the flag shows its value."""
     metadata = {"flag": flag, "help": text, **shown}
     if isinstance(default, dict):
@@ -104,11 +112,18 @@ class ServerOptions(WorkerOptions):
         Address at which clients reach the workers; empty: `hostname`.
     log_dir : str or None
         Directory of the logs; None: a temporary directory, which is removed when the server stops.
+    mpi : {"fork", "site"}
+        Whether the ranks on its own host are forked from a warm process, or the site's own MPI starts them.
+    mpiexec : str
+        The command that starts MPI jobs at this site, with its options, such as ``"srun --mpi=pmix"``; empty: the
+        ``mpiexec`` beside `python`, or the first on PATH.
+    python : str
+        The Python that runs these ranks, with its own MPI, mpi4py and NumPy; empty: the server's own.
 
     Raises
     ------
     ServerStartError
-        If the token is too short.
+        If the token is too short, or there is no such `mpi`.
     """
 
     num_workers: int = _option(
@@ -122,8 +137,13 @@ class ServerOptions(WorkerOptions):
     port: int = _option("--port", "port to listen on (default: %(default)s)", 0)
     advertise: str = _option("--advertise", "address at which clients reach the workers", "", metavar="ADDRESS")
     log_dir: str | None = _option("--log-dir", "where to keep logs (default: nowhere)", None, metavar="D")
+    mpi: str = _option("--mpi", "what starts the ranks here (default: %(default)s)", FORK, choices=(FORK, SITE))
+    mpiexec: str = _option("--mpiexec", "the site's own mpiexec or srun, for --mpi site", "", metavar="COMMAND")
+    python: str = _option("--python", "the Python that runs the ranks here (default: this one)", "", metavar="PATH")
 
     def __post_init__(self) -> None:
+        if self.mpi not in (FORK, SITE):
+            raise ServerStartError(f"mpi is {self.mpi!r}; it must be {FORK!r} or {SITE!r}")
         if len(self.token) < MIN_TOKEN:
             raise ServerStartError(f"the token has {len(self.token)} characters, but it needs at least {MIN_TOKEN}")
 

@@ -44,6 +44,10 @@ class WorkerConfig:
         Directory of the workers' logs.
     scratch : str
         Directory in which each rank has its working directory.
+    agent : (str, int) or None
+        Where ranks that the site's own MPI has started reach the node agent; None: they inherit a connection.
+    agent_host : str
+        Name of the agent's host. Such a rank may be on another host, and then listens on an address of its own.
     """
 
     group_id: int
@@ -61,6 +65,8 @@ class WorkerConfig:
     options: WorkerOptions
     log_dir: str
     scratch: str
+    agent: tuple[str, int] | None = None
+    agent_host: str = ""
 
     @property
     def local_ranks(self) -> range:
@@ -92,4 +98,5 @@ class WorkerConfig:
     def from_json(cls, text: str | bytes) -> WorkerConfig:
         """Return the configuration that :meth:`to_json` wrote."""
         fields = json.loads(text)
-        return cls(**{**fields, "options": WorkerOptions.of(fields["options"])})
+        agent = tuple(fields["agent"]) if fields["agent"] else None
+        return cls(**{**fields, "options": WorkerOptions.of(fields["options"]), "agent": agent})

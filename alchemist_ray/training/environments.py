@@ -29,7 +29,10 @@ VECTOR_KEYS = ("num_envs", "num_groups", "workers_per_simulation")
 NUM_WORKERS = "ALCHEMIST_NUM_WORKERS"
 """Environment variable with the number of workers of a server that a process starts for itself."""
 
-_SETTINGS = ("num_workers", "on_failure", "max_restarts", "step_timeout", "reset_timeout", "dtype")
+_SETTINGS = (
+    "num_workers", "cluster", "wait", "placement", "labels",
+    "on_failure", "max_restarts", "step_timeout", "reset_timeout", "dtype",
+)  # fmt: skip
 
 
 def env_config(experiment: Experiment) -> Config:

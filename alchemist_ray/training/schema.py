@@ -134,6 +134,14 @@ class EnvironmentKeys(Section):
         None, "module or file of a library that is not registered; a file's path is relative to the YAML's directory"
     )
     num_workers: Whole = _key(1, "MPI ranks of a worker group", "ranks", ge=1)
+    cluster: Literal["ray"] | None = _key(
+        None, "`ray`: the ranks run on the nodes of the Ray cluster, where each takes a CPU; instead of `server`"
+    )
+    wait: float = _key(0.0, "how long an environment waits for workers that others hold", "s", ge=0)
+    placement: Literal["pack", "spread", "strict_spread"] = _key(
+        "pack", "ranks on as few nodes as possible, on as many as possible, or each on a node of its own"
+    )
+    labels: dict[str, str] = _key({}, "labels that the nodes of the ranks must have")
     params: dict[str, Any] = _key({}, "parameters of the simulation")
     max_episode_steps: Whole | None = _key(
         None, "steps after which an episode is cut off; by default the limit under which `id` is registered", "steps",

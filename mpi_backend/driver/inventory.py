@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from alchemist_ray.errors import ArgumentValueError, NodeError, NotEnoughWorkersError
 from alchemist_ray.mpi_backend.node.slots import Slot
 from alchemist_ray.protocol.messages import PLACEMENTS
+from alchemist_ray.protocol.server_options import MPI_LABEL, SITE
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class NodeSlots:
     slots: list[Slot]
     labels: Mapping[str, str]
     free: list[int]
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether a group with ranks here has all its ranks here, because the site's own MPI starts them."""
+        return self.labels.get(MPI_LABEL) == SITE
 
     def has(self, labels: Mapping[str, str]) -> bool:
         """Whether the node has all these labels."""
@@ -151,7 +157,7 @@ class Inventory:
             If too few slots are free.
         """
         nodes = [node for node in self._nodes.values() if node.has(placement.labels)]
-        shares = _SHARES[placement.strategy]([node for node in nodes if node.free], placement.count)
+        shares = _shares_of(placement, [node for node in nodes if node.free])
         if shares is None:
             raise self.refusal(placement)
         taken = []
@@ -174,11 +180,11 @@ class Inventory:
     def refusal(self, placement: Placement) -> NotEnoughWorkersError:
         """Return the error that says which slots are free."""
         nodes = [node for node in self._nodes.values() if node.has(placement.labels)]
-        strict = placement.strategy == "strict_spread"
-        available = sum(bool(node.free) if strict else len(node.free) for node in nodes)
-        total = sum(bool(node.slots) if strict else len(node.slots) for node in nodes)
+        available = _room(placement, nodes, lambda node: node.free)
+        total = _room(placement, nodes, lambda node: node.slots)
         holders = [f"session {session_id}: {len(slots)}" for session_id, slots in sorted(self._held.items())]
-        return NotEnoughWorkersError(placement.count, available, total, holders, str(placement) + self._labels(nodes))
+        condition = str(placement) + self._labels(nodes) + _loners(placement, nodes)
+        return NotEnoughWorkersError(placement.count, available, total, holders, condition)
 
     def _labels(self, nodes: list[NodeSlots]) -> str:
         """Return the labels of all nodes in words, if a request has named labels that none has."""
@@ -190,12 +196,40 @@ class Inventory:
     def could(self, placement: Placement) -> bool:
         """Whether the nodes would have room for a group if no session held a slot."""
         nodes = [node for node in self._nodes.values() if node.has(placement.labels)]
-        strict = placement.strategy == "strict_spread"
-        return sum(bool(node.slots) if strict else len(node.slots) for node in nodes) >= placement.count
+        return _room(placement, nodes, lambda node: node.slots) >= placement.count
 
 
 Shares = list[tuple[NodeSlots, int]]
 """Nodes, and how many slots of each to take."""
+
+
+def _shares_of(placement: Placement, nodes: list[NodeSlots]) -> Shares | None:
+    """Return the shares of the nodes in a group; a node that must be alone has none of them or all."""
+    count = placement.count
+    shared = [node for node in nodes if not node.is_alone]
+    alone = [node for node in nodes if node.is_alone and len(node.free) >= count]
+    if placement.strategy == "pack" or count == 1:
+        return _SHARES[placement.strategy](shared + alone, count)
+    shares = _SHARES[placement.strategy](shared, count)
+    if shares is None and alone and placement.strategy == "spread":
+        return _pack(alone, count)
+    return shares
+
+
+def _room(placement: Placement, nodes: list[NodeSlots], slots: Callable[[NodeSlots], Sequence[object]]) -> int:
+    """Return how large a group can be that is placed like this, if these are the slots of each node."""
+    strict = placement.strategy == "strict_spread"
+    sizes = [(node.is_alone, min(1, len(slots(node))) if strict else len(slots(node))) for node in nodes]
+    shared = sum(size for is_alone, size in sizes if not is_alone)
+    return max([shared, *(size for is_alone, size in sizes if is_alone)])
+
+
+def _loners(placement: Placement, nodes: list[NodeSlots]) -> str:
+    """Return in words why slots of several nodes cannot be used together, if this is so."""
+    if placement.count == 1 or len(nodes) == 1 or not any(node.is_alone for node in nodes):
+        return ""
+    names = ", ".join(node.name for node in nodes if node.is_alone)
+    return f" (a group with ranks on {names} has all of them there: the site's own MPI starts them)"
 
 
 def _pack(nodes: list[NodeSlots], count: int) -> Shares | None:

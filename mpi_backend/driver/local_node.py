@@ -21,11 +21,17 @@ class LocalNode:
     """A node agent in a child process. It ends with this process, however that ends.
 
     The process is started at once and loads its modules, until :meth:`join` tells it which driver to join.
+
+    Parameters
+    ----------
+    mpi, mpiexec, python : str
+        How it starts ranks, as in :class:`.ServerOptions`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mpi: str, mpiexec: str, python: str) -> None:
+        program = [sys.executable, "-P", "-m", "alchemist_ray.mpi_backend.node.program"]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "alchemist_ray.mpi_backend.node.program", str(os.getpid())],
+            [*program, str(os.getpid()), mpi, mpiexec, python],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C in this terminal is for the driver

@@ -1,7 +1,8 @@
 """The node agent: it offers a host's slots to a driver, and starts, watches and ends ranks there.
 
-The agent connects to the driver, and nothing connects to the agent. It is an asyncio program with one thread. The ranks
-are forked from a warm process (:mod:`.warm_process`).
+The agent connects to the driver. Nothing connects to the agent, except ranks that the site's own MPI has started. The
+agent is an asyncio program. Its ranks are forks of a warm process (:mod:`.warm_process`), or the site's MPI starts them
+(:mod:`.site_mpi`).
 """
 
 from __future__ import annotations
@@ -30,16 +31,18 @@ from alchemist_ray.errors import (
 )
 from alchemist_ray.host.cores import allowed_cores
 from alchemist_ray.host.memory import physical_memory
-from alchemist_ray.host.temporary_directories import make_log_dir, name_scratch
+from alchemist_ray.host.temporary_directories import make_log_dir, name_scratch, remove_stale
 from alchemist_ray.mpi_backend.logs import tail
-from alchemist_ray.mpi_backend.node.local_group import LocalGroup
-from alchemist_ray.mpi_backend.node.mpi_settings import mpi_environment
+from alchemist_ray.mpi_backend.node.forked_ranks import ForkLauncher
+from alchemist_ray.mpi_backend.node.interpreter import Interpreter
+from alchemist_ray.mpi_backend.node.local_group import LocalGroup, RankLauncher
 from alchemist_ray.mpi_backend.node.settings import NodeSettings
+from alchemist_ray.mpi_backend.node.site_mpi import SiteLauncher
 from alchemist_ray.mpi_backend.node.warm_process import WarmProcess
-from alchemist_ray.protocol import Key, pmi
+from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
-from alchemist_ray.protocol.server_options import WorkerOptions
+from alchemist_ray.protocol.server_options import MPI_LABEL, SITE, WorkerOptions
 from alchemist_ray.protocol.worker_config import WorkerConfig
 from alchemist_ray.transport.async_channel import AsyncChannel
 from alchemist_ray.transport.credentials import TOKEN, TOKEN_FILE
@@ -54,20 +57,31 @@ MAX_LOG_LINES = 10_000
 log = logging.getLogger("alchemist")
 
 
-def warm_process() -> WarmProcess:
-    """Start the process that the ranks are forked from. Agents do this first, as it takes longest.
+def launcher_of(mpi: str = "fork", mpiexec: str = "", python: str = "") -> RankLauncher:
+    """Return what starts the ranks. Agents make it first, as a warm process takes longest to start.
+
+    Parameters
+    ----------
+    mpi, mpiexec, python : str
+        As in :class:`.NodeSettings`.
 
     Raises
     ------
     NodeError
-        If the server part of Alchemist is not installed.
+        If the interpreter or mpiexec is missing, or lacks something that ranks need.
     """
-    if importlib.util.find_spec("mpi4py") is None:
+    if not python and importlib.util.find_spec("mpi4py") is None:
         raise NodeError("mpi4py is missing: pip install 'alchemist-ray[server]'")
-    # Libraries must not see the token. -P: a file in the current directory, which may belong to anybody, must not
-    # replace a module.
+    interpreter = Interpreter.find(python)
+    # Libraries must not see the token.
     environment = {name: value for name, value in os.environ.items() if name not in (TOKEN, TOKEN_FILE)}
-    return WarmProcess([sys.executable, "-P"], environment)
+    if mpi == SiteLauncher.mpi:
+        launcher = SiteLauncher.find(mpiexec, interpreter, environment)
+        log.info("%s starts the ranks: %s", launcher.name, interpreter.check(environment))
+        return launcher
+    if python:
+        log.info("The ranks run in another Python: %s", interpreter.check(environment))
+    return ForkLauncher(WarmProcess(interpreter, environment))
 
 
 class NodeAgent:
@@ -77,13 +91,14 @@ class NodeAgent:
     ----------
     settings : NodeSettings
         Its settings.
-    warm : WarmProcess
-        The process to fork ranks from; the agent ends it.
+    launcher : RankLauncher
+        Starts the ranks; the agent stops it.
     """
 
-    def __init__(self, settings: NodeSettings, warm: WarmProcess) -> None:
+    def __init__(self, settings: NodeSettings, launcher: RankLauncher) -> None:
         self.settings = settings
-        self._warm = warm
+        self._launcher = launcher
+        remove_stale()
         self._log_dir = Path(settings.log_dir or make_log_dir())
         self._address = settings.address
         self._options = WorkerOptions()
@@ -112,12 +127,16 @@ class NodeAgent:
             await self._join(await self._connect())
             on_joined()
             while not await self._serve_until_lost():
-                await self._join_again()
+                ending = asyncio.ensure_future(self._end_after(self.settings.driver_grace))
+                try:
+                    await self._join_again()
+                finally:
+                    ending.cancel()
         finally:
             if self._channel is not None:
                 self._channel.close()
             await self._end_all()
-            self._warm.stop()
+            self._launcher.stop()
             if not self.settings.log_dir:
                 shutil.rmtree(self._log_dir, ignore_errors=True)
 
@@ -150,8 +169,10 @@ class NodeAgent:
             "version": __version__,
             "pid": os.getpid(),
             "python": sys.version.partition(" ")[0],
+            "mpi": self._launcher.mpi,
         }
-        await channel.send(m.JoinServer(1, settings.name, settings.slots, dict(settings.labels), facts))
+        labels = {**settings.labels, MPI_LABEL: SITE} if self._launcher.mpi == SITE else dict(settings.labels)
+        await channel.send(m.JoinServer(1, settings.name, settings.slots, labels, facts))
         answer: Any = await channel.receive()
         if isinstance(answer, m.Failure):
             raise answer.to_error()
@@ -164,10 +185,14 @@ class NodeAgent:
             log.info("The %d slots are more than the %d cores that this process may use", settings.slots, cores)
 
     async def _join_again(self) -> None:
-        """Look for a driver that was lost. It may take a moment until it has noticed that the node was gone."""
+        """Look for a driver that was lost. It may take a moment until it has noticed that the node was gone.
+
+        The driver knows nothing of the ranks that are left, so they are ended before the node joins again.
+        """
         deadline = time.monotonic() + self.settings.wait
         while True:
             channel = await self._connect()
+            await self._end_all()
             try:
                 await self._join(channel)
             except NodeError:
@@ -179,10 +204,7 @@ class NodeAgent:
                 return
 
     async def _serve_until_lost(self) -> bool:
-        """Serve the driver; return True once it has said that it ends, False when it is lost.
-
-        Ranks do not outlive the connection to the driver, which can no longer end them.
-        """
+        """Serve the driver; return True once it has said that it ends, False when it is lost."""
         channel = self._channel
         assert channel is not None  # the node has joined
         beating = asyncio.ensure_future(self._beat(channel))
@@ -193,12 +215,16 @@ class NodeAgent:
             log.warning("Lost the server at %s:%d (%s)", *self.settings.driver, lost)
             if self.settings.wait == 0:
                 raise ServerUnreachableError(*self.settings.driver, f"lost: {lost}") from lost
-            await self._end_all()
             return False
         finally:
             beating.cancel()
             channel.close()
         return True
+
+    async def _end_after(self, seconds: float) -> None:
+        """End the ranks, which the driver can no longer end, after so many seconds."""
+        await asyncio.sleep(seconds)
+        await self._end_all()
 
     async def _beat(self, channel: AsyncChannel) -> None:
         while True:
@@ -253,9 +279,8 @@ class NodeAgent:
     # --- groups -------------------------------------------------------------------------------------------------------
 
     async def _start_ranks(self, order: m.StartRanks) -> list[dict[str, Any]]:
-        count = len(order.worker_ids)
         try:
-            environment = mpi_environment(self._address, order.peer)
+            environment = self._launcher.environment(self._address, order.peer)
         except OSError as failure:
             raise GroupStartError(str(failure)) from failure
         config = WorkerConfig(
@@ -275,10 +300,9 @@ class NodeAgent:
             log_dir=str(self._log_dir / f"session-{order.session_id:03d}"),
             scratch=str(name_scratch()),
         )
-        ranks = range(order.first_rank, order.first_rank + count)
-        world = pmi.World(order.size, ranks, order.world, order.mapping)
-        group = self._groups[order.group_id] = LocalGroup(config, world, self._report)
-        return await group.start(self._warm)
+        processes = self._launcher.processes(config, order.mapping)
+        group = self._groups[order.group_id] = LocalGroup(config, processes, self._report)
+        return await group.start()
 
     def _memory(self) -> int:
         """Return the bytes that each rank has for matrices."""

@@ -1,7 +1,8 @@
 """The node agent beside a driver, as a process of its own: ``python -m alchemist_ray.mpi_backend.node.program``.
 
-The program reads its settings, one line of JSON, from stdin (a token must not appear in argv). It answers with one line
-of JSON on stdout when the node has joined the server. It ends when the driver, or stdin, ends.
+Its arguments are the driver's process id, and how to start ranks (:func:`.agent.launcher_of`). The program reads its
+settings, one line of JSON, from stdin (a token must not appear in argv). It answers with one line of JSON on stdout
+when the node has joined the server. It ends when the driver, or stdin, ends.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from alchemist_ray.errors import AlchemistError
-from alchemist_ray.mpi_backend.node.warm_process import die_with_parent
+from alchemist_ray.mpi_backend.worker.parent_death import die_with_parent
 
 if TYPE_CHECKING:
     from alchemist_ray.mpi_backend.node.agent import NodeAgent
@@ -28,25 +29,26 @@ def _say(**facts: object) -> None:
     sys.stdout.flush()
 
 
-def main(parent: int) -> int:
+def main(parent: int, mpi: str = "fork", mpiexec: str = "", python: str = "") -> int:
     """Run the agent of the driver `parent`; return the exit status."""
     die_with_parent(parent)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the driver decides when it ends
     from alchemist_ray.mpi_backend.logs import configure_logging
-    from alchemist_ray.mpi_backend.node.agent import NodeAgent, warm_process
+    from alchemist_ray.mpi_backend.node.agent import NodeAgent, launcher_of
     from alchemist_ray.mpi_backend.node.settings import NodeSettings
 
     try:
-        warm = warm_process()
+        launcher = launcher_of(mpi, mpiexec, python)
         line = sys.stdin.buffer.readline()
         if not line:
-            warm.stop()
+            launcher.stop()
             return 1
         settings = NodeSettings.from_json(line)
-        with open(f"{settings.log_dir}/node.log", "a") as log:
+        with contextlib.ExitStack() as opened:
+            log = opened.enter_context(open(f"{settings.log_dir}/node.log", "a")) if settings.log_dir else sys.stderr
             configure_logging("node", log)
-            asyncio.run(_serve(NodeAgent(settings, warm)))
+            asyncio.run(_serve(NodeAgent(settings, launcher)))
     except AlchemistError as failure:
         _say(error=str(failure))
         return 1
@@ -61,4 +63,4 @@ async def _serve(agent: NodeAgent) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), *sys.argv[2:]))

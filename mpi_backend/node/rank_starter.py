@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from alchemist_ray.mpi_backend.node import shared_memory
-from alchemist_ray.mpi_backend.node.warm_process import die_with_parent
 from alchemist_ray.mpi_backend.worker import worker
 from alchemist_ray.mpi_backend.worker.output import RotatingLog, close_all_but
+from alchemist_ray.mpi_backend.worker.parent_death import die_with_parent
 from alchemist_ray.protocol.worker_config import WorkerConfig
 from alchemist_ray.transport.pairs import PacketSocket, inherited_stream
 
@@ -201,7 +201,7 @@ def _be_rank(config: WorkerConfig, rank: int, pmi: int, link: int, sink: int, st
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.update(PMI_FD=str(pmi), PMI_RANK=str(rank), PMI_SIZE=str(config.size))
-        status = worker.run_rank(config, rank, inherited_stream(link))
+        status = worker.run_forked_rank(config, rank, inherited_stream(link))
     except BaseException:  # noqa: BLE001 - the log is the only one to tell
         traceback.print_exc()
     finally:

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from alchemist_ray.protocol.server_options import FORK
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeSettings:
@@ -32,7 +34,15 @@ class NodeSettings:
     log_dir : str
         Directory of the logs; empty: a temporary one.
     wait : float
-        Seconds for which the agent tries to reach the driver.
+        Seconds for which the agent tries to reach the driver; also when it has lost it, unless this is 0.
+    driver_grace : float
+        Seconds for which ranks go on after the driver was lost, if it does not come back sooner.
+    mpi : {"fork", "site"}
+        Whether the ranks are forked from a warm process, or the site's own MPI starts them.
+    mpiexec : str
+        The command that starts MPI jobs at this site, with its options; empty: ``mpiexec``.
+    python : str
+        The Python that runs the ranks; empty: the agent's own.
     """
 
     driver: tuple[str, int]
@@ -44,6 +54,10 @@ class NodeSettings:
     bind: str = ""
     log_dir: str = ""
     wait: float = 30.0
+    driver_grace: float = 0.0
+    mpi: str = FORK
+    mpiexec: str = ""
+    python: str = ""
 
     def to_json(self) -> str:
         """Return the settings as JSON."""

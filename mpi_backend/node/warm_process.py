@@ -12,14 +12,15 @@ sends one packet for each group, with the socket that the group's starter shall 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from alchemist_ray.mpi_backend.node.interpreter import Interpreter
+from alchemist_ray.mpi_backend.worker.parent_death import die_with_parent
 from alchemist_ray.transport.pairs import PacketSocket
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -28,22 +29,20 @@ _SHORT_SPIN = {"OPENBLAS_THREAD_TIMEOUT": "20"}
 for 2^26 cycles on the cores that other ranks need: to deal the factors of order 400 took 8 ms instead of 3. With 2^16
 cycles `eigvals`, which makes many short calls, was a quarter slower."""
 
-_PR_SET_PDEATHSIG = 1
-
 
 class WarmProcess:
     """The agent's end of the warm process.
 
     Parameters
     ----------
-    command : sequence of str
-        The Python to run, with its options.
+    python : Interpreter
+        The Python to run.
     environment : mapping
         Environment variables of the ranks.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._command = command
+    def __init__(self, python: Interpreter, environment: Mapping[str, str]) -> None:
+        self._python = python
         self._environment = {**_SHORT_SPIN, **environment, **_ONE_THREAD}
         self._process: subprocess.Popen[bytes] | None = None
         self._orders: PacketSocket | None = None
@@ -57,7 +56,7 @@ class WarmProcess:
         self._orders, theirs = PacketSocket.pair()
         with contextlib.closing(theirs):
             self._process = subprocess.Popen(
-                [*self._command, "-m", __name__, str(theirs.fileno()), str(os.getpid())],
+                self._python.command(__name__, str(theirs.fileno()), str(os.getpid())),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # the agent's stdout may be a channel to its parent
                 env=self._environment,
@@ -91,13 +90,6 @@ class WarmProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent, the process `parent`, dies in any way."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before it was asked to tell
-        os._exit(1)
 
 
 def main(orders: PacketSocket, agent: int) -> None:

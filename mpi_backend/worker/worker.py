@@ -19,6 +19,7 @@ import faulthandler
 import logging
 import os
 import queue
+import re
 import resource
 import socket
 import sys
@@ -28,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import mpi4py
-from threadpoolctl import ThreadpoolController
 
 # A rank starts MPI itself, after it was forked from a process that has only loaded it.
 mpi4py.rc.initialize = False
@@ -164,6 +164,7 @@ class Worker:
                     link.send(m.Done(message.request, self._status()))
         except (OSError, ProtocolError) as lost:
             log.error("Lost the node agent: %s", lost)
+            unname_shared_memory()  # mpiexec may kill this process at once, and then not clean up
         else:
             log.info("Shutting down")
         self._stopping.set()
@@ -211,7 +212,7 @@ def _is_first_of_host(comm: MPI.Comm) -> bool:
     return bool(rank == 0)
 
 
-def _unname_shared_memory(comm: MPI.Comm) -> None:
+def _unname_when_all_have_mapped(comm: MPI.Comm) -> None:
     """Remove the names of the shared-memory segments that MPI mapped at its start. Collective over comm.
 
     MPI libraries remove them in finalize, but a killed rank never gets there. By now every rank of this host has mapped
@@ -220,18 +221,32 @@ def _unname_shared_memory(comm: MPI.Comm) -> None:
     comm.Barrier()
     if "MPICH" not in MPI.Get_library_version():
         return  # another library may map its segments only when it first needs them, and by name
+    unname_shared_memory()
+
+
+def unname_shared_memory() -> None:
+    """Remove the names of all shared-memory segments that this process has mapped. Local."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         _, separator, name = line.partition("/dev/shm/")  # noqa: S108 - POSIX shared memory
         if separator and not name.endswith("(deleted)"):
             Path("/dev/shm", name).unlink(missing_ok=True)  # noqa: S108
 
 
-_blas = ThreadpoolController().select(user_api="blas")
-"""The BLAS libraries that are loaded. They read how many threads to use when they were loaded, before the fork."""
+def _loaded_blas() -> list[Any]:
+    """Return the BLAS libraries that are loaded. They read how many threads to use when they were loaded."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:  # then BLAS keeps the number of threads with which it was loaded
+        return []
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
-def run_rank(config: WorkerConfig, rank: int, link: socket.socket) -> int:
-    """Run a rank of a worker group in a process of its own; return its exit status.
+_blas = _loaded_blas()
+"""Found once, before the forks."""
+
+
+def run_forked_rank(config: WorkerConfig, rank: int, link: socket.socket) -> int:
+    """Run a rank of a worker group in a process of its own, a fork; return its exit status.
 
     Parameters
     ----------
@@ -242,36 +257,55 @@ def run_rank(config: WorkerConfig, rank: int, link: socket.socket) -> int:
     link : socket.socket
         A connected socket to the node agent.
     """
-    faulthandler.enable(all_threads=False)
     configure_logging(config.name_of(rank))
+    os.environ.update(config.environment)
+    for blas in _blas:
+        blas.set_num_threads(config.threads)
+    comm = start_mpi()
+    if comm.size != config.size:
+        log.error(
+            "the MPI library (%s) made a world of %d ranks, since it does not speak PMI-1: start the node with "
+            "--mpi site",
+            library_version(),
+            comm.size,
+        )
+        unname_shared_memory()  # no process manager cleans up
+        end_mpi()
+        return 1
+    return run_rank(config, comm, Channel(link, Connection.opened(Side.INITIATOR, Purpose.LINK)))
+
+
+def start_mpi() -> MPI.Intracomm:
+    """Start MPI; return the communicator of all ranks."""
+    faulthandler.enable(all_threads=False)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    os.environ.update(config.environment)
-    for blas in _blas.lib_controllers:
-        blas.set_num_threads(config.threads)
-    os.mkdir(config.directory_of(rank), 0o700)
-    os.chdir(config.directory_of(rank))
     # One thread calls MPI. But only at this level does MPICH yield the core while it waits: see docs/architecture.md.
     MPI.Init_thread(MPI.THREAD_MULTIPLE)
-    comm = MPI.COMM_WORLD
-    if comm.size != config.size:
-        log.error("%s", _no_pmi(comm.size))
-        return 1
-    _unname_shared_memory(comm)
-    try:
-        Worker(config, comm, Channel(link, Connection.opened(Side.INITIATOR, Purpose.LINK))).run()
-    except (AlchemistError, OSError) as failure:
-        log.error("The worker could not start: %s", failure)
-        comm.Abort(1)
+    return MPI.COMM_WORLD
+
+
+def end_mpi() -> None:
+    """Write what has been printed, and end MPI, which removes its files and its shared memory."""
     sys.stdout.flush()
     sys.stderr.flush()
     MPI.Finalize()
+
+
+def library_version() -> str:
+    """Return the name and the version of the MPI library."""
+    return " ".join(re.split(r"[\n,\0]", MPI.Get_library_version())[0].split())
+
+
+def run_rank(config: WorkerConfig, comm: MPI.Intracomm, link: Channel) -> int:
+    """Serve as a rank whose MPI has been started, until the agent tells it to end; return the exit status."""
+    os.makedirs(config.directory_of(comm.rank), 0o700)
+    os.chdir(config.directory_of(comm.rank))
+    _unname_when_all_have_mapped(comm)
+    try:
+        Worker(config, comm, link).run()
+    except (AlchemistError, OSError) as failure:
+        log.error("The worker could not start: %s", failure)
+        comm.Abort(1)
+    end_mpi()
     return 0
-
-
-def _no_pmi(size: int) -> str:
-    name = MPI.Get_library_version().partition("\n")[0]
-    return (
-        f"the MPI library ({name}) made a world of {size} ranks, since it does not speak PMI-1: start the node with "
-        "--mpi site"
-    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -148,34 +149,60 @@ def test_ranks_on_all_hosts_end_when_the_driver_is_killed(cluster, spread):
         spread.stop()
 
 
+def test_ranks_go_on_for_the_grace_of_their_node(hosts):
+    with contextlib.closing(Cluster(hosts(1), slots=1, libraries={"faults": str(LIBRARIES / "faults.py")})) as cluster:
+        (host,) = cluster.hosts
+        options = [
+            "--name",
+            "patient",
+            "--slots",
+            "2",
+            "--label",
+            "kind=patient",
+            "--driver-grace",
+            "3",
+            "--wait",
+            "10",
+        ]
+        cluster.start_agent(host, *options)
+        cluster.session(2, wait=20, labels={"kind": "patient"})
+        os.kill(cluster.server.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        time.sleep(1.5)
+        assert len(ranks_on(host)) == 2
+        assert wait_until(lambda: not ranks_on(host), 5)
+        assert time.monotonic() - killed > 2.5
+
+
 # --- links that are cut -----------------------------------------------------------------------------------------------
 
 
-def _steps(session):
-    handle = session.send_matrix(np.ones((2000, 1000)))
-    return {
-        "a running task": lambda: session.run_task("faults", "nap", seconds=60),
-        "a command": lambda: session.run_task("faults", "echo", value=1),
-        "a send": lambda: session.send_matrix(np.ones((3000, 1000))),
-        "a fetch": lambda: np.asarray(handle),
-    }
-
-
-@pytest.mark.parametrize("what", ["a running task", "a command", "a send", "a fetch"])
-def test_a_host_that_is_cut_off_is_named_in_time(cluster, spread, what):
-    """The host of a worker is cut off from all others; the client asks for something before or after it."""
-    host = cluster.host_of(spread, 1)
-    action = _steps(spread)[what]
-    waiting = run_in_thread(action) if what == "a running task" else None
+def test_a_host_that_is_cut_off_is_named_in_time_whatever_the_client_does(cluster):
+    """Four sessions have a worker each on the host that is cut off from all others."""
+    sessions = [cluster.session(3, placement="strict_spread") for _ in range(3)]
+    running, commanding, moving = sessions
+    for session in (running, commanding):
+        session.load_library("faults")
+    handle = moving.send_matrix(np.ones((2000, 1000)))
+    sending = pickle.loads(pickle.dumps(handle))
+    host = cluster.host_of(running, 1)
+    waiting = {"a running task": run_in_thread(lambda: running.run_task("faults", "nap", seconds=60))}
     time.sleep(0.3)
     cluster.hosts.cut(host)
-    error, seconds = (waiting or run_in_thread(action))()
-    assert isinstance(error, errors.GroupDiedError), error
-    assert host.name in str(error)
-    assert "network" in str(error)
-    assert seconds <= CUT_SECONDS
-    with within(STOP_SECONDS):
-        spread.stop()
+    waiting |= {
+        "a command": run_in_thread(lambda: commanding.run_task("faults", "echo", value=1)),
+        "a fetch": run_in_thread(lambda: np.asarray(sending)),
+        "a send": run_in_thread(lambda: moving.send_matrix(np.ones((3000, 1000)))),
+    }
+    for what, wait in waiting.items():
+        error, seconds = wait()
+        assert isinstance(error, errors.GroupDiedError), (what, error)
+        assert host.name in str(error), (what, error)
+        assert "network" in str(error), (what, error)
+        assert seconds <= CUT_SECONDS, (what, seconds)
+    for session in sessions:
+        with within(STOP_SECONDS):
+            session.stop()
     assert_nothing_is_left(cluster, seconds=CUT_SECONDS)
 
 
@@ -271,7 +298,7 @@ def _stop_rank(cluster, session, rank):
 
 
 def test_a_rank_that_is_stopped_is_reported_and_the_task_goes_on_with_it(cluster, spread, caplog):
-    waiting = run_in_thread(lambda: spread.run_task("faults", "receive_from_any", rounds=200_000))
+    waiting = run_in_thread(lambda: spread.run_task("faults", "receive_from_any", rounds=50_000))
     pid = _stop_rank(cluster, spread, 1)
     try:
         assert wait_until(lambda: "rank 1 is stopped" in caplog.text, 10), caplog.text

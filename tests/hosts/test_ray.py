@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from recipes import recipe
 from tests_support import wait_until
 
 pytestmark = [pytest.mark.hosts, pytest.mark.systems, pytest.mark.timeout(420)]
@@ -96,6 +97,12 @@ print(json.dumps([wrong, hosts, free, ray.available_resources().get("CPU", 0)]))
     assert hosts == [host.name for host in ray_hosts]
     assert free == 0
     assert after == 6
+    assert no_workers_left(ray_hosts)
+
+
+def test_the_recipe_of_the_page_runs_as_printed(ray_hosts):
+    program, _ = recipe("Ray", "python")
+    ray_hosts[0].run([sys.executable, "-c", program + "assert S.shape == (10,)"], env=ENVIRONMENT, timeout=120)
     assert no_workers_left(ray_hosts)
 
 

@@ -232,12 +232,12 @@ def _within(part: Part, band: Part, view: Array) -> Array:
 
 def _unpack(channel: Channel, part: Part, out: Array, meter: Meter) -> float:
     """Receive a part into its places in `out`; return the seconds spent placing it."""
-    direct = part.direct(out)
-    if direct is not None:
-        octets = octets_of(direct)
-        for start in range(0, len(octets), BAND_BYTES):
-            channel.receive_payload_into(octets[start : start + BAND_BYTES])
-            meter.add(len(octets[start : start + BAND_BYTES]))
+    runs = part.runs(out)
+    if runs is not None:
+        for octets in map(octets_of, runs):
+            for start in range(0, len(octets), BAND_BYTES):
+                channel.receive_payload_into(octets[start : start + BAND_BYTES])
+                meter.add(len(octets[start : start + BAND_BYTES]))
         return 0.0
     placing = 0.0
     buffer = np.empty(0, part.dtype)

@@ -23,6 +23,8 @@ Array = npt.NDArray[Any]
 
 BUFFER_BYTES = 2 * 2**20
 """Size of the buffer for elements that are not adjacent in memory; it fits into the cache."""
+RUN_BYTES = 64 * 1024
+"""Runs of at least this size on average go to or from the wire without a copy."""
 
 
 @dataclass(frozen=True)
@@ -102,25 +104,37 @@ class Part:
         """Write `block`, of the part's shape, to its places in the rectangle `array`."""
         tiling.gather(block, array, self.rows, self.cols, (self.local.i0, self.local.j0), self.corner)
 
-    def direct(self, array: Array) -> Array | None:
-        """Return the part as a view of `array` if its bytes lie there in wire order; otherwise None."""
-        p, *more_rows = self.rows.pieces(self.local.i0, self.local.i1)
+    def runs(self, array: Array) -> list[Array] | None:
+        """Return contiguous views of `array` that together are the part in wire order; None if they would be short.
+
+        They need no copy between the array and the wire. One run may have any length.
+        """
+        pieces = list(self.rows.pieces(self.local.i0, self.local.i1))
         q, *more_cols = self.cols.pieces(self.local.j0, self.local.j1)
-        if more_rows or more_cols or array.dtype != self.dtype:
+        if more_cols or array.dtype != self.dtype or (q.count > 1 and q.step != q.length):
             return None
-        if (p.count > 1 and p.step != p.length) or (q.count > 1 and q.step != q.length):
+        whole = [p.count == 1 or p.step == p.length for p in pieces]
+        number = sum(1 if adjacent else p.count for p, adjacent in zip(pieces, whole, strict=True))
+        if number > 1 and self.nbytes < number * RUN_BYTES:
             return None
-        i, j = p.start - self.corner[0], q.start - self.corner[1]
-        view = array[i : i + p.count * p.length, j : j + q.count * q.length]
-        return view if view.flags.c_contiguous else None
+        starts: list[tuple[int, int]] = []
+        for p, adjacent in zip(pieces, whole, strict=True):
+            if adjacent:
+                starts.append((p.start, p.count * p.length))
+            else:
+                starts += [(p.start + k * p.step, p.length) for k in range(p.count)]
+        j = q.start - self.corner[1]
+        columns = slice(j, j + q.count * q.length)
+        runs = [array[i - self.corner[0] : i - self.corner[0] + length, columns] for i, length in starts]
+        return runs if all(run.flags.c_contiguous for run in runs) else None
 
     def pack(self, array: Array) -> Iterator[memoryview]:
         """Yield the bytes of the part, in the order of the block, from the rectangle `array`."""
-        direct = self.direct(array)
-        if direct is not None:
-            octets = octets_of(direct)
-            for start in range(0, len(octets), BUFFER_BYTES):
-                yield octets[start : start + BUFFER_BYTES]
+        runs = self.runs(array)
+        if runs is not None:
+            for octets in map(octets_of, runs):
+                for start in range(0, len(octets), BUFFER_BYTES):
+                    yield octets[start : start + BUFFER_BYTES]
             return
         buffer = np.empty(0, self.dtype)
         for band in self.bands(BUFFER_BYTES):

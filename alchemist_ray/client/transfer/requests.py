@@ -11,6 +11,7 @@ import collections
 import contextlib
 import errno
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,8 @@ from alchemist_ray.transport.channel import Address, Channel, check_reachable, d
 T = TypeVar("T")
 R = TypeVar("R", m.Done, m.Block)
 
+RETRY_SECONDS = 5.0
+"""A worker that was found dead is not looked for again for so long: others may wait for the same connection."""
 REACH_SECONDS = 3.0
 """How long to try to reach a worker whose connection broke."""
 REQUEST_SECONDS = 60.0
@@ -83,6 +86,7 @@ class Requester:
         self._address = address
         self.endpoint = endpoint
         self._channel: Channel | None = None
+        self._death, self._died = "", 0.0
         self._request = 0
         self._lock = threading.RLock()
         self._waiting: collections.deque[PendingRequest] = collections.deque()
@@ -169,10 +173,14 @@ class Requester:
         reason = describe_loss(lost)
         if is_listening(self._address, self.endpoint):
             return ConnectionLostError(str(self.endpoint), reason)
-        return GroupDiedError(self._address.session_id, f"{self.endpoint} is lost: {reason}")
+        self._death = f"{self.endpoint} is lost: {reason}"
+        self._died = time.monotonic()
+        return GroupDiedError(self._address.session_id, self._death)
 
     def _open(self) -> Channel:
         if self._channel is None:
+            if self._death and time.monotonic() - self._died < RETRY_SECONDS:
+                raise GroupDiedError(self._address.session_id, self._death)
             self._channel = open_channel(self._address, self.endpoint, Purpose.MATRICES)
             self._channel.set_timeout(REQUEST_SECONDS)
         return self._channel

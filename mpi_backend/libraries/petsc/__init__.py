@@ -1,8 +1,9 @@
 """PETSc's Krylov methods and preconditioners for sparse systems of linear equations.
 
 PETSc and petsc4py have no wheels; pip compiles them on the machine against its MPI (``pip install petsc petsc4py``,
-which needs a compiler and the MPI of mpi4py). This library loads only where they are installed. PETSc gets each rank's
-rows as they are, so only PETSc itself moves data between ranks.
+which needs a compiler and the MPI of mpi4py). Linux distributions have them for their own Python and MPI, in which the
+workers of a server can run (``--python /usr/bin/python3 --mpi site``). This library loads only where they are
+installed. PETSc gets each rank's rows as they are, so only PETSc itself moves data between ranks.
 
 The scalar type of PETSc (real or complex, single or double) was fixed when it was built. Matrices are converted to it;
 a PETSc for real numbers refuses complex matrices. Preconditioners that factorise (ilu, icc, lu, and bjacobi and asm,
@@ -24,7 +25,8 @@ except ImportError as missing:
     raise LibraryLoadError(
         "petsc",
         f"{missing}. Install it where the workers run: pip install petsc petsc4py. This compiles PETSc, which needs a "
-        "compiler and the MPI of mpi4py",
+        "compiler and the MPI of mpi4py. Or run the workers in a Python that has it, such as that of Debian with "
+        "python3-petsc4py: --python /usr/bin/python3 --mpi site",
     ) from None
 
 __version__ = "1.0"

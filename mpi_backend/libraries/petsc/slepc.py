@@ -6,6 +6,7 @@ SLEPc is built on PETSc, and this library loads only where slepc4py is installed
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ except ImportError as missing:
     raise LibraryLoadError(
         "slepc",
         f"{missing}. Install it where the workers run: pip install slepc slepc4py. This compiles SLEPc against the "
-        "installed PETSc",
+        "installed PETSc. Or run the workers in a Python that has it: --python /usr/bin/python3 --mpi site",
     ) from None
 
 __version__ = "1.0"
@@ -40,6 +41,8 @@ _WHICH = {
     "LI": "LARGEST_IMAGINARY",
     "SI": "SMALLEST_IMAGINARY",
 }
+_SAME = 1e-8
+"""Eigenvalues that differ by less, relative to the largest one, are the same one."""
 _ASYMMETRY = 1e-4  # rounding in single precision reaches this in sums over large matrices
 
 
@@ -86,13 +89,18 @@ def eigsh(
         If `A` contains NaN or Inf.
     ConvergenceError
         If fewer than k eigenvalues converged.
+
+    Notes
+    -----
+    A Krylov method may miss copies of a multiple eigenvalue. So SLEPc then looks once more, orthogonally to the
+    eigenvectors that it has found. This takes about as long as to find one eigenvalue.
     """
     _require(ctx, A, k, which, ("LM", "SM", "LA", "SA"))
     dtype = objects.require_scalars(ctx, A=A)
     with objects.matrix(ctx, A) as matrix:
         if not _is_symmetric(matrix):
             raise ArgumentValueError(ctx.task, "A is not symmetric (Hermitian): use eigs")
-        values, vectors = _solve(ctx, matrix, SLEPc.EPS.ProblemType.HEP, k, sigma, which, maxiter, tol)
+        values, vectors = _with_all_copies(ctx, matrix, k, sigma, which, maxiter, tol)
     order = np.argsort(values.real)
     V = allocated(ctx, (A.shape[0], k), dtype, "VC_STAR")
     if V.local.size:
@@ -149,10 +157,62 @@ def _is_symmetric(matrix: Any) -> bool:
     return bool(error <= _ASYMMETRY * size)
 
 
-def _solve(
-    ctx: TaskContext, A: Any, kind: Any, k: int, sigma: float | None, which: str, maxiter: int | None, tol: float
+def _with_all_copies(
+    ctx: TaskContext, A: Any, k: int, sigma: float | None, which: str, maxiter: int | None, tol: float
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return k eigenvalues, and this rank's rows of their eigenvectors. Collective over comm."""
+    """Return what :func:`_solve` returns for a Hermitian A, with all copies of multiple eigenvalues.
+
+    Orthogonally to all eigenvectors that were found, look for an eigenvalue that is wanted more than the least wanted
+    of those; if there is one, it replaces that one. Collective over comm.
+    """
+    kind = SLEPc.EPS.ProblemType.HEP
+    values, vectors = _solve(ctx, A, kind, k, sigma, which, maxiter, tol)
+    known = [_vector(A, vectors[:, i]) for i in range(k)]
+    try:
+        while len(known) < A.getSize()[0]:
+            try:
+                value, vector = _solve(ctx, A, kind, 1, sigma, which, maxiter, tol, known)
+            except ConvergenceError:
+                break
+            last = int(np.argmax(_order(values, sigma, which)))
+            gain = _order(values, sigma, which)[last] - _order(value, sigma, which)[0]
+            if not ctx.comm.bcast(gain > _SAME * np.abs(values).max()):
+                break
+            known.append(_vector(A, vector[:, 0]))
+            values[last], vectors[:, last] = value[0], vector[:, 0]
+    finally:
+        for each in known:
+            each.destroy()
+    return values, vectors
+
+
+def _vector(A: Any, local: npt.NDArray[Any]) -> Any:
+    """Return a vector in the rows of `A`. Collective over comm."""
+    made = A.createVecRight()
+    made.setArray(local if made.getArray().dtype.kind == "c" else local.real)
+    return made
+
+
+def _order(values: npt.NDArray[Any], sigma: float | None, which: str) -> npt.NDArray[Any]:
+    """Return numbers that are the smaller the more an eigenvalue is wanted."""
+    if sigma is not None:
+        return np.asarray(np.abs(values.real - sigma))
+    wanted = np.abs(values) if which[1] == "M" else values.real
+    return np.asarray(wanted if which[0] == "S" else -wanted)
+
+
+def _solve(
+    ctx: TaskContext,
+    A: Any,
+    kind: Any,
+    k: int,
+    sigma: float | None,
+    which: str,
+    maxiter: int | None,
+    tol: float,
+    known: Sequence[Any] = (),
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return k eigenvalues, and this rank's rows of their eigenvectors, orthogonal to known ones. Collective over A."""
     solver = SLEPc.EPS().create(comm=ctx.comm)
     real, imaginary = A.createVecs()
     try:
@@ -161,6 +221,7 @@ def _solve(
         solver.setDimensions(nev=k)
         solver.setTolerances(tol=tol or 1e-12, **({"max_it": maxiter} if maxiter else {}))
         solver.setWhichEigenpairs(getattr(SLEPc.EPS.Which, _WHICH[which]))
+        solver.setDeflationSpace(list(known))
         if sigma is not None:
             solver.setWhichEigenpairs(SLEPc.EPS.Which.TARGET_MAGNITUDE)
             solver.setTarget(sigma)

@@ -175,6 +175,72 @@ def test_only_nodes_with_all_labels_are_used():
         inventory.take(Placement(1, labels={"zone": "south"}), 3)
 
 
+# --- nodes on which the site's own MPI starts the ranks ---------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed():
+    made = inventory_of(alpha=2, beta=1)
+    for name, count in (("gamma", 3), ("delta", 4)):
+        made.add(name, count, {"mpi": "site"})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("count", "strategy", "expected"),
+    [
+        (1, "pack", {"beta": 1}),
+        (2, "pack", {"alpha": 2}),
+        (3, "pack", {"gamma": 3}),
+        (4, "pack", {"delta": 4}),
+        (1, "spread", {"beta": 1}),
+        (2, "spread", {"alpha": 1, "beta": 1}),
+        (3, "spread", {"alpha": 2, "beta": 1}),
+        (4, "spread", {"delta": 4}),
+        (1, "strict_spread", {"delta": 1}),
+        (2, "strict_spread", {"alpha": 1, "beta": 1}),
+    ],
+)
+def test_a_group_with_ranks_on_such_a_node_is_there_alone(mixed, count, strategy, expected):
+    assert mixed.could(Placement(count, strategy))
+    assert counts(mixed.take(Placement(count, strategy), 1)) == expected
+
+
+@pytest.mark.parametrize(("count", "strategy", "most"), [(5, "pack", 4), (5, "spread", 4), (3, "strict_spread", 2)])
+def test_a_group_that_no_single_node_has_room_for_is_refused_with_the_reason(mixed, count, strategy, most):
+    placement = Placement(count, strategy)
+    assert not mixed.could(placement)
+    with pytest.raises(NotEnoughWorkersError, match="a group with ranks on gamma, delta has all of them") as caught:
+        mixed.take(placement, 1)
+    assert (caught.value.available, caught.value.total) == (most, most)
+
+
+def test_such_a_node_is_chosen_by_its_label(mixed):
+    assert counts(mixed.take(Placement(2, labels={"mpi": "site"}), 1)) == {"gamma": 2}
+    assert mixed.could(Placement(4, labels={"mpi": "site"}))
+    with pytest.raises(NotEnoughWorkersError, match="but 4 of the server's 4 are free"):
+        mixed.take(Placement(5, labels={"mpi": "site"}), 2)
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=5),
+    count=st.integers(1, 8),
+    strategy=st.sampled_from(["pack", "spread", "strict_spread"]),
+)
+def test_no_group_is_split_over_such_nodes(sizes, count, strategy):
+    made, placement = Inventory(), Placement(count, strategy)
+    for number, (size, is_site) in enumerate(sizes):
+        made.add(f"{'site' if is_site else 'fork'}{number}", size, {"mpi": "site"} if is_site else {})
+    if not made.could(placement):
+        with pytest.raises(NotEnoughWorkersError) as caught:
+            made.take(placement, 1)
+        assert caught.value.available == caught.value.total < count
+        return
+    taken = counts(made.take(placement, 1))
+    assert sum(taken.values()) == count
+    assert len(taken) == 1 or not any(name.startswith("site") for name in taken)
+
+
 # --- nodes that come and go -------------------------------------------------------------------------------------------
 
 

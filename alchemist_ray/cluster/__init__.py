@@ -1,0 +1,1 @@
+"""Servers whose nodes a cluster's own tools start: Slurm, and ssh."""
