@@ -20,6 +20,8 @@ import alchemist_ray as alchemist
 
 LIBRARIES = Path(__file__).parent / "libraries"
 MARK = "ALCHEMIST_TEST_RUN"
+END_SECONDS = 40
+"""Time for the last processes to end: agents of Ray look only now and then whether their raylet is gone."""
 
 os.environ[MARK] = uuid.uuid4().hex
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -70,7 +72,7 @@ def _nothing_is_left() -> object:
     before = shared_memory()
     yield
     close_jobs()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + END_SECONDS
     while (marked_processes() or leaked(before)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not (left := marked_processes()), f"processes outlived the tests: {left}"
