@@ -2,7 +2,7 @@
 
 ``Hosts(3)`` makes h1, h2 and h3 in about 0.3 s. Each has its own network interface, host name, PIDs, /tmp, /dev/shm and
 /run; see :mod:`namespaces`. All hosts know the names of the others. A switch connects them with each other and with the
-test process, which is at :attr:`Hosts.outside_address`. There is no way to any other network and no name server.
+test process, which is at :attr:`Hosts.outside_address`. The hosts reach no other network and no name server.
 
 >>> with Hosts(2) as hosts:
 ...     server = hosts[0].popen([sys.executable, "-m", "http.server"])

@@ -67,6 +67,15 @@ class Cluster:
         """Return what the server knows of its nodes, by name."""
         return {row["name"]: row for row in self._monitor.server_status()["nodes"]}
 
+    def wait_for_task(self, task: str) -> None:
+        """Wait until a worker of some session runs a task, such as ``"faults.nap"``."""
+
+        def is_running() -> bool:
+            sessions = self._monitor.server_status()["sessions"]
+            return any(worker["task"] == task for session in sessions for worker in session["workers"])
+
+        assert wait_until(is_running, 20), f"{task} was not started"
+
     def host_of(self, session: alchemist.AlchemistSession, rank: int) -> Host:
         """Return the host of a rank."""
         return next(host for host in self.hosts if host.name == session.address.endpoints[rank].host)

@@ -22,7 +22,7 @@ STARTS = re.compile(
 ROOT_CONFTEST = Path(__file__).with_name("conftest.py")
 FIXTURES = {"server", "session", "connect", "session_by_transport"}
 """The fixtures of tests/conftest.py that start a server."""
-JOBS = re.compile(r"mpiexec|-m alchemist_ray\.mpi_backend\.driver\.serve|raylet|gcs_server")
+JOBS = re.compile(r"mpiexec|-m alchemist_ray\.mpi_backend\.driver\.program|raylet|gcs_server")
 """What stands in the command line of a job, a server or Ray."""
 
 _started: list[str] = []

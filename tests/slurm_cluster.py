@@ -1,6 +1,6 @@
 """Slurm on hosts that are made of network namespaces, for tests: the controller on the first host, slurmd on each.
 
-The daemons run as root, and munge keeps strangers out. There is no accounting and there are no control groups.
+The daemons run as root, and munge keeps strangers out. It uses neither accounting nor control groups.
 """
 
 from __future__ import annotations

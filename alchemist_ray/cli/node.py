@@ -79,8 +79,9 @@ def _node(arguments: argparse.Namespace) -> int:
     try:
         from alchemist_ray.host.cores import allowed_cores
         from alchemist_ray.mpi_backend.logs import configure_logging
-        from alchemist_ray.mpi_backend.node.agent import NodeAgent, launcher_of
-        from alchemist_ray.mpi_backend.node.settings import NodeSettings
+        from alchemist_ray.mpi_backend.node.agent import NodeAgent
+        from alchemist_ray.mpi_backend.node.launching import launcher_of
+        from alchemist_ray.protocol.node_settings import NodeSettings
     except ImportError as missing:
         raise NodeError(f"{missing}: pip install 'alchemist-ray[server]'") from missing
     settings = NodeSettings(

@@ -82,7 +82,7 @@ def _await_nodes(arguments: argparse.Namespace) -> list[str]:
     NodeError
         If it has fewer nodes when the time is up; the error says which.
     ServerUnreachableError
-        If there is no server when the time is up.
+        If no server answers when the time is up.
     """
     deadline = time.monotonic() + arguments.wait
     while True:

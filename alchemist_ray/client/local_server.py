@@ -6,17 +6,15 @@ import atexit
 import dataclasses
 import json
 import os
-import select
 import shutil
-import subprocess
-import sys
 import threading
 import weakref
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 from alchemist_ray.errors import ServerStartError
+from alchemist_ray.host.child_program import ChildProgram
 from alchemist_ray.host.cores import allowed_cores
 from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.host.temporary_directories import make_log_dir
@@ -45,16 +43,14 @@ class Server:
         Where its logs are.
     """
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], options: ServerOptions, port: int, temporary_logs: bool
-    ) -> None:
+    def __init__(self, program: ChildProgram, options: ServerOptions, port: int, temporary_logs: bool) -> None:
         self.hostname = options.hostname
         self.port = port
         self.token = options.token
         self.num_workers = options.num_workers
         self.log_dir = options.log_dir or ""
-        self._process = process
-        self._finalizer = weakref.finalize(self, _end, process, os.getpid(), self.log_dir if temporary_logs else None)
+        self._program = program
+        self._finalizer = weakref.finalize(self, _end, program, os.getpid(), self.log_dir if temporary_logs else None)
         self._is_parents = False
         abandon_in_children(self)
 
@@ -62,19 +58,17 @@ class Server:
         """In a forked child: close the pipes to the driver, which ends when its owner's end of them is closed."""
         self._is_parents = True
         self._finalizer.detach()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._program.let_go()
 
     @property
     def pid(self) -> int:
         """Process id of the driver."""
-        return self._process.pid
+        return self._program.process.pid
 
     @property
     def running(self) -> bool:
         """Whether the server process is alive; in a forked child, whether it is there."""
-        return Path(f"/proc/{self.pid}").exists() if self._is_parents else self._process.poll() is None
+        return Path(f"/proc/{self.pid}").exists() if self._is_parents else self._program.process.poll() is None
 
     def stop(self) -> None:
         """End the server, its worker groups and their matrices. A forked child leaves its parent's server alone."""
@@ -93,24 +87,12 @@ class Server:
         return f"<Alchemist server at {self.hostname}:{self.port}, {state}>"
 
 
-def _end(process: subprocess.Popen[bytes], owner: int, directory: str | None) -> None:
+def _end(program: ChildProgram, owner: int, directory: str | None) -> None:
     if os.getpid() != owner:
         return  # a forked child of the owner
-    _stop_process(process)
+    program.stop(STOP_SECONDS)
     if directory is not None:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _stop_process(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()  # the server ends when its stdin ends
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def start_server(num_workers: int | None = None, **options: Unpack[ServerArguments]) -> Server:
@@ -155,19 +137,13 @@ def start_server(num_workers: int | None = None, **options: Unpack[ServerArgumen
     assert settings.log_dir is not None  # it has just been set
     Path(settings.log_dir).mkdir(parents=True, exist_ok=True)
     with (Path(settings.log_dir) / "driver.err").open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "alchemist_ray.mpi_backend.driver.serve"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,  # Ctrl-C in this terminal is for this process
-        )
+        program = ChildProgram("alchemist_ray.mpi_backend.driver.program", stderr=errors)
     try:
-        facts = _ask_ready(process, settings, temporary_logs=not log_dir)
+        port = _ask_ready(program, settings, temporary_logs=not log_dir)
     except BaseException:
-        _end(process, os.getpid(), None if log_dir else settings.log_dir)
+        _end(program, os.getpid(), None if log_dir else settings.log_dir)
         raise
-    return Server(process, settings, facts["port"], temporary_logs=not log_dir)
+    return Server(program, settings, port, temporary_logs=not log_dir)
 
 
 def _absolute(source: str) -> str:
@@ -175,22 +151,15 @@ def _absolute(source: str) -> str:
     return os.path.abspath(source) if source.endswith(LIBRARY_FILES) or os.sep in source else source
 
 
-def _ask_ready(process: subprocess.Popen[bytes], settings: ServerOptions, temporary_logs: bool) -> dict[str, Any]:
-    """Hand the options to the driver; return the facts that it answers when it is ready."""
-    if process.stdin is None or process.stdout is None:
-        raise ServerStartError("its pipes are missing")
-    fields = {**dataclasses.asdict(settings), "temporary_logs": temporary_logs}
-    process.stdin.write(json.dumps(fields).encode() + b"\n")
-    process.stdin.flush()
-    readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
-    line = process.stdout.readline() if readable else b""
-    if not line:
+def _ask_ready(program: ChildProgram, settings: ServerOptions, temporary_logs: bool) -> int:
+    """Hand the options to the driver; return its port when it is ready."""
+    facts = program.tell(json.dumps({**dataclasses.asdict(settings), "temporary_logs": temporary_logs}), START_SECONDS)
+    if facts is None:
         errors = (Path(settings.log_dir or "") / "driver.err").read_text(errors="replace").strip()
         raise ServerStartError(errors.splitlines()[-1] if errors else f"not ready within {START_SECONDS:g} s")
-    facts: dict[str, Any] = json.loads(line)
     if "error" in facts:
         raise ServerStartError(facts["error"])
-    return facts
+    return int(facts["port"])
 
 
 _default: Server | None = None

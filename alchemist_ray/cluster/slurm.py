@@ -147,7 +147,7 @@ def submit(job: SlurmJob, wait: bool, on_submitted: Callable[[str], None]) -> in
     Raises
     ------
     ClusterError
-        If there is no sbatch here, or it refuses the job.
+        If sbatch was not found on this machine, or refuses the job.
     """
     if shutil.which("sbatch") is None:
         raise ClusterError(

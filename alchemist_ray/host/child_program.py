@@ -12,7 +12,6 @@ import json
 import select
 import subprocess
 import sys
-from collections.abc import Mapping
 from typing import IO, Any
 
 
@@ -38,12 +37,12 @@ class ChildProgram:
             start_new_session=True,  # Ctrl-C in this terminal is for this process
         )
 
-    def tell(self, options: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
-        """Hand the program its options; return what it answers, or None if it has ended or says nothing in time."""
+    def tell(self, options: str, seconds: float) -> dict[str, Any] | None:
+        """Hand the program its options (JSON); return its answer, or None if it has ended or says nothing in time."""
         assert self.process.stdin is not None  # both are pipes
         assert self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(options).encode() + b"\n")
+            self.process.stdin.write(options.encode() + b"\n")
             self.process.stdin.flush()
         readable, _, _ = select.select([self.process.stdout], [], [], seconds)
         line = self.process.stdout.readline() if readable else b""
@@ -57,7 +56,7 @@ class ChildProgram:
                 pipe.close()
 
     def stop(self, seconds: float) -> None:
-        """End the program; kill it if it does not end within so many seconds."""
+        """End the program; kill it if it does not end within so many seconds. More calls do nothing."""
         if self.process.stdin is not None:
             self.process.stdin.close()
         try:

@@ -24,6 +24,8 @@ from alchemist_ray.client.local_server import start_server
 from alchemist_ray.errors import ArgumentError, ArgumentValueError, ClusterError
 from alchemist_ray.host.child_program import ChildProgram
 from alchemist_ray.protocol.handshake import new_token
+from alchemist_ray.protocol.node_settings import NodeSettings
+from alchemist_ray.protocol.server_options import FORK
 
 NAMESPACE = "alchemist"
 """Ray namespace of our actors."""
@@ -136,18 +138,18 @@ class NodeHolder:
 
     def __init__(self, address: ServerAddress, slots: int, labels: Mapping[str, str]) -> None:
         context = ray.get_runtime_context()
-        self._agent = ChildProgram(_AGENT, str(os.getpid()))
+        self._agent = ChildProgram(_AGENT, str(os.getpid()), FORK, "", "")
         here = ray.util.get_node_ip_address()
-        settings = {
-            "driver": (address.hostname, address.port),
-            "token": address.token,
-            "slots": slots,
-            "name": f"{here}-{context.get_actor_id()[:8]}",
-            "labels": {**labels, "ray.io/node-id": context.get_node_id()},
-            "address": here,
-            "wait": START_SECONDS,
-        }
-        facts = self._agent.tell(settings, START_SECONDS)
+        settings = NodeSettings(
+            driver=(address.hostname, address.port),
+            token=address.token,
+            slots=slots,
+            name=f"{here}-{context.get_actor_id()[:8]}",
+            labels={**labels, "ray.io/node-id": context.get_node_id()},
+            address=here,
+            wait=START_SECONDS,
+        )
+        facts = self._agent.tell(settings.to_json(), START_SECONDS)
         if facts is None or "error" in facts:
             reason = facts["error"] if facts else "its node agent did not start: see the log of the Ray worker"
             raise ClusterError(f"node {here}: {reason}")
@@ -206,7 +208,7 @@ def start_cluster(options: ClusterOptions, name: str, detached: bool = False) ->
 
 
 def find_cluster(name: str) -> ServerAddress | None:
-    """Return where the server of a cluster is; None if there is no cluster of that name."""
+    """Return where the server of a cluster is; None if no cluster has that name."""
     try:
         server = ray.get_actor(_actor_name(name), namespace=NAMESPACE)
         return cast("ServerAddress", ray.get(server.address.remote(), timeout=START_SECONDS))

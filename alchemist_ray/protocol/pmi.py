@@ -11,8 +11,8 @@ others. The commands of a rank move the state of its connection::
                  WAITING                       NEW, READY, WAITING --abort--> ABORTED
 
 In READY a rank may also ask what needs no change of state, and say `init` again: MPICH does when a program initializes
-MPI a second time. :data:`TRANSITIONS` is the table. A command that is not in it is a :class:`RemoteProtocolError`, and
-so is a line that is no command. After this error the world must be ended, because MPICH waits for an answer. A command
+MPI a second time. :data:`TRANSITIONS` is the table. A command that is not in it, or a line without a command, raises
+:class:`RemoteProtocolError`. After this error the world must be ended, because MPICH waits for an answer. A command
 that we understand and cannot carry out (an unknown key, a value that is too long, a spawn) gets the failure answer of
 PMI, which MPICH turns into an MPI error.
 

@@ -23,7 +23,7 @@ MIN_TOKEN = 8
 FORK, SITE = "fork", "site"
 """How a node starts ranks: it forks them from a warm process, or the site's own MPI starts them."""
 MPI_LABEL = "mpi"
-"""Each node whose ranks the site's own MPI starts has this label, with the value :data:`SITE`."""
+"""A node whose ranks the site's own MPI starts has this label, with the value :data:`SITE`, so that clients find it."""
 
 
 class ServerArguments(TypedDict, total=False):
@@ -123,7 +123,7 @@ class ServerOptions(WorkerOptions):
     Raises
     ------
     ServerStartError
-        If the token is too short, or there is no such `mpi`.
+        If the token is too short, or `mpi` has another value.
     """
 
     num_workers: int = _option(

@@ -78,8 +78,7 @@ class AsyncChannel:
         except TimeoutError:
             raise ServerUnreachableError(*address, f"no answer within {timeout:g} s") from None
         except (OSError, EOFError, RemoteProtocolError) as failure:
-            reason = getattr(failure, "strerror", None) or str(failure)
-            raise ServerUnreachableError(*address, reason) from failure
+            raise ServerUnreachableError(*address, describe_loss(failure)) from failure
         return channel
 
     async def _greet(self, purpose: Purpose, key: Key) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Sequence
 from typing import Self
@@ -56,6 +55,8 @@ class PacketSocket:
 
     async def receive_soon(self) -> bytes:
         """Return the next packet, as :meth:`receive`, without blocking the event loop."""
+        import asyncio  # the warm process, which is started before all else, does without it
+
         self._sock.setblocking(False)
         return await asyncio.get_running_loop().sock_recv(self._sock, PACKET_BYTES)
 

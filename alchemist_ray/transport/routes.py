@@ -11,7 +11,7 @@ def address_towards(peer: str) -> str:
     Raises
     ------
     OSError
-        If there is no way.
+        If this host has no route to it.
     """
     with socket.socket(socket.AF_INET6 if ":" in peer else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((peer, 9))

@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from transfer_baselines import receive
 
-CHUNK = 16 * 2**20
 CONNECT_SECONDS = 30.0
 _ORDER = struct.Struct("!cQ")
 _TAKE, _GIVE, _ECHO = b"t", b"g", b"e"
@@ -82,32 +82,22 @@ def _connect(host: str, port: int) -> socket.socket:
 def _send(sock: socket.socket, octets: memoryview) -> None:
     sock.sendall(_ORDER.pack(_TAKE, len(octets)))
     sock.sendall(octets)
-    _receive(sock, memoryview(bytearray(1)))
+    receive(sock, memoryview(bytearray(1)))
 
 
 def _fetch(sock: socket.socket, octets: memoryview) -> None:
     sock.sendall(_ORDER.pack(_GIVE, len(octets)))
-    _receive(sock, octets)
-
-
-def _receive(sock: socket.socket, octets: memoryview) -> None:
-    """Fill `octets`. Raise EOFError if the connection ends first."""
-    filled = 0
-    while filled < len(octets):
-        received = sock.recv_into(octets[filled : filled + CHUNK], 0, socket.MSG_WAITALL)
-        if received == 0:
-            raise EOFError
-        filled += received
+    receive(sock, octets)
 
 
 def _serve(sock: socket.socket, nbytes: int) -> None:
     octets = memoryview(bytearray(b"\1") * nbytes)  # every page is touched
     order = memoryview(bytearray(_ORDER.size))
     while True:
-        _receive(sock, order)
+        receive(sock, order)
         kind, count = _ORDER.unpack(order)
         if kind == _TAKE:
-            _receive(sock, octets[:count])
+            receive(sock, octets[:count])
             sock.sendall(b"\0")
         elif kind == _GIVE:
             sock.sendall(octets[:count])

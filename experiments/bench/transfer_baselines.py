@@ -54,7 +54,7 @@ class RawSocket:
         started = time.perf_counter()
         self._socket.sendall(_ORDER.pack(_TAKE, len(octets)))
         self._socket.sendall(octets)
-        _receive(self._socket, memoryview(bytearray(1)))
+        receive(self._socket, memoryview(bytearray(1)))
         return time.perf_counter() - started
 
     def fetch_seconds(self, target: np.ndarray) -> float:
@@ -62,7 +62,7 @@ class RawSocket:
         octets = _octets(target)
         started = time.perf_counter()
         self._socket.sendall(_ORDER.pack(_GIVE, len(octets)))
-        _receive(self._socket, octets)
+        receive(self._socket, octets)
         return time.perf_counter() - started
 
     def __enter__(self) -> Self:
@@ -79,7 +79,7 @@ def _octets(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _receive(sock: socket.socket, octets: memoryview) -> None:
+def receive(sock: socket.socket, octets: memoryview) -> None:
     """Fill `octets`. Raise EOFError if the connection ends first."""
     filled = 0
     while filled < len(octets):
@@ -93,10 +93,10 @@ def _serve(sock: socket.socket, nbytes: int) -> None:
     octets = _octets(np.ones(nbytes, np.uint8))
     order = memoryview(bytearray(_ORDER.size))
     while True:
-        _receive(sock, order)
+        receive(sock, order)
         kind, count = _ORDER.unpack(order)
         if kind == _TAKE:
-            _receive(sock, octets[:count])
+            receive(sock, octets[:count])
             sock.sendall(b"\0")
         else:
             sock.sendall(octets[:count])

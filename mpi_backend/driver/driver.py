@@ -43,7 +43,7 @@ from alchemist_ray.mpi_backend.registry import Registry
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
-from alchemist_ray.protocol.server_options import ServerOptions
+from alchemist_ray.protocol.server_options import SITE, ServerOptions
 from alchemist_ray.transport.async_channel import AsyncChannel
 from alchemist_ray.transport.channel import HANDSHAKE_SECONDS
 
@@ -231,7 +231,7 @@ class Driver:
                             "the same on both")  # fmt: skip
         if not 1 <= offer.slots <= MAX_SLOTS:
             raise NodeError(f"the node offers {offer.slots} slots: give 1 to {MAX_SLOTS}")
-        self._inventory.add(offer.name, offer.slots, offer.labels)
+        self._inventory.add(offer.name, offer.slots, offer.labels, offer.facts.get("mpi") == SITE)
 
     async def _watch_nodes(self) -> None:
         while True:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from alchemist_ray.errors import ArgumentValueError, NodeError, NotEnoughWorkersError
 from alchemist_ray.mpi_backend.node.slots import Slot
 from alchemist_ray.protocol.messages import PLACEMENTS
-from alchemist_ray.protocol.server_options import MPI_LABEL, SITE
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Placement:
     Raises
     ------
     ArgumentValueError
-        If there is no such strategy, or `count` is less than 1.
+        If the strategy is unknown, or `count` is less than 1.
     """
 
     count: int
@@ -63,17 +62,15 @@ class NodeSlots:
         The labels of the node.
     free : list of int
         A heap of the indices of those that no session holds.
+    is_alone : bool
+        Whether a group with ranks here has all its ranks here, because the site's own MPI starts them.
     """
 
     name: str
     slots: list[Slot]
     labels: Mapping[str, str]
     free: list[int]
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether a group with ranks here has all its ranks here, because the site's own MPI starts them."""
-        return self.labels.get(MPI_LABEL) == SITE
+    is_alone: bool = False
 
     def has(self, labels: Mapping[str, str]) -> bool:
         """Whether the node has all these labels."""
@@ -92,8 +89,8 @@ class Inventory:
 
     # --- nodes --------------------------------------------------------------------------------------------------------
 
-    def add(self, name: str, count: int, labels: Mapping[str, str] | None = None) -> None:
-        """Add the slots of a node.
+    def add(self, name: str, count: int, labels: Mapping[str, str] | None = None, is_alone: bool = False) -> None:
+        """Add the slots of a node; see :class:`NodeSlots`.
 
         Raises
         ------
@@ -105,7 +102,7 @@ class Inventory:
                 f"the server has a node called {name} already: give this one another name with --name, or end the other"
             )
         slots = [Slot(self._new_id(), name, index) for index in range(count)]
-        self._nodes[name] = NodeSlots(name, slots, dict(labels or {}), list(range(count)))
+        self._nodes[name] = NodeSlots(name, slots, dict(labels or {}), list(range(count)), is_alone)
 
     def _new_id(self) -> int:
         return heapq.heappop(self._unused) if self._unused else next(self._next_id)

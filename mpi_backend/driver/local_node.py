@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import subprocess
-import sys
+from typing import TYPE_CHECKING
 
-from alchemist_ray.errors import ServerStartError
-from alchemist_ray.mpi_backend.node.settings import NodeSettings
+from alchemist_ray.host.child_program import ChildProgram
+
+if TYPE_CHECKING:
+    from alchemist_ray.protocol.node_settings import NodeSettings
 
 JOIN_SECONDS = 30.0
 """Time for the agent to start and to join."""
@@ -29,13 +28,8 @@ class LocalNode:
     """
 
     def __init__(self, mpi: str, mpiexec: str, python: str) -> None:
-        program = [sys.executable, "-P", "-m", "alchemist_ray.mpi_backend.node.program"]
-        self._process = subprocess.Popen(
-            [*program, str(os.getpid()), mpi, mpiexec, python],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C in this terminal is for the driver
-        )
+        module = "alchemist_ray.mpi_backend.node.program"
+        self._program = ChildProgram(module, str(os.getpid()), mpi, mpiexec, python)
 
     async def join(self, settings: NodeSettings) -> None:
         """Have the agent join a driver, and wait until it has.
@@ -45,29 +39,16 @@ class LocalNode:
         ServerStartError
             If the agent cannot start or join.
         """
-        assert self._process.stdin is not None  # both are pipes
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(settings.to_json().encode() + b"\n")
-            self._process.stdin.flush()
-            line = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), JOIN_SECONDS)
-        except TimeoutError:
-            raise ServerStartError(f"its node agent has not joined it within {JOIN_SECONDS:g} s") from None
-        except BrokenPipeError:
-            line = b""
-        if not line:
-            raise ServerStartError(f"its node agent has ended with status {self._process.wait()}; see its log")
-        facts = json.loads(line)
+        import asyncio  # here and not above: a driver starts its agent before it loads anything else
+
+        from alchemist_ray.errors import ServerStartError
+
+        facts = await asyncio.to_thread(self._program.tell, settings.to_json(), JOIN_SECONDS)
+        if facts is None:
+            raise ServerStartError(f"its node agent has ended, or has not joined it within {JOIN_SECONDS:g} s")
         if "error" in facts:
             raise ServerStartError(facts["error"])
 
     def stop(self) -> None:
-        """End the agent and its ranks."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """End the agent and its ranks. More calls do nothing."""
+        self._program.stop(STOP_SECONDS)

@@ -1,9 +1,4 @@
-"""Run a driver until it is told to stop, from the command line or for a client process that owns it.
-
-A client process runs ``python -m alchemist_ray.mpi_backend.driver.serve``. The program reads its configuration, one
-line of JSON, from stdin (a token must not appear in argv), and answers with one line of JSON on stdout. It ends when
-stdin ends: when its owner calls ``stop()``, or when the owner has died in any way.
-"""
+"""Run a driver until it is told to stop: from the command line, or for a process that owns it (:mod:`.program`)."""
 
 from __future__ import annotations
 
@@ -14,15 +9,17 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from alchemist_ray.errors import ServerStartError
 from alchemist_ray.mpi_backend.driver.driver import Driver
 from alchemist_ray.mpi_backend.driver.local_node import LocalNode
 from alchemist_ray.mpi_backend.logs import configure_logging
-from alchemist_ray.mpi_backend.node.settings import NodeSettings
+from alchemist_ray.protocol.node_settings import NodeSettings
 from alchemist_ray.protocol.server_options import ServerOptions
 
 STDIN = 0
@@ -37,9 +34,23 @@ log = logging.getLogger("alchemist")
 
 
 async def serve(
-    options: ServerOptions, on_ready: Callable[[Driver], None], until: Callable[[asyncio.Event], None] | None = None
+    options: ServerOptions,
+    on_ready: Callable[[Driver], None],
+    until: Callable[[asyncio.Event], None] | None = None,
+    node: LocalNode | None = None,
 ) -> None:
     """Run a server until SIGTERM, SIGINT or SIGHUP, or until the event that is passed to `until` is set.
+
+    Parameters
+    ----------
+    options : ServerOptions
+        The options of the server.
+    on_ready : callable
+        Called with the driver when the server is ready.
+    until : callable, optional
+        Called before that with an event that ends the server.
+    node : LocalNode, optional
+        The node agent beside the driver, if it has been started already.
 
     Raises
     ------
@@ -47,7 +58,8 @@ async def serve(
         If the server cannot listen.
     """
     gc.set_threshold(*GC_THRESHOLD)
-    node = LocalNode(options.mpi, options.mpiexec, options.python) if options.num_workers else None
+    if node is None and options.num_workers:
+        node = LocalNode(options.mpi, options.mpiexec, options.python)
     driver = Driver(options)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -78,6 +90,7 @@ def _settings_of(driver: Driver) -> NodeSettings:
         driver=(loopback.get(options.hostname, options.hostname), driver.port),
         token=options.token,
         slots=options.num_workers,
+        name=socket.gethostname(),
         address=options.advertise or options.hostname,
         bind=options.hostname,
         log_dir=str(driver.log_dir),
@@ -107,27 +120,26 @@ def _stop_with_stdin(stop: asyncio.Event) -> None:
     watch_owner()
 
 
-def _read_line() -> bytes:
-    """Read one line of stdin and nothing after it."""
-    line = b""
-    while not line.endswith(b"\n") and (octet := os.read(STDIN, 1)):
-        line += octet
-    return line
-
-
 def _say(**facts: object) -> None:
     sys.stdout.write(json.dumps(facts) + "\n")
     sys.stdout.flush()
 
 
-def main() -> int:
-    """Serve a client process; return the exit status."""
-    fields = json.loads(_read_line())
+def serve_owner(fields: dict[str, Any], node: LocalNode | None) -> int:
+    """Serve the process that has started this one; return the exit status.
+
+    Parameters
+    ----------
+    fields : dict
+        Those of :class:`.ServerOptions`, and whether the directory of the logs is removed at the end.
+    node : LocalNode or None
+        The node agent beside the driver, which has been started already.
+    """
     log_dir, temporary = Path(fields["log_dir"]), fields.pop("temporary_logs")
     configure_logging("driver", sys.stderr, log_dir / "driver.log")
     try:
         options = ServerOptions.of(fields)
-        asyncio.run(serve(options, lambda driver: _say(port=driver.port), _stop_with_stdin))
+        asyncio.run(serve(options, lambda driver: _say(port=driver.port), _stop_with_stdin, node))
     except ServerStartError as failure:
         _say(error=failure.reason)
         return 1
@@ -135,7 +147,3 @@ def main() -> int:
         if temporary:  # here and not in the owner, which may be dead
             shutil.rmtree(log_dir, ignore_errors=True)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

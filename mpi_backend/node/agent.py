@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
 import os
 import resource
@@ -33,19 +32,14 @@ from alchemist_ray.host.cores import allowed_cores
 from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.host.temporary_directories import make_log_dir, name_scratch, remove_stale
 from alchemist_ray.mpi_backend.logs import tail
-from alchemist_ray.mpi_backend.node.forked_ranks import ForkLauncher
-from alchemist_ray.mpi_backend.node.interpreter import Interpreter
 from alchemist_ray.mpi_backend.node.local_group import LocalGroup, RankLauncher
-from alchemist_ray.mpi_backend.node.settings import NodeSettings
-from alchemist_ray.mpi_backend.node.site_mpi import SiteLauncher
-from alchemist_ray.mpi_backend.node.warm_process import WarmProcess
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
+from alchemist_ray.protocol.node_settings import NodeSettings
 from alchemist_ray.protocol.server_options import MPI_LABEL, SITE, WorkerOptions
 from alchemist_ray.protocol.worker_config import WorkerConfig
 from alchemist_ray.transport.async_channel import AsyncChannel
-from alchemist_ray.transport.credentials import TOKEN, TOKEN_FILE
 
 HEARTBEAT_SECONDS = 2.0
 """Time between two signs of life."""
@@ -55,33 +49,6 @@ MAX_LOG_LINES = 10_000
 """A client gets at most this many lines of each log."""
 
 log = logging.getLogger("alchemist")
-
-
-def launcher_of(mpi: str = "fork", mpiexec: str = "", python: str = "") -> RankLauncher:
-    """Return what starts the ranks. Agents make it first, as a warm process takes longest to start.
-
-    Parameters
-    ----------
-    mpi, mpiexec, python : str
-        As in :class:`.NodeSettings`.
-
-    Raises
-    ------
-    NodeError
-        If the interpreter or mpiexec is missing, or lacks something that ranks need.
-    """
-    if not python and importlib.util.find_spec("mpi4py") is None:
-        raise NodeError("mpi4py is missing: pip install 'alchemist-ray[server]'")
-    interpreter = Interpreter.find(python)
-    # Libraries must not see the token.
-    environment = {name: value for name, value in os.environ.items() if name not in (TOKEN, TOKEN_FILE)}
-    if mpi == SiteLauncher.mpi:
-        launcher = SiteLauncher.find(mpiexec, interpreter, environment)
-        log.info("%s starts the ranks: %s", launcher.name, interpreter.check(environment))
-        return launcher
-    if python:
-        log.info("The ranks run in another Python: %s", interpreter.check(environment))
-    return ForkLauncher(WarmProcess(interpreter, environment))
 
 
 class NodeAgent:

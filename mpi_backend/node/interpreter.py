@@ -17,7 +17,6 @@ from pathlib import Path
 
 import alchemist_ray
 from alchemist_ray._version import __version__
-from alchemist_ray.errors import NodeError
 
 CHECK_SECONDS = 60.0
 """Time for an interpreter to import what ranks need; file systems of clusters can be slow."""
@@ -55,11 +54,13 @@ class Interpreter:
         Raises
         ------
         NodeError
-            If there is no such program.
+            If the program was not found.
         """
+        from alchemist_ray.errors import NodeError  # late: it loads NumPy, and the warm process is started first
+
         path = shutil.which(name) if name else sys.executable
         if path is None:
-            raise NodeError(f"there is no program {name}: give --python the Python that shall run the ranks")
+            raise NodeError(f"{name} was not found: give --python the path of the Python that runs the ranks")
         return cls(os.path.abspath(path))
 
     def command(self, module: str, *arguments: str) -> list[str]:
@@ -75,6 +76,8 @@ class Interpreter:
         NodeError
             If something is missing, or the interpreter has another version of this package.
         """
+        from alchemist_ray.errors import NodeError
+
         try:
             ran = subprocess.run(
                 [self.path, "-P", "-c", _CHECK, _ROOT],

@@ -83,7 +83,7 @@ class SiteLauncher:
         Raises
         ------
         NodeError
-            If there is no such program, or it does not run.
+            If the program was not found, or does not run.
         """
         words = shlex.split(mpiexec) or ["mpiexec"]
         beside = Path(python.path).with_name("mpiexec")

@@ -309,7 +309,7 @@ def test_server_object_starts_and_stops():
 
 
 def test_group_that_does_not_start_says_why(runtime):
-    """The server's own setting makes MPI_Init fail: there is no such network."""
+    """The server's own setting makes MPI_Init fail: the network that it names does not exist."""
     with (
         environment(MPIR_CVAR_CH4_NETMOD="ofi", FI_PROVIDER="carrier-pigeon"),
         alchemist.start_server(num_workers=2) as server,

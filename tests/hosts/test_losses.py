@@ -118,7 +118,7 @@ def test_whatever_single_process_is_killed_no_rank_outlives_its_group(cluster, s
     warm = warm_process_of(host)
     pids = {"rank": rank, "starter": parent_of(rank), "warm process": warm, "agent": parent_of(warm)}
     waiting = run_in_thread(lambda: spread.run_task("faults", "nap", seconds=60))
-    time.sleep(0.5)
+    cluster.wait_for_task("faults.nap")
     begun = time.monotonic()
     os.kill(pids[victim], signal.SIGKILL)
     error, _ = waiting()
@@ -136,7 +136,7 @@ def test_whatever_single_process_is_killed_no_rank_outlives_its_group(cluster, s
 
 def test_ranks_on_all_hosts_end_when_the_driver_is_killed(cluster, spread):
     waiting = run_in_thread(lambda: spread.run_task("faults", "nap", seconds=60))
-    time.sleep(0.5)
+    cluster.wait_for_task("faults.nap")
     os.kill(cluster.server.pid, signal.SIGKILL)
     with within(DEATH_SECONDS + 0.5):
         error, _ = waiting()
@@ -187,7 +187,7 @@ def test_a_host_that_is_cut_off_is_named_in_time_whatever_the_client_does(cluste
     sending = pickle.loads(pickle.dumps(handle))
     host = cluster.host_of(running, 1)
     waiting = {"a running task": run_in_thread(lambda: running.run_task("faults", "nap", seconds=60))}
-    time.sleep(0.3)
+    cluster.wait_for_task("faults.nap")
     cluster.hosts.cut(host)
     waiting |= {
         "a command": run_in_thread(lambda: commanding.run_task("faults", "echo", value=1)),
@@ -274,7 +274,7 @@ def test_a_client_that_is_cut_off_hears_of_it_and_its_workers_are_given_to_other
         text=True,
     )
     assert client.stdout.readline() == "ready\n"
-    time.sleep(0.5)
+    cluster.wait_for_task("faults.nap")
     cluster.hosts.cut(here)
     lines = client.stdout.read().splitlines()
     assert client.wait() == 0
@@ -313,7 +313,7 @@ def test_a_group_with_a_stopped_rank_is_ended_if_the_client_wants_it(cluster):
     session = cluster.session(3, placement="strict_spread", on_stopped="end")
     session.load_library("faults")
     waiting = run_in_thread(lambda: session.run_task("faults", "nap", seconds=60))
-    time.sleep(0.5)
+    cluster.wait_for_task("faults.nap")
     _stop_rank(cluster, session, 1)
     error, seconds = waiting()
     assert isinstance(error, errors.GroupDiedError)

@@ -182,7 +182,7 @@ def test_only_nodes_with_all_labels_are_used():
 def mixed():
     made = inventory_of(alpha=2, beta=1)
     for name, count in (("gamma", 3), ("delta", 4)):
-        made.add(name, count, {"mpi": "site"})
+        made.add(name, count, {"mpi": "site"}, is_alone=True)
     return made
 
 
@@ -230,7 +230,7 @@ def test_such_a_node_is_chosen_by_its_label(mixed):
 def test_no_group_is_split_over_such_nodes(sizes, count, strategy):
     made, placement = Inventory(), Placement(count, strategy)
     for number, (size, is_site) in enumerate(sizes):
-        made.add(f"{'site' if is_site else 'fork'}{number}", size, {"mpi": "site"} if is_site else {})
+        made.add(f"{'site' if is_site else 'fork'}{number}", size, is_alone=is_site)
     if not made.could(placement):
         with pytest.raises(NotEnoughWorkersError) as caught:
             made.take(placement, 1)
@@ -239,6 +239,13 @@ def test_no_group_is_split_over_such_nodes(sizes, count, strategy):
     taken = counts(made.take(placement, 1))
     assert sum(taken.values()) == count
     assert len(taken) == 1 or not any(name.startswith("site") for name in taken)
+
+
+def test_a_label_of_that_name_is_only_a_label():
+    made = Inventory()
+    for name in ("a", "b"):
+        made.add(name, 1, {"mpi": "site"})
+    assert counts(made.take(Placement(2), 1)) == {"a": 1, "b": 1}
 
 
 # --- nodes that come and go -------------------------------------------------------------------------------------------

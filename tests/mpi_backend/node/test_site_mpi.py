@@ -140,7 +140,7 @@ def refusal(**options):
 
 def test_what_is_missing_is_said_when_the_server_starts(tmp_path):
     assert "no-such-mpiexec was not found" in refusal(mpi="site", mpiexec="no-such-mpiexec --option")
-    assert "there is no program no-such-python" in refusal(python="no-such-python")
+    assert "no-such-python was not found" in refusal(python="no-such-python")
     assert "mpi is 'none'; it must be 'fork' or 'site'" in refusal(mpi="none")
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')  # without site-packages

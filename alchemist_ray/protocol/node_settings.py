@@ -1,10 +1,9 @@
-"""The settings of a node agent."""
+"""The settings that a node agent gets: from its command line, or as JSON from the process that starts it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -24,7 +23,7 @@ class NodeSettings:
     slots : int
         Number of ranks that the node offers to run; they may be more than its cores.
     name : str
-        Name of the node on the server, different from those of all other nodes; by default the host's name.
+        Name of the node on the server, different from those of all other nodes.
     labels : mapping
         Labels that clients may ask for.
     address : str
@@ -48,7 +47,7 @@ class NodeSettings:
     driver: tuple[str, int]
     token: str = field(repr=False)
     slots: int
-    name: str = field(default_factory=socket.gethostname)
+    name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
     bind: str = ""
