@@ -13,7 +13,7 @@ from mpi4py import MPI
 if __name__ == "__main__":
     beside.COUNT += 1
     rank = MPI.COMM_WORLD.rank
-    print(rank, sys.argv[1:], beside.COUNT, MPI.COMM_WORLD.allreduce(1), os.getpid())
+    print(rank, sys.argv[1:], beside.COUNT, MPI.COMM_WORLD.allreduce(1), os.getpid(), flush=True)
     ctypes.CDLL(None).puts(b"from C %d" % rank)
 """
 FAILING = """

@@ -176,9 +176,7 @@ class WorkerGroup:
         if 0 <= message.rank < len(self.slots):
             name = self.slots[message.rank].name
             process = f"process {message.pid} " if message.pid else ""
-            self._lose(
-                f"{name} (rank {message.rank}, {process}on {node.host}) is gone: it {message.reason}", message.log
-            )
+            self._lose(f"{name} (rank {message.rank}, {process}on {node.host}) {message.reason}", message.log)
 
     def node_lost(self, node: NodeConnection, reason: str) -> None:
         """Note that a node is gone, and its ranks with it."""

@@ -82,7 +82,7 @@ class WaitingLine:
         refusal = self._inventory.refusal(waiter.placement)
         ahead = self._waiters.index(waiter) if waiter in self._waiters else 0
         if ahead:
-            refusal.condition += f" behind {ahead} sessions that wait for workers"
+            refusal.condition += f" (other sessions wait already: {ahead})"
         if seconds > 0:
-            refusal.condition += f" and waited for during {seconds:g} s"
+            refusal.condition += f" with a wait of {seconds:g} s"
         return refusal

@@ -78,7 +78,9 @@ class SiteLauncher:
 
     @classmethod
     def find(cls, mpiexec: str, python: Interpreter, environment: Mapping[str, str]) -> SiteLauncher:
-        """Return the launcher for a command; empty: the ``mpiexec`` beside the interpreter, or the first on PATH.
+        """Return the launcher for a command; empty: ``mpiexec``.
+
+        A bare name is looked for beside the interpreter, where the MPI of its mpi4py is, and then on PATH.
 
         Raises
         ------
@@ -86,8 +88,8 @@ class SiteLauncher:
             If the program was not found, or does not run.
         """
         words = shlex.split(mpiexec) or ["mpiexec"]
-        beside = Path(python.path).with_name("mpiexec")
-        program = str(beside) if not mpiexec and beside.exists() else shutil.which(words[0])
+        beside = Path(python.path).parent
+        program = shutil.which(words[0], path=str(beside)) or shutil.which(words[0])
         if program is None:
             raise NodeError(
                 f"{words[0]} was not found: give the command that starts MPI jobs at this site, such as --mpiexec srun"

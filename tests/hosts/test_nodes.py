@@ -89,7 +89,7 @@ def test_sessions_wait_for_nodes_and_for_each_other(cluster):
     first = cluster.session(4)
     second = cluster.session()
     begun = time.monotonic()
-    with pytest.raises(errors.NotEnoughWorkersError, match=r"waited for during 0.5 s"):
+    with pytest.raises(errors.NotEnoughWorkersError, match=r"with a wait of 0.5 s"):
         second.request_workers(2, wait=0.5)
     assert 0.4 < time.monotonic() - begun < 5
     with contextlib.ExitStack() as stack:

@@ -134,10 +134,10 @@ def job_of(pid):
     ("how", "reason"),
     [
         # Open MPI 4.1 sometimes cannot say what has happened: "ORTE_ERROR_LOG: Out of resource".
-        ("abort", r"\(rank 1, .*it called MPI_Abort with code 7|mpiexec ended with status 7"),
-        ("crash", r"\(rank 1, .*it was killed by SIGSEGV"),
-        ("kill", r"\(rank 1, .*it was killed by SIGKILL"),
-        ("quit_process", r"it ended with status 3"),
+        ("abort", r"\(rank 1, .*called MPI_Abort with code 7|mpiexec ended with status 7"),
+        ("crash", r"\(rank 1, .*was killed by SIGSEGV"),
+        ("kill", r"\(rank 1, .*was killed by SIGKILL"),
+        ("quit_process", r"ended with status 3"),
     ],
 )
 def test_the_end_of_a_rank_ends_the_group_with_the_reason(how, reason, connect):

@@ -70,7 +70,10 @@ def test_a_small_request_does_not_overtake_a_large_one():
         await line.take(Placement(1), 1, 0)
         large = asyncio.ensure_future(line.take(Placement(3), 2, 10))
         await until_idle()
-        with pytest.raises(NotEnoughWorkersError, match="behind 1 sessions"):
+        with pytest.raises(
+            NotEnoughWorkersError,
+            match=r"requested \(other sessions wait already: 1\), but 2 of the server's 3 are free",
+        ):
             await line.take(Placement(1), 3, 0)
         inventory.release(1)
         line.serve()
@@ -95,7 +98,7 @@ def test_a_request_that_no_nodes_can_fulfil_holds_nobody_up_and_gets_nodes_that_
 def test_who_waits_too_long_is_told_how_long():
     async def scenario(inventory, line):
         await line.take(Placement(2), 1, 0)
-        with pytest.raises(NotEnoughWorkersError, match=r"waited for during 0.05 s"):
+        with pytest.raises(NotEnoughWorkersError, match=r"with a wait of 0.05 s, but 0 of"):
             await line.take(Placement(1), 2, 0.05)
         assert len(line) == 0
 
