@@ -272,7 +272,10 @@ class EndRanks(Message):
 
 @dataclass(frozen=True)
 class RankEnded(Message):
-    """A rank has ended, and nobody had asked for it. Sent unasked; `log` has its last lines."""
+    """A rank has ended or is cut off, and nobody had asked for it. Sent unasked; `log` has its last lines.
+
+    `silent_peer` is the address of another host that does not answer the rank, or empty.
+    """
 
     kind = 99
     group_id: int
@@ -280,6 +283,7 @@ class RankEnded(Message):
     pid: int
     reason: str
     log: str
+    silent_peer: str
 
 
 @dataclass(frozen=True)

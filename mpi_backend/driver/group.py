@@ -176,7 +176,16 @@ class WorkerGroup:
         if 0 <= message.rank < len(self.slots):
             name = self.slots[message.rank].name
             process = f"process {message.pid} " if message.pid else ""
-            self._lose(f"{name} (rank {message.rank}, {process}on {node.host}) {message.reason}", message.log)
+            reason = message.reason
+            if message.silent_peer:
+                reason = reason.replace(message.silent_peer, self._name_of(message.silent_peer), 1)
+            self._lose(f"{name} (rank {message.rank}, {process}on {node.host}) {reason}", message.log)
+
+    def _name_of(self, address: str) -> str:
+        """Return the host name of the node with an address, and the address."""
+        hosts = (share.node.host for share in self.shares if share.node.address == address)
+        host = next(hosts, "")
+        return f"{host} ({address})" if host else address
 
     def node_lost(self, node: NodeConnection, reason: str) -> None:
         """Note that a node is gone, and its ranks with it."""

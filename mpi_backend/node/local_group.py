@@ -180,14 +180,14 @@ class LocalGroup:
         """Note that the group cannot start; nothing happens if it has."""
         self._settle(GroupStartError(reason, words))
 
-    def blame(self, rank: LocalRank, reason: str) -> None:
-        """Report the first rank that has ended, and nobody had asked for it."""
+    def blame(self, rank: LocalRank, reason: str, silent_peer: str = "") -> None:
+        """Report the first rank that has ended or is cut off, and nobody had asked for it."""
         if self.is_ending or self._is_blamed:
             return
         self._is_blamed = True
         words = self._last_words(rank.rank)
         self._settle(GroupStartError(f"rank {rank.rank} {reason}", words))
-        self._report(m.RankEnded(self.config.group_id, rank.rank, rank.pid, reason, words))
+        self._report(m.RankEnded(self.config.group_id, rank.rank, rank.pid, reason, words, silent_peer))
 
     def gone(self) -> None:
         """Note that no process is left."""
@@ -251,7 +251,8 @@ class LocalGroup:
             return
         by_process = {rank.pid: rank for rank in self.ranks.values()}
         for pid, address in silent_peers(by_process).items():
-            self.blame(by_process[pid], f"gets no answer from {address}: the network between the two hosts failed")
+            reason = f"gets no answer from {address}: the network between the two hosts failed"
+            self.blame(by_process[pid], reason, silent_peer=address)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
