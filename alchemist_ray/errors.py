@@ -14,7 +14,7 @@
      |    +-- NotConnectedError                        the session has no server, or has been stopped
      |    +-- ForkedSessionError                       the session belongs to the parent of this process
      |    +-- NoWorkersError                           the session has no workers yet, or has given them back
-     |    +-- NotEnoughWorkersError                    more workers were asked for than are free
+     |    +-- NotEnoughWorkersError                    more workers were asked for than are free, or than there are
      |    +-- GroupStartError                          the MPI job of a worker group did not start
      |    +-- GroupDiedError                           the MPI job of the session's workers ended
      |    |    +-- GroupEndedError                     the session has given the workers of a matrix back
@@ -206,12 +206,13 @@ class AuthenticationError(AlchemistError, PermissionError):
     """The two sides do not share the same token."""
 
     reason: str
+    advice: str = (
+        "Give the token of that server: --token-file FILE on the command line, token=... in Python, or the environment "
+        "variable ALCHEMIST_TOKEN, or ALCHEMIST_TOKEN_FILE with the name of a file"
+    )
 
     def _text(self) -> str:
-        return (
-            f"authentication failed: {self.reason}. Pass token=..., or set ALCHEMIST_TOKEN or ALCHEMIST_TOKEN_FILE "
-            "to the token of that server"
-        )
+        return f"authentication failed: {self.reason}. {self.advice}"
 
 
 @dataclass(eq=False)
@@ -310,21 +311,78 @@ class NoWorkersError(SessionError):
 
 @dataclass(eq=False)
 class NotEnoughWorkersError(SessionError):
-    """More workers were asked for than are free."""
+    """More workers were asked for than are free, or than the server's nodes have.
+
+    Attributes
+    ----------
+    requested : int
+        How many were asked for.
+    available, total : int
+        How many the session could have had in this way, and how many if no other session had any.
+    holders : list of str
+        The sessions that hold some of them.
+    condition : str
+        What was asked of them, in words.
+    nodes, suitable : int
+        Number of the server's nodes, and of those that have the labels that were asked for.
+    workers : int
+        Number of all workers of the server; 0: `total`.
+    labels : list of str
+        The labels that there are, if no node has those that were asked for.
+    """
 
     requested: int
     available: int
     total: int
     holders: list[str]
     condition: str = ""
+    nodes: int = 1
+    suitable: int = 1
+    workers: int = 0
+    labels: list[str] = dataclasses.field(default_factory=list)
 
     def _text(self) -> str:
+        wish = f"{self.requested} worker{' was' if self.requested == 1 else 's were'} requested{self.condition}"
+        return f"{wish}, but {self._obstacle()}"
+
+    def _obstacle(self) -> str:
+        """Return in words what is in the way, and what to do."""
+        if not self.nodes:
+            return (
+                "the server has no node, and so no workers. Add a node with: alchemist node --driver HOST:PORT (or "
+                "start the server with --workers). request_workers(n, wait=seconds) waits for nodes"
+            )
+        if not self.suitable:
+            return (
+                f"there is no such node (the labels of the nodes: {', '.join(self.labels) or 'none'}). Ask for "
+                "labels that a node has, or add a node that has these, with: alchemist node --label KEY=VALUE"
+            )
+        if self.requested > self.total:
+            most = f"Request at most {self.total}, or add" if self.total else "Add"
+            return (
+                f"{self._suitable_nodes()} at most {self.total}. {most} nodes (alchemist node) or workers (alchemist "
+                "serve --workers)"
+            )
+        whose = "the server's" if self.workers in (0, self.total) else "the possible"
         held = f" (held: {'; '.join(self.holders)})" if self.holders else ""
-        return (
-            f"{self.requested} workers were requested{self.condition}, but {self.available} of the server's "
-            f"{self.total} are free{held}. Request at most {self.available}, wait for the others with "
-            "request_workers(n, wait=seconds), start the server with more --workers, or add nodes"
-        )
+        return f"{self.available} of {whose} {self.total} are free{held}. {self._advice_to_wait()}"
+
+    def _suitable_nodes(self) -> str:
+        """Return the nodes that could have been used, as the subject of a sentence."""
+        if self.suitable < self.nodes:
+            have = "one has" if self.suitable == 1 else f"{self.suitable} have"
+            return f"of the server's {self.nodes} nodes {have} these labels and {_allow(self.suitable)}"
+        return f"the server's {'one node' if self.nodes == 1 else f'{self.nodes} nodes'} {_allow(self.nodes)}"
+
+    def _advice_to_wait(self) -> str:
+        if self.available >= self.requested:  # yet the session did not get them
+            return "Those who wait are served first: wait, too, with request_workers(n, wait=seconds)"
+        fewer = f", or request at most {self.available}" if self.available else ""
+        return f"Wait for the others with request_workers(n, wait=seconds){fewer}"
+
+
+def _allow(count: int) -> str:
+    return "allows" if count == 1 else "allow"
 
 
 @dataclass(eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -13,7 +14,8 @@ from alchemist_ray.protocol.messages import PLACEMENTS
 
 DTYPES = ("float32", "float64")
 ON_FAILURE = ("raise", "restart")
-CLUSTERS = (None, "ray")
+CLUSTER = re.compile(r"^ray(:[A-Za-z0-9][A-Za-z0-9_.-]*)?$")
+"""The values of `cluster`: workers of the environment's own on Ray, or those of a named cluster."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,15 @@ class EnvSettings:
         `token` it is looked up (environment variables, or the file of a server on this machine).
     num_workers : int
         MPI ranks of the worker group.
-    cluster : {None, "ray"}
-        ``"ray"``: run the workers on the nodes of this process's Ray cluster, where they take one CPU each. A cluster
-        of workers that :func:`alchemist_ray.init` has started in this Ray job is used; without one, the environment
-        reserves what it needs, and waits for it up to `wait` seconds (at least 120).
-    wait, placement, labels : float, str, dict
-        How long to wait for workers, and on which nodes they are to be: see
-        :meth:`~alchemist_ray.AlchemistSession.request_workers`.
+    cluster : {None, "ray", "ray:NAME"}
+        ``"ray"``: run the workers on the nodes of this process's Ray cluster. The environment always reserves workers
+        of its own, which take one CPU each until it is closed. ``"ray:NAME"``: take free workers of the cluster that
+        ``alchemist_ray.init(cluster_name=NAME, ...)`` has started, in this Ray job or another; they take no more CPUs.
+    wait : float, optional
+        Seconds to wait for workers that others hold, or, with ``"ray"``, for Ray's CPUs. By default 0, and 120 for
+        Ray's CPUs, since nodes may have to be started.
+    placement, labels : str, dict
+        On which nodes the workers are to be: see :meth:`~alchemist_ray.AlchemistSession.request_workers`.
     params : dict
         Parameters of the simulation, as the library's task ``create`` takes them.
     max_episode_steps : int, optional
@@ -60,7 +64,7 @@ class EnvSettings:
     token: str | None = field(default=None, repr=False)
     num_workers: int = 1
     cluster: str | None = None
-    wait: float = 0.0
+    wait: float | None = None
     placement: str = "pack"
     labels: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -78,7 +82,6 @@ class EnvSettings:
             ("on_failure", ON_FAILURE),
             ("dtype", DTYPES),
             ("placement", PLACEMENTS),
-            ("cluster", CLUSTERS),
         ):
             value = getattr(self, name)
             if value not in choices:
@@ -88,8 +91,12 @@ class EnvSettings:
                 raise ArgumentValueError(_WHERE, f"{name} is empty: {_INSTEAD_OF_EMPTY[name]}")
         if self.port is not None and self.port > MAX_PORT:
             raise ArgumentValueError(_WHERE, f"port must be at most {MAX_PORT}, not {self.port}")
+        if self.cluster is not None and not CLUSTER.fullmatch(self.cluster):
+            raise ArgumentValueError(_WHERE, f"cluster must be None or 'ray' or 'ray:NAME', not {self.cluster!r}")
         if self.cluster is not None and (self.hostname is not None or self.port is not None):
             raise ArgumentValueError(_WHERE, "give a server (hostname, port) or a cluster that starts one, not both")
+        if not all(isinstance(text, str) for pair in self.labels.items() for text in pair):
+            raise ArgumentError(_WHERE, f"labels must be a mapping of str to str, not {self.labels!r}")
         for name in self.params:
             if not isinstance(name, str):
                 raise ArgumentError(_WHERE, f"the names in params must be str, not {name!r} ({type(name).__name__})")
@@ -159,7 +166,7 @@ _TYPES: list[tuple[str, tuple[type, ...], Any]] = [
     ("token", (str, type(None)), None),
     ("num_workers", (int,), 1),
     ("cluster", (str, type(None)), None),
-    ("wait", (int, float), 0),
+    ("wait", (int, float, type(None)), 0),
     ("placement", (str,), None),
     ("labels", (Mapping,), None),
     ("params", (Mapping,), None),

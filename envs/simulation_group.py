@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from alchemist_ray.client.libraries import Library
-from alchemist_ray.client.session import AlchemistSession
 from alchemist_ray.envs.settings import EnvSettings
 from alchemist_ray.envs.spaces import Bounds
 from alchemist_ray.envs.workplace import Workplace
@@ -63,6 +62,8 @@ class SimulationGroup:
     ------
     ServerUnreachableError, AuthenticationError, NotEnoughWorkersError, GroupStartError
         If the server gives no workers.
+    ClusterError
+        If Ray does not give the resources of the workers, or has no cluster of the name in the settings.
     LibraryNotFoundError, LibraryRefusedError, LibraryLoadError
         If the library does not load, or is not a simulation: each call that it lacks is named.
     """
@@ -70,14 +71,15 @@ class SimulationGroup:
     def __init__(self, settings: EnvSettings, wait: float = 0.0) -> None:
         self.settings = settings
         self.users = 1
-        self.session = AlchemistSession(verbose=False, task_timeout=settings.reset_timeout)
+        self._workplace = Workplace(settings)
+        self.session = self._workplace.new_session()
         self.simulations = self.session.simulations
         self._dropped: list[int] = []
-        self._workplace = Workplace(settings)
+        seconds = max(wait, settings.wait or 0.0)
         try:
-            self.session.connect(*self._workplace.open())
+            self.session.connect(*self._workplace.open(wait))
             self.session.request_workers(
-                settings.num_workers, max(wait, settings.wait), placement=settings.placement, labels=settings.labels
+                settings.num_workers, seconds, placement=settings.placement, labels=settings.labels
             )
             self.library = self.session.load_library(settings.lib_name, settings.lib_path)
             _check_calls(self.library)

@@ -27,8 +27,8 @@ def add_server(command: argparse.ArgumentParser) -> None:
 
 
 def token_in(arguments: argparse.Namespace) -> str | None:
-    """Return the token of the server that the options name; None: the client looks for it."""
-    return read_token(arguments.token_file) if arguments.token_file else None
+    """Return the token in the file that the options name; None: they name none, and the client looks for it."""
+    return read_token(arguments.token_file, "--token-file") if arguments.token_file else None
 
 
 def ask(arguments: argparse.Namespace, request: Callable[[int], m.Message]) -> Any:

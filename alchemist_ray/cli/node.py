@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alchemist_ray.cli.arguments import address, label, seconds, slots
+from alchemist_ray.cli.arguments import address, label, seconds, slots, token_in
 from alchemist_ray.cli.serve import add_flag
 from alchemist_ray.errors import AuthenticationError, NodeError
 from alchemist_ray.protocol.server_options import ServerOptions
-from alchemist_ray.transport.credentials import find_token, read_token
+from alchemist_ray.transport.credentials import find_token
 
 if TYPE_CHECKING:
     from alchemist_ray.mpi_backend.node.agent import NodeAgent
@@ -61,14 +61,15 @@ def add(commands: Any) -> None:
     )
     node.add_argument("--log-dir", default="", metavar="D", help="where to keep logs (default: nowhere)")
     node.add_argument(
-        "--wait", type=seconds, default=30.0, metavar="S", help="try for S seconds to reach the server (default: 30)"
+        "--wait", type=seconds, default=30.0, metavar="S", help="try for S seconds to join the server (default: 30)"
     )
     node.add_argument(
         "--driver-grace",
         type=seconds,
         default=0.0,
         metavar="S",
-        help="let the ranks go on for S seconds after the server was lost (default: 0)",
+        help="let the ranks go on for S seconds after the server was lost, so that they finish what they write, and "
+        "look for the server for so long at least; they end when it comes back (default: 0)",
     )
     for option in dataclasses.fields(ServerOptions):
         if option.name in ("mpi", "mpiexec", "python"):
@@ -105,9 +106,9 @@ def _node(arguments: argparse.Namespace) -> int:
 
 
 def _token(arguments: argparse.Namespace) -> str:
-    if arguments.token_file is None:
-        return find_token(arguments.driver[1])
-    return _line_of_stdin() if str(arguments.token_file) == "-" else read_token(arguments.token_file)
+    if str(arguments.token_file) == "-":
+        return _line_of_stdin()
+    return token_in(arguments) or find_token(arguments.driver[1])
 
 
 def _line_of_stdin() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -14,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 from alchemist_ray.cli.arguments import count, library, port, port_range, size
 from alchemist_ray.client.workers import DEFAULT_PORT
 from alchemist_ray.errors import ServerStartError
+from alchemist_ray.host.cores import allowed_cores
 from alchemist_ray.protocol.handshake import new_token
 from alchemist_ray.protocol.server_options import ServerOptions, WorkerOptions
 from alchemist_ray.transport.credentials import TOKEN, TOKEN_FILE, read_token, token_path, write_token
 
 if TYPE_CHECKING:
     from alchemist_ray.mpi_backend.driver.driver import Driver
+
+log = logging.getLogger("alchemist")
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "num_workers": count,
@@ -30,7 +34,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 }
 """Options whose text is not their value."""
 
-_DEFAULTS = {"num_workers": os.cpu_count() or 1, "port": DEFAULT_PORT}
+_DEFAULTS = {"num_workers": allowed_cores(), "port": DEFAULT_PORT}
 """Defaults that differ from those of a server that is started from Python."""
 
 
@@ -87,6 +91,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     if log_dir is not None:
         log_dir.mkdir(parents=True, exist_ok=True)
     configure_logging("driver", sys.stdout, log_dir / "driver.log" if log_dir else None)
+    if options.num_workers > (cores := allowed_cores()):  # its node agent says so too, but only in its log
+        log.info("The %d workers are more than the %d cores that this process may use", options.num_workers, cores)
     try:
         asyncio.run(serve(options, on_ready))
     finally:
@@ -103,4 +109,4 @@ def _server_token(arguments: argparse.Namespace) -> tuple[str, bool]:
         return (token, True) if token else (new_token(), False)
     if not Path(file).exists():
         write_token(Path(file), new_token())
-    return read_token(Path(file)), True
+    return read_token(Path(file), "--token-file" if arguments.token_file else TOKEN_FILE), True

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alchemist_ray.cli.arguments import address
+from alchemist_ray.cli.arguments import address, token_in
 from alchemist_ray.cluster.host_file import read_host_file
 from alchemist_ray.cluster.ssh import SshCommand, SshNodes
-from alchemist_ray.transport.credentials import find_token, read_token
+from alchemist_ray.transport.credentials import find_token
 
 SSH = "ssh -o BatchMode=yes -o ServerAliveInterval=15"
 """No questions, and a host that is lost is noticed within a minute."""
@@ -64,7 +64,7 @@ def _ssh_nodes(arguments: argparse.Namespace) -> int:
         ssh=ssh,
         remote=arguments.remote_command,
         driver=arguments.driver,
-        token=read_token(arguments.token_file) if arguments.token_file else find_token(arguments.driver[1]),
+        token=token_in(arguments) or find_token(arguments.driver[1]),
         node_options=tuple(arguments.node_option),
     )
     width = max(len(line.host) for line in lines)

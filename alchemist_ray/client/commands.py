@@ -77,8 +77,11 @@ class Watch(Protocol):
     def fileno(self) -> int:
         """Return the descriptor that can be read when the driver has said something."""
 
-    def look(self) -> str:
-        """Return what the caller should know, or nothing; raise GroupDiedError if the group is gone."""
+    def look(self, listen: bool = True) -> str:
+        """Return the ranks that are stopped now, in words; raise GroupDiedError if the group is gone.
+
+        With ``listen=False`` it only recalls what was heard before.
+        """
 
 
 class RanksStuckError(Exception):
@@ -146,6 +149,7 @@ class _Wait:
         self._give_up: float | None = None
         self._is_cancelled = limits.is_cancelled
         self._ask_next = 0.0
+        self._heard = ""
         self.overdue: TaskTimeoutError | None = None
 
     @property
@@ -197,6 +201,12 @@ class _Wait:
             return
         self._notice, self._pause = now + self._pause, 2 * self._pause
         self.tell(text)
+
+    def hear(self, text: str) -> None:
+        """Tell the caller which ranks are stopped, when this changes; an empty text says that none is."""
+        if text != self._heard:
+            self._heard = text
+            self.tell(text or "all ranks go on")
 
     def tell(self, text: str) -> None:
         """Tell the caller something while it waits."""
@@ -349,12 +359,14 @@ class CommandStream:
 
     def _collect(self, replies: dict[int, m.Message], on_progress: OnProgress | None, wait: _Wait) -> None:
         """Gather one answer a rank; give up on the others a while after one has failed, or the time is up."""
+        self._hear_driver(wait, listen=False)  # another request may have read its notice
         while len(replies) < len(self._channels):
             ready = self._poller.poll(wait.milliseconds())
             if not wait.goes_on() and not ready:
                 return
             if not ready:
                 self._check_alive(replies)
+                self._hear_driver(wait)
             for rank in ready:
                 if rank == len(self._channels):
                     self._hear_driver(wait)
@@ -368,10 +380,9 @@ class CommandStream:
                     if isinstance(reply, m.Failure):
                         wait.end_in(GRACE_SECONDS)
 
-    def _hear_driver(self, wait: _Wait) -> None:
-        text = self._watch.look() if self._watch is not None else ""
-        if text:
-            wait.tell(text)
+    def _hear_driver(self, wait: _Wait, listen: bool = True) -> None:
+        if self._watch is not None:
+            wait.hear(self._watch.look(listen))
 
     def _check_alive(self, replies: dict[int, m.Message]) -> None:
         """Raise GroupDiedError if the host of a worker that has not answered is gone."""

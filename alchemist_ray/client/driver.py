@@ -46,7 +46,11 @@ class DriverConnection:
         self._channel = Channel.open((hostname, port), purpose, Key.of(token or _found_token(hostname, port)))
         self._requests = 0
         self._lock = threading.Lock()  # one request at a time, so that answers cannot be confused
-        self._notices: deque[m.GroupDied | m.RanksStopped] = deque()
+        self._deaths: deque[m.GroupDied] = deque()
+        self._stopped: dict[int, m.RanksStopped] = {}  # by group; without groups whose ranks all run
+
+    def __str__(self) -> str:
+        return f"{self.hostname}:{self.port}"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -65,7 +69,8 @@ class DriverConnection:
         seconds : float
             How long the driver may say nothing. It says something every few seconds while it works on a request.
         within : float, optional
-            How long all of it may take; by default as long as the driver lives.
+            How long all of it may take, also until another thread's request is answered; by default as long as the
+            driver lives.
 
         Raises
         ------
@@ -76,13 +81,18 @@ class DriverConnection:
         NotConnectedError
             If the driver is gone.
         """
+        begun = time.monotonic()
+        if not self._lock.acquire(timeout=-1 if within is None else within):
+            raise DeadlineError(f"the server's answer to another request of this session ({self})", within or 0.0)
         try:
-            with self._lock:
-                reply = self._exchange(make, seconds, within)
+            left = None if within is None else within - (time.monotonic() - begun)
+            reply = self._exchange(make, seconds, left)
         except DeadlineError as late:
-            raise DeadlineError(f"the answer of the server at {self.hostname}:{self.port}", late.seconds) from None
+            raise DeadlineError(f"the answer of the server at {self}", late.seconds) from None
         except (OSError, EOFError) as lost:
             raise self._loss(lost) from lost
+        finally:
+            self._lock.release()
         if isinstance(reply, m.Failure):
             raise reply.to_error()
         return reply.result
@@ -99,8 +109,14 @@ class DriverConnection:
     def _receive(self, seconds: float) -> m.Done | m.Failure | None:
         """Return the next answer; keep a notice, and return None for it and for a sign of life."""
         message = self._channel.receive(seconds)
-        if isinstance(message, (m.GroupDied, m.RanksStopped)):
-            self._notices.append(message)
+        if isinstance(message, m.GroupDied):
+            self._deaths.append(message)
+            self._stopped.pop(message.group_id, None)
+            return None
+        if isinstance(message, m.RanksStopped):
+            self._stopped[message.group_id] = message
+            if not message.ranks:
+                del self._stopped[message.group_id]
             return None
         if isinstance(message, m.Heartbeat):
             return None
@@ -133,23 +149,20 @@ class DriverConnection:
 
     def has_died(self, group_id: int) -> bool:
         """Whether a notice that was kept says that a group has died; the notice stays."""
-        return any(isinstance(notice, m.GroupDied) and notice.group_id == group_id for notice in list(self._notices))
+        return any(notice.group_id == group_id for notice in list(self._deaths))
 
-    def take_stopped(self) -> list[m.RanksStopped]:
-        """Return the notices of stopped ranks that were kept; the others stay."""
-        taken = [notice for notice in list(self._notices) if isinstance(notice, m.RanksStopped)]
-        for notice in taken:
-            self._notices.remove(notice)
-        return taken
+    def stopped_ranks(self, group_id: int) -> m.RanksStopped | None:
+        """Return the last notice of stopped ranks of a group; None if all its ranks run."""
+        return self._stopped.get(group_id)
 
-    def _take_notices(self) -> list[m.GroupDied | m.RanksStopped]:
+    def _take_deaths(self) -> list[m.GroupDied]:
         taken = []
-        while self._notices:
-            taken.append(self._notices.popleft())
+        while self._deaths:
+            taken.append(self._deaths.popleft())
         return taken
 
-    def notices(self, wait: float = 0.0) -> list[m.GroupDied | m.RanksStopped]:
-        """Return the driver's notices since the last call; wait up to `wait` seconds for the first.
+    def deaths(self, wait: float = 0.0) -> list[m.GroupDied]:
+        """Return the driver's notices of dead groups since the last call; wait up to `wait` seconds for the first.
 
         Raises
         ------
@@ -161,16 +174,16 @@ class DriverConnection:
             with self._lock:
                 while self._channel.pending():
                     self._receive(REQUEST_SECONDS)
-                while not self._notices and (left := deadline - time.monotonic()) > 0:
+                while not self._deaths and (left := deadline - time.monotonic()) > 0:
                     self._receive(left)
         except DeadlineError:
             pass
         except (OSError, EOFError) as lost:
             raise self._loss(lost) from lost
-        return self._take_notices()
+        return self._take_deaths()
 
     def _loss(self, lost: OSError | EOFError) -> NotConnectedError:
-        return NotConnectedError(reason=f"{self.hostname}:{self.port}: {describe_loss(lost)}")
+        return NotConnectedError(reason=f"{self}: {describe_loss(lost)}")
 
     def shut_down(self) -> None:
         """End the connection; other threads that wait for an answer get a NotConnectedError."""

@@ -57,6 +57,7 @@ class GroupClient:
         self.libraries: dict[str, Library] = {}
         self._commands = CommandStream(address, watch)
         self._plane = plane_of(address)
+        self._plane.health.look = watch.look if watch is not None else None
         self._next_id = 1
 
     def load(
@@ -199,9 +200,10 @@ class GroupClient:
         """Ask every worker for a sign of life."""
         self._plane.free([])
 
-    def shut_down(self) -> None:
-        """End the connections over which commands go; another thread that waits for an answer gets an error."""
+    def shut_down(self, reason: str) -> None:
+        """End all connections to the workers; another thread that waits for an answer gets an error."""
         self._commands.shut_down()
+        self._plane.shut_down(reason)
 
     def close(self, ended: bool = False) -> None:
         """Close all connections to the workers.

@@ -127,10 +127,10 @@ def start_server(num_workers: int | None = None, **options: Unpack[ServerArgumen
             **options,
             "num_workers": allowed_cores() if num_workers is None else num_workers,
             "token": options.get("token") or new_token(),
-            "libraries": {name: _absolute(source) for name, source in (options.get("libraries") or {}).items()},
+            "libraries": {name: absolute_source(source) for name, source in (options.get("libraries") or {}).items()},
             "data_directories": [os.path.abspath(directory) for directory in options.get("data_directories", ())],
             "log_dir": os.path.abspath(log_dir) if log_dir else None,
-            "python": _absolute(os.fspath(options.get("python", ""))),
+            "python": absolute_source(os.fspath(options.get("python", ""))),
         }
     )
     settings = settings if settings.log_dir else dataclasses.replace(settings, log_dir=make_log_dir())
@@ -146,7 +146,7 @@ def start_server(num_workers: int | None = None, **options: Unpack[ServerArgumen
     return Server(program, settings, port, temporary_logs=not log_dir)
 
 
-def _absolute(source: str) -> str:
+def absolute_source(source: str) -> str:
     """Return the source of a library: a module's name as it is, a file by its absolute path."""
     return os.path.abspath(source) if source.endswith(LIBRARY_FILES) or os.sep in source else source
 
@@ -177,6 +177,17 @@ os.register_at_fork(after_in_child=_start_afresh)
 MIN_DEFAULT_WORKERS = 8
 
 
+def owners_rights(*first: str) -> ServerArguments:
+    """Return the rights on a server that belongs to one user: all files of the user, and libraries from any path.
+
+    Parameters
+    ----------
+    *first : str
+        Directories in which relative paths are looked for; by default they begin at ``/``.
+    """
+    return {"data_directories": (*first, "/"), "allow_library_paths": True}
+
+
 def default_server() -> Server:
     """Return the server of this process, starting it on first use; it stops with the process.
 
@@ -189,9 +200,7 @@ def default_server() -> Server:
         if _default is None or not _default.running:
             count = int(os.environ.get("ALCHEMIST_NUM_WORKERS") or max(MIN_DEFAULT_WORKERS, allowed_cores()))
             share = physical_memory() * 8 // 10 // min(count, allowed_cores())
-            everywhere = (os.getcwd(), "/")
-            _default = start_server(
-                count, memory_per_worker=share, data_directories=everywhere, allow_library_paths=True
-            )
+            options: ServerArguments = {**owners_rights(os.getcwd()), "memory_per_worker": share}
+            _default = start_server(count, **options)
             atexit.register(_default.stop)
         return _default

@@ -200,13 +200,14 @@ class SessionWorkers:
         if self.lock.acquire(timeout=STOP_SECONDS):
             return
         driver, group = self._driver, self._group
+        reason = "the session was stopped while a task ran"
         with contextlib.suppress(AlchemistError):
-            reason = "the session was stopped while a task ran"
             self.driver().ask(lambda n: m.EndGroup(n, reason), within=STOP_SECONDS)
         if not self.lock.acquire(timeout=STOP_SECONDS):  # the network is gone, perhaps: let the other thread know
-            for connection in (driver, group):
-                if connection is not None:
-                    connection.shut_down()
+            if driver is not None:
+                driver.shut_down()
+            if group is not None:
+                group.shut_down(reason)
             self.lock.acquire()
 
     def disconnect(self) -> None:
@@ -280,22 +281,19 @@ class SessionWorkers:
         """Read the driver's notices; return the one that says that the session's group is gone, if there is one."""
         driver = self.driver()
         try:
-            notices = driver.notices(wait)
+            deaths = driver.deaths(wait)
         except NotConnectedError as loss:
             self.disconnect()
             self._lost = loss.reason
             raise
-        for notice in notices:
-            known = self._group is not None and notice.group_id == self._group.address.group_id
-            if known and isinstance(notice, m.GroupDied):
+        for notice in deaths:
+            if self._group is not None and notice.group_id == self._group.address.group_id:
                 self.forget()
                 return notice
         return None
 
     def hear_of_stopped(self, notice: m.RanksStopped) -> str:
         """Return what a notice of stopped ranks means, in words; raise GroupDiedError if the group shall be ended."""
-        if not notice.ranks:
-            return "all ranks go on"
         ranks = ", ".join(map(str, notice.ranks))
         text = f"rank {ranks} is stopped (on {notice.host}, by SIGSTOP or a debugger)"
         if self._on_stopped == "end":
@@ -387,19 +385,25 @@ class _DriverWatch:
         """Return the descriptor to poll."""
         return self._driver.fileno()
 
-    def look(self) -> str:
-        """Hear what the driver has said; return what the caller of a command should know, or nothing.
+    def look(self, listen: bool = True) -> str:
+        """Hear what the driver has said; return the ranks that are stopped now, in words.
+
+        Parameters
+        ----------
+        listen : bool
+            Whether to read what the driver has sent, and not only recall what was read before.
 
         Raises
         ------
         GroupDiedError
             If the group or the driver is gone, or the group shall be ended.
         """
-        session_id = self._workers.session_id
-        try:
-            self._driver.listen()
-        except NotConnectedError as loss:
-            raise GroupDiedError(session_id, f"the server is gone ({loss.reason})") from None
+        if listen:
+            try:
+                self._driver.listen()
+            except NotConnectedError as loss:
+                raise GroupDiedError(self._workers.session_id, f"the server is gone ({loss.reason})") from None
         if self._driver.has_died(self._group_id):
-            raise GroupDiedError(session_id, "the server has ended them")
-        return "; ".join(map(self._workers.hear_of_stopped, self._driver.take_stopped()))
+            raise GroupDiedError(self._workers.session_id, "the server has ended them")
+        stopped = self._driver.stopped_ranks(self._group_id)
+        return self._workers.hear_of_stopped(stopped) if stopped is not None else ""

@@ -44,8 +44,9 @@ class ChildProgram:
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(options.encode() + b"\n")
             self.process.stdin.flush()
-        readable, _, _ = select.select([self.process.stdout], [], [], seconds)
-        line = self.process.stdout.readline() if readable else b""
+        answer = select.poll()  # select() takes descriptors up to 1023 only
+        answer.register(self.process.stdout, select.POLLIN)
+        line = self.process.stdout.readline() if answer.poll(1000 * seconds) else b""
         facts: dict[str, Any] | None = json.loads(line) if line else None
         return facts
 
@@ -53,12 +54,14 @@ class ChildProgram:
         """Close the pipes to the program, which ends then; do not wait for it."""
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # it has ended before it has read all
+                    pipe.close()
 
     def stop(self, seconds: float) -> None:
         """End the program; kill it if it does not end within so many seconds. More calls do nothing."""
         if self.process.stdin is not None:
-            self.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it has ended before it has read all
+                self.process.stdin.close()
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:

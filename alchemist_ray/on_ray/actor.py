@@ -7,6 +7,7 @@ from typing import Any
 import ray
 
 from alchemist_ray.calls.holder import SessionHolder
+from alchemist_ray.on_ray.shared_files import SharedFilesSession
 from alchemist_ray.protocol import messages as m
 
 
@@ -23,6 +24,8 @@ class RaySessionHolder(SessionHolder):
         The server, as for :meth:`AlchemistSession.connect`; by default the actor starts one of its own.
     show_progress : bool
         Whether long tasks show a progress bar on the terminal of the Ray driver.
+    shares_files : bool
+        Whether the workers see the files of the caller, so that relative paths begin in the caller's directory.
     """
 
     def __init__(
@@ -32,8 +35,11 @@ class RaySessionHolder(SessionHolder):
         port: int | None = None,
         token: str | None = None,
         show_progress: bool = False,
+        shares_files: bool = False,
     ) -> None:
         super().__init__(num_workers, hostname, port, token)
+        if shares_files:
+            self._session = SharedFilesSession(verbose=False)
         if show_progress:
             self._session.make_progress = RayProgress
         self._session.is_cancelled = _is_cancelled

@@ -7,11 +7,11 @@ import functools
 import os
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import ray
 
 from alchemist_ray.calls.placing import Placer
@@ -21,15 +21,18 @@ from alchemist_ray.client.workers import server_in_environment
 from alchemist_ray.errors import ArgumentValueError, GroupDiedError
 from alchemist_ray.layouts.layout import Layout
 from alchemist_ray.on_ray.actor import SessionActor
+from alchemist_ray.on_ray.cluster_options import DEFAULT_TIMEOUT, ClusterOptions, check_count, check_name
 from alchemist_ray.on_ray.clusters import (
     NAMESPACE,
-    ClusterOptions,
-    ServerAddress,
+    Cluster,
+    await_name_free,
+    end_cluster,
     find_cluster,
     job_cluster_name,
+    no_such_cluster,
     start_cluster,
-    stop_cluster,
 )
+from alchemist_ray.on_ray.shortage import fitting, ray_nodes
 from alchemist_ray.protocol.descriptions import LibraryDescription
 from alchemist_ray.transport.credentials import find_token
 
@@ -95,6 +98,7 @@ class _Defaults:
     hostname: str | None = None
     port: int | None = None
     token: str | None = None
+    shares_files: bool = False
 
 
 _defaults = _Defaults()
@@ -125,6 +129,9 @@ def init(
     label_selector: Mapping[str, str] | None = None,
     timeout: float | None = None,
     cluster_name: str | None = None,
+    cluster_workers: int | None = None,
+    libraries: Mapping[str, str] | None = None,
+    memory_per_worker: int | None = None,
     detached: bool = False,
 ) -> Any:
     """Set how the default session is made, and make it.
@@ -136,7 +143,7 @@ def init(
     Parameters
     ----------
     num_workers : int, optional
-        Size of its worker group; by default the number of cores, or the number of CPUs of the Ray cluster.
+        Size of its worker group; by default all workers of the cluster, or the number of cores.
     hostname, port, token : optional
         The server to connect to; by default the one that ``ALCHEMIST_SERVER`` names, as ``HOST:PORT``. Without the
         variable, or with an argument about Ray, one is started, which ends with the Ray job.
@@ -152,6 +159,17 @@ def init(
         Seconds to wait until Ray has the resources; by default 120.
     cluster_name : str, optional
         Name of the cluster of workers. If there is one of that name, perhaps of another Ray job, it is used as it is.
+        If there is none, it is started, provided that another argument but `timeout` says how: `num_workers` or
+        `detached` is enough.
+    cluster_workers : int, optional
+        Workers of a cluster that is started; by default `num_workers`, or as many as the resources of Ray allow. Those
+        that the default session does not take are for others: sessions of this job with another `num_workers`, or,
+        if the cluster has a name, environments and other jobs.
+    libraries : mapping, optional
+        Name -> Python module or path of libraries that a cluster which is started offers beside the installed ones.
+    memory_per_worker : int, optional
+        Bytes that each of its workers has for matrices; by default an equal share of 80 % of the memory of its node,
+        as if the node were full of such workers.
     detached : bool
         Whether the cluster of workers outlives the Ray job, until :func:`stop_cluster`; it needs a `cluster_name`.
 
@@ -165,7 +183,8 @@ def init(
     ServerUnreachableError, AuthenticationError, NotEnoughWorkersError
         If the server is not there, the token is wrong, or the server has too few free workers.
     ClusterError
-        If Ray does not give the resources in time; the error says what Ray has.
+        If Ray does not give the resources in time; the error says what Ray has. Or if there is no cluster of that name,
+        and nothing says how to start one; the error names those that there are.
     ArgumentError, ArgumentValueError
         If an argument is of the wrong type or out of range.
     """
@@ -177,24 +196,31 @@ def init(
         "resources_per_worker": resources_per_worker,
         "label_selector": label_selector,
         "timeout": timeout,
+        "libraries": libraries,
+        "memory_per_worker": memory_per_worker,
+        "cluster_workers": cluster_workers,
+        "cluster_name": cluster_name,
     }
-    given: dict[str, Any] = {name: value for name, value in about_ray.items() if value is not None}
-    if detached and not cluster_name:
-        raise ArgumentValueError("init", "a detached cluster needs a cluster_name, by which later jobs find it")
+    given: dict[str, Any] = {name: _plain(value) for name, value in about_ray.items() if value is not None}
+    num_workers = _plain(num_workers)
+    _check(num_workers, given, detached)
     if not ray.is_initialized():
         ray.init()
     try:
-        if not (given or cluster_name):
+        if not given:
             hostname, port, token = _server(hostname, port, token)
         if hostname is not None or port is not None:
-            if given or cluster_name:
-                raise ArgumentValueError("init", f"{', '.join(given) or 'cluster_name'} is for workers on Ray's nodes, "
-                                         "and a server was named: give one or the other")  # fmt: skip
-        elif given or cluster_name or has_many_nodes():
-            num_workers = num_workers or int(ray.cluster_resources().get("CPU", 1))
-            address = _join_cluster(ClusterOptions(num_workers, **given), cluster_name, detached)
-            hostname, port, token = address.hostname, address.port, address.token
-        _defaults = _Defaults(num_workers, hostname, port, token)
+            if given:
+                raise ArgumentValueError("init", f"{', '.join(given)} is for workers on Ray's nodes, and a server was "
+                                         "named: give one or the other")  # fmt: skip
+            _defaults = _Defaults(num_workers, hostname, port, token)
+        elif given or has_many_nodes():
+            cluster = _join_cluster(num_workers, given, detached)
+            where = cluster.address
+            size = num_workers or cluster.num_workers
+            _defaults = _Defaults(size, where.hostname, where.port, where.token, shares_files=True)
+        else:
+            _defaults = _Defaults(num_workers)
         session = default_session(None)
         session.attach()
     except Exception:
@@ -217,14 +243,56 @@ def has_many_nodes() -> bool:
     return len([node for node in ray.nodes() if node["Alive"]]) > 1
 
 
-def _join_cluster(options: ClusterOptions, name: str | None, detached: bool) -> ServerAddress:
-    """Return the server of the named cluster, or of a new one that this job uses."""
-    if name is not None and (found := find_cluster(name)) is not None:
-        return found
-    address = start_cluster(options, name or job_cluster_name(), detached)
+def _plain(value: Any) -> Any:
+    """Return an integer of NumPy's as one of Python's, which Ray and JSON take."""
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _check(num_workers: int | None, given: Mapping[str, Any], detached: bool) -> None:
+    """Check arguments of :func:`init`, before Ray is started for them."""
+    if num_workers is not None:
+        check_count("num_workers", num_workers)
+    if "cluster_name" in given:
+        check_name(given["cluster_name"])
+    elif detached:
+        raise ArgumentValueError("init", "a detached cluster needs a cluster_name, by which later jobs find it")
+    workers = given.get("cluster_workers")
+    if workers is not None:
+        check_count("cluster_workers", workers)
+        if workers < (num_workers or 1):
+            raise ArgumentValueError(
+                "init", f"cluster_workers is {workers}, but it must be at least num_workers, which is {num_workers}"
+            )
+    _options_of(workers or num_workers or 1, given)
+
+
+def _options_of(count: int, given: Mapping[str, Any]) -> ClusterOptions:
+    """Return the options of a cluster with so many workers."""
+    names = {"cluster_name", "cluster_workers"}
+    return ClusterOptions(count, **{name: value for name, value in given.items() if name not in names})
+
+
+def _join_cluster(num_workers: int | None, given: Mapping[str, Any], detached: bool) -> Cluster:
+    """Return the named cluster; if there is none, start it for this job."""
+    name = given.get("cluster_name")
+    if name is not None:
+        found = find_cluster(name, given.get("timeout", DEFAULT_TIMEOUT))
+        if found is not None:
+            return found
+        if num_workers is None and not detached and given.keys() <= {"cluster_name", "timeout"}:
+            raise no_such_cluster(name)
+    key = name or job_cluster_name()
+    count = given.get("cluster_workers") or num_workers or _as_many_as_fit(_options_of(1, given))
+    cluster = start_cluster(_options_of(count, given), key, detached)
     if not detached:
-        _clusters.append(name or job_cluster_name())
-    return address
+        _clusters.append(key)
+    return cluster
+
+
+def _as_many_as_fit(options: ClusterOptions) -> int:
+    """Return how many workers the nodes of Ray have room for, at least one."""
+    usable = [node.total for node in ray_nodes() if node.has(options.label_selector)]
+    return max(1, sum(fitting(options.needs(), total) for total in usable))
 
 
 def shutdown() -> None:
@@ -249,18 +317,9 @@ def shutdown() -> None:
             ):  # it is gone already, or busy; it is killed in any case
                 ray.get(session.actor.stop.remote(), timeout=10)
             ray.kill(session.actor)
-            _await_name_free(what.actor_name)
+            await_name_free(what.actor_name)
     for name in clusters:
-        stop_cluster(name)
-
-
-def _await_name_free(name: str) -> None:
-    """Wait until a killed actor has given back its name."""
-    deadline = time.monotonic() + 10
-    with contextlib.suppress(ValueError):
-        while time.monotonic() < deadline:
-            ray.get_actor(name, namespace=NAMESPACE)
-            time.sleep(0.02)
+        end_cluster(name)
 
 
 @dataclass(frozen=True)
@@ -288,11 +347,17 @@ def default_session(num_workers: int | None) -> RemoteSession:
         ray.init()
     count = num_workers if num_workers is not None else _defaults.num_workers
     with _lock:
-        _defaults = _Defaults(_defaults.num_workers, *_server(_defaults.hostname, _defaults.port, _defaults.token))
+        known = _defaults
+        _defaults = _Defaults(known.num_workers, *_server(known.hostname, known.port, known.token), known.shares_files)
         what = _OnFirstUse(num_workers)
         key = _process_key(), what
         actor = SessionActor.options(name=what.actor_name, namespace=NAMESPACE, get_if_exists=True).remote(
-            count, _defaults.hostname, _defaults.port, _defaults.token, show_progress=sys.stderr.isatty()
+            count,
+            _defaults.hostname,
+            _defaults.port,
+            _defaults.token,
+            show_progress=sys.stderr.isatty(),
+            shares_files=_defaults.shares_files,
         )
         if key not in _sessions or _sessions[key].actor._actor_id != actor._actor_id:
             _sessions[key] = RemoteSession(actor)  # the first one, or the known one has died

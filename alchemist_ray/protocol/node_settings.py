@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from alchemist_ray.protocol.server_options import FORK
+from alchemist_ray.errors import NodeError
+from alchemist_ray.protocol.server_options import FORK, unused_mpiexec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +34,23 @@ class NodeSettings:
     log_dir : str
         Directory of the logs; empty: a temporary one.
     wait : float
-        Seconds for which the agent tries to reach the driver; also when it has lost it, unless this is 0.
+        Seconds for which the agent tries to join the driver; also when it has lost it.
     driver_grace : float
-        Seconds for which ranks go on after the driver was lost, if it does not come back sooner.
+        Seconds for which ranks go on after the driver was lost, if it does not come back sooner. The agent looks for
+        the driver for so long at least.
     mpi : {"fork", "site"}
         Whether the ranks are forked from a warm process, or the site's own MPI starts them.
     mpiexec : str
         The command that starts MPI jobs at this site, with its options; empty: ``mpiexec``.
     python : str
         The Python that runs the ranks; empty: the agent's own.
+    shares : int
+        Number of equal shares of the node's memory and cores, of which each rank has one; at least `slots`.
+
+    Raises
+    ------
+    NodeError
+        If `mpiexec` is given and nothing would use it.
     """
 
     driver: tuple[str, int]
@@ -57,6 +66,11 @@ class NodeSettings:
     mpi: str = FORK
     mpiexec: str = ""
     python: str = ""
+    shares: int = 0
+
+    def __post_init__(self) -> None:
+        if complaint := unused_mpiexec(self.mpi, self.mpiexec):
+            raise NodeError(complaint)
 
     def to_json(self) -> str:
         """Return the settings as JSON."""

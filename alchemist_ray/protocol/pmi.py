@@ -436,6 +436,7 @@ def process_mapping(counts: Sequence[int]) -> str:
     mapping = f"(vector,{','.join(blocks)})"
     if len(mapping) >= VALLEN_MAX:
         raise LocalProtocolError(
-            f"the process mapping of {len(counts)} hosts is too long for PMI: sort the hosts by their number of ranks"
+            f"MPI must know how many ranks are on each of {len(counts)} hosts, and PMI has {VALLEN_MAX - 1} characters "
+            f"for that, but {len(mapping)} are needed. A run of hosts with equal numbers of ranks takes only one entry"
         )
     return mapping

@@ -52,6 +52,16 @@ def _option(flag: str, text: str, default: Any, **shown: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def unused_mpiexec(mpi: str, mpiexec: str) -> str:
+    """Return in words that nothing would use `mpiexec`, if this is so."""
+    if mpi == SITE or not mpiexec:
+        return ""
+    return (
+        f"mpiexec is {mpiexec!r}, but ranks are forked here and nothing would use it. Let the site's own MPI start "
+        f"them with --mpi {SITE} (mpi={SITE!r} in Python), or omit mpiexec"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     """The options of a server that its workers need.
@@ -123,7 +133,7 @@ class ServerOptions(WorkerOptions):
     Raises
     ------
     ServerStartError
-        If the token is too short, or `mpi` has another value.
+        If the token is too short, `mpi` has another value, or `mpiexec` is given and nothing would use it.
     """
 
     num_workers: int = _option(
@@ -144,6 +154,8 @@ class ServerOptions(WorkerOptions):
     def __post_init__(self) -> None:
         if self.mpi not in (FORK, SITE):
             raise ServerStartError(f"mpi is {self.mpi!r}; it must be {FORK!r} or {SITE!r}")
+        if complaint := unused_mpiexec(self.mpi, self.mpiexec):
+            raise ServerStartError(complaint)
         if len(self.token) < MIN_TOKEN:
             raise ServerStartError(f"the token has {len(self.token)} characters, but it needs at least {MIN_TOKEN}")
 

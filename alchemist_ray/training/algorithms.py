@@ -105,15 +105,20 @@ def validate(experiment: Experiment, config: AlgorithmConfig) -> None:
     ExperimentError
         If RLlib refuses it.
     """
-    from ray.tune.search.variant_generator import generate_variants
-
     for name in ("ray", "ray.rllib"):  # both have a level
         logging.getLogger(name).setLevel(logging.ERROR)
-    sampled = next(iter(generate_variants(config.copy(copy_frozen=False).to_dict())))[1]
     try:
-        type(config)().update_from_dict(sampled).validate()
+        one_sample(config).validate()
     except Exception as refused:  # RLlib's checks raise errors of any type
         raise ExperimentError(experiment.name, [f"RLlib refuses the configuration: {refused}"]) from refused
+
+
+def one_sample(config: AlgorithmConfig) -> AlgorithmConfig:
+    """Return a configuration with one sample of the search spaces: RLlib's checks take values only."""
+    from ray.tune.search.variant_generator import generate_variants
+
+    sampled = next(iter(generate_variants(config.copy(copy_frozen=False).to_dict())))[1]
+    return type(config)().update_from_dict(sampled)
 
 
 def _observation_filter(env: Any, spaces: Any, device: Any) -> MeanStdFilter:

@@ -18,7 +18,7 @@ import gymnasium
 from alchemist_ray.client.local_server import MIN_DEFAULT_WORKERS
 from alchemist_ray.envs.registration import register_environments
 from alchemist_ray.errors import ExperimentError
-from alchemist_ray.training.schema import Experiment, ServerKeys
+from alchemist_ray.training.schema import Experiment, RunnerKeys, ServerKeys
 from alchemist_ray.transport.credentials import read_token
 
 Config = dict[str, Any]
@@ -82,10 +82,23 @@ def _spec(experiment: Experiment) -> gymnasium.envs.registration.EnvSpec | None:
 def workers_wanted(experiment: Experiment) -> int:
     """Return how many workers an experiment takes of each server that it starts; 0 if it starts none."""
     runners, environment = experiment.runners, experiment.environment
-    if not experiment.server.embedded or not environment.is_ours:
+    if not experiment.server.embedded or not environment.is_ours or environment.cluster is not None:
         return 0
-    groups = runners.num_groups if runners.vectorize == "hpc" else runners.num_envs_per_env_runner
-    return environment.num_workers * (groups + 1)  # one more for an evaluation
+    return environment.num_workers * (_groups(runners) + 1)  # one more for an evaluation
+
+
+def ranks_on_ray(experiment: Experiment) -> int:
+    """Return how many ranks of a training take CPUs of Ray; 0 if they are elsewhere, or in a cluster that is there."""
+    runners, environment = experiment.runners, experiment.environment
+    if environment.cluster != "ray":
+        return 0
+    evaluating = 1 if experiment.evaluation.interval is not None else 0  # beside the training's own environments
+    return environment.num_workers * (max(1, runners.num_env_runners) * _groups(runners) + evaluating)
+
+
+def _groups(runners: RunnerKeys) -> int:
+    """Return the number of worker groups of each process that samples."""
+    return runners.num_groups if runners.vectorize == "hpc" else runners.num_envs_per_env_runner
 
 
 def offer_workers(wanted: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from alchemist_ray.training.environments import (
 )
 from alchemist_ray.training.evaluation import Evaluation
 from alchemist_ray.training.policies import PolicyMaker, baseline
+from alchemist_ray.training.ray_runtime import cpus_of_evaluation, cpus_of_training, running_ray
 from alchemist_ray.training.report import PAGE, write_page
 from alchemist_ray.training.schema import Experiment
 from alchemist_ray.training.tables import differences_table, policies_table, spread_table
@@ -99,10 +100,31 @@ def run_experiment(
     else:
         results.check_fresh(experiment, directory)
     offer_workers(workers_wanted(experiment))
-    _try_out(experiment, baselines)
     by = command or f"alchemist run {file.name if file is not None else 'experiment.yaml'}"
     flags = f"{' --resume' if resume else ''}{' --evaluate-only' if evaluate_only else ''}"
-    results.write_experiment(experiment, directory, f"{by}{flags}", resume=resume, evaluate_only=evaluate_only)
+    with _ray_for_ranks(experiment, evaluate_only):
+        _try_out(experiment, baselines)
+        results.write_experiment(experiment, directory, f"{by}{flags}", resume=resume, evaluate_only=evaluate_only)
+        return _train_and_evaluate(experiment, directory, baselines, resume, evaluate_only, say)
+
+
+def _ray_for_ranks(experiment: Experiment, evaluate_only: bool) -> AbstractContextManager[None]:
+    """Run Ray for the whole experiment if the ranks are on its nodes; otherwise only the training needs it."""
+    if experiment.environment.cluster is None:
+        return nullcontext()
+    if evaluate_only:
+        return running_ray(experiment, cpus_of_evaluation(experiment))
+    return running_ray(experiment, cpus_of_training(experiment, algorithm_config(experiment)))
+
+
+def _train_and_evaluate(
+    experiment: Experiment,
+    directory: Path,
+    baselines: Mapping[str, PolicyMaker],
+    resume: bool,
+    evaluate_only: bool,
+    say: Say,
+) -> Outcome:
     if evaluate_only:
         trainings, interrupted = find_trainings(experiment, directory), False
     else:

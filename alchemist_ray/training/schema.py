@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from alchemist_ray.envs.settings import CLUSTER
 from alchemist_ray.training.seeds import environment_seeds
 
 
@@ -134,10 +135,19 @@ class EnvironmentKeys(Section):
         None, "module or file of a library that is not registered; a file's path is relative to the YAML's directory"
     )
     num_workers: Whole = _key(1, "MPI ranks of a worker group", "ranks", ge=1)
-    cluster: Literal["ray"] | None = _key(
-        None, "`ray`: the ranks run on the nodes of the Ray cluster, where each takes a CPU; instead of `server`"
+    cluster: str | None = _key(
+        None,
+        "`ray`: the ranks run on the nodes of the Ray cluster, where each takes a CPU; `ray:NAME`: they are workers of"
+        " the cluster that `alchemist.init(cluster_name=NAME)` has started; instead of `server`",
+        pattern=CLUSTER.pattern,
     )
-    wait: float = _key(0.0, "how long an environment waits for workers that others hold", "s", ge=0)
+    wait: float | None = _key(
+        None,
+        "how long an environment waits for workers that others hold (by default 0), or with `cluster: ray` for Ray's"
+        " CPUs (by default 120)",
+        "s",
+        ge=0,
+    )
     placement: Literal["pack", "spread", "strict_spread"] = _key(
         "pack", "ranks on as few nodes as possible, on as many as possible, or each on a node of its own"
     )
@@ -411,4 +421,6 @@ class Experiment(Section):
             raise ValueError("search.metric evaluation_return needs evaluation.interval")
         if self.runners.vectorize == "hpc" and not self.environment.is_ours:
             raise ValueError("runners.vectorize: hpc works with MPI simulations only")
+        if self.environment.cluster is not None and not self.server.embedded:
+            raise ValueError("environment.cluster starts a server in Ray, and server names another: give one of them")
         return self

@@ -10,9 +10,7 @@ Ctrl-C ends Tune at once. In both cases the experiment can be resumed from the l
 from __future__ import annotations
 
 import functools
-import logging
 import math
-import os
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -32,12 +30,11 @@ from alchemist_ray.training.algorithms import algorithm_config, environment_of, 
 from alchemist_ray.training.evaluation import evaluate
 from alchemist_ray.training.policies import TrainedPolicy
 from alchemist_ray.training.progress import TrainingProgress, stop_conditions
+from alchemist_ray.training.ray_runtime import cpus_of_training, running_ray
 from alchemist_ray.training.schema import Experiment
 from alchemist_ray.training.seeds import rllib_seed
 
 TUNE_DIRECTORY = "tune"
-
-START_ATTEMPTS = 3
 
 LAST_EVALUATION = "last_evaluation_return"
 
@@ -156,11 +153,11 @@ def train(
     Raises
     ------
     ExperimentError
-        If there is nothing to resume, or a training failed.
+        If Ray has too few CPUs, there is nothing to resume, or a training failed.
     """
     config = with_callbacks(algorithm_config(experiment), experiment)
     progress = TrainingProgress(experiment, say)
-    with _running_ray(experiment, config), stoppable(progress):
+    with running_ray(experiment, cpus_of_training(experiment, config)), stoppable(progress):
         register_environment(experiment)
         tuner = _restored(experiment, directory, config) if resume else _new(experiment, directory, config, progress)
         if resume:
@@ -331,69 +328,6 @@ def _sampled(experiment: Experiment, config: dict[str, Any]) -> dict[str, Any]:
         section, _, name = path.rpartition(".")
         chosen[path] = places[section].get(name)
     return chosen
-
-
-# --- Ray --------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _running_ray(experiment: Experiment, config: AlgorithmConfig) -> Iterator[None]:
-    """Run Ray with as many logical CPUs as the trainings request, which may be more than the machine has."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we report failures; error.txt has the details
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
-    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # stoppable() has one
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # TrainingProgress prints its own lines
-    each = _cpus(experiment, config)
-    if ray.is_initialized():
-        _check_cpus(experiment, each)
-        yield
-        return
-    started: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if experiment.ray.address is not None:
-        started["address"] = experiment.ray.address
-    else:
-        concurrent = experiment.search.concurrent if experiment.search is not None else 1
-        started |= {"num_cpus": max(os.cpu_count() or 1, concurrent * each), "include_dashboard": False}
-    _start_ray(experiment, started)
-    try:
-        _check_cpus(experiment, each)
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _start_ray(experiment: Experiment, started: dict[str, Any]) -> None:
-    """Start Ray or connect to it. Ray gives up after 30 s, which is too short on a busy machine: try again."""
-    for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            ray.init(**started)
-        except Exception as failure:  # Ray raises plain ones
-            ray.shutdown()
-            if attempt == START_ATTEMPTS:
-                raise ExperimentError(
-                    experiment.name, [f"Ray did not start, or could not be reached: {failure}"]
-                ) from failure
-        else:
-            return
-
-
-def _cpus(experiment: Experiment, config: AlgorithmConfig) -> int:
-    """Return how many of Ray's logical CPUs one training takes: learner, runners and its other processes."""
-    algorithm: Any = trainable(experiment)
-    taken: float = algorithm.default_resource_request(config).required_resources.get("CPU", 0)
-    return math.ceil(taken)
-
-
-def _check_cpus(experiment: Experiment, wanted: int) -> None:
-    """Raise if Ray has too few CPUs: the training would never start."""
-    there = int(ray.cluster_resources().get("CPU", 0))
-    if there < wanted:
-        raise ExperimentError(
-            experiment.name,
-            [f"a training takes {wanted} of Ray's CPUs, but the running Ray has {there}: start it with "
-             f"num_cpus={wanted} or more (MPI ranks do not count), or lower runners.num_env_runners"],
-        )  # fmt: skip
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import errno
 import select
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from alchemist_ray._version import __version__
@@ -51,11 +51,17 @@ class Channel:
         A connected socket. The channel owns it from now on.
     connection : Connection
         The protocol state.
+
+    Attributes
+    ----------
+    on_tick : callable or None
+        Called about once a second while a thread waits for the peer; what it raises ends the wait.
     """
 
     def __init__(self, sock: socket.socket, connection: Connection) -> None:
         self._sock = sock
         self._timeout: float | None = None
+        self.on_tick: Callable[[], None] | None = None
         self.connection = connection
         self.facts: dict[str, Any] = {}
         abandon_in_children(self)
@@ -200,7 +206,14 @@ class Channel:
 
     def receive_with_fd(self) -> tuple[m.Message, int]:
         """Return the peer's next message and the file descriptor sent with it. Unix sockets only."""
-        octets, ancillary, _, _ = self._sock.recvmsg(_CHUNK, socket.CMSG_SPACE(_FD_BYTES))
+        begun = time.monotonic()
+        while True:
+            try:
+                octets, ancillary, _, _ = self._sock.recvmsg(_CHUNK, socket.CMSG_SPACE(_FD_BYTES))
+            except BlockingIOError:
+                self._look(begun)
+            else:
+                break
         fds = array.array("i")
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -227,6 +240,8 @@ class Channel:
         """Raise TimeoutError if the peer's host is gone: to be called every tick by who waits for the peer."""
         if not self.is_local and is_silent(self._sock):
             raise TimeoutError(errno.ETIMEDOUT, HOST_IS_GONE)
+        if self.on_tick is not None:
+            self.on_tick()
 
     def _look(self, begun: float) -> None:
         """Look, after a tick without progress since `begun`, whether to wait any longer."""
@@ -287,8 +302,9 @@ def _connect(address: Address, timeout: float) -> socket.socket:
     """Return a connected socket, or raise :class:`ServerUnreachableError`."""
     try:
         if isinstance(address, str):
-            return _connect_locally(address)
-        sock = socket.create_connection(address, timeout=timeout)
+            sock = _connect_locally(address)
+        else:
+            sock = socket.create_connection(address, timeout=timeout)
     except OSError as failure:
         host, port = (address, 0) if isinstance(address, str) else address
         raise ServerUnreachableError(host, port, failure.strerror or str(failure)) from None

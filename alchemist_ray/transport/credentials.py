@@ -33,24 +33,35 @@ def write_token(path: Path, token: str) -> None:
         file.write(token + "\n")
 
 
-def read_token(path: Path) -> str:
+def read_token(path: Path, named_by: str = "") -> str:
     """Return the token in a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    named_by : str, optional
+        The option or the variable that names the file, for the errors.
 
     Raises
     ------
     AuthenticationError
         If the file does not exist, is empty, or other users can read it.
     """
+    name = f"the token file {path}" + (f", which {named_by} names," if named_by else "")
+    advice = f"Put the server's token there (mode 0600), or name another file with --token-file or {TOKEN_FILE}"
     try:
         with path.open() as file:
-            mode = os.fstat(file.fileno()).st_mode
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             token = file.read().strip()
+    except FileNotFoundError as failure:
+        raise AuthenticationError(f"{name} does not exist", advice) from failure
     except (OSError, UnicodeDecodeError) as failure:
-        raise AuthenticationError(f"the token file {path} cannot be read ({failure})") from failure
-    if stat.S_IMODE(mode) & 0o077:
-        raise AuthenticationError(f"other users can read the token file {path}; run chmod 600 {path}")
+        raise AuthenticationError(f"{name} cannot be read ({failure})", advice) from failure
+    if mode & 0o077:
+        raise AuthenticationError(f"{name} is open to other users (mode {mode:04o})", f"Run chmod 600 {path}")
     if not token:
-        raise AuthenticationError(f"the token file {path} is empty")
+        raise AuthenticationError(f"{name} is empty", advice)
     return token
 
 
@@ -65,7 +76,7 @@ def find_token(port: int) -> str:
     if token := os.environ.get(TOKEN):
         return token
     if file := os.environ.get(TOKEN_FILE):
-        return read_token(Path(file))
+        return read_token(Path(file), TOKEN_FILE)
     path = token_path(port)
     if path.exists():
         return read_token(path)

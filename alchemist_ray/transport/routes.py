@@ -1,4 +1,4 @@
-"""The address of this host on the way to another."""
+"""The addresses of this host: on the way to another, and where a program can listen."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def address_towards(peer: str) -> str:
     with socket.socket(socket.AF_INET6 if ":" in peer else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((peer, 9))
         return str(probe.getsockname()[0])
+
+
+def check_bindable(address: str) -> None:
+    """Raise OSError unless a program on this host can listen at an address."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((address, 0))

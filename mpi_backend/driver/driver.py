@@ -8,34 +8,30 @@ other session.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import os
 import shutil
 import socket
-import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from alchemist_ray._version import __version__
 from alchemist_ray.errors import (
-    AlchemistError,
-    ArgumentValueError,
     AuthenticationError,
-    GroupStartError,
     NodeError,
-    NoWorkersError,
     ProtocolError,
     RemoteProtocolError,
     ServerStartError,
 )
 from alchemist_ray.host.temporary_directories import make_log_dir
-from alchemist_ray.mpi_backend.driver.group import WorkerGroup
-from alchemist_ray.mpi_backend.driver.inventory import Inventory, Placement
+from alchemist_ray.mpi_backend.driver.conversation import Conversation
+from alchemist_ray.mpi_backend.driver.groups import Groups, to_its_end
+from alchemist_ray.mpi_backend.driver.inventory import Inventory
 from alchemist_ray.mpi_backend.driver.nodes import NodeConnection
+from alchemist_ray.mpi_backend.driver.session import Session
 from alchemist_ray.mpi_backend.driver.shared import Shared
 from alchemist_ray.mpi_backend.driver.waiting import WaitingLine
 from alchemist_ray.mpi_backend.node.slots import Slot
@@ -52,24 +48,10 @@ log = logging.getLogger("alchemist")
 RULE = "=" * 60
 LOG_SECONDS = 10.0
 """Time for a node to send its logs."""
-SIGN_SECONDS = 3.0
-"""Time between two signs of life to a client that waits for an answer."""
 MAX_SLOTS = 10_000
 """Slots of a node at most."""
 WATCH_SECONDS = 1.0
 """Time between two looks for nodes that have been silent for too long."""
-
-
-@dataclass
-class Session:
-    """One client application."""
-
-    session_id: int
-    software: str
-    channel: AsyncChannel
-    opened: float = field(default_factory=time.time)
-    group: WorkerGroup | None = None
-    nodes: set[str] = field(default_factory=set)  # those on which it has had workers
 
 
 class Driver:
@@ -89,13 +71,12 @@ class Driver:
         self._nodes: dict[str, NodeConnection] = {}
         self._inventory = Inventory()
         self._line = WaitingLine(self._inventory)
+        self._groups = Groups(self._inventory, self._line, self._nodes, self._keep)
         self._shared_status = Shared(self._status)
         self._registry = Registry(options.libraries, options.allow_library_paths)
         self._key = Key.of(options.token)
         self._sessions: dict[int, Session] = {}
         self._session_numbers = itertools.count(1)
-        self._group_numbers = itertools.count(1)
-        self._groups: dict[int, WorkerGroup] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.log_dir = Path()
@@ -146,7 +127,7 @@ class Driver:
         log.info("Shutting down")
         if self._server is not None:
             self._server.close()
-        await asyncio.gather(*(group.end("the server is shutting down") for group in list(self._groups.values())))
+        await self._groups.end_all("the server is shutting down")
         for node in self._nodes.values():
             node.post(m.Shutdown())
         for task in list(self._tasks):
@@ -175,6 +156,8 @@ class Driver:
             log.debug("Connection to %s ended: %s", channel.peer, ended)
         except asyncio.CancelledError:
             log.debug("Connection to %s closed", channel.peer)
+        except Exception:
+            log.exception("The connection to %s is given up: the server failed", channel.peer)
         finally:
             channel.close()
 
@@ -182,7 +165,12 @@ class Driver:
         """Run a task of the driver until it ends or the driver stops."""
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._kept)
+
+    def _kept(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.error("The server failed", exc_info=failure)
 
     def _find_key(self, hello: m.Hello) -> Key | None:
         return self._key if hello.purpose in (Purpose.SESSION, Purpose.MONITOR, Purpose.NODE) else None
@@ -194,7 +182,7 @@ class Driver:
                 await self._serve_session(channel)
             case Purpose.MONITOR:
                 await channel.welcome(self._facts())
-                await self._answer_all(channel, None)
+                await Conversation(channel, lambda request: self._result(request, None)).hold()
             case _:
                 await channel.welcome(self._facts())
                 await self._serve_node(channel)
@@ -213,15 +201,16 @@ class Driver:
             log.warning("Refused node %s at %s: %s", offer.name, channel.peer, refusal)
             await channel.send(m.Failure.of(offer.request, refusal))
             return
-        node = self._nodes[offer.name] = NodeConnection(channel, offer)
-        log.info("Node %s joined from %s: %d slots", node.name, channel.peer, node.slots)
-        try:
+        try:  # from here on the inventory has its slots
+            node = self._nodes[offer.name] = NodeConnection(channel, offer)
+            log.info("Node %s joined from %s: %d slots", node.name, channel.peer, node.slots)
             channel.post(m.Done(offer.request, self._worker_options.to_json()))
             self._line.serve()
             await node.serve()
         finally:
-            del self._nodes[node.name]
-            self._inventory.remove(node.name)
+            self._nodes.pop(offer.name, None)
+            self._inventory.remove(offer.name)
+            self._line.serve()  # who waits for more slots than are left holds nobody up
 
     def _admit(self, offer: m.JoinServer) -> None:
         """Add the slots of a node to the inventory; raise NodeError if it cannot be used."""
@@ -245,45 +234,12 @@ class Driver:
         log.info("Session %d opened from %s", session.session_id, channel.peer)
         try:
             await channel.welcome({**self._facts(), "session_id": session.session_id})
-            await self._answer_all(channel, session)
+            await Conversation(channel, lambda request: self._result(request, session)).hold()
         finally:
             del self._sessions[session.session_id]
             log.info("Session %d closed", session.session_id)
             if session.group is not None:
-                await asyncio.shield(self._end_group(session, "the session was closed"))
-
-    async def _answer_all(self, channel: AsyncChannel, session: Session | None) -> None:
-        """Answer requests until the client closes the connection, even if it does so during a slow request."""
-        while True:
-            request: Any = await channel.receive()
-            answering = asyncio.ensure_future(self._answer(request, session))
-            closed = asyncio.ensure_future(channel.wait_closed_or_readable())
-            try:
-                await self._wait_for_any(channel, answering, closed)
-                if closed.done() and channel.at_eof and not answering.done():
-                    answering.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await answering
-                    return
-                await channel.send(await answering)
-            finally:
-                closed.cancel()
-                await asyncio.wait({closed})  # nothing else may read before it has ended
-
-    async def _wait_for_any(self, channel: AsyncChannel, *tasks: asyncio.Future[Any]) -> None:
-        """Wait until one is done; meanwhile show the client that the driver lives."""
-        while True:
-            done, _ = await asyncio.wait(tasks, timeout=SIGN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if done:
-                return
-            if channel.connection.purpose is Purpose.SESSION:
-                channel.post(m.Heartbeat())
-
-    async def _answer(self, request: Any, session: Session | None) -> m.Message:
-        try:
-            return m.Done(request.request, await self._result(request, session))
-        except AlchemistError as error:
-            return m.Failure.of(request.request, error)
+                await to_its_end(self._groups.end(session, "the session was closed"))
 
     async def _result(self, request: m.Message, session: Session | None) -> Any:
         match request:
@@ -294,80 +250,27 @@ class Driver:
             case m.AskStatus():
                 return await self._shared_status()
             case m.RequestWorkers() if session is not None:
-                return await self._start_group(session, request)
+                return await self._groups.start(session, request)
             case m.YieldWorkers() if session is not None:
-                await self._end_group(session, "the session gave its workers back")
+                await self._groups.end(session, "the session gave its workers back")
             case m.AskLogs(lines=lines) if session is not None:
                 return await self._logs(session, lines)
             case m.EndGroup(reason=reason) if session is not None:
-                await self._end_group(session, reason, at_once=True)
+                await self._groups.end(session, reason, at_once=True)
         return None
-
-    # --- worker groups ------------------------------------------------------------------------------------------------
-
-    async def _start_group(self, session: Session, request: m.RequestWorkers) -> dict[str, Any]:
-        if session.group is not None:
-            held = len(session.group.slots)
-            raise ArgumentValueError(
-                "request_workers", f"the session already has {held} workers: call yield_workers() first"
-            )
-        placement = Placement(request.count, request.placement, request.labels)
-        slots = await self._line.take(placement, session.session_id, request.wait)
-        number, notify = next(self._group_numbers), session.channel.post
-        group = WorkerGroup(number, session.session_id, slots, self._nodes, notify)
-        self._groups[group.group_id] = session.group = group
-        session.nodes |= {share.node.name for share in group.shares}
-        log.info("Session %d: starting %s", session.session_id, ", ".join(slot.name for slot in slots))
-        try:
-            await group.start()
-        except BaseException as failure:
-            await asyncio.shield(group.end("it did not start", at_once=True))
-            self._forget(session, group)
-            if isinstance(failure, GroupStartError):
-                log.error("Session %d: %s", session.session_id, failure)
-            raise
-        self._keep(self._watch(session, group))
-        return {"group_id": group.group_id, "ticket": group.ticket, "workers": group.endpoints}
 
     async def _logs(self, session: Session, lines: int) -> dict[str, str]:
         """Return the logs of a session's workers, from all nodes on which it ever had some."""
-        logs: dict[str, str] = {}
-        for name in sorted(session.nodes):
-            node = self._nodes.get(name)
-            if node is not None:
-                logs |= await node.ask(lambda n: m.AskNodeLogs(n, session.session_id, lines), LOG_SECONDS)
-        return dict(sorted(logs.items()))
-
-    async def _watch(self, session: Session, group: WorkerGroup) -> None:
-        """Wait for the loss of a group; end the rest of it, and tell the session."""
-        reason = await group.lost()
-        if group.end_was_asked_for:
-            return
-        await group.end(reason, at_once=True)
-        self._forget(session, group)
-        log.error("Session %d lost its workers: %s", session.session_id, reason)
-        if session.session_id in self._sessions:
-            with contextlib.suppress(OSError):
-                await session.channel.send(m.GroupDied(group.group_id, reason, group.last_words()))
-
-    async def _end_group(self, session: Session, reason: str, at_once: bool = False) -> None:
-        group = session.group
-        if group is None:
-            raise NoWorkersError
-        await group.end(reason, at_once)
-        self._forget(session, group)
-
-    def _forget(self, session: Session, group: WorkerGroup) -> None:
-        if session.group is group:
-            session.group = None
-        if self._groups.pop(group.group_id, None) is not None:
-            self._inventory.release(session.session_id)
-            self._line.serve()
+        nodes = [node for name in session.nodes if (node := self._nodes.get(name)) is not None]
+        found = await asyncio.gather(
+            *(node.ask(lambda n: m.AskNodeLogs(n, session.session_id, lines), LOG_SECONDS) for node in nodes)
+        )
+        return dict(sorted((name, text) for of_node in found for name, text in of_node.items()))
 
     # --- status -------------------------------------------------------------------------------------------------------
 
     def _worker_rows(self) -> list[dict[str, Any]]:
-        endpoints = {row["id"]: row for group in self._groups.values() for row in group.endpoints}
+        endpoints = self._groups.endpoints()
         return [self._worker_row(slot, endpoints.get(slot.worker_id)) for slot in self._inventory.slots]
 
     def _worker_row(self, slot: Slot, endpoint: dict[str, Any] | None) -> dict[str, Any]:
@@ -397,7 +300,7 @@ class Driver:
         ]
 
     async def _status(self) -> dict[str, Any]:
-        sessions = await asyncio.gather(*(_session_row(session) for session in list(self._sessions.values())))
+        sessions = await asyncio.gather(*(session.to_row() for session in list(self._sessions.values())))
         return {
             **self._facts(),
             "hostname": self.options.hostname,
@@ -408,13 +311,3 @@ class Driver:
             "sessions": sessions,
             "waiting": len(self._line),
         }
-
-
-async def _session_row(session: Session) -> dict[str, Any]:
-    return {
-        "id": session.session_id,
-        "software": session.software,
-        "client": session.channel.peer,
-        "age_seconds": time.time() - session.opened,
-        "workers": await session.group.status() if session.group else [],
-    }

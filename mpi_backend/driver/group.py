@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from alchemist_ray.errors import AlchemistError, GroupStartError, NodeError
+from alchemist_ray.errors import AlchemistError, GroupStartError, LocalProtocolError, NodeError
 from alchemist_ray.mpi_backend.driver.nodes import NodeConnection
 from alchemist_ray.mpi_backend.node.slots import Slot
 from alchemist_ray.protocol import messages as m
@@ -80,6 +80,11 @@ class WorkerGroup:
         The nodes by name.
     notify : callable
         Sends a message to the session.
+
+    Raises
+    ------
+    GroupStartError
+        If MPI cannot be told which ranks share a node.
     """
 
     def __init__(
@@ -96,7 +101,7 @@ class WorkerGroup:
         self.ticket = new_token()
         self.world = f"alchemist-{group_id}-{secrets.token_hex(8)}"  # MPICH names its shared memory after it
         self.shares = _shares(slots, nodes)
-        self.mapping = pmi.process_mapping([len(share.slots) for share in self.shares])
+        self.mapping = _mapping(self.shares)
         self.end_was_asked_for = False
         self.endpoints: list[dict[str, Any]] = []
         self._notify = notify
@@ -119,10 +124,7 @@ class WorkerGroup:
         GroupStartError
             If a rank does not start, takes too long, or its node leaves meanwhile.
         """
-        asked = [
-            asyncio.ensure_future(share.node.ask(partial(share.order, group=self), START_SECONDS))
-            for share in self.shares
-        ]
+        asked = [asyncio.ensure_future(self._start_on(share)) for share in self.shares]
         try:
             rows = await asyncio.gather(*asked)
         except GroupStartError:
@@ -138,6 +140,14 @@ class WorkerGroup:
         ]
         if self._loss:
             raise GroupStartError(self._loss, self._last_words)
+
+    async def _start_on(self, share: NodeShare) -> list[dict[str, Any]]:
+        """Start the ranks of one node; return where they are."""
+        try:
+            rows: list[dict[str, Any]] = await share.node.ask(partial(share.order, group=self), START_SECONDS)
+        except GroupStartError as failure:
+            raise GroupStartError(f"on {share.node.host}, {failure.reason}", failure.log) from failure
+        return rows
 
     def last_words(self) -> str:
         """Return the end of the log of the first rank that was lost."""
@@ -167,7 +177,11 @@ class WorkerGroup:
             pass
         except AlchemistError as failure:
             node.lose(f"node {node.name} could not end its ranks: {failure}")
-        node.groups.pop(self.group_id, None)
+        except Exception as failure:  # the slots of the group are used again, so its ranks must not stay
+            log.exception("The ranks of group %d on node %s could not be ended", self.group_id, node.name)
+            node.lose(f"node {node.name} was not told to end its ranks: the server failed: {failure!r}")
+        finally:
+            node.groups.pop(self.group_id, None)
 
     # --- what the nodes report ----------------------------------------------------------------------------------------
 
@@ -183,7 +197,8 @@ class WorkerGroup:
 
     def _name_of(self, address: str) -> str:
         """Return the host name of the node with an address, and the address."""
-        hosts = (share.node.host for share in self.shares if share.node.address == address)
+        nodes = (share.node for share in self.shares)
+        hosts = (node.host for node in nodes if address in (node.address, node.bound))
         host = next(hosts, "")
         return f"{host} ({address})" if host else address
 
@@ -239,6 +254,14 @@ def _shares(slots: list[Slot], nodes: Mapping[str, NodeConnection]) -> list[Node
         shares.append(NodeShare(nodes[name], rank, of_node))
         rank += len(of_node)
     return shares
+
+
+def _mapping(shares: list[NodeShare]) -> str:
+    try:
+        return pmi.process_mapping([len(share.slots) for share in shares])
+    except LocalProtocolError as misfit:
+        advice = "Request fewer workers, or use placement='spread', or give the nodes equal numbers of slots"
+        raise GroupStartError(f"{misfit.reason}. {advice}") from misfit
 
 
 def _text(ranks: list[int]) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from alchemist_ray.errors import ArgumentValueError, NodeError, NotEnoughWorkersError
 from alchemist_ray.mpi_backend.node.slots import Slot
 from alchemist_ray.protocol.messages import PLACEMENTS
+
+MOST_LABELS = 20
+"""Labels that an error names: each node of a large cluster may have one of its own."""
 
 
 @dataclass(frozen=True)
@@ -145,18 +148,33 @@ class Inventory:
         """Return the slots that a session holds."""
         return list(self._held.get(session_id, ()))
 
-    def take(self, placement: Placement, session_id: int) -> list[Slot]:
+    def suitable(self, placement: Placement) -> set[str]:
+        """Return the names of the nodes that a group may use."""
+        return {node.name for node in self._nodes.values() if node.has(placement.labels)}
+
+    def take(self, placement: Placement, session_id: int, kept: Set[str] = frozenset()) -> list[Slot]:
         """Give free slots to a session; slots of one node stand together.
+
+        Parameters
+        ----------
+        placement : Placement
+            Which slots.
+        session_id : int
+            The session.
+        kept : set of str
+            Nodes that are kept for others.
 
         Raises
         ------
         NotEnoughWorkersError
             If too few slots are free.
         """
-        nodes = [node for node in self._nodes.values() if node.has(placement.labels)]
-        shares = _shares_of(placement, [node for node in nodes if node.free])
+        nodes = [node for node in self._nodes.values() if node.free and node.has(placement.labels)]
+        shares = _shares_of(placement, [node for node in nodes if node.name not in kept] if kept else nodes)
         if shares is None:
             raise self.refusal(placement)
+        # Nodes with equal shares stand together: MPI gets one entry for each run of them (see pmi.process_mapping).
+        shares.sort(key=lambda share: share[1], reverse=True)
         taken = []
         for node, count in shares:
             taken += [node.slots[heapq.heappop(node.free)] for _ in range(count)]
@@ -168,27 +186,44 @@ class Inventory:
         """Take back all slots of a session."""
         for slot in self._held.pop(session_id, ()):
             del self._holders[slot.worker_id]
-            node = self._nodes.get(slot.node)
-            if node is not None and slot.index < len(node.slots) and node.slots[slot.index] is slot:
-                heapq.heappush(node.free, slot.index)
+            if self.is_here(slot):
+                heapq.heappush(self._nodes[slot.node].free, slot.index)
             else:
-                heapq.heappush(self._unused, slot.worker_id)  # its node has left
+                heapq.heappush(self._unused, slot.worker_id)
+
+    def is_here(self, slot: Slot) -> bool:
+        """Whether the node of a slot has not left; another node of that name may have come since."""
+        node = self._nodes.get(slot.node)
+        return node is not None and slot.index < len(node.slots) and node.slots[slot.index] is slot
 
     def refusal(self, placement: Placement) -> NotEnoughWorkersError:
-        """Return the error that says which slots are free."""
+        """Return the error that says why a session cannot have these slots now."""
         nodes = [node for node in self._nodes.values() if node.has(placement.labels)]
-        available = _room(placement, nodes, lambda node: node.free)
-        total = _room(placement, nodes, lambda node: node.slots)
-        holders = [f"session {session_id}: {len(slots)}" for session_id, slots in sorted(self._held.items())]
-        condition = str(placement) + self._labels(nodes) + _loners(placement, nodes)
-        return NotEnoughWorkersError(placement.count, available, total, holders, condition)
+        return NotEnoughWorkersError(
+            requested=placement.count,
+            available=_room(placement, nodes, lambda node: node.free),
+            total=_room(placement, nodes, lambda node: node.slots),
+            holders=self._holders_on(nodes),
+            condition=str(placement) + _loners(placement, nodes),
+            nodes=len(self._nodes),
+            suitable=len(nodes),
+            workers=sum(len(node.slots) for node in self._nodes.values()),
+            labels=[] if nodes else self._labels(),
+        )
 
-    def _labels(self, nodes: list[NodeSlots]) -> str:
-        """Return the labels of all nodes in words, if a request has named labels that none has."""
-        if nodes or not self._nodes:
-            return ""
+    def _holders_on(self, nodes: list[NodeSlots]) -> list[str]:
+        """Return in words which sessions hold how many slots of these nodes."""
+        held = {session_id: len(slots) for session_id, slots in self._held.items()}
+        if len(nodes) < len(self._nodes):  # to look at each slot takes long on a large server
+            names = {node.name for node in nodes}
+            held = {session_id: sum(s.node in names for s in slots) for session_id, slots in self._held.items()}
+        return [f"session {session_id}: {count}" for session_id, count in sorted(held.items()) if count]
+
+    def _labels(self) -> list[str]:
+        """Return the labels of all nodes, or the first of them and how many more there are."""
         labels = sorted({f"{key}={value}" for node in self._nodes.values() for key, value in node.labels.items()})
-        return f" (the labels of the nodes: {', '.join(labels) or 'none'})"
+        more = len(labels) - MOST_LABELS
+        return labels if more <= 0 else [*labels[:MOST_LABELS], f"and {more} more"]
 
     def could(self, placement: Placement) -> bool:
         """Whether the nodes would have room for a group if no session held a slot."""

@@ -64,6 +64,11 @@ class NodeConnection:
         return str(self.facts.get("address", ""))
 
     @property
+    def bound(self) -> str:
+        """The address at which its ranks listen, and from which they reach other nodes; or a wildcard."""
+        return str(self.facts.get("bound", ""))
+
+    @property
     def host(self) -> str:
         """The name of its host."""
         return str(self.facts.get("host", self.name))
@@ -117,6 +122,9 @@ class NodeConnection:
         except asyncio.CancelledError:
             self.lose("the server is shutting down")
             raise
+        except Exception as failure:  # its groups must hear that nobody listens to it any more
+            log.exception("A message of node %s could not be understood", self.name)
+            self.lose(f"node {self.name} was given up: the server failed: {failure!r}")
 
     def _act_on(self, message: Any) -> None:
         match message:

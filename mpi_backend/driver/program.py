@@ -13,6 +13,7 @@ import os
 import sys
 from typing import Any
 
+from alchemist_ray.host.loading import loading_modules
 from alchemist_ray.mpi_backend.driver.local_node import LocalNode
 
 STDIN = 0
@@ -30,7 +31,8 @@ def main() -> int:
     """Serve a client process; return the exit status."""
     fields: dict[str, Any] = json.loads(_read_line())
     node = LocalNode(fields["mpi"], fields["mpiexec"], fields["python"]) if fields["num_workers"] else None
-    from alchemist_ray.mpi_backend.driver.serve import serve_owner
+    with loading_modules():
+        from alchemist_ray.mpi_backend.driver.serve import serve_owner
 
     try:
         return serve_owner(fields, node)

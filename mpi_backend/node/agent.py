@@ -11,12 +11,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,9 @@ from alchemist_ray.host.cores import allowed_cores
 from alchemist_ray.host.memory import physical_memory
 from alchemist_ray.host.temporary_directories import make_log_dir, name_scratch, remove_stale
 from alchemist_ray.mpi_backend.logs import tail
+from alchemist_ray.mpi_backend.node.descriptors import allow_all_descriptors
 from alchemist_ray.mpi_backend.node.local_group import LocalGroup, RankLauncher
+from alchemist_ray.mpi_backend.node.node_address import NodeAddress
 from alchemist_ray.protocol import Key
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.connection import Purpose
@@ -40,6 +41,7 @@ from alchemist_ray.protocol.node_settings import NodeSettings
 from alchemist_ray.protocol.server_options import MPI_LABEL, SITE, WorkerOptions
 from alchemist_ray.protocol.worker_config import WorkerConfig
 from alchemist_ray.transport.async_channel import AsyncChannel
+from alchemist_ray.transport.channel import HANDSHAKE_SECONDS, describe_loss
 
 HEARTBEAT_SECONDS = 2.0
 """Time between two signs of life."""
@@ -67,7 +69,7 @@ class NodeAgent:
         self._launcher = launcher
         remove_stale()
         self._log_dir = Path(settings.log_dir or make_log_dir())
-        self._address = settings.address
+        self._address = NodeAddress(settings.address, settings.bind)
         self._options = WorkerOptions()
         self._groups: dict[int, LocalGroup] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,6 +77,8 @@ class NodeAgent:
 
     async def run(self, on_joined: Callable[[], None] = lambda: None) -> None:
         """Serve the driver until it says that it ends; one that was lost is looked for again.
+
+        Who cancels this ends the agent. It ends its ranks first, and nothing interrupts that.
 
         Parameters
         ----------
@@ -88,50 +92,77 @@ class NodeAgent:
         AuthenticationError, NodeError
             If the driver does not know the token, or refuses the node.
         """
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a rank takes two descriptors
+        allow_all_descriptors()
         try:
-            await self._join(await self._connect())
+            await self._enter()
             on_joined()
             while not await self._serve_until_lost():
                 ending = asyncio.ensure_future(self._end_after(self.settings.driver_grace))
                 try:
-                    await self._join_again()
+                    await self._enter_again()
                 finally:
                     ending.cancel()
         finally:
-            if self._channel is not None:
-                self._channel.close()
-            await self._end_all()
-            self._launcher.stop()
-            if not self.settings.log_dir:
-                shutil.rmtree(self._log_dir, ignore_errors=True)
+            await _undisturbed(self._leave())
+
+    async def _leave(self) -> None:
+        """End the ranks, and remove what the agent has made."""
+        if self._channel is not None:
+            self._channel.close()
+        await self._end_all()
+        self._launcher.stop()
+        if not self.settings.log_dir:
+            shutil.rmtree(self._log_dir, ignore_errors=True)
 
     # --- the driver ---------------------------------------------------------------------------------------------------
 
-    async def _connect(self) -> AsyncChannel:
-        settings, deadline = self.settings, time.monotonic() + self.settings.wait
+    async def _enter(self) -> None:
+        """Connect to the driver and join it."""
+        await self._try(self._connect_and_join, self.settings.wait, ServerUnreachableError)
+
+    async def _enter_again(self) -> None:
+        """Look for a driver that was lost, as long as ranks may go on without it, or longer.
+
+        It may take a moment until it has noticed that the node was gone; until then it refuses a node of that name.
+        """
+        seconds = max(self.settings.wait, self.settings.driver_grace)
+        await self._try(self._connect_and_join, seconds, ServerUnreachableError, NodeError)
+
+    async def _try(self, act: Callable[[], Awaitable[None]], seconds: float, *expected: type[AlchemistError]) -> None:
+        """Do something again and again for so many seconds, until it works; raise the last error if it does not."""
+        deadline = time.monotonic() + seconds
         said = False
         while True:
             try:
-                return await AsyncChannel.open(settings.driver, Purpose.NODE, Key.of(settings.token))
-            except ServerUnreachableError as failure:
+                return await act()
+            except expected as failure:
                 if time.monotonic() >= deadline:
                     raise
                 if not said:
-                    log.info("%s. Trying for %g s", failure, settings.wait)
+                    log.info("%s. Trying for %g s", failure, seconds)
                     said = True
-                await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _connect_and_join(self) -> None:
+        settings = self.settings
+        channel = await AsyncChannel.open(settings.driver, Purpose.NODE, Key.of(settings.token))
+        try:
+            await self._end_all()  # a driver knows nothing of the ranks that are left from before
+            await self._join(channel)
+        except BaseException:
+            channel.close()
+            raise
+        self._channel = channel
 
     async def _join(self, channel: AsyncChannel) -> None:
         settings = self.settings
-        self._channel = channel
-        self._address = self._address or channel.own_address
+        self._address = NodeAddress.find(settings.address, settings.bind, channel.own_address)
         cores = allowed_cores()
         facts = {
             "cores": cores,
             "memory": physical_memory(),
-            "address": self._address,
+            "address": self._address.advertised,
+            "bound": self._address.bound,
             "host": socket.gethostname(),
             "version": __version__,
             "pid": os.getpid(),
@@ -139,8 +170,7 @@ class NodeAgent:
             "mpi": self._launcher.mpi,
         }
         labels = {**settings.labels, MPI_LABEL: SITE} if self._launcher.mpi == SITE else dict(settings.labels)
-        await channel.send(m.JoinServer(1, settings.name, settings.slots, labels, facts))
-        answer: Any = await channel.receive()
+        answer = await self._ask(channel, m.JoinServer(1, settings.name, settings.slots, labels, facts))
         if isinstance(answer, m.Failure):
             raise answer.to_error()
         self._options = WorkerOptions.from_json(answer.result)
@@ -151,24 +181,17 @@ class NodeAgent:
         if settings.slots > cores:
             log.info("The %d slots are more than the %d cores that this process may use", settings.slots, cores)
 
-    async def _join_again(self) -> None:
-        """Look for a driver that was lost. It may take a moment until it has noticed that the node was gone.
-
-        The driver knows nothing of the ranks that are left, so they are ended before the node joins again.
-        """
-        deadline = time.monotonic() + self.settings.wait
-        while True:
-            channel = await self._connect()
-            await self._end_all()
-            try:
-                await self._join(channel)
-            except NodeError:
-                channel.close()
-                if time.monotonic() >= deadline:
-                    raise
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                return
+    async def _ask(self, channel: AsyncChannel, request: m.Message) -> Any:
+        """Send a request to a driver that may end, or be stopped, just now; return its answer."""
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                await channel.send(request)
+                return await channel.receive()
+        except TimeoutError:
+            reason = f"it has not let the node join within {HANDSHAKE_SECONDS:g} s"
+        except (OSError, EOFError) as lost:
+            reason = describe_loss(lost)
+        raise ServerUnreachableError(*self.settings.driver, reason)
 
     async def _serve_until_lost(self) -> bool:
         """Serve the driver; return True once it has said that it ends, False when it is lost."""
@@ -180,12 +203,13 @@ class NodeAgent:
                 self._act_on(message)
         except (OSError, EOFError, ProtocolError) as lost:
             log.warning("Lost the server at %s:%d (%s)", *self.settings.driver, lost)
-            if self.settings.wait == 0:
+            if max(self.settings.wait, self.settings.driver_grace) == 0:
                 raise ServerUnreachableError(*self.settings.driver, f"lost: {lost}") from lost
             return False
         finally:
             beating.cancel()
             channel.close()
+        log.info("The server has ended, and so does this node")
         return True
 
     async def _end_after(self, seconds: float) -> None:
@@ -247,9 +271,9 @@ class NodeAgent:
 
     async def _start_ranks(self, order: m.StartRanks) -> list[dict[str, Any]]:
         try:
-            environment = self._launcher.environment(self._address, order.peer)
+            environment = self._launcher.environment(self._address.interface_towards(order.peer) if order.peer else "")
         except OSError as failure:
-            raise GroupStartError(str(failure)) from failure
+            raise GroupStartError(f"it cannot talk to the group's node at {order.peer}: {failure}") from failure
         config = WorkerConfig(
             group_id=order.group_id,
             ticket=order.ticket,
@@ -258,10 +282,10 @@ class NodeAgent:
             first_rank=order.first_rank,
             worker_ids=order.worker_ids,
             slots=order.slots,
-            bind=self.settings.bind or self._address,
-            advertise=self._address,
+            bind=self._address.bound,
+            advertise=self._address.advertised,
             memory=self._memory(),
-            threads=max(1, allowed_cores() // self.settings.slots),
+            threads=max(1, allowed_cores() // self._shares),
             environment=environment,
             options=self._options,
             log_dir=str(self._log_dir / f"session-{order.session_id:03d}"),
@@ -274,7 +298,12 @@ class NodeAgent:
     def _memory(self) -> int:
         """Return the bytes that each rank has for matrices."""
         given = self._options.memory_per_worker
-        return int(0.8 * physical_memory()) // self.settings.slots if given is None else given
+        return int(0.8 * physical_memory()) // self._shares if given is None else given
+
+    @property
+    def _shares(self) -> int:
+        """Number of shares of the node's memory and cores; each rank has one."""
+        return max(self.settings.slots, self.settings.shares)
 
     def _logs(self, session_id: int, lines: int) -> dict[str, str]:
         logs = sorted((self._log_dir / f"session-{session_id:03d}").glob("worker-*.log"))
@@ -285,5 +314,13 @@ class NodeAgent:
         self._groups.clear()
         for task in list(self._tasks):
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _undisturbed(work: Coroutine[Any, Any, None]) -> None:
+    """Do something to its end, also if this task is cancelled meanwhile, as by a second Ctrl-C."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.shield(task)
+    task.result()

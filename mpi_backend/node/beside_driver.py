@@ -41,7 +41,14 @@ def serve_driver(launcher: RankLauncher) -> int:
 
 async def _serve(agent: NodeAgent) -> None:
     serving = asyncio.ensure_future(agent.run(lambda: _say(joined=True)))
-    asyncio.get_running_loop().add_reader(STDIN, lambda: os.read(STDIN, 4096) or serving.cancel())
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        if not os.read(STDIN, 4096):
+            loop.remove_reader(STDIN)  # an end stays readable
+            serving.cancel()
+
+    loop.add_reader(STDIN, readable)
     with contextlib.suppress(asyncio.CancelledError):
         await serving
 

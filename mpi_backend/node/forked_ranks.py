@@ -6,13 +6,17 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import time
 from collections.abc import Mapping
 
 from alchemist_ray.errors import ProtocolError
+from alchemist_ray.mpi_backend.node import shared_memory
 from alchemist_ray.mpi_backend.node.local_group import LocalGroup, LocalRank
 from alchemist_ray.mpi_backend.node.mpi_settings import mpi_environment
+from alchemist_ray.mpi_backend.node.process_state import is_gone
 from alchemist_ray.mpi_backend.node.signals import end_in_words
 from alchemist_ray.mpi_backend.node.warm_process import WarmProcess
 from alchemist_ray.protocol import Side, pmi
@@ -44,9 +48,9 @@ class ForkLauncher:
     def __init__(self, warm: WarmProcess) -> None:
         self._warm = warm
 
-    def environment(self, address: str, peer: str) -> dict[str, str]:
+    def environment(self, interface: str) -> dict[str, str]:
         """Return MPICH's settings for one host, or for several."""
-        return mpi_environment(address, peer)
+        return mpi_environment(interface)
 
     def processes(self, config: WorkerConfig, mapping: str) -> ForkedRanks:
         """Return the processes of a new group."""
@@ -74,14 +78,19 @@ class ForkedRanks:
         self._pmi: dict[int, socket.socket] = {}
         self._starter: PacketSocket | None = None
         self._starter_end: int | None = None  # a descriptor of the starter's process
+        self._listening: asyncio.Task[None] | None = None
         self._first_end: tuple[LocalRank, str] | None = None
 
     async def start(self, group: LocalGroup) -> None:
         """Have the starter fork the ranks."""
         self._group = group
-        self._starter = self._warm.fork_starter()
-        await self._send_order(self._starter)
-        group.run(self._listen_to_starter(self._starter))
+        try:
+            self._starter = self._warm.fork_starter()
+            await self._send_order(self._starter)
+        except OSError:
+            self._close()
+            raise
+        self._listening = group.run(self._listen_to_starter(self._starter))
 
     async def _send_order(self, starter: PacketSocket) -> None:
         """Make the sockets of each rank, and give the other ends to the starter, with its order."""
@@ -95,9 +104,10 @@ class ForkedRanks:
                 self._pmi[rank] = pmi_here
                 links[rank] = await AsyncChannel.inherited(link_here, Side.ACCEPTOR, Purpose.LINK)
             packet = self._group.config.to_json().encode()
-            for first in range(0, len(theirs), MAX_DESCRIPTORS):
-                starter.send(packet, [end.fileno() for end in theirs[first : first + MAX_DESCRIPTORS]])
-                packet = b"more"
+            with contextlib.suppress(ConnectionError):  # there is no starter, or it has ended: it has said why
+                for first in range(0, len(theirs), MAX_DESCRIPTORS):
+                    starter.send(packet, [end.fileno() for end in theirs[first : first + MAX_DESCRIPTORS]])
+                    packet = b"more"
         finally:
             for end in theirs:
                 end.close()
@@ -114,7 +124,7 @@ class ForkedRanks:
             while packet := await starter.receive_soon():
                 match json.loads(packet):
                     case {"starter": pid}:
-                        with contextlib.suppress(ProcessLookupError):
+                        with contextlib.suppress(OSError):  # it has ended already, or there are too many open files
                             self._starter_end = os.pidfd_open(pid)
                     case {"started": rank, "pid": pid}:
                         group.ranks[rank].pid = pid
@@ -124,11 +134,30 @@ class ForkedRanks:
                         group.not_started(reason)
         except ConnectionError:
             pass
-        lost = group.ranks[group.config.first_rank], "was ended together with its parent process"
-        group.blame(*(self._first_end or lost))
-        group.not_started("the process that starts its ranks has ended: see the log of the node")
+        await self._report_end()
+        await self._remove_what_is_left()
         self._close()
         group.gone()
+
+    async def _report_end(self) -> None:
+        """Report why the starter is gone, if nobody knows it yet."""
+        group = self._group
+        if not any(rank.pid for rank in group.ranks.values()):
+            end = "has ended" if group.is_settled or group.is_ending else await self._warm.end_in_words()
+            group.not_started(f"the process that starts its ranks {end}: see the log of the node")
+            return
+        lost = group.ranks[group.config.first_rank], "was ended together with its parent process"
+        group.blame(*(self._first_end or lost))
+
+    async def _remove_what_is_left(self) -> None:
+        """Remove what a starter could not that was killed. The kernel kills its ranks, just after its sockets end."""
+        ranks, config = self._group.ranks.values(), self._group.config
+        deadline = time.monotonic() + KILL_SECONDS
+        while not all(rank.has_ended or is_gone(rank.pid) for rank in ranks) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        shared_memory.remove_of_world(config.world)
+        if os.path.exists(config.scratch):
+            await asyncio.to_thread(shutil.rmtree, config.scratch, ignore_errors=True)
 
     def _rank_ended(self, rank: LocalRank, status: int) -> None:
         rank.has_ended = True
@@ -179,24 +208,37 @@ class ForkedRanks:
         """Do nothing: the starter tells how the rank has ended."""
 
     async def kill(self) -> None:
-        """Have the starter kill the ranks; if it does not, kill the starter."""
+        """Have the starter kill the ranks; if it does not, kill the starter; if there is none yet, do without it."""
         if self._starter is not None:
             with contextlib.suppress(OSError):
                 self._starter.end_writing()
-            await self._group.wait_gone(KILL_SECONDS)
+            if await self._group.wait_gone(KILL_SECONDS):
+                return
         if self._starter_end is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._starter_end, signal.SIGKILL)  # the kernel kills its ranks
+        elif self._listening is not None:
+            await self._give_up(self._listening)
+
+    async def _give_up(self, listening: asyncio.Task[None]) -> None:
+        """Close the socket of a starter that the warm process has not forked; one that is forked later ends then."""
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)  # the loop must not watch a closed socket
+        self._close()
+        self._group.not_started("the process that starts its ranks did not answer: is it stopped?")
+        self._group.gone()
 
     def last_words(self) -> str:
         """Return nothing: the starter prints nothing."""
         return ""
 
     def _close(self) -> None:
+        """Close all descriptors. More calls do nothing."""
         loop = asyncio.get_running_loop()
         for end in self._pmi.values():
-            loop.remove_reader(end)
-            end.close()
+            if end.fileno() >= 0:
+                loop.remove_reader(end)
+                end.close()
         if self._starter is not None:
             self._starter.close()
         if self._starter_end is not None:

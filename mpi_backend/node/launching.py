@@ -11,6 +11,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from alchemist_ray.host.loading import loading_modules
 from alchemist_ray.mpi_backend.node.interpreter import Interpreter
 from alchemist_ray.mpi_backend.node.warm_process import WarmProcess
 
@@ -38,9 +39,10 @@ def launcher_of(mpi: str, mpiexec: str = "", python: str = "") -> RankLauncher:
     # The word is FORK of protocol.server_options, which takes longer to import than all that is here.
     if mpi == "fork" and not python and importlib.util.find_spec("mpi4py") is not None:
         warm = WarmProcess(Interpreter(), environment)
-    from alchemist_ray.errors import NodeError
-    from alchemist_ray.mpi_backend.node.forked_ranks import ForkLauncher
-    from alchemist_ray.mpi_backend.node.site_mpi import SiteLauncher
+    with loading_modules():
+        from alchemist_ray.errors import NodeError
+        from alchemist_ray.mpi_backend.node.forked_ranks import ForkLauncher
+        from alchemist_ray.mpi_backend.node.site_mpi import SiteLauncher
 
     if warm is not None:
         return ForkLauncher(warm)

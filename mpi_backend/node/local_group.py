@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from alchemist_ray.errors import GroupStartError, ProtocolError
 from alchemist_ray.mpi_backend.logs import tail
+from alchemist_ray.mpi_backend.node.process_state import is_stopped
 from alchemist_ray.mpi_backend.node.silent_peers import silent_peers
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.protocol.worker_config import WorkerConfig
@@ -26,6 +27,8 @@ START_SECONDS = 60.0
 """Time for the ranks to start."""
 STATUS_SECONDS = 2.0
 """Time for a rank to send its status."""
+GONE_SECONDS = 1.5
+"""Time for processes that were killed to be gone. The driver gives up a node that needs 5 s to end a group."""
 LAST_WORDS = 30
 """Lines of the log of a rank that has ended."""
 
@@ -73,7 +76,7 @@ class RankProcesses(Protocol):
         """Note that the link to a rank has ended."""
 
     async def kill(self) -> None:
-        """End all of them now. The group hears it when they are gone."""
+        """End all of them now, within a few seconds. The group hears it when they are gone."""
 
     def last_words(self) -> str:
         """Return what the program that starts them has said; empty if nothing."""
@@ -84,8 +87,14 @@ class RankLauncher(Protocol):
 
     mpi: str
 
-    def environment(self, address: str, peer: str) -> dict[str, str]:
-        """Return environment variables for the ranks of a group; raise OSError if the address does not fit."""
+    def environment(self, interface: str) -> dict[str, str]:
+        """Return environment variables for the ranks of a group.
+
+        Parameters
+        ----------
+        interface : str
+            Name of the network interface for messages between hosts; empty: the group is on this host only.
+        """
 
     def processes(self, config: WorkerConfig, mapping: str) -> RankProcesses:
         """Return the processes of a new group; `mapping` is that of :class:`.pmi.World`."""
@@ -144,11 +153,12 @@ class LocalGroup:
             raise GroupStartError(f"rank {names} was not ready within {START_SECONDS:g} s", words) from None
         return [dict(rank.ready.__dict__) for rank in self.ranks.values() if rank.ready is not None]
 
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a task of the group."""
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _settle(self, failure: GroupStartError | None = None) -> None:
         if self._settled.done():
@@ -175,6 +185,11 @@ class LocalGroup:
         rank.ready = ready
         if all(each.ready for each in self.ranks.values()):
             self._settle()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known that the ranks are ready, or why they will never be."""
+        return self._settled.done()
 
     def not_started(self, reason: str, words: str = "") -> None:
         """Note that the group cannot start; nothing happens if it has."""
@@ -243,7 +258,7 @@ class LocalGroup:
     def stopped(self) -> list[int]:
         """Return the ranks that are stopped, as by SIGSTOP or a debugger."""
         running = (rank for rank in self.ranks.values() if rank.pid and not rank.has_ended)
-        return [rank.rank for rank in running if _is_stopped(rank.pid)]
+        return [rank.rank for rank in running if is_stopped(rank.pid)]
 
     def look_for_silence(self) -> None:
         """End the group if another of its hosts does not answer; the driver may reach both."""
@@ -257,7 +272,10 @@ class LocalGroup:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     async def end(self, seconds: float) -> None:
-        """End the ranks: ask them to, and kill them after so many seconds. Return when they are gone."""
+        """End the ranks: ask them to, and kill them after so many seconds. Return when they are gone.
+
+        Processes that wait for a device or a file server in the kernel die when it answers. Nobody waits for that.
+        """
         self.is_ending = True
         if seconds > 0:
             for rank in self.ranks.values():
@@ -266,18 +284,12 @@ class LocalGroup:
             await self.wait_gone(seconds)
         if not self._gone.is_set():
             await self._processes.kill()
-        await self._gone.wait()
+        if not await self.wait_gone(GONE_SECONDS):
+            log.error("Group %d: its processes were killed and are not gone; they are given up", self.config.group_id)
+            self.gone()
 
     async def wait_gone(self, seconds: float) -> bool:
         """Wait up to so many seconds until no process is left; return whether this is so."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._gone.wait(), seconds)
         return self._gone.is_set()
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return False
-    return text.rpartition(b")")[2].split()[0] in (b"T", b"t")

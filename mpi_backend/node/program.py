@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 
+from alchemist_ray.host.loading import loading_modules
 from alchemist_ray.mpi_backend.node.launching import launcher_of
 from alchemist_ray.mpi_backend.worker.parent_death import die_with_parent
 
@@ -24,7 +25,8 @@ def main(parent: int, mpi: str, mpiexec: str, python: str) -> int:
     except Exception as failure:  # noqa: BLE001 - the classes of our errors are not loaded yet
         sys.stdout.write(json.dumps({"error": str(failure)}) + "\n")
         return 1
-    from alchemist_ray.mpi_backend.node.beside_driver import serve_driver
+    with loading_modules():
+        from alchemist_ray.mpi_backend.node.beside_driver import serve_driver
 
     return serve_driver(launcher)
 

@@ -80,19 +80,16 @@ class _Starter:
 
     def run(self) -> None:
         """Start the ranks, and watch them until all have ended."""
-        self._say(starter=os.getpid())
-        config, descriptors = self._receive_order()
+        self._channel.send(_packet(starter=os.getpid()))  # fails if the agent has given the group up meanwhile
         try:
-            os.mkdir(config.scratch, 0o700)
-            for n, rank in enumerate(config.local_ranks):
-                self._fork(config, rank, *descriptors[2 * n : 2 * n + 2])
+            config, descriptors = self._receive_order()
+        except ConnectionError:
+            raise
         except OSError as failure:
             self._say(failed=str(failure))
-            self._kill_all()
-        else:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            return
         try:
+            self._fork_all(config, descriptors)
             self._watch()
         finally:
             shared_memory.remove_of_world(config.world)
@@ -112,9 +109,22 @@ class _Starter:
 
     def _say(self, **facts: object) -> None:
         with contextlib.suppress(OSError):  # the agent is gone; the next poll tells
-            self._channel.send(json.dumps(facts).encode())
+            self._channel.send(_packet(**facts))
 
     # --- ranks --------------------------------------------------------------------------------------------------------
+
+    def _fork_all(self, config: WorkerConfig, descriptors: list[int]) -> None:
+        """Fork the ranks; kill those that there are if one cannot be forked."""
+        try:
+            os.mkdir(config.scratch, 0o700)
+            for n, rank in enumerate(config.local_ranks):
+                pair = descriptors[2 * n : 2 * n + 2]
+                self._fork(config, rank, *pair)
+                for descriptor in pair:
+                    os.close(descriptor)
+        except OSError as failure:
+            self._say(failed=str(failure))
+            self._kill_all()
 
     def _fork(self, config: WorkerConfig, rank: int, pmi: int, link: int) -> None:
         log = RotatingLog(Path(config.log_of(rank)))
@@ -178,6 +188,10 @@ class _Starter:
     def _kill_all(self) -> None:
         for rank in self._ranks.values():
             _kill(rank.pid)
+
+
+def _packet(**facts: object) -> bytes:
+    return json.dumps(facts).encode()
 
 
 def _kill(pid: int) -> None:

@@ -30,7 +30,7 @@ from alchemist_ray.mpi_backend.logs import tail
 from alchemist_ray.mpi_backend.node.interpreter import Interpreter
 from alchemist_ray.mpi_backend.node.job_output import find_error, find_saying
 from alchemist_ray.mpi_backend.node.local_group import LAST_WORDS, START_SECONDS, LocalGroup, LocalRank
-from alchemist_ray.mpi_backend.node.mpi_settings import WILDCARDS
+from alchemist_ray.mpi_backend.node.node_address import WILDCARDS
 from alchemist_ray.mpi_backend.node.signals import end_in_words
 from alchemist_ray.mpi_backend.worker.parent_death import die_with_parent
 from alchemist_ray.protocol import Key
@@ -96,7 +96,7 @@ class SiteLauncher:
             )
         return cls([program, *words[1:]], python, environment)
 
-    def environment(self, address: str, peer: str) -> dict[str, str]:
+    def environment(self, interface: str) -> dict[str, str]:
         """Return no settings of an MPI library: those of the site hold."""
         return {}
 
@@ -143,6 +143,8 @@ def _version(command: Sequence[str], environment: Mapping[str, str]) -> str:
 
 def _options(given: Sequence[str], version: str) -> list[str]:
     """Return the options that this implementation needs, beside those that its user has given."""
+    if version.startswith("slurm"):
+        return _slurm_options(given)
     if not _OPEN_MPI.search(version):
         return []
     options = ["--oversubscribe"]  # the node's slots count, and not the cores that Open MPI sees
@@ -151,6 +153,19 @@ def _options(given: Sequence[str], version: str) -> list[str]:
     for name in (ENVIRONMENT, *_THREADS):
         options += ["-x", name]  # to other hosts too, if there are any
     return options
+
+
+def _slurm_options(given: Sequence[str]) -> list[str]:
+    """Return the options of srun inside a job, where it would use all nodes, and wait for the cores of others."""
+    if not (node := os.environ.get("SLURMD_NODENAME")):
+        return []
+    wanted = {
+        ("--nodes", "-N"): "--nodes=1",
+        ("--nodelist", "-w"): f"--nodelist={node}",
+        ("--overlap", "--overlap"): "--overlap",
+        ("--cpu-bind", "--cpu-bind"): "--cpu-bind=none",  # each job would bind its ranks to the same first cores
+    }
+    return [option for names, option in wanted.items() if not any(word.startswith(names) for word in given)]
 
 
 class SiteRanks:

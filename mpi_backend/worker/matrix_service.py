@@ -71,7 +71,7 @@ class MatrixService:
         self._pinned: dict[int, list[StoredMatrix]] = {}
         self._claims: dict[tuple[int, Rectangle], StoredMatrix] = {}
         self._regions: dict[tuple[int, Rectangle], Rectangle] = {}
-        self._private: set[int] = set()
+        self._private: dict[int, StoredMatrix] = {}
         self._answers: dict[type[m.Message], Callable[[Any], m.Message | None]] = {
             m.MapArena: self._map_arena,
             m.CreateMatrix: self._create,
@@ -97,9 +97,9 @@ class MatrixService:
         finally:
             for (_, part), stored in self._claims.items():
                 self._store.disclaim(stored, part)
-            self._store.free([matrix_id for matrix_id in self._private if not self._committed(matrix_id)])
-            self._claims.clear()
-            self._pinned.clear()
+            self._store.discard([stored for number, stored in self._private.items() if not self._committed(number)])
+            for kept in (self._claims, self._private, self._pinned):
+                kept.clear()  # or the memory of their matrices stays in use
             self._channel.close()
 
     def _serve(self, request: Any) -> None:
@@ -140,7 +140,7 @@ class MatrixService:
             part = Rectangle(0, stored.local.shape[0], 0, stored.local.shape[1])
             self._store.claim(request.matrix_id, part)
             self._claims[request.matrix_id, part] = stored
-            self._private.add(request.matrix_id)
+            self._private[request.matrix_id] = stored
         return m.Done(request.request, self._store.arena.offset_of(stored.local))
 
     def _claim(self, request: m.ClaimBlock) -> m.Message:
@@ -179,7 +179,7 @@ class MatrixService:
         self._store.written(stored, part, self._regions.pop((request.matrix_id, part), None))
         del self._claims[request.matrix_id, part]
         if self._committed(request.matrix_id):
-            self._private.discard(request.matrix_id)
+            self._private.pop(request.matrix_id, None)
         return m.Done(request.request)
 
     def _release(self, request: m.ReleaseBlock) -> m.Message:
@@ -245,7 +245,7 @@ class MatrixService:
 
     def _free(self, request: m.FreeMatrices) -> m.Message:
         for matrix_id in request.matrix_ids:
-            self._private.discard(matrix_id)
+            self._private.pop(matrix_id, None)
         return m.Done(request.request, self._store.free(request.matrix_ids))
 
 

@@ -214,6 +214,13 @@ class Store:
         with self._lock:
             return sum(self._matrices.pop(matrix_id, None) is not None for matrix_id in set(matrix_ids))
 
+    def discard(self, matrices: list[StoredMatrix]) -> None:
+        """Drop these matrices; another that has got the number of one of them stays."""
+        with self._lock:
+            for stored in matrices:
+                if self._matrices.get(stored.matrix_id) is stored:
+                    del self._matrices[stored.matrix_id]
+
     def describe(self) -> list[dict[str, Any]]:
         """Return one row for each matrix, for status displays."""
         with self._lock:

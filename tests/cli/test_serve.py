@@ -20,6 +20,9 @@ from tests_support import wait_until
 import alchemist_ray as alchemist
 from alchemist_ray import cli, errors
 from alchemist_ray.cli import arguments as cli_arguments
+from alchemist_ray.host.cores import allowed_cores
+from alchemist_ray.host.temporary_directories import make_log_dir
+from alchemist_ray.transport.credentials import write_token
 
 ALCHEMIST = [sys.executable, "-m", "alchemist_ray.cli"]
 
@@ -294,6 +297,84 @@ def test_token_file_that_others_can_read_is_refused(tmp_path, capsys):
     assert f"chmod 600 {path}" in capsys.readouterr().err
 
 
+COMMANDS_WITH_TOKENS = [
+    ["status"],
+    ["libraries"],
+    ["libraries", "linalg"],
+    ["node", "--driver", "127.0.0.1:1"],
+    ["ssh-nodes", "{hosts}", "--driver", "127.0.0.1:1"],
+]
+
+
+@pytest.fixture(params=COMMANDS_WITH_TOKENS, ids=" ".join)
+def command_with_token(request, tmp_path):
+    """A command that needs the token of a server."""
+    (tmp_path / "hosts").write_text("h1\n")
+    return [word.format(hosts=tmp_path / "hosts") for word in request.param]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "complaint"),
+    [
+        (None, 0, "does not exist. Put the server's token there"),
+        ("", 0o600, "is empty. Put the server's token there"),
+        ("a token of a test", 0o640, "is open to other users (mode 0640). Run chmod 600 "),
+    ],
+)
+def test_a_token_file_that_is_wrong_is_named_with_what_is_wrong(
+    runtime, command_with_token, tmp_path, capsys, text, mode, complaint
+):
+    path = tmp_path / "token"
+    if text is not None:
+        path.write_text(text)
+        path.chmod(mode)
+    assert cli.main([*command_with_token, "--token-file", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert f"the token file {path}, which --token-file names, {complaint}" in said
+    assert "token=" not in said
+
+
+def test_a_wrong_token_is_answered_with_the_option_that_gives_the_right_one(server, runtime, tmp_path, capsys):
+    path = tmp_path / "token"
+    write_token(path, "the token of another server")
+    where = ["--hostname", server.hostname, "--port", str(server.port)]
+    driver = ["--driver", f"{server.hostname}:{server.port}"]
+    for command in (["status", *where], ["libraries", *where], ["node", *driver, "--name", "stranger"]):
+        assert cli.main([*command, "--token-file", str(path)]) == 1
+        said = capsys.readouterr().err
+        assert "authentication failed: the server does not know this token" in said
+        assert "--token-file FILE" in said
+        assert "ALCHEMIST_TOKEN_FILE" in said
+
+
+def test_a_server_with_more_workers_than_cores_says_so_on_the_console(serve):
+    more, port = allowed_cores() + 3, free_ports(1)[0]
+    _, lines = serve("--workers", str(more), "--port", str(port))
+    told = f"The {more} workers are more than the {allowed_cores()} cores that this process may use"
+    assert sum(told in line for line in lines) == 1
+
+
+def test_a_server_has_a_worker_for_each_core_and_says_nothing_about_it(serve):
+    (port,) = free_ports(1)
+    _, lines = serve("--port", str(port))
+    assert not any("more than" in line for line in lines)
+    with alchemist.AlchemistSession() as session:
+        session.connect("127.0.0.1", port)
+        assert len(session.list_all_workers()) == allowed_cores()
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["node", "--driver", "127.0.0.1:1", "--wait", "0"]])
+def test_mpiexec_without_the_sites_mpi_is_refused(runtime, monkeypatch, capsys, command):
+    monkeypatch.setenv("ALCHEMIST_TOKEN", "a token of a test")
+    assert cli.main([*command, "--mpiexec", "srun"]) == 1
+    assert "mpiexec is 'srun', but ranks are forked here and nothing would use it" in capsys.readouterr().err
+
+
+def test_start_server_refuses_mpiexec_without_the_sites_mpi():
+    with pytest.raises(errors.ServerStartError, match="mpiexec is 'srun', but ranks are forked here"):
+        alchemist.start_server(num_workers=1, mpiexec="srun")
+
+
 def test_server_object_starts_and_stops():
     server = alchemist.start_server(num_workers=2)
     assert (server.hostname, server.num_workers, server.running) == ("127.0.0.1", 2, True)
@@ -306,6 +387,13 @@ def test_server_object_starts_and_stops():
     server.stop()
     assert not server.running
     assert not logs.exists()
+
+
+def test_server_without_nodes_says_so_to_its_clients(runtime):
+    with alchemist.start_server(num_workers=0) as server, alchemist.AlchemistSession() as session:
+        session.connect(server.hostname, server.port, server.token)
+        with pytest.raises(errors.NotEnoughWorkersError, match=r"the server has no node, .* alchemist node --driver"):
+            session.request_workers(2, labels={"zone": "lab"})
 
 
 def test_group_that_does_not_start_says_why(runtime):
@@ -401,9 +489,9 @@ def test_temporary_logs_go_with_the_server(tmp_path, monkeypatch):
 def test_logs_of_a_server_that_was_killed_go_with_the_next(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    ours, theirs = tmp_path / f"alchemist-logs-{os.getpid()}-x", tmp_path / "alchemist-logs-999999999-x"
-    for path in (ours, theirs):
-        path.mkdir()
+    ours = Path(make_log_dir())
+    theirs = ours.with_name(ours.name.replace(f"-{os.getpid()}-", "-999999999-"))
+    theirs.mkdir()
     with alchemist.start_server(num_workers=1):
         assert ours.exists()
         assert not theirs.exists()

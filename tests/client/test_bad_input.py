@@ -15,7 +15,6 @@ import alchemist_ray as alchemist
 from alchemist_ray import errors
 from alchemist_ray.client.address import GroupAddress
 from alchemist_ray.client.matrices.handle import MatrixHandle
-from alchemist_ray.client.transfer.plane import plane_of
 from alchemist_ray.protocol import frames
 
 
@@ -129,7 +128,7 @@ def test_garbage_does_not_hurt_the_server(server, works_on, garbage):
 def test_more_workers_than_are_free(connect, works_on):
     session = connect()
     with pytest.raises(
-        errors.NotEnoughWorkersError, match=r"99 workers were requested, but .* of the server's 12"
+        errors.NotEnoughWorkersError, match=r"99 workers were requested, but the server's .* at most 12"
     ) as info:
         session.request_workers(99)
     assert info.value.total == 12
@@ -488,18 +487,3 @@ def test_a_handle_of_workers_that_were_given_back_says_so_in_few_lines(connect, 
     with pytest.raises(errors.SessionError):
         handle.norm()
     handle.free()  # it is freed already
-
-
-def test_a_data_connection_that_breaks_while_the_worker_lives_is_not_the_death_of_the_group(connect):
-    session = connect(2, transport="tcp")
-    A = np.arange(200_000.0).reshape(1000, 200)
-    handle = session.send_matrix(A)
-    connection = plane_of(session.address).connections[1]
-    connection._channel.shut_down()
-    with pytest.raises(errors.ConnectionLostError, match="The worker lives"):
-        session.fetch_matrix(handle)
-    np.testing.assert_array_equal(session.fetch_matrix(handle), A)
-    connection._channel.shut_down()
-    with pytest.raises(ConnectionError):
-        session.send_matrix(A)
-    np.testing.assert_array_equal(session.fetch_matrix(session.send_matrix(A)), A)

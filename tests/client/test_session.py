@@ -14,10 +14,10 @@ import time
 
 import numpy as np
 import pytest
-from tests_support import wait_for_task
+from tests_support import in_background, wait_for_task, wait_until
 
 import alchemist_ray as alchemist
-from alchemist_ray.errors import ArgumentValueError, DeadlineError
+from alchemist_ray.errors import ArgumentValueError, DeadlineError, SessionError
 from alchemist_ray.layouts.layout import PAIRS, Grid, Layout
 from alchemist_ray.layouts.spec import DTYPES
 
@@ -386,3 +386,14 @@ def test_descriptor_count_is_stable(session):
     for _ in range(20):
         session.send_matrix(A).free()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_stop_ends_a_request_that_waits_in_line(connect):
+    holder, session = connect(1), connect()
+    wait = in_background(lambda: session.request_workers(12, wait=60))
+    assert wait_until(lambda: holder.server_status()["waiting"] == 1)
+    begun = time.monotonic()
+    session.stop()
+    assert time.monotonic() - begun < 5
+    assert isinstance(wait(), SessionError)
+    assert wait_until(lambda: holder.server_status()["waiting"] == 0)

@@ -402,6 +402,14 @@ def test_a_step_before_the_first_reset_is_refused(make_env):
         ({"on_failure": "retry"}, errors.ArgumentValueError, "on_failure must be 'raise' or 'restart', not 'retry'"),
         ({"step_timeout": float("nan")}, errors.ArgumentValueError, r"step_timeout must be at least 0\.001, not nan"),
         ({"params": [1]}, errors.ArgumentError, "params must be Mapping"),
+        ({"labels": {"zone": 1}}, errors.ArgumentError, "labels must be a mapping of str to str"),
+        ({"wait": -1}, errors.ArgumentValueError, "wait must be at least 0, not -1"),
+        (
+            {"cluster": "ray:"},
+            errors.ArgumentValueError,
+            "cluster must be None or 'ray' or 'ray:NAME', not 'ray:'",
+        ),
+        ({"cluster": "ray:a", "port": 9}, errors.ArgumentValueError, "give a server .* or a cluster that starts one"),
         (
             {"render_mode": "human"},
             errors.ArgumentValueError,

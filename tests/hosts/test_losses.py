@@ -149,7 +149,9 @@ def test_ranks_on_all_hosts_end_when_the_driver_is_killed(cluster, spread):
         spread.stop()
 
 
-def test_ranks_go_on_for_the_grace_of_their_node(hosts):
+@pytest.mark.parametrize("wait", ["10", "1", "0"])
+def test_ranks_go_on_for_the_grace_of_their_node(hosts, wait):
+    """Also if the node looks for the driver for a shorter time at its start."""
     with contextlib.closing(Cluster(hosts(1), slots=1, libraries={"faults": str(LIBRARIES / "faults.py")})) as cluster:
         (host,) = cluster.hosts
         options = [
@@ -160,18 +162,18 @@ def test_ranks_go_on_for_the_grace_of_their_node(hosts):
             "--label",
             "kind=patient",
             "--driver-grace",
-            "3",
+            "4",
             "--wait",
-            "10",
+            wait,
         ]
         cluster.start_agent(host, *options)
         cluster.session(2, wait=20, labels={"kind": "patient"})
         os.kill(cluster.server.pid, signal.SIGKILL)
         killed = time.monotonic()
-        time.sleep(1.5)
+        time.sleep(3)
         assert len(ranks_on(host)) == 2
         assert wait_until(lambda: not ranks_on(host), 5)
-        assert time.monotonic() - killed > 2.5
+        assert time.monotonic() - killed > 3.5
 
 
 # --- links that are cut -----------------------------------------------------------------------------------------------
@@ -236,6 +238,46 @@ def test_a_cut_between_two_hosts_of_workers_is_told_though_the_server_reaches_bo
     assert {one.name, other.name} <= {word.strip("():;,") for word in str(error).split()}
     assert seconds <= CUT_SECONDS
     assert_nothing_is_left(cluster)
+
+
+FIRST_WORDS = """
+import numpy as np
+
+from alchemist_ray.mpi_backend.ali import TaskContext, task
+
+__version__ = "1"
+
+
+@task
+def speak(ctx: TaskContext, source: int, dest: int) -> None:
+    \"\"\"Send something from one rank to another, in C.\"\"\"
+    if ctx.comm.rank == source:
+        ctx.comm.Send(np.zeros(1), dest=dest)
+    if ctx.comm.rank == dest:
+        ctx.comm.Recv(np.zeros(1), source=source)
+"""
+
+
+def test_a_cut_before_the_first_message_between_two_hosts_is_told_too(hosts, tmp_path):
+    """MPI opens the connection of two ranks with their first message, and the cut was there before.
+
+    Some ranks have met in a reduction before: those whose numbers differ in one bit.
+    """
+    library = tmp_path / "first_words.py"
+    library.write_text(FIRST_WORDS)
+    made = hosts(2, shared=[tmp_path])
+    with contextlib.closing(Cluster(made, slots=4, libraries={"first_words": str(library)})) as cluster:
+        session = cluster.session(8)
+        session.load_library("first_words")
+        one, other = (cluster.host_of(session, rank) for rank in (1, 6))
+        time.sleep(1)  # until nothing is under way between ranks that have met
+        cluster.hosts.cut(one, other)
+        error, seconds = run_in_thread(lambda: session.run_task("first_words", "speak", source=1, dest=6))()
+        assert isinstance(error, errors.GroupDiedError), error
+        assert "the network between the two hosts failed" in str(error)
+        assert {one.name, other.name} <= {word.strip("():;,") for word in str(error).split()}
+        assert seconds <= CUT_SECONDS
+        assert_nothing_is_left(cluster)
 
 
 CLIENT = """

@@ -101,7 +101,7 @@ print(json.dumps([wrong, hosts, free, ray.available_resources().get("CPU", 0)]))
 
 
 def test_the_recipe_of_the_page_runs_as_printed(ray_hosts):
-    program, _ = recipe("Ray", "python")
+    program, *_ = recipe("Ray", "python")
     ray_hosts[0].run([sys.executable, "-c", program + "assert S.shape == (10,)"], env=ENVIRONMENT, timeout=120)
     assert no_workers_left(ray_hosts)
 
@@ -146,24 +146,46 @@ except alchemist.errors.ClusterError as error:
 
 
 def test_a_detached_cluster_serves_the_next_job(ray_hosts):
-    first = run(
+    """By the lines of the page: the later job names the cluster, and nothing else."""
+    _, first, later, *_ = recipe("Ray", "python")
+    other = """
+import time
+
+deadline = time.monotonic() + 20
+while ray.available_resources().get("CPU") != 2 and time.monotonic() < deadline:
+    time.sleep(0.2)
+env = alchemist.HPCSimulator({"lib_name": "heat", "num_workers": 3, "cluster": "ray:shared", "params": {"n": 16}})
+env.reset(seed=1)
+env.close()
+print(json.dumps([ray.available_resources().get("CPU"), alchemist.init(cluster_name="shared") is not None]))
+"""
+    for program in (first, first):  # the second time it is found
+        ray_hosts[0].run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=120)
+    assert run(ray_hosts, other) == [2, True]
+    shown = ray_hosts[0].run([sys.executable, "-c", later], env=ENVIRONMENT, timeout=120).stdout
+    assert shown.splitlines()[-1] == "5.0"
+    assert no_workers_left(ray_hosts)
+    lost = ray_hosts[0].run([sys.executable, "-c", later], env=ENVIRONMENT, timeout=120, check=False)
+    assert lost.returncode
+    assert "Ray has no cluster of workers called 'shared'" in lost.stderr
+
+
+def test_a_driver_that_is_killed_leaves_no_workers_and_no_cpus_reserved(ray_hosts):
+    run(
         ray_hosts,
         """
-alchemist.init(num_workers=2, cluster_name="shared", detached=True)
-print(json.dumps(float(ray.get(alchemist.norm.remote(np.ones((3, 3)))))))
+import os, signal, subprocess, sys
+begin = "import ray, alchemist_ray as alchemist, os, signal; ray.init('auto', log_to_driver=False);"
+killed = subprocess.run([sys.executable, "-c", begin + "alchemist.init(num_workers=4); os.kill(os.getpid(), 9)"])
+assert killed.returncode == -signal.SIGKILL
+import time
+deadline = time.monotonic() + 30
+while ray.available_resources().get("CPU") != 6 and time.monotonic() < deadline:
+    time.sleep(0.2)
+assert ray.available_resources().get("CPU") == 6
+print(json.dumps(True))
 """,
     )
-    second = run(
-        ray_hosts,
-        """
-alchemist.init(num_workers=2, cluster_name="shared")
-total = float(ray.get(alchemist.norm.remote(np.ones((3, 3)))))
-alchemist.shutdown()
-alchemist.stop_cluster("shared")
-print(json.dumps(total))
-""",
-    )
-    assert first == second == 3.0
     assert no_workers_left(ray_hosts)
 
 

@@ -107,6 +107,31 @@ def test_the_recipe_works_as_printed(jobs):
     assert "(10,) ['h1', 'h2', 'h3']" in output
 
 
+TWO_GROUPS = """
+import json
+import numpy as np
+from alchemist_ray import AlchemistSession
+
+hosts = []
+with AlchemistSession() as one, AlchemistSession() as other:
+    for session in (one, other):
+        hosts.append(sorted(endpoint.host for endpoint in session.request_workers(2, labels={"mpi": "site"})))
+        A = np.random.default_rng(0).standard_normal((300, 200))
+        np.testing.assert_allclose(np.asarray(session.send_matrix(A.T) @ session.send_matrix(A)), A.T @ A)
+print("hosts", json.dumps(sorted(hosts)))
+"""
+
+
+def test_srun_starts_the_ranks_of_each_node_on_that_node(jobs):
+    (jobs.directory / "script.py").write_text(TWO_GROUPS)
+    options = ("--node-option=--mpi=site", "--node-option=--mpiexec=srun --mpi=pmi2")
+    command = ("--nodes", "2", "--workers-per-node", "2", *options, "--wait", "--", sys.executable, "script.py")
+    submitted = jobs.submit(*command)
+    output = jobs.output(number_of(submitted))
+    assert submitted.returncode == 0, output
+    assert json.loads(re.search("^hosts (.*)$", output, re.MULTILINE)[1]) == [["h1", "h1"], ["h2", "h2"]]
+
+
 def test_a_program_multiplies_on_workers_of_three_nodes(jobs):
     (jobs.directory / "script.py").write_text(MULTIPLY)
     command = ("--nodes", "3", "--workers-per-node", "2", "--wait", "--", sys.executable, "script.py", "6")

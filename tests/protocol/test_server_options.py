@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import pytest
 
-from alchemist_ray.errors import ServerStartError
+from alchemist_ray.errors import NodeError, ServerStartError
+from alchemist_ray.protocol.node_settings import NodeSettings
 from alchemist_ray.protocol.server_options import ServerArguments, ServerOptions, WorkerOptions
 
 FIELDS = {field.name: field for field in dataclasses.fields(ServerOptions)}
@@ -35,3 +37,10 @@ def test_options_cross_as_json_and_the_workers_do_not_get_the_token():
 def test_a_short_token_is_refused():
     with pytest.raises(ServerStartError, match="5 characters, but it needs at least 8"):
         ServerOptions(token="short")
+
+
+@pytest.mark.parametrize("make", [ServerOptions, partial(NodeSettings, driver=("h1", 1), slots=1, name="h2")])
+def test_mpiexec_is_refused_where_nothing_would_use_it(make):
+    with pytest.raises((ServerStartError, NodeError), match=r"mpiexec is 'srun -n 2', .* --mpi site .* omit"):
+        make(token="a token of a test", mpiexec="srun -n 2")
+    assert make(token="a token of a test", mpiexec="srun -n 2", mpi="site").mpiexec == "srun -n 2"

@@ -202,6 +202,14 @@ def test_wrong_overrides_are_refused(load, override, problem):
         load("name: walk\n" + WHOLE, override)
 
 
+def test_the_ranks_are_on_ray_or_on_a_server(load):
+    assert load(WHOLE, "environment.cluster=ray:mine").environment.cluster == "ray:mine"
+    with pytest.raises(ExperimentError, match=r"environment\.cluster"):
+        load(WHOLE, "environment.cluster=rya")
+    with pytest.raises(ExperimentError, match=r"environment\.cluster starts a server in Ray, and server names another"):
+        load(WHOLE, "environment.cluster=ray", "server.port=24960")
+
+
 def test_paths_begin_at_the_directory_of_the_file(load, tmp_path):
     experiment = load(WHOLE.replace("lib_name: heat", "lib_name: own, lib_path: own.py") + "server: {token_file: t}")
     assert experiment.environment.lib_path == str(tmp_path / "own.py")

@@ -28,6 +28,7 @@ from alchemist_ray.training import command, load_experiment, run_experiment
 from alchemist_ray.training.algorithms import ENVIRONMENT, algorithm_config, register_environment
 from alchemist_ray.training.environments import offer_workers, workers_wanted
 from alchemist_ray.training.progress import TrainingProgress
+from alchemist_ray.training.ray_runtime import Cpus, cpus_of_training
 from alchemist_ray.training.results import seeds_during_training
 from alchemist_ray.training.runner import check
 from alchemist_ray.training.training import set_callbacks, stoppable
@@ -316,11 +317,54 @@ def test_the_heated_plate_is_learned_the_same_twice_and_trained_on(server, direc
 
 
 @pytest.mark.usefixtures("_ray")
-def test_a_training_that_would_wait_for_ray_for_ever_is_refused(directory, tmp_path):
+def test_a_training_that_would_wait_for_ray_in_vain_is_refused(directory, tmp_path):
     more = ["runners.num_env_runners=4", "evaluation.interval=null", f"results={tmp_path}/results"]
     experiment = load_experiment(directory / "walk.yaml", more)
     with pytest.raises(ExperimentError, match="takes 5 of Ray's CPUs, but the running Ray has 2"):
         run_experiment(experiment, file=directory / "walk.yaml")
+
+
+ON_RAY = ["server={}", "environment.cluster=ray", "environment.lib_name=heat", "environment.max_episode_steps=5"]
+
+
+@pytest.mark.usefixtures("_ray")
+def test_ranks_on_ray_count_before_anything_is_started(directory, tmp_path):
+    experiment = load_experiment(directory / "walk.yaml", [*ON_RAY, f"results={tmp_path}/results"])
+    text = r"takes 5 of Ray's CPUs \(1 for RLlib's processes, 4 for MPI ranks\), but the running Ray has 2"
+    with pytest.raises(ExperimentError, match=text):
+        run_experiment(experiment, file=directory / "walk.yaml")
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cpus"),
+    [
+        ([], Cpus(1, 4)),  # the training's group, and one for the evaluation
+        (["evaluation.interval=null"], Cpus(1, 2)),
+        (["runners={num_env_runners: 2, num_envs_per_env_runner: 3}"], Cpus(3, 14)),
+        (["runners={num_envs_per_env_runner: 6, vectorize: hpc, num_groups: 3}"], Cpus(1, 8)),
+        (["environment.cluster=ray:mine"], Cpus(1, 0)),
+        (["search={space: {algorithm.training.lr: {uniform: [0, 1]}}, concurrent: 2}"], Cpus(1, 4, 2)),
+    ],
+)
+def test_the_cpus_of_a_training(directory, overrides, cpus):
+    experiment = load_experiment(directory / "walk.yaml", [*ON_RAY, *overrides])
+    assert cpus_of_training(experiment, algorithm_config(experiment)) == cpus
+    assert workers_wanted(experiment) == 0  # it starts no server of its own
+    assert cpus.least == (cpus.trainings * (cpus.processes + cpus.ranks) if cpus.ranks else cpus.processes)
+
+
+@pytest.mark.systems
+def test_a_run_with_its_ranks_on_a_ray_of_its_own(directory, tmp_path):
+    """Also the first try and the evaluation at the end have their ranks in the Ray that the run has started."""
+    more = ["seeds=[1]", "stop={iterations: 1}", "runners={}", "pictures={fields: 0, frames: 0}", "baselines={}"]
+    command = [sys.executable, "-m", "alchemist_ray.cli", "run", str(directory / "walk.yaml")]
+    options = [word for override in [*ON_RAY, *more] for word in ("--set", override)]
+    ran = subprocess.run(
+        [*command, "--results", str(tmp_path / "results"), *options],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

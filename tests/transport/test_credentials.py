@@ -64,7 +64,7 @@ def test_a_file_that_others_can_use_is_refused_with_the_command_that_helps(tmp_p
     path = tmp_path / "token"
     write_token(path, "secret")
     path.chmod(bits)
-    with pytest.raises(AuthenticationError, match=f"chmod 600 {path}"):
+    with pytest.raises(AuthenticationError, match=rf"open to other users \(mode {bits:04o}\). Run chmod 600 {path}$"):
         read_token(path)
 
 
@@ -77,8 +77,17 @@ def test_a_file_of_its_owner_alone_is_read(tmp_path, bits):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(AuthenticationError, match=f"{tmp_path / 'none'}.*No such file"):
+    with pytest.raises(AuthenticationError, match=f"token file {tmp_path / 'none'} does not exist") as caught:
         read_token(tmp_path / "none")
+    assert f"--token-file or {TOKEN_FILE}" in str(caught.value)
+
+
+def test_what_names_a_file_is_named(monkeypatch, tmp_path):
+    with pytest.raises(AuthenticationError, match="none, which --token-file names, does not exist"):
+        read_token(tmp_path / "none", "--token-file")
+    monkeypatch.setenv(TOKEN_FILE, str(tmp_path / "none"))
+    with pytest.raises(AuthenticationError, match=f"none, which {TOKEN_FILE} names, does not exist"):
+        find_token(PORT)
 
 
 def test_a_folder_is_no_token_file(tmp_path):

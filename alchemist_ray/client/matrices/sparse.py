@@ -146,7 +146,7 @@ def send_sparse(
     GroupDiedError
         If a worker is gone.
     """
-    return plane.run(partial(_send, plane, matrix_id, spec, arrays, meter), meter)
+    return plane.transfer(partial(_send, plane, matrix_id, spec, arrays, meter), meter)
 
 
 def _send(plane: DataPlane, matrix_id: int, spec: SparseSpec, arrays: CsrArrays, meter: Meter) -> list[TransferTimes]:
@@ -155,7 +155,7 @@ def _send(plane: DataPlane, matrix_id: int, spec: SparseSpec, arrays: CsrArrays,
     try:
         actions = [partial(_write_slab, c, spec, arrays, grants[c.endpoint.rank], meter) for c in plane.connections]
         times = plane.at_once(actions, spec.nbytes, meter)
-        plane.commit(matrix_id, slabs)
+        plane.commit(slabs, grants)
     except BaseException:
         plane.release(matrix_id, slabs)
         plane.drop(matrix_id)
@@ -200,7 +200,7 @@ def fetch_sparse(
     index_dtype = CsrShape(m, n, spec.nnz, spec.dtype).index_dtype
     whole = CsrArrays(np.empty(m + 1, index_dtype), np.empty(spec.nnz, index_dtype), np.empty(spec.nnz, spec.dtype))
     actions = [partial(_read_slab, c, matrix_id, spec, whole, meter) for c in plane.connections]
-    return whole, plane.run(partial(plane.at_once, actions, spec.nbytes, meter), meter)
+    return whole, plane.transfer(partial(plane.at_once, actions, spec.nbytes, meter), meter)
 
 
 def _read_slab(

@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from alchemist_ray.client.address import Endpoint, GroupAddress
+from alchemist_ray.client.transfer.health import GroupHealth
 from alchemist_ray.client.transfer.meter import Meter
 from alchemist_ray.client.transfer.parts import BUFFER_BYTES, Part, octets_of
 from alchemist_ray.client.transfer.requests import PendingRequest, Requester, answer_of, settle
 from alchemist_ray.client.transfer.times import TransferTimes
-from alchemist_ray.errors import RegionError, RemoteProtocolError
+from alchemist_ray.errors import ConnectionLostError, RemoteProtocolError
 from alchemist_ray.protocol import messages as m
 from alchemist_ray.transport.channel import Channel
 
@@ -75,8 +76,8 @@ class Grant:
 class WorkerConnection(Requester):
     """The connection of this process to the matrices of one worker. Thread-safe."""
 
-    def __init__(self, address: GroupAddress, endpoint: Endpoint) -> None:
-        super().__init__(address, endpoint)
+    def __init__(self, address: GroupAddress, endpoint: Endpoint, health: GroupHealth) -> None:
+        super().__init__(address, endpoint, health)
         self._memory: Array | None = None
         self._mapping: mmap.mmap | None = None
         self._unmappable = False
@@ -136,12 +137,11 @@ class WorkerConnection(Requester):
 
         Raises
         ------
-        RegionError
+        ConnectionLostError
             If the connection has been replaced: the worker may have reused the memory.
         """
         with self._idle:
-            if self._channel is not grant.channel:
-                raise RegionError(grant.matrix_id, "a part", "was lost with the connection to its worker: try again")
+            self.require(grant)
             self._copying += 1
         try:
             yield
@@ -150,6 +150,11 @@ class WorkerConnection(Requester):
                 self._copying -= 1
                 self._idle.notify_all()
 
+    def require(self, grant: Grant) -> None:
+        """Raise ConnectionLostError if the connection that gave the grant has been replaced."""
+        if self._channel is not grant.channel:
+            raise ConnectionLostError(str(self.endpoint), "it was made again meanwhile")
+
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def write(self, part: Part, grant: Grant, array: Array, meter: Meter) -> TransferTimes:
@@ -157,6 +162,7 @@ class WorkerConnection(Requester):
         with self._lock:
             memory = self._mapped()
             if memory is None:
+                self.require(grant)
                 return self._write_stream(grant.matrix_id, part, array, meter)
         view = part.view(memory, grant.offset)
         started = time.perf_counter()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ import numpy.typing as npt
 
 from alchemist_ray.client.address import GroupAddress
 from alchemist_ray.client.transfer.connection import Grant, WorkerConnection
+from alchemist_ray.client.transfer.health import GroupHealth
 from alchemist_ray.client.transfer.meter import Meter, TransferStoppedError
 from alchemist_ray.client.transfer.missing_regions import missing_regions
 from alchemist_ray.client.transfer.parts import Part
@@ -34,6 +36,8 @@ from alchemist_ray.errors import ConnectionLostError, GroupEndedError, RegionErr
 from alchemist_ray.layouts.region import Rectangle
 from alchemist_ray.layouts.spec import MatrixSpec, SparseSpec
 from alchemist_ray.protocol import messages as m
+
+log = logging.getLogger("alchemist.session")
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -52,7 +56,8 @@ class DataPlane:
 
     def __init__(self, address: GroupAddress) -> None:
         self.address = address
-        self.connections = [WorkerConnection(address, endpoint) for endpoint in address.endpoints]
+        self.health = GroupHealth(address.session_id)
+        self.connections = [WorkerConnection(address, endpoint, self.health) for endpoint in address.endpoints]
         self._dropped: collections.deque[int] = collections.deque()
         threads = min(len(self.connections), os.cpu_count() or 1, MAX_THREADS)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="alchemist-transfer")
@@ -76,9 +81,25 @@ class DataPlane:
             return future.result()
         except BaseException:
             if not future.done() and meter is not None:
-                meter.stop()
+                meter.interrupt()
             concurrent.futures.wait([future])
             raise
+
+    def transfer(self, operation: Callable[[], T], meter: Meter) -> T:
+        """Run `operation` as :meth:`run` does; if a connection breaks while its worker lives, run it once more.
+
+        Broken connections are made again when they are used again.
+        """
+
+        def repeated() -> T:
+            try:
+                return operation()
+            except ConnectionLostError as lost:
+                log.info("a transfer begins again: %s", lost.reason)
+                meter.begin_again()
+                return operation()
+
+        return self.run(repeated, meter)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -126,7 +147,7 @@ class DataPlane:
             If a worker is gone.
         """
         meter = _own(meter)
-        return self.run(partial(self._send, matrix_id, spec, matrix, meter), meter)
+        return self.transfer(partial(self._send, matrix_id, spec, matrix, meter), meter)
 
     def _send(self, matrix_id: int, spec: MatrixSpec, matrix: Array, meter: Meter) -> list[TransferTimes]:
         grants = self.grants(matrix_id, spec, private=True)
@@ -152,7 +173,7 @@ class DataPlane:
             If a worker is gone.
         """
         meter = _own(meter)
-        self.run(partial(self._claim_and_write, matrix_id, spec, array, row, column, meter), meter)
+        self.transfer(partial(self._claim_and_write, matrix_id, spec, array, row, column, meter), meter)
 
     def _claim_and_write(
         self, matrix_id: int, spec: MatrixSpec, array: Array, row: int, column: int, meter: Meter
@@ -180,15 +201,23 @@ class DataPlane:
         actions = [partial(c.write, part, grant, array, meter) for (c, part), grant in zip(parts, grants, strict=True)]
         try:
             times = self.at_once(actions, sum(part.nbytes for _, part in parts), meter)
-            self.commit(matrix_id, parts)
+            self.commit(parts, grants)
         except BaseException:
             self.release(matrix_id, parts)
             raise
         return times
 
-    def commit(self, matrix_id: int, parts: Sequence[Held]) -> None:
-        """Tell the workers that claimed parts are written."""
-        for request in _ask_parts(m.CommitBlock, matrix_id, parts):
+    def commit(self, parts: Sequence[Held], grants: Sequence[Grant]) -> None:
+        """Tell the workers that claimed parts are written; `grants` are their permissions.
+
+        Raises
+        ------
+        ConnectionLostError
+            If a connection has broken, and the claims have ended with it.
+        """
+        for (connection, _), grant in zip(parts, grants, strict=True):
+            connection.require(grant)
+        for request in _ask_parts(m.CommitBlock, grants[0].matrix_id, parts) if parts else ():
             request.result()
 
     def release(self, matrix_id: int, parts: Sequence[Held]) -> None:
@@ -222,7 +251,7 @@ class DataPlane:
             If a worker is gone.
         """
         meter = _own(meter)
-        return self.run(partial(self._fetch, matrix_id, spec, out, region or spec.whole, meter), meter)
+        return self.transfer(partial(self._fetch, matrix_id, spec, out, region or spec.whole, meter), meter)
 
     def _fetch(
         self, matrix_id: int, spec: MatrixSpec, out: Array, region: Rectangle, meter: Meter
@@ -304,6 +333,12 @@ class DataPlane:
             except BaseException:
                 self._dropped.extend(dropped)  # for the next request: to free a matrix twice has no effect
                 raise
+
+    def shut_down(self, reason: str) -> None:
+        """End all connections; another thread that waits for an answer gets a GroupDiedError with this reason."""
+        self.health.note_death(reason)
+        for connection in self.connections:
+            connection.shut_down()
 
     def forget_pages(self) -> None:
         """Take the workers' pages that this process has touched out of its memory count."""

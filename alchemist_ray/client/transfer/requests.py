@@ -11,13 +11,13 @@ import collections
 import contextlib
 import errno
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from alchemist_ray.client.address import Endpoint, GroupAddress
+from alchemist_ray.client.transfer.health import GroupHealth
 from alchemist_ray.errors import (
     AlchemistError,
     ConnectionLostError,
@@ -34,8 +34,6 @@ from alchemist_ray.transport.channel import Address, Channel, check_reachable, d
 T = TypeVar("T")
 R = TypeVar("R", m.Done, m.Block)
 
-RETRY_SECONDS = 5.0
-"""A worker that was found dead is not looked for again for so long: others may wait for the same connection."""
 REACH_SECONDS = 3.0
 """How long to try to reach a worker whose connection broke."""
 REQUEST_SECONDS = 60.0
@@ -80,13 +78,15 @@ class Requester:
         The group.
     endpoint : Endpoint
         The worker.
+    health : GroupHealth
+        What is known of the life of the group.
     """
 
-    def __init__(self, address: GroupAddress, endpoint: Endpoint) -> None:
+    def __init__(self, address: GroupAddress, endpoint: Endpoint, health: GroupHealth) -> None:
         self._address = address
         self.endpoint = endpoint
+        self._health = health
         self._channel: Channel | None = None
-        self._death, self._died = "", 0.0
         self._request = 0
         self._lock = threading.RLock()
         self._waiting: collections.deque[PendingRequest] = collections.deque()
@@ -145,9 +145,14 @@ class Requester:
         for request in sent:
             if request.channel is not None and not request.settled:
                 try:
-                    request.answer = self._guard(partial(self._receive, request.channel, m.Done, request.number))
+                    request.answer = self._guard(partial(self._receive_if_alive, request.channel, request.number))
                 except AlchemistError as failure:
                     _give_up(sent, failure)
+
+    def _receive_if_alive(self, channel: Channel, number: int) -> m.Done | m.Failure:
+        """Receive an answer, unless another connection has just found that the group is dead."""
+        self._health.check()
+        return self._receive(channel, m.Done, number)
 
     # --- the connection -----------------------------------------------------------------------------------------------
 
@@ -173,16 +178,18 @@ class Requester:
         reason = describe_loss(lost)
         if is_listening(self._address, self.endpoint):
             return ConnectionLostError(str(self.endpoint), reason)
-        self._death = f"{self.endpoint} is lost: {reason}"
-        self._died = time.monotonic()
-        return GroupDiedError(self._address.session_id, self._death)
+        return self._health.note_death(f"{self.endpoint} is lost: {reason}")
 
     def _open(self) -> Channel:
         if self._channel is None:
-            if self._death and time.monotonic() - self._died < RETRY_SECONDS:
-                raise GroupDiedError(self._address.session_id, self._death)
-            self._channel = open_channel(self._address, self.endpoint, Purpose.MATRICES)
+            self._health.check()
+            try:
+                self._channel = open_channel(self._address, self.endpoint, Purpose.MATRICES)
+            except GroupDiedError as dead:
+                self._health.note_death(dead.reason)
+                raise
             self._channel.set_timeout(REQUEST_SECONDS)
+            self._channel.on_tick = self._health.tick
         return self._channel
 
     def _drop(self) -> None:
@@ -190,6 +197,12 @@ class Requester:
             self._channel.shut_down()
             self._channel.close()
         self._channel = None
+
+    def shut_down(self) -> None:
+        """End the connection; another thread that waits for an answer gets an error."""
+        channel = self._channel
+        if channel is not None:
+            channel.shut_down()
 
     def close(self) -> None:
         """Close the connection."""

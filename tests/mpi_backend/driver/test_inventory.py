@@ -1,5 +1,6 @@
 """The worker slots of a server, and the sessions that hold them."""
 
+import contextlib
 import itertools
 from collections import Counter
 
@@ -108,9 +109,103 @@ def test_an_unknown_strategy_is_refused():
         Placement(2, "scatter")
 
 
-def test_an_inventory_without_slots_gives_none():
-    with pytest.raises(NotEnoughWorkersError):
-        Inventory().take(Placement(1), 1)
+# --- why a session gets no workers ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def labelled():
+    """Return an inventory of three nodes; sessions 3 and 4 hold slots of two of them."""
+    made = Inventory()
+    made.add("a", 2, {"zone": "lab", "disk": "fast"})
+    made.add("b", 2, {"zone": "north"})
+    made.add("c", 3)
+    made.take(Placement(2, labels={"zone": "lab"}), 3)
+    made.take(Placement(1, labels={"zone": "north"}), 4)
+    return made
+
+
+def refusal(inventory, count, strategy="pack", **labels):
+    """Return the text of the error that refuses a request."""
+    with pytest.raises(NotEnoughWorkersError) as caught:
+        inventory.take(Placement(count, strategy, labels), 9)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("labels", [{}, {"zone": "lab"}])
+def test_a_server_without_nodes_says_so_and_how_to_add_one(labels):
+    text = refusal(Inventory(), 2, **labels)
+    assert "2 workers were requested" in text
+    assert "but the server has no node, and so no workers. Add a node with: alchemist node" in text
+
+
+def test_labels_that_no_node_has_are_told_with_those_that_there_are(labelled):
+    text = refusal(labelled, 1, zone="south")
+    assert text.startswith("1 worker was requested on nodes with zone=south, but there is no such node (")
+    assert "(the labels of the nodes: disk=fast, zone=lab, zone=north)" in text
+    assert "alchemist node --label KEY=VALUE" in text
+    assert "there is no such node" in refusal(labelled, 1, zone="north", disk="fast")  # none has both
+    assert "(the labels of the nodes: none)" in refusal(inventory_of(a=1), 1, zone="south")
+
+
+def test_of_many_labels_some_are_told():
+    made = Inventory()
+    for number in range(100, 150):
+        made.add(f"n{number}", 1, {"host": f"n{number}"})
+    assert "host=n119, and 30 more)" in refusal(made, 1, zone="south")
+
+
+@pytest.mark.parametrize(
+    ("count", "strategy", "labels", "text"),
+    [
+        (8, "pack", {}, "requested, but the server's 3 nodes allow at most 7. Request at most 7, or add nodes"),
+        (4, "strict_spread", {}, "but the server's 3 nodes allow at most 3. Request at most 3, or add nodes"),
+        (3, "pack", {"zone": "lab"}, "but of the server's 3 nodes one has these labels and allows at most 2. Request"),
+    ],
+)
+def test_what_the_nodes_can_never_give_is_told_with_the_most_that_they_can(labelled, count, strategy, labels, text):
+    told = refusal(labelled, count, strategy, **labels)
+    assert text in told
+    assert "wait" not in told  # it would not help
+    assert "session" not in told
+
+
+@pytest.mark.parametrize(
+    ("count", "strategy", "labels", "text"),
+    [
+        (5, "pack", {}, "but 4 of the server's 7 are free (held: session 3: 2; session 4: 1). "),
+        (3, "strict_spread", {}, "but 2 of the possible 3 are free (held: session 3: 2; session 4: 1). "),
+        (2, "pack", {"zone": "north"}, "but 1 of the possible 2 are free (held: session 4: 1). "),
+        (1, "pack", {"zone": "lab"}, "but 0 of the possible 2 are free (held: session 3: 2). "),
+    ],
+)
+def test_workers_that_are_busy_are_told_with_who_holds_them(labelled, count, strategy, labels, text):
+    told = refusal(labelled, count, strategy, **labels)
+    assert text + "Wait for the others with request_workers(n, wait=seconds)" in told
+
+
+def test_a_session_that_others_are_ahead_of_is_told_to_wait_and_not_to_request_less(inventory):
+    text = str(inventory.refusal(Placement(2)))
+    assert text.endswith("Those who wait are served first: wait, too, with request_workers(n, wait=seconds)")
+    assert "at most" not in text
+
+
+@given(
+    sizes=st.lists(st.integers(1, 3), max_size=3),
+    counts=st.lists(st.integers(1, 5), max_size=6),
+    strategy=st.sampled_from(["pack", "spread", "strict_spread"]),
+    labels=st.sampled_from([{}, {"kind": "x"}, {"kind": "none"}]),
+)
+def test_nobody_is_told_to_request_at_most_none(sizes, counts, strategy, labels):
+    made = Inventory()
+    for number, size in enumerate(sizes):
+        made.add(f"n{number}", size, {"kind": "xyz"[number]})
+    for session, count in enumerate(counts):
+        placement = Placement(count, strategy, labels)
+        error = made.refusal(placement)
+        assert "at most 0" not in str(error)
+        assert ("allow" in str(error)) == (0 < error.total < count)
+        with contextlib.suppress(NotEnoughWorkersError):
+            made.take(placement, session)
 
 
 # --- placement --------------------------------------------------------------------------------------------------------
@@ -134,7 +229,7 @@ def test_a_spread_group_takes_all_nodes_alike():
 def test_a_strictly_spread_group_has_one_worker_a_node():
     inventory = inventory_of(a=1, b=4, c=4)
     assert counts(inventory.take(Placement(3, "strict_spread"), 1)) == {"a": 1, "b": 1, "c": 1}
-    with pytest.raises(NotEnoughWorkersError, match=r"each on a node of its own, but 2 of the server's 3 are free"):
+    with pytest.raises(NotEnoughWorkersError, match=r"each on a node of its own, but 2 of the possible 3 are free"):
         inventory.take(Placement(3, "strict_spread"), 2)
 
 
@@ -169,9 +264,7 @@ def test_only_nodes_with_all_labels_are_used():
     inventory.add("b", 4, {"zone": "north"})
     assert counts(inventory.take(Placement(2, labels={"zone": "north", "disk": "fast"}), 1)) == {"a": 2}
     assert counts(inventory.take(Placement(5, labels={"zone": "north"}), 2)) == {"b": 4, "a": 1}
-    with pytest.raises(
-        NotEnoughWorkersError, match=r"on nodes with zone=south .*labels of the nodes: disk=fast, zone="
-    ):
+    with pytest.raises(NotEnoughWorkersError, match=r"on nodes with zone=south, but there is no such node"):
         inventory.take(Placement(1, labels={"zone": "south"}), 3)
 
 
@@ -218,7 +311,7 @@ def test_a_group_that_no_single_node_has_room_for_is_refused_with_the_reason(mix
 def test_such_a_node_is_chosen_by_its_label(mixed):
     assert counts(mixed.take(Placement(2, labels={"mpi": "site"}), 1)) == {"gamma": 2}
     assert mixed.could(Placement(4, labels={"mpi": "site"}))
-    with pytest.raises(NotEnoughWorkersError, match="but 4 of the server's 4 are free"):
+    with pytest.raises(NotEnoughWorkersError, match="of the server's 4 nodes 2 have these labels and allow at most 4"):
         mixed.take(Placement(5, labels={"mpi": "site"}), 2)
 
 

@@ -34,7 +34,19 @@ def test_a_connection_that_is_not_answered_is_found_with_its_process_and_peer(co
     assert silent_peers.silent_peers([os.getpid(), 1 << 30]) == {os.getpid(): "192.168.0.3"}
 
 
-@pytest.mark.parametrize(("state", "retransmits"), [("01", 0), ("01", 4), ("02", 6), ("0A", 9)])
+@pytest.mark.parametrize(("linear_timeouts", "tries"), [("4\n", 5), ("0\n", 3), (None, 3)])
+def test_a_connection_that_cannot_be_opened_is_found_too(connection, tmp_path, monkeypatch, linear_timeouts, tries):
+    """Each system waits in its own way between two requests to open one; 3 to 5 of them take 5 to 7 s."""
+    monkeypatch.setattr(silent_peers, "LINEAR_TIMEOUTS", tmp_path / "timeouts", raising=False)
+    if linear_timeouts is not None:
+        (tmp_path / "timeouts").write_text(linear_timeouts)
+    connection("0300A8C0:C001", "02", tries)
+    assert silent_peers.silent_peers([os.getpid()]) == {os.getpid(): "192.168.0.3"}
+    connection("0300A8C0:C001", "02", tries - 1)
+    assert silent_peers.silent_peers([os.getpid()]) == {}
+
+
+@pytest.mark.parametrize(("state", "retransmits"), [("01", 0), ("01", 4), ("02", 2), ("06", 9), ("0A", 9)])
 def test_others_are_not(connection, state, retransmits):
     connection("0300A8C0:C001", state, retransmits)
     assert silent_peers.silent_peers([os.getpid()]) == {}

@@ -1,0 +1,24 @@
+"""What the system says of a process of this host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped, as by SIGSTOP or a debugger; one that is gone is not."""
+    return _state_of(pid) in ("T", "t")
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; its parent may not have taken note of that."""
+    return _state_of(pid) in ("", "Z", "X")
+
+
+def _state_of(pid: int) -> str:
+    """Return the letter of a process's state; empty if there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[0]
