@@ -20,8 +20,8 @@ import alchemist_ray as alchemist
 
 LIBRARIES = Path(__file__).parent / "libraries"
 MARK = "ALCHEMIST_TEST_RUN"
-END_SECONDS = 40
-"""Time for the last processes to end: agents of Ray look only now and then whether their raylet is gone."""
+END_SECONDS = 90
+"""Time for the last processes to end. An agent of Ray whose raylet was killed tries for a minute to tell Ray so."""
 
 os.environ[MARK] = uuid.uuid4().hex
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
