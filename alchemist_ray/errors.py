@@ -354,8 +354,8 @@ class NotEnoughWorkersError(SessionError):
             )
         if not self.suitable:
             return (
-                f"there is no such node (the labels of the nodes: {', '.join(self.labels) or 'none'}). Ask for "
-                "labels that a node has, or add a node that has these, with: alchemist node --label KEY=VALUE"
+                f"no node of the server has these labels. Its nodes have {', '.join(self.labels) or 'no labels'}. Ask "
+                "for labels that a node has, or add a node that has these, with: alchemist node --label KEY=VALUE"
             )
         if self.requested > self.total:
             most = f"Request at most {self.total}, or add" if self.total else "Add"

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from alchemist_ray.errors import ArgumentError, ArgumentValueError
+from alchemist_ray.on_ray.cluster_options import NAME
 from alchemist_ray.protocol.messages import PLACEMENTS
 
 DTYPES = ("float32", "float64")
 ON_FAILURE = ("raise", "restart")
-CLUSTER = re.compile(r"^ray(:[A-Za-z0-9][A-Za-z0-9_.-]*)?$")
+CLUSTER = re.compile(rf"^ray(:{NAME})?$")
 """The values of `cluster`: workers of the environment's own on Ray, or those of a named cluster."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from namespace_hosts import Host, Hosts
-from tests_support import wait_until
+from tests_support import end_process, wait_until
 
 import alchemist_ray as alchemist
 
@@ -45,7 +45,7 @@ class Cluster:
     def start_agent(self, host: Host, *options: str, **popen: Any) -> subprocess.Popen[bytes]:
         """Start a node agent on a host."""
         agent = host.popen(self.agent_command(*options), env={**os.environ, "ALCHEMIST_TOKEN": TOKEN}, **popen)
-        self._opened.callback(_end, agent)
+        self._opened.callback(end_process, agent)
         return agent
 
     def agent_command(self, *options: str) -> Sequence[str]:
@@ -83,12 +83,3 @@ class Cluster:
     def close(self) -> None:
         """End the agents and the server."""
         self._opened.close()
-
-
-def _end(agent: subprocess.Popen[bytes]) -> None:
-    agent.terminate()
-    try:
-        agent.wait(10)
-    except subprocess.TimeoutExpired:
-        agent.kill()
-        agent.wait()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from namespace_hosts import Host, Hosts
-from tests_support import wait_until
+from tests_support import end_process, wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 CONFIGURATION = """
@@ -94,17 +94,8 @@ class SlurmCluster:
     def _start(self, host: Host, *command: str) -> None:
         program = shutil.which(command[0])
         assert program is not None
-        self._opened.callback(_end, host.popen([program, *command[1:]], env=self.environment))
+        self._opened.callback(end_process, host.popen([program, *command[1:]], env=self.environment))
 
     def _all_idle(self) -> bool:
         states = self.run("sinfo", "--noheader", "--Node", "--format=%T", check=False).stdout.split()
         return states == ["idle"] * len(self.hosts)
-
-
-def _end(daemon: subprocess.Popen[bytes]) -> None:
-    daemon.terminate()
-    try:
-        daemon.wait(5)
-    except subprocess.TimeoutExpired:
-        daemon.kill()
-        daemon.wait()

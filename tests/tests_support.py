@@ -28,6 +28,16 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     return condition()
 
 
+def end_process(process: subprocess.Popen[Any], seconds: float = 10.0) -> None:
+    """Ask a process to end; kill it if it does not end within so many seconds."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def wait_for_task(session: AlchemistSession, task: str) -> None:
     """Wait until a worker of the session runs `task`, such as ``"faults.nap"``, as its server sees them."""
 

@@ -15,7 +15,8 @@ DEFAULT_TIMEOUT = 120.0
 """Seconds to wait for resources."""
 
 _WHERE = "init"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+"""Regular expression of the names of clusters."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def check_name(name: Any) -> None:
     ArgumentValueError
         If it is not a name.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise ArgumentValueError(
             _WHERE, f"cluster_name must be letters, digits, '_', '.' and '-', with one of the first two at the start, "
             f"not {name!r}"

@@ -221,7 +221,7 @@ def stop_cluster(name: str) -> None:
 
 
 def end_cluster(name: str) -> bool:
-    """End a cluster; return whether there was one."""
+    """End a cluster; return False if no cluster has that name."""
     server = _servers.pop(name, None)
     try:
         server = server or ray.get_actor(_actor_name(name), namespace=NAMESPACE)

@@ -302,7 +302,7 @@ class NodeAgent:
 
     @property
     def _shares(self) -> int:
-        """Number of shares of the node's memory and cores; each rank has one."""
+        """In how many equal shares the node's memory and cores are divided. Each rank gets one share."""
         return max(self.settings.slots, self.settings.shares)
 
     def _logs(self, session_id: int, lines: int) -> dict[str, str]:

@@ -104,7 +104,7 @@ class ForkedRanks:
                 self._pmi[rank] = pmi_here
                 links[rank] = await AsyncChannel.inherited(link_here, Side.ACCEPTOR, Purpose.LINK)
             packet = self._group.config.to_json().encode()
-            with contextlib.suppress(ConnectionError):  # there is no starter, or it has ended: it has said why
+            with contextlib.suppress(ConnectionError):  # the starter has ended, and has said why
                 for first in range(0, len(theirs), MAX_DESCRIPTORS):
                     starter.send(packet, [end.fileno() for end in theirs[first : first + MAX_DESCRIPTORS]])
                     packet = b"more"

@@ -16,7 +16,7 @@ def is_gone(pid: int) -> bool:
 
 
 def _state_of(pid: int) -> str:
-    """Return the letter of a process's state; empty if there is no such process."""
+    """Return the letter of a process's state; empty if the process is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:

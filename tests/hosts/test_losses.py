@@ -154,18 +154,7 @@ def test_ranks_go_on_for_the_grace_of_their_node(hosts, wait):
     """Also if the node looks for the driver for a shorter time at its start."""
     with contextlib.closing(Cluster(hosts(1), slots=1, libraries={"faults": str(LIBRARIES / "faults.py")})) as cluster:
         (host,) = cluster.hosts
-        options = [
-            "--name",
-            "patient",
-            "--slots",
-            "2",
-            "--label",
-            "kind=patient",
-            "--driver-grace",
-            "4",
-            "--wait",
-            wait,
-        ]
+        options = f"--name patient --slots 2 --label kind=patient --driver-grace 4 --wait {wait}".split()
         cluster.start_agent(host, *options)
         cluster.session(2, wait=20, labels={"kind": "patient"})
         os.kill(cluster.server.pid, signal.SIGKILL)

@@ -170,19 +170,9 @@ def test_an_address_that_clients_cannot_reach_is_told_with_the_address(cluster):
 def test_a_node_behind_another_address_takes_part_in_groups_over_several_hosts(cluster):
     """MPI needs the address of an interface. What others call the host does not matter to it."""
     host = cluster.hosts[1]
-    options = [
-        "--name",
-        "inside",
-        "--slots",
-        "1",
-        "--label",
-        "group=mixed",
-        "--bind",
-        "eth0",
-        "--address",
-        host.address,
-    ]
-    other = ["--name", "other", "--slots", "1", "--label", "group=mixed", "--bind", "0.0.0.0"]
+    common = "--slots 1 --label group=mixed"
+    options = f"{common} --name inside --bind eth0 --address {host.address}".split()
+    other = f"{common} --name other --bind 0.0.0.0".split()
     agents = [cluster.start_agent(host, *options), cluster.start_agent(cluster.hosts[0], *other)]
     try:
         with cluster.session() as session:
@@ -199,7 +189,7 @@ def test_a_node_behind_another_address_takes_part_in_groups_over_several_hosts(c
 
 def test_a_label_that_no_node_has_is_told_with_those_that_there_are(cluster):
     session = cluster.session()
-    with pytest.raises(errors.NotEnoughWorkersError, match=r"zone=north, but .* the nodes: host=h1, host=h2\)"):
+    with pytest.raises(errors.NotEnoughWorkersError, match=r"zone=north, .* Its nodes have host=h1, host=h2\."):
         session.request_workers(1, labels={"zone": "north"})
 
 

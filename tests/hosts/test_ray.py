@@ -6,11 +6,10 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from recipes import recipe
-from tests_support import wait_until
+from tests_support import end_process, wait_until
 
 pytestmark = [pytest.mark.hosts, pytest.mark.systems, pytest.mark.timeout(420)]
 
@@ -36,12 +35,18 @@ def start_ray(host, head):
     return host.popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
 
 
+def answers(head):
+    """Whether the head of Ray listens."""
+    knock = f"import socket; socket.create_connection(({head.address!r}, {PORT}), 1)"
+    return head.run([sys.executable, "-c", knock], check=False).returncode == 0
+
+
 @pytest.fixture(scope="module")
 def ray_hosts(module_hosts):
     """Three hosts with a Ray node each; programs run on the first."""
     hosts = module_hosts(3)
     nodes = [start_ray(hosts[0], hosts[0])]
-    time.sleep(3)
+    assert wait_until(lambda: answers(hosts[0]), START_SECONDS), "Ray's head did not start"
     nodes += [start_ray(host, hosts[0]) for host in hosts[1:]]
     count = "import ray; ray.init('auto', log_to_driver=False); print(len([n for n in ray.nodes() if n['Alive']]))"
 
@@ -52,12 +57,7 @@ def ray_hosts(module_hosts):
     assert wait_until(alive, START_SECONDS), "Ray's nodes did not start"
     yield hosts
     for node in nodes:
-        node.terminate()
-    for node in nodes:
-        try:
-            node.wait(20)
-        except subprocess.TimeoutExpired:
-            node.kill()
+        end_process(node, 20)
 
 
 def run(hosts, program):
@@ -81,7 +81,7 @@ alchemist.init(num_workers=6, placement_strategy="STRICT_SPREAD", workers_per_no
 A = np.random.default_rng(0).standard_normal((400, 300))
 U, S, Vt = ray.get(alchemist.svd.remote(A, 10))
 wrong = float(np.abs(S - np.linalg.svd(A, compute_uv=False)[:10]).max())
-handle = ray.get(alchemist.put.remote(A)) if hasattr(alchemist.put, "remote") else alchemist.put(A)
+handle = alchemist.put(A)
 hosts = sorted({endpoint.host for endpoint in handle.address.endpoints})
 free = ray.available_resources().get("CPU", 0)
 alchemist.shutdown()

@@ -22,6 +22,16 @@ async def waiting_client(server):
     return holder, client, number
 
 
+async def starting_client(server):
+    """Return an agent that never starts its ranks, and a client whose group waits for them."""
+    agent = await server.agent("a", 1)
+    agent.starts = False
+    client = await server.client()
+    client.post(m.RequestWorkers, 1, 0.0, "pack", {})
+    await server.until(lambda status: not status["nodes"][0]["free"])
+    return agent, client
+
+
 @contextlib.contextmanager
 def within(seconds):
     begun = time.monotonic()
@@ -73,11 +83,7 @@ def test_a_client_that_goes_away_leaves_the_line(with_server, leave, after_more)
 
 def test_a_group_that_is_starting_is_given_up_too(with_server):
     async def scenario(server):
-        agent = await server.agent("a", 1)
-        agent.starts = False
-        client = await server.client()
-        client.post(m.RequestWorkers, 1, 0.0, "pack", {})
-        await server.until(lambda status: not status["nodes"][0]["free"])
+        agent, client = await starting_client(server)
         client.post(m.EndGroup, "given up")
         with within(1):
             assert isinstance((await client.hear()).to_error(), errors.TaskCancelledError)
@@ -100,11 +106,7 @@ def test_the_client_gets_signs_of_life_also_while_what_it_gave_up_ends(with_serv
     monkeypatch.setattr(WorkerGroup, "end", end)
 
     async def scenario(server):
-        agent = await server.agent("a", 1)
-        agent.starts = False
-        client = await server.client()
-        client.post(m.RequestWorkers, 1, 0.0, "pack", {})
-        await server.until(lambda status: not status["nodes"][0]["free"])
+        _, client = await starting_client(server)
         client.post(m.EndGroup, "given up")
         client.beats = 0
         await client.hear()
