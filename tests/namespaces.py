@@ -19,6 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from alchemist_ray.mpi_backend.node.process_state import sockets_of
+
 INIT = Path(__file__).with_name("namespace_init.py")
 CHECKOUT = Path(__file__).parent.parent
 CLONE_NEWPID = 0x20000000
@@ -119,7 +121,7 @@ class Namespaces:
 
     def listeners(self) -> list[Listener]:
         """Return the TCP sockets that listen inside, and the UDP sockets that are not connected."""
-        holders = {inode: pid for pid in self.processes() for inode in _socket_inodes(pid)}
+        holders = {inode: pid for pid in self.processes() for inode in sockets_of(pid)}
         found = []
         for table, listening in LISTENING.items():
             for line in Path(f"/proc/{self.init_pid}/net/{table}").read_text().splitlines()[1:]:
@@ -163,14 +165,6 @@ def _children_inside(init_pid):
 def _join_for_children(namespace):
     if libc.setns(namespace, CLONE_NEWPID):
         raise OSError(ctypes.get_errno(), "setns of a PID namespace failed")
-
-
-def _socket_inodes(pid):
-    with contextlib.suppress(OSError):  # it has just ended
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            target = os.readlink(entry)
-            if target.startswith("socket:["):
-                yield target[8:-1]
 
 
 def _address(text):

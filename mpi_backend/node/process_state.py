@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -13,6 +15,22 @@ def is_stopped(pid: int) -> bool:
 def is_gone(pid: int) -> bool:
     """Whether a process has ended; its parent may not have taken note of that."""
     return _state_of(pid) in ("", "Z", "X")
+
+
+def sockets_of(pid: int) -> Iterator[str]:
+    """Yield the inodes of the sockets of a process; none of one that is gone, or that another user owns."""
+    directory = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return
+    for name in names:
+        try:
+            target = os.readlink(f"{directory}/{name}")
+        except OSError:  # closed meanwhile
+            continue
+        if target.startswith("socket:["):
+            yield target[8:-1]
 
 
 def _state_of(pid: int) -> str:

@@ -8,10 +8,11 @@ ranks. The system's table of TCP connections tells how often it has sent the sam
 from __future__ import annotations
 
 import math
-import os
 import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from alchemist_ray.mpi_backend.node.process_state import sockets_of
 
 TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 TRIES = 5
@@ -28,7 +29,7 @@ def silent_peers(pids: Iterable[int]) -> dict[int, str]:
     silent = {inode: address for table in TABLES if table.exists() for inode, address in _silent_in(table)}
     if not silent:
         return {}
-    return {pid: silent[inode] for pid in pids for inode in _sockets_of(pid) if inode in silent}
+    return {pid: silent[inode] for pid in pids for inode in sockets_of(pid) if inode in silent}
 
 
 def _silent_in(table: Path) -> Iterator[tuple[str, str]]:
@@ -53,19 +54,3 @@ def _address(text: str) -> str:
     """Return an address from its form in the table: words of 32 bits in the byte order of the machine."""
     octets = b"".join(bytes.fromhex(text[i : i + 8])[::-1] for i in range(0, len(text), 8))
     return socket.inet_ntop(socket.AF_INET6 if len(octets) > 4 else socket.AF_INET, octets)
-
-
-def _sockets_of(pid: int) -> Iterator[str]:
-    """Yield the inodes of the sockets of a process."""
-    directory = f"/proc/{pid}/fd"
-    try:
-        names = os.listdir(directory)
-    except OSError:
-        return
-    for name in names:
-        try:
-            target = os.readlink(f"{directory}/{name}")
-        except OSError:
-            continue
-        if target.startswith("socket:["):
-            yield target[8:-1]

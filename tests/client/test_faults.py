@@ -18,18 +18,11 @@ from tests_support import wait_for_task, wait_until
 import alchemist_ray as alchemist
 from alchemist_ray import errors
 from alchemist_ray.client import commands as control
+from alchemist_ray.mpi_backend.node.process_state import is_gone
 
 
 def pid_of(session, rank):
     return session.list_assigned_workers()[rank]["pid"]
-
-
-def alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_killed_worker_leaves_the_other_session_alone(connect, rng):
@@ -64,7 +57,7 @@ def test_killed_worker_leaves_the_other_session_alone(connect, rng):
     (death,) = failures
     assert f"(rank 1, process {pids[1]} on" in str(death)
     assert "request_workers" in str(death)
-    assert wait_until(lambda: not any(map(alive, pids)))
+    assert wait_until(lambda: all(map(is_gone, pids)))
     with pytest.raises(errors.AlchemistError):
         np.asarray(lost)
     with pytest.raises(errors.NoWorkersError):
@@ -163,7 +156,7 @@ def test_server_that_dies_takes_its_workers_and_tells_its_clients():
     session.request_workers(2)
     pids = [pid_of(session, rank) for rank in (0, 1)]
     os.kill(server.pid, signal.SIGKILL)
-    assert wait_until(lambda: not any(map(alive, pids)))
+    assert wait_until(lambda: all(map(is_gone, pids)))
     with pytest.raises((errors.GroupDiedError, errors.NotConnectedError)):
         session.run_task("TestLib", "greet", name="you")
     with pytest.raises(errors.NotConnectedError):
@@ -185,10 +178,10 @@ def test_owner_that_dies_takes_its_server(tmp_path):
     owner = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     pids = [int(word) for word in owner.stdout.readline().split()]
     assert len(pids) == 3
-    assert all(map(alive, pids))
+    assert not any(map(is_gone, pids))
     owner.kill()
     owner.wait()
-    assert wait_until(lambda: not any(map(alive, pids)))
+    assert wait_until(lambda: all(map(is_gone, pids)))
 
 
 def test_idle_connections_do_not_take_a_worker_down(connect):
@@ -219,7 +212,7 @@ def test_ranks_that_hold_the_interpreter_lock_go_with_the_server():
     stuck.start()
     time.sleep(0.5)  # a rank in this task answers nobody
     os.kill(server.pid, signal.SIGKILL)
-    assert wait_until(lambda: not any(map(alive, pids)))
+    assert wait_until(lambda: all(map(is_gone, pids)))
     stuck.join(20)
     session.stop()
     server.stop()
@@ -241,6 +234,6 @@ def test_server_ends_with_its_owner_though_a_forked_child_lives(tmp_path):
     owner.kill()
     owner.wait()
     try:
-        assert wait_until(lambda: not alive(server))
+        assert wait_until(lambda: is_gone(server))
     finally:
         os.kill(child, signal.SIGKILL)

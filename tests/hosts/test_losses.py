@@ -73,7 +73,7 @@ def parent_of(pid):
 def warm_process_of(host):
     """Return the warm process of a host: its parent is the agent."""
     warm = {pid for pid, command in host.processes().items() if "warm_process" in command}
-    (found,) = {pid for pid in warm if parent_of(pid) not in warm}
+    (found,) = {pid for pid in warm if parent_of(pid) not in {0, *warm}}
     return found
 
 

@@ -27,6 +27,7 @@ from alchemist_ray import errors  # noqa: E402
 from alchemist_ray.layouts.layout import PAIRS, Layout  # noqa: E402
 from alchemist_ray.mpi_backend.ali.c import types as c_types  # noqa: E402
 from alchemist_ray.mpi_backend.ali.library import load  # noqa: E402
+from alchemist_ray.mpi_backend.node.process_state import is_gone  # noqa: E402
 
 ALI = Path(alchemist.__file__).parent / "mpi_backend" / "ali" / "c"
 EXAMPLES = ALI / "examples"
@@ -848,13 +849,6 @@ def test_structures_and_constants_are_those_of_the_header(tmp_path):
 # --- crashes and leaks ------------------------------------------------------------------------------------------------
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.parametrize("how", ["segfault", "exit", "abort", "MPI_Abort", "stack"])
 def test_what_dies_in_c_takes_nobody_along(open_session, pair, rng, how):
     session, (bystander, kinds) = open_session(2), pair
@@ -863,7 +857,7 @@ def test_what_dies_in_c_takes_nobody_along(open_session, pair, rng, how):
     pids = [row["pid"] for row in session.list_assigned_workers()]
     with pytest.raises(errors.GroupDiedError, match=r"crashes.crash|rank [01], process"):
         lib.crash(how, rank=1)
-    assert wait_until(lambda: not any(map(alive, pids)))
+    assert wait_until(lambda: all(map(is_gone, pids)))
     np.testing.assert_array_equal(np.asarray(kinds.there_and_back(kept, "VC_STAR")), A)
     session.request_workers(2)
     assert session.load_library("kinds").fail(0, silent=True) is None
